@@ -1,0 +1,53 @@
+# Everything runs in .venv, which is made when it is needed. PYTHON chooses its interpreter.
+PYTHON ?= python3
+# Test processes; each compiles XLA programs, which takes memory.
+WORKERS ?= 2
+
+BIN := .venv/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
+# Versions that were tested together; other interpreters take what setup.cfg allows.
+CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
+# Named by the interpreter's version, so that choosing another one makes .venv anew.
+INSTALLED := .venv/installed-py$(VERSION)
+SOURCES := launch semanticfl_jax tests $(wildcard benchmarks)
+
+.PHONY: help venv demo test lint format wheel lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+venv: $(INSTALLED)  ## make .venv with the package and its tools (PYTHON=python3.12 chooses another Python)
+
+$(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
+	@test -n "$(VERSION)" || { echo "PYTHON=$(PYTHON) does not run"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## train FedAvg and SemanticFL on digits with three seeds, and compare them
+	$(BIN)/python -m launch.compare --config=launch/configs/digits.py \
+		--algorithms=fedavg,semanticfl --seeds=0,1,2 --workdir=runs/demo
+
+test: $(INSTALLED)  ## run all tests (WORKERS=8 uses more processes)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+lint: $(INSTALLED)  ## check style
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(INSTALLED)  ## repair style where that can be done
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+wheel: $(INSTALLED)  ## build dist/*.whl
+	rm -rf build
+	$(BIN)/python -m build --wheel
+
+lock: $(INSTALLED)  ## record the versions in .venv as tested together
+	{ echo "# Versions that were tested together on Python 3.$(VERSION:3%=%); \`make lock\` writes this file."; \
+	  $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > constraints/py$(VERSION).txt
+	@touch $(INSTALLED)
+
+clean:  ## remove .venv and everything built or cached, but no results
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,33 @@
+"""Compares finished runs.
+
+Prints a table with one line a method, mean ± standard deviation over its seeds:
+
+    python -m launch.report runs/demo/*/ --out=runs/demo
+
+With --out it also writes comparison.md, comparison.csv and comparison.png there.
+"""
+
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from launch.flags import fail
+from semanticfl_jax.reporting.report import compare
+from semanticfl_jax.reporting.runs import ReportError
+
+_OUT = flags.DEFINE_string("out", None, "Directory for comparison.md, .csv and .png.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the table, and with --out the paths written."""
+    directories = arguments[1:]
+    if not directories:
+        fail("give the directories of finished runs: python -m launch.report DIR DIR ...")
+    try:
+        print(compare(directories, _OUT.value))
+    except (ReportError, OSError) as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    app.run(main)

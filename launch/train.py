@@ -1,0 +1,28 @@
+"""Trains one federated run.
+
+    python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
+
+Run again with the same --workdir it goes on from the last checkpoint.
+"""
+
+from launch import flags
+from semanticfl_jax.config import ExperimentConfig
+
+
+def main(config: ExperimentConfig, workdir: str) -> None:
+    """Runs the experiment and prints its accuracies."""
+    # Imported late, so that a mistake on the command line is reported before JAX loads.
+    from semanticfl_jax.simulation import experiment
+
+    try:
+        summary = experiment.run(config, workdir)
+    except experiment.InputError as error:
+        flags.fail(error)
+    except experiment.Stopped as stop:
+        flags.stop(stop)
+    names = ("final_accuracy", "best_accuracy", "mean_last10_accuracy")
+    print(", ".join(f"{name} {100 * summary[name]:.2f}%" for name in names))
+
+
+if __name__ == "__main__":
+    flags.run(main, ExperimentConfig, default="digits")

@@ -1,0 +1,1 @@
+"""Image sources, partitions into clients, on-device federated data and augmentation."""

@@ -1,0 +1,175 @@
+"""The federated data set on device: all images once, an index table per client, masked batches."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semanticfl_jax.data.partition import Partition
+
+
+@flax.struct.dataclass
+class FederatedDataset:
+    """Images of all N clients, on device once, and which client owns which; a pytree.
+
+    Attributes:
+      images: uint8 `[n, H, W, 3]`.
+      labels: int32 `[n]`.
+      indices: int32 `[total]`; client i owns `indices[offsets[i] : offsets[i] + sizes[i]]`.
+      offsets: int32 `[N]`.
+      sizes: int32 `[N]`.
+      label_counts: int32 `[N, K]`, samples of each class at each client.
+      max_size: samples of the largest client; static.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    indices: jax.Array
+    offsets: jax.Array
+    sizes: jax.Array
+    label_counts: jax.Array
+    max_size: int = flax.struct.field(pytree_node=False)
+
+
+class Batch(NamedTuple):
+    """A batch of fixed size B; rows where `mask` is False are padding.
+
+    Attributes:
+      images: uint8 `[B, H, W, 3]`.
+      labels: int32 `[B]`.
+      mask: bool `[B]`.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mask: jax.Array
+
+
+def federate(
+    dataset_images: np.ndarray,
+    labels: np.ndarray,
+    partition: Partition,
+    num_classes: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> FederatedDataset:
+    """Puts images and index table on device.
+
+    Args:
+      dataset_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
+      labels: integers `[n]` in 0..num_classes-1.
+      partition: of these n samples, or of some of them.
+      num_classes: number of classes K.
+      sharding: where the arrays live, usually a replicated `NamedSharding`; None: JAX's default.
+
+    Raises:
+      ValueError: if the arrays do not fit each other or the dtype is not uint8.
+    """
+    n = len(dataset_images)
+    if dataset_images.dtype != np.uint8 or dataset_images.ndim != 4:
+        raise ValueError(
+            f"images must be uint8 [n, H, W, 3], got {dataset_images.dtype} {dataset_images.shape}"
+        )
+    if np.shape(labels) != (n,):
+        raise ValueError(f"labels must be one an image, [{n}], got {np.shape(labels)}")
+    if len(partition.indices) and partition.indices.max() >= n:
+        raise ValueError(f"partition indices must be below the number of images {n}")
+    counts = partition.label_counts(labels, num_classes)
+    sizes = partition.sizes
+    arrays = FederatedDataset(
+        images=dataset_images,
+        labels=np.asarray(labels, np.int32),
+        indices=partition.indices,
+        offsets=partition.offsets[:-1].astype(np.int32),
+        sizes=sizes.astype(np.int32),
+        label_counts=counts.astype(np.int32),
+        max_size=int(sizes.max()),
+    )
+    return jax.device_put(arrays, sharding)
+
+
+def epoch_order(key: jax.Array, size: jax.Array | int, max_size: int) -> jax.Array:
+    """Random order of one client's samples for one epoch.
+
+    Sorting random keys gives every client the same shape under vmap. A key depends on its position
+    alone (`jax_threefry_partitionable`, JAX's default), so that the order does not depend on
+    max_size, which other clients determine.
+
+    Args:
+      key: a PRNG key.
+      size: samples of the client, int32 scalar, at most max_size; may be traced.
+      max_size: length of the result, static.
+
+    Returns:
+      int32 `[max_size]`: a permutation of 0..size-1, then size..max_size-1 in order.
+    """
+    positions = jnp.arange(max_size, dtype=jnp.int32)
+    # One bit is given up so that no valid key equals the one of the padding.
+    keys = jax.random.bits(key, (max_size,), jnp.uint32) >> 1
+    keys = jnp.where(positions < size, keys, jnp.uint32(0xFFFFFFFF))
+    return jnp.argsort(keys, stable=True).astype(jnp.int32)
+
+
+def gather_batch(
+    data: FederatedDataset,
+    client_id: jax.Array | int,
+    order: jax.Array,
+    step: jax.Array | int,
+    batch_size: int,
+) -> Batch:
+    """Batch number `step` of a client's epoch; the last one is padded and masked.
+
+    Padding repeats the first sample of the order. A step beyond the epoch is all padding.
+
+    Args:
+      data: the federated data set.
+      client_id: int32 scalar in 0..N-1.
+      order: int32 `[max_size]` from `epoch_order`.
+      step: int32 scalar, from 0.
+      batch_size: rows B of the batch, static.
+    """
+    positions = step * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    mask = positions < data.sizes[client_id]
+    local = jnp.take(order, jnp.where(mask, positions, 0), mode="clip")
+    samples = jnp.take(data.indices, data.offsets[client_id] + local, mode="clip")
+    images = jnp.take(data.images, samples, axis=0, mode="clip")
+    return Batch(images, jnp.take(data.labels, samples, mode="clip"), mask)
+
+
+def pad_batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, multiple_of: int = 1
+) -> Batch:
+    """Cuts a whole split into equal batches for evaluation; NumPy, on the host.
+
+    Args:
+      images: uint8 `[n, H, W, 3]`.
+      labels: integers `[n]`.
+      batch_size: rows B of a batch.
+      multiple_of: the number of batches is rounded up to a multiple of this, usually the devices.
+
+    Returns:
+      A batch with one more axis in front, `[num_batches, B, ...]`; padding is zero and masked.
+    """
+    n = len(labels)
+    if len(images) != n or not n:
+        raise ValueError(f"images and labels must be as many and not none, got {len(images)}, {n}")
+    if batch_size < 1 or multiple_of < 1:
+        raise ValueError(
+            f"batch_size and multiple_of must be at least 1, got {batch_size}, {multiple_of}"
+        )
+    batches = math.ceil(n / (batch_size * multiple_of)) * multiple_of
+
+    def stack(values, dtype):
+        padded = np.zeros((batches * batch_size, *values.shape[1:]), dtype)
+        padded[:n] = values
+        return padded.reshape(batches, batch_size, *values.shape[1:])
+
+    return Batch(
+        stack(images, images.dtype),
+        stack(np.asarray(labels), np.int32),
+        stack(np.ones(n, bool), bool),
+    )

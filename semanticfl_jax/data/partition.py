@@ -1,0 +1,175 @@
+"""Partitions: which client owns which training samples. NumPy only, seeded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.data import label_skew
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Partition:
+    """Sample indices of every client in compressed-row form.
+
+    Attributes:
+      indices: int32 `[total]`, client after client, each index at most once.
+      offsets: int64 `[num_clients + 1]`; client i owns `indices[offsets[i]:offsets[i + 1]]`.
+    """
+
+    indices: np.ndarray
+    offsets: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "indices", np.asarray(self.indices, np.int32))
+        object.__setattr__(self, "offsets", np.asarray(self.offsets, np.int64))
+        rows = self.offsets.ndim == self.indices.ndim == 1 and len(self.offsets) >= 2
+        if not rows or self.offsets[0] != 0 or self.offsets[-1] != len(self.indices):
+            raise ValueError("offsets must go from 0 to the number of indices, one step a client")
+        if (np.diff(self.offsets) < 0).any():
+            raise ValueError("offsets must not fall")
+        if (self.indices < 0).any():
+            raise ValueError("indices must be at least 0")
+        if len(np.unique(self.indices)) != len(self.indices):
+            raise ValueError("indices must be used at most once")
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients."""
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Samples of each client, int64 `[num_clients]`."""
+        return np.diff(self.offsets)
+
+    def client(self, i: int) -> np.ndarray:
+        """Sample indices of client i, int32 `[sizes[i]]`."""
+        if not 0 <= i < self.num_clients:
+            raise ValueError(f"client must be from 0 to {self.num_clients - 1}, got {i}")
+        return self.indices[self.offsets[i] : self.offsets[i + 1]]
+
+    def label_counts(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
+        """Samples of each class at each client, int64 `[num_clients, num_classes]`.
+
+        Args:
+          labels: integers `[n]` in 0..num_classes-1, of all samples that `indices` point into.
+          num_classes: number of classes K.
+        """
+        dealt = np.asarray(labels)[self.indices]
+        if ((dealt < 0) | (dealt >= num_classes)).any():
+            raise ValueError(f"labels must be from 0 to num_classes - 1 = {num_classes - 1}")
+        owner = np.repeat(np.arange(self.num_clients), self.sizes)
+        cells = np.bincount(owner * num_classes + dealt, minlength=self.num_clients * num_classes)
+        return cells.reshape(self.num_clients, num_classes)
+
+    def save(self, path: str | os.PathLike, **metadata: Any) -> None:
+        """Writes `indices`, `offsets` and `metadata` (as JSON) to an `.npz` without pickles."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partition-", dir=path.parent) as beside:
+            written = Path(beside) / "partition.npz"
+            text = np.array(json.dumps(metadata, sort_keys=True))
+            np.savez(written, indices=self.indices, offsets=self.offsets, metadata=text)
+            os.replace(written, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Partition:
+        """Reads what `save` wrote.
+
+        Raises:
+          ValueError: if the arrays are not a partition.
+        """
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(arrays["indices"], arrays["offsets"])
+
+
+#: Schemes by name; each `(rng, labels int [n], num_clients, alpha) -> (indices, offsets)`.
+SCHEMES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "iid": label_skew.iid,
+    "dirichlet": label_skew.dirichlet,
+    "nid1": label_skew.nid1,
+}
+
+
+def make_partition(
+    scheme: str, labels: np.ndarray, num_clients: int, *, alpha: float, seed: int
+) -> Partition:
+    """Deals all samples to clients; the same arguments always give the same partition.
+
+    Args:
+      scheme: a name in `SCHEMES`.
+      labels: integers `[n]`.
+      num_clients: from 1 to n.
+      alpha: Dirichlet concentration over labels, above 0; smaller is more skewed. `iid` ignores it.
+      seed: at least 0.
+
+    Returns:
+      A partition that uses every sample exactly once and leaves no client empty.
+
+    Raises:
+      ValueError: for an argument out of range, or if no split is found within a bounded number of
+        draws.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"partition scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
+    labels = _checked_labels(labels)
+    if not 1 <= num_clients <= len(labels):
+        raise ValueError(
+            f"num_clients must be from 1 to the number of samples {len(labels)}, got {num_clients}"
+        )
+    if not (np.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha must be greater than 0 and finite, got {alpha}")
+    # A class without samples needs no draw.
+    labels = np.unique(labels, return_inverse=True)[1]
+    return Partition(*SCHEMES[scheme](_rng(seed), labels, num_clients, alpha))
+
+
+def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Carves the server's public split out of train, before clients are formed (method.md, 2).
+
+    Args:
+      labels: integers `[n]`.
+      per_class: public samples of every class that occurs, drawn at random; 0 for none.
+      seed: at least 0.
+
+    Returns:
+      (public, private): sorted sample indices, int64 `[per_class * K]` and the rest, int64.
+
+    Raises:
+      ValueError: if per_class is negative or a class has fewer samples.
+    """
+    labels = _checked_labels(labels)
+    if per_class < 0:
+        raise ValueError(f"per_class must be at least 0, got {per_class}")
+    classes, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if counts.min() < per_class:
+        raise ValueError(
+            f"per_class must be at most {counts.min()}, the samples of class "
+            f"{classes[counts.argmin()]}, got {per_class}"
+        )
+    order, counts = label_skew.by_class(_rng(seed), labels)
+    firsts = (np.cumsum(counts) - counts)[:, None] + np.arange(per_class)[None]
+    is_public = np.zeros(len(labels), bool)
+    is_public[order[firsts]] = True
+    return np.flatnonzero(is_public), np.flatnonzero(~is_public)
+
+
+def _checked_labels(labels: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}")
+    return labels
+
+
+def _rng(seed: int) -> np.random.Generator:
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    return np.random.default_rng(seed)

@@ -1,0 +1,121 @@
+"""Image data sets by name: `load_dataset("cifar10", data_dir)`.
+
+A new data set is one function `data_dir -> ImageDataset`, entered in `DATASETS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from semanticfl_jax.data.prepared import load_prepared
+
+Channels = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A classification data set on the host.
+
+    Attributes:
+      name: key in `DATASETS`.
+      train_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
+      train_labels: int32 `[n]` in 0..num_classes-1.
+      test_images: uint8 `[m, H, W, 3]`, possibly memory-mapped.
+      test_labels: int32 `[m]`.
+      class_names: as they read in "a photo of a {class}".
+      mean: of each channel, in 0..1, for normalisation.
+      std: of each channel, in 0..1, for normalisation.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    mean: Channels
+    std: Channels
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+def _digits(data_dir: str | None) -> ImageDataset:
+    """scikit-learn's 1,797 handwritten digits; nothing is downloaded and data_dir is not used.
+
+    8x8 pixels of 0..16 become 32x32x3 of 0..255 by bilinear interpolation; 360 images, every class
+    in proportion, are the test split. Class names, split and normalisation (train's mean and
+    standard deviation) are our choice.
+    """
+    del data_dir
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # Centres of the fine pixels in units of the coarse; np.interp repeats the outermost values.
+    centres = (np.arange(32) + 0.5) / 4 - 0.5
+    upsample = np.stack([np.interp(centres, np.arange(8), unit) for unit in np.eye(8)], axis=1)
+    grey = upsample @ (digits.images * (255 / 16)) @ upsample.T
+    images = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=-1)
+    train, test = train_test_split(
+        np.arange(len(images)), test_size=360, stratify=digits.target, random_state=0
+    )
+    labels = digits.target.astype(np.int32)
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return ImageDataset(
+        name="digits",
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+        class_names=tuple(f"digit {word}" for word in words),
+        mean=(float(images[train].mean()) / 255,) * 3,
+        std=(float(images[train].std()) / 255,) * 3,
+    )
+
+
+def _prepared(name: str, data_dir: str | None, mean: Channels, std: Channels) -> ImageDataset:
+    """A data set prepared by TFDS."""
+    arrays = load_prepared(name, data_dir)
+    class_names = tuple(words.replace("_", " ") for words in arrays.pop("class_names"))
+    return ImageDataset(name=name, class_names=class_names, mean=mean, std=std, **arrays)
+
+
+def _cifar10(data_dir: str | None) -> ImageDataset:
+    """CIFAR-10; normalisation of the FedDifRC family (method.md, section 4)."""
+    mean, std = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
+    return _prepared("cifar10", data_dir, mean, std)
+
+
+def _cifar100(data_dir: str | None) -> ImageDataset:
+    """CIFAR-100 with fine labels; normalisation of the FedDifRC family (algorithms.md, 12.1)."""
+    return _prepared("cifar100", data_dir, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
+
+
+#: Data sets by name; each takes TFDS's data directory, or None for TFDS's own.
+DATASETS: dict[str, Callable[[str | None], ImageDataset]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+}
+
+
+def load_dataset(name: str, data_dir: str | None) -> ImageDataset:
+    """Loads a data set by name.
+
+    Args:
+      name: a key of `DATASETS`.
+      data_dir: TFDS's data directory; None for `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+
+    Raises:
+      ValueError: for an unknown name.
+      FileNotFoundError: if the data set is not prepared there and TensorFlow is missing.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
+    return DATASETS[name](data_dir)

@@ -1,0 +1,146 @@
+"""Finished runs, read back from their directories and grouped into methods."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semanticfl_jax.reporting.metrics import read_metrics, summarize
+
+#: Fields that tell seeds and machines apart, not methods.
+NOT_METHOD = ("seed", "data_dir")
+
+
+class ReportError(ValueError):
+    """The given directories cannot be compared; the message names them and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One finished run: its directory, configuration, summary and rows of metrics."""
+
+    path: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Runs that differ in the seed alone, by seed, under a label unique in the comparison."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    def values(self, name: str) -> list[float]:
+        """Figure `name` of every run's summary, without those that lack it."""
+        return [run.summary[name] for run in self.runs if run.summary.get(name) is not None]
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """Reads a finished run.
+
+    Raises:
+      ReportError: if the directory is missing, holds no run, or the run is not finished.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise ReportError(f"{path}: no such directory")
+    if not (path / "config.json").is_file():
+        raise ReportError(f"{path}: not a run (it has no config.json)")
+    if not (path / "summary.json").is_file():
+        raise ReportError(f"{path}: not finished (it has no summary.json)")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        rows = read_metrics(path)
+    except ValueError as error:
+        raise ReportError(f"{path}: damaged ({error})") from error
+    trained = max((row["round"] for row in rows), default=0)
+    wanted = config.get("rounds", trained)
+    if trained < wanted:
+        raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
+    return Run(path, config, {**summarize(rows), **summary}, rows)
+
+
+def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:
+    """Reads several runs; a directory given twice counts once.
+
+    Raises:
+      ReportError: naming every directory that cannot be used, or when none is given.
+    """
+    if not directories:
+        raise ReportError("no run directories given")
+    runs, problems = [], []
+    for directory in {Path(each).resolve(): each for each in directories}.values():
+        try:
+            runs.append(load_run(directory))
+        except ReportError as error:
+            problems.append(str(error))
+    if problems:
+        raise ReportError("cannot compare:\n  " + "\n  ".join(problems))
+    return runs
+
+
+def group(runs: Sequence[Run]) -> list[Method]:
+    """Groups runs by everything but the seed, in the order methods first appear.
+
+    A method is labelled by its algorithm and guidance; methods that would share a label add the
+    fields in which they differ.
+
+    Raises:
+      ReportError: if two runs have the same configuration and the same seed.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        method = {name: value for name, value in flatten(run.config) if name not in NOT_METHOD}
+        groups.setdefault(json.dumps(method, sort_keys=True), []).append(run)
+    for members in groups.values():
+        by_seed: dict[Any, Run] = {}
+        for run in members:
+            other = by_seed.setdefault(run.config.get("seed"), run)
+            if other is not run:
+                raise ReportError(f"{other.path} and {run.path} are the same run (same seed)")
+    labels = [method_label(members[0].config) for members in groups.values()]
+    methods = []
+    for label, members in zip(labels, groups.values(), strict=True):
+        rivals = [m[0] for m, name in zip(groups.values(), labels, strict=True) if name == label]
+        own = dict(flatten(members[0].config))
+        fields = [name for name in differing_fields(rivals) if name not in NOT_METHOD]
+        details = ", ".join(f"{name}={own.get(name)}" for name in fields)
+        members.sort(key=lambda run: run.config.get("seed", 0))
+        methods.append(Method(f"{label} [{details}]" if details else label, tuple(members)))
+    return methods
+
+
+def differing_fields(runs: Sequence[Run]) -> list[str]:
+    """Dotted names of the configuration fields that are not equal in all runs, sorted."""
+    flat = [dict(flatten(run.config)) for run in runs]
+    names = sorted(set().union(*flat))
+    return [name for name in names if any(f.get(name) != flat[0].get(name) for f in flat)]
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted names and values of a nested configuration."""
+    pairs = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            pairs += flatten(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, value))
+    return pairs
+
+
+def method_label(config: dict[str, Any]) -> str:
+    """Name of a run's method, as `fedprox + guidance` or `semanticfl (shuffled anchors)`."""
+    name = config.get("algorithm", {}).get("name", "unknown")
+    guidance = config.get("guidance", {})
+    if not guidance.get("enabled"):
+        return name
+    name = name if name == "semanticfl" else f"{name} + guidance"
+    anchors = guidance.get("anchors", "semantic")
+    return name if anchors == "semantic" else f"{name} ({anchors} anchors)"

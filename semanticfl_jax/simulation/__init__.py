@@ -1,0 +1,1 @@
+"""The simulation: one compiled round, and the loop around it."""

@@ -1,0 +1,204 @@
+"""One experiment, from images to report.
+
+image source -> partition -> data on devices -> anchors -> rounds -> metrics -> summary, plots
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.partition import Partition, make_partition, split_public
+from semanticfl_jax.data.sources import ImageDataset, load_dataset
+from semanticfl_jax.models import create_model
+from semanticfl_jax.reporting.metrics import (
+    MetricsWriter,
+    read_metrics,
+    summarize,
+    versions,
+    write_json,
+)
+from semanticfl_jax.reporting.plots import plot_curves, plot_partition
+from semanticfl_jax.reporting.progress import RoundProgress
+from semanticfl_jax.semantics.anchors import Anchors, control_anchors, obtain_anchors
+from semanticfl_jax.simulation import workdir as files
+from semanticfl_jax.simulation.checkpoint import Checkpoints
+from semanticfl_jax.simulation.interrupt import stop_between_rounds
+from semanticfl_jax.simulation.mesh import make_mesh
+from semanticfl_jax.simulation.prepare import Simulation, prepare
+
+
+class InputError(Exception):
+    """What the user gave cannot be run; the message says why."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; what was done is saved."""
+
+
+def run(
+    config: ExperimentConfig, workdir: str | Path, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Trains one federated run in `workdir`, or goes on with the one that is there.
+
+    Args:
+      config: what to run.
+      workdir: gets config.json, metrics.jsonl, partition.npz, anchors.npz, checkpoints/, plots/
+        and, at the end, summary.json.
+      say: takes lines for the user.
+
+    Returns:
+      The summary.
+
+    Raises:
+      InputError: for an impossible configuration, a workdir of another one, or missing files.
+      Stopped: if a signal stopped the run after some round.
+    """
+    with _input_errors():
+        directory = files.claim(workdir, config)
+        summary = files.read_summary(directory)
+        if summary is not None:
+            say(f"{directory} is finished: {summary['rounds']} rounds")
+            return summary
+        mesh = make_mesh(config.num_devices)
+        dataset = load_dataset(config.dataset, config.data_dir)
+        public, partition = deal(dataset, config)
+        partition.save(
+            directory / files.PARTITION,
+            scheme=config.partition.scheme,
+            alpha=config.partition.alpha,
+            seed=config.seed,
+            public=public.tolist(),
+        )
+        anchors = None
+        if config.guidance.enabled:
+            anchors = server_anchors(dataset, public, config, directory, say)
+    simulation = prepare(dataset, partition, anchors, config, mesh)
+    for line in simulation.description:
+        say(line)
+    train(simulation, config, directory, say)
+    return report(dataset, partition, simulation, config, directory, say)
+
+
+@contextlib.contextmanager
+def _input_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
+def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
+    """The server's public indices [p], and the partition of all other training samples."""
+    labels = dataset.train_labels
+    public, private = split_public(labels, config.public_per_class, config.seed)
+    scheme, alpha = config.partition.scheme, config.partition.alpha
+    local = make_partition(
+        scheme, labels[private], config.num_clients, alpha=alpha, seed=config.seed
+    )
+    return public, Partition(private[local.indices].astype(np.int32), local.offsets)
+
+
+def server_anchors(
+    dataset: ImageDataset,
+    public: np.ndarray,
+    config: ExperimentConfig,
+    directory: Path,
+    say: Callable[[str], None],
+) -> Anchors:
+    """The anchors of a guided run: read where they exist, else built of the public split."""
+    model = create_model(config.model.name, dataset.num_classes, width=config.model.width)
+    anchors = obtain_anchors(
+        config.guidance,
+        dataset.train_images[public],
+        dataset.train_labels[public],
+        dataset.class_names,
+        dim=config.guidance.dim or model.feature_dim,
+        seed=config.seed,
+        path=directory / files.ANCHORS,
+        say=say,
+    )
+    return control_anchors(anchors, config.guidance.anchors, config.seed)
+
+
+def train(
+    simulation: Simulation, config: ExperimentConfig, directory: Path, say: Callable[[str], None]
+) -> None:
+    """Runs the rounds that are left, writing metrics and checkpoints.
+
+    Raises:
+      Stopped: if a signal asked for it; the last round done is saved first.
+    """
+    state, key = simulation.state, simulation.key
+    with Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
+        done = checkpoints.latest() or 0
+        if done:
+            state = checkpoints.restore(state)
+            say(f"resuming after round {done} of {config.rounds}, from {directory}")
+        with (
+            MetricsWriter(directory, done) as metrics,
+            RoundProgress(config.rounds, done) as progress,
+            stop_between_rounds(progress.say) as asked_to_stop,
+        ):
+            for number in range(done + 1, config.rounds + 1):
+                began = time.perf_counter()
+                state, result = simulation.run_round(state, simulation.data, simulation.shared, key)
+                result = jax.device_get(result)
+                seconds = time.perf_counter() - began
+                participants = int(np.sum(result.cohort >= 0))
+                row = {
+                    "round": number,
+                    "train_loss": result.train_loss,
+                    "seconds": seconds,
+                    "images_per_second": result.images / seconds,
+                    "padding_share": result.padding_share,
+                    "bytes_up": participants * simulation.model_bytes,
+                    "bytes_down": participants * simulation.model_bytes
+                    + int(result.new_contacts) * simulation.shared_bytes,
+                }
+                last = number == config.rounds
+                if last or number % config.eval_every == 0:
+                    row |= simulation.evaluate(state.params, state.batch_stats, simulation.test)
+                metrics.write(row)
+                progress.update(number, row.get("test_accuracy"), row["images_per_second"])
+                if last or asked_to_stop() or number % config.checkpoint_every == 0:
+                    # A copy, because the next round donates the state while this is written.
+                    checkpoints.save(number, jax.tree.map(jnp.copy, state))
+                if asked_to_stop() and not last:
+                    raise Stopped(f"stopped after round {number}; run the same command to go on")
+
+
+def report(
+    dataset: ImageDataset,
+    partition: Partition,
+    simulation: Simulation,
+    config: ExperimentConfig,
+    directory: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Writes plots and the summary of a finished run, and returns the summary."""
+    rows = read_metrics(directory)
+    plots = directory / files.PLOTS
+    plots.mkdir(exist_ok=True)
+    plot_curves(rows, plots / "curves.png")
+    counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
+    plot_partition(counts, dataset.class_names, plots / "partition.png")
+    summary = {
+        "algorithm": config.algorithm.name,
+        "guidance": config.guidance.anchors if config.guidance.enabled else None,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        **summarize(rows),
+        "compile_seconds": simulation.compile_seconds,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": versions(),
+    }
+    write_json(directory / files.SUMMARY, summary)
+    say(f"wrote {directory / files.SUMMARY} and {plots}/")
+    return summary

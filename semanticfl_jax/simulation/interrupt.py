@@ -1,0 +1,31 @@
+"""Stopping between rounds: the first signal asks, the second insists."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a request that the loop reads between rounds.
+
+    Yields:
+      A function that tells whether a stop was asked for. A second signal stops at once.
+    """
+    asked = False
+    previous = {}
+
+    def ask(number, frame):
+        del frame
+        nonlocal asked
+        asked = True
+        say("stopping after this round; once more to stop at once")
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, ask)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

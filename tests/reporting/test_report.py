@@ -1,0 +1,204 @@
+"""Comparison of runs: figures against NumPy, grouping, gains over FedAvg, clear refusals."""
+
+import csv
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.reporting import metrics, runs
+from semanticfl_jax.reporting.report import compare
+from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
+
+ACCURACIES = {
+    ("fedavg", 0): [0.2, 0.8, 0.6],
+    ("fedavg", 1): [0.3, 0.6, 0.5],
+    ("fedavg", 2): [0.1, 0.7, 0.9],
+    ("semanticfl", 0): [0.3, 0.9, 0.8],
+    ("semanticfl", 1): [0.4, 0.6, 0.7],
+    ("semanticfl", 2): [0.2, 0.9, 0.9],
+}
+
+
+def made_up_config(name="fedavg", seed=0, anchors="semantic", guided=None, **fields):
+    guided = name == "semanticfl" if guided is None else guided
+    config = {
+        "dataset": "digits",
+        "data_dir": None,
+        "seed": seed,
+        "rounds": 3,
+        "model": {"name": "cnn", "width": 8},
+        "algorithm": {"name": name},
+        "guidance": {"enabled": guided, "anchors": anchors},
+    }
+    return config | fields
+
+
+def write_run(directory, config, accuracies=(0.1, 0.2, 0.3)):
+    directory.mkdir(parents=True)
+    with metrics.MetricsWriter(directory, 0) as writer:
+        for number, accuracy in enumerate(accuracies, start=1):
+            row = {"round": number, "test_accuracy": accuracy, "seconds": 2.0}
+            writer.write(row | {"bytes_up": 1_000_000, "bytes_down": 3_000_000})
+    metrics.write_json(directory / "config.json", config)
+    metrics.write_json(
+        directory / "summary.json", metrics.summarize(metrics.read_metrics(directory))
+    )
+    return directory
+
+
+@pytest.fixture
+def six_runs(tmp_path):
+    return [
+        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), accuracies)
+        for (name, seed), accuracies in ACCURACIES.items()
+    ]
+
+
+def cells(table):
+    """Rows of the markdown table as {method: {column: text}}."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    parsed = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(parsed[0], row, strict=True)) for row in parsed[2:]}
+
+
+def spread(values):
+    return f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}"
+
+
+def test_table_holds_numpy_s_means_and_sample_deviations(six_runs):
+    table = cells(compare(six_runs))
+    by_name = {
+        name: np.array([ACCURACIES[name, seed] for seed in range(3)])
+        for name in ("fedavg", "semanticfl")
+    }
+    for name, curves in by_name.items():
+        assert table[name]["seeds"] == "3"
+        assert table[name]["best %"] == spread(curves.max(axis=1))
+        assert table[name]["last %"] == spread(curves[:, -1])
+        assert table[name]["mean of last 10 %"] == spread(curves.mean(axis=1))
+        assert table[name]["s / round"] == "2.00"
+        assert table[name]["MB / round"] == "4.00"
+    gains = (by_name["semanticfl"] - by_name["fedavg"]).mean(axis=1)
+    assert table["semanticfl"]["gain over FedAvg"] == "+" + spread(gains)
+    assert table["fedavg"]["gain over FedAvg"] == ""
+
+
+def test_order_of_directories_does_not_change_figures(six_runs):
+    assert cells(compare(six_runs)) == cells(compare(six_runs[::-1]))
+
+
+def test_gain_with_other_seeds_is_the_difference_of_means(six_runs):
+    table = cells(compare([*six_runs[:2], six_runs[5]]))
+    fedavg = np.mean([ACCURACIES["fedavg", 0], ACCURACIES["fedavg", 1]])
+    gain = 100 * (np.mean(ACCURACIES["semanticfl", 2]) - fedavg)
+    assert table["semanticfl"]["gain over FedAvg"] == f"{gain:+.2f}"
+    assert "±" not in table["semanticfl"]["best %"]
+
+
+def test_no_gain_column_without_fedavg(six_runs):
+    assert "gain" not in compare(six_runs[3:])
+
+
+def test_labels_tell_guidance_anchors_and_settings_apart(tmp_path):
+    configs = [
+        made_up_config("fedprox"),
+        made_up_config("fedprox", guided=True),
+        made_up_config("semanticfl", anchors="shuffled"),
+        made_up_config("fedavg", algorithm={"name": "fedavg", "server_learning_rate": 1.0}),
+        made_up_config("fedavg", algorithm={"name": "fedavg", "server_learning_rate": 0.5}),
+    ]
+    directories = [write_run(tmp_path / str(i), config) for i, config in enumerate(configs)]
+    assert [method.label for method in group(load_runs(directories))] == [
+        "fedprox",
+        "fedprox + guidance",
+        "semanticfl (shuffled anchors)",
+        "fedavg [algorithm.server_learning_rate=1.0]",
+        "fedavg [algorithm.server_learning_rate=0.5]",
+    ]
+    # Two plain FedAvg methods: which one is the reference would be a guess.
+    assert "gain" not in compare(directories)
+
+
+def test_fields_that_make_the_comparison_unfair_are_named(tmp_path):
+    one = write_run(tmp_path / "a", made_up_config("fedavg"))
+    two = write_run(
+        tmp_path / "b",
+        made_up_config("semanticfl", seed=4, data_dir="x", model={"name": "cnn", "width": 16}),
+    )
+    text = compare([one, two])
+    assert "Warning: the runs also differ in model.width." in text
+    assert "model.name=cnn" in text and "Warning" not in compare([one])
+
+
+def test_missing_and_unfinished_directories_are_all_named(tmp_path, six_runs):
+    (tmp_path / "empty").mkdir()
+    (six_runs[1] / "summary.json").unlink()
+    (six_runs[2] / "config.json").write_text("{")
+    metrics.write_json(six_runs[3] / "config.json", made_up_config("fedavg", 9, rounds=50))
+    with pytest.raises(ReportError) as error:
+        compare([tmp_path / "nowhere", tmp_path / "empty", *six_runs])
+    message = str(error.value)
+    for path, reason in (
+        (tmp_path / "nowhere", "no such directory"),
+        (tmp_path / "empty", "not a run"),
+        (six_runs[1], "not finished"),
+        (six_runs[2], "damaged"),
+        (six_runs[3], "not finished (3 of 50 rounds"),
+    ):
+        assert f"{path}: {reason}" in message
+    assert str(six_runs[0]) not in message
+    with pytest.raises(ReportError, match="no run directories"):
+        compare([])
+
+
+def test_a_run_given_twice_counts_once_and_a_copy_is_refused(tmp_path, six_runs):
+    assert len(load_runs([six_runs[0], six_runs[0] / ".." / six_runs[0].name])) == 1
+    copy = write_run(tmp_path / "copy", made_up_config("fedavg", 0))
+    with pytest.raises(ReportError, match=re.escape(str(copy))):
+        compare([six_runs[0], copy])
+
+
+def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
+    out = tmp_path / "out"
+    paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
+    table = compare(six_runs)
+    assert compare(six_runs, out) == "\n".join([table, "", *(f"wrote {path}" for path in paths)])
+    assert sorted(out.iterdir()) == sorted(paths)
+    assert paths[0].read_text(encoding="utf-8") == table + "\n"
+    with open(paths[1], newline="") as file:
+        fedavg, semanticfl = csv.DictReader(file)
+    curves = np.array([ACCURACIES["semanticfl", seed] for seed in range(3)])
+    assert float(semanticfl["best_accuracy_mean"]) == pytest.approx(curves.max(axis=1).mean())
+    assert float(semanticfl["best_accuracy_std"]) == pytest.approx(curves.max(axis=1).std(ddof=1))
+    assert fedavg["gain_over_fedavg_mean"] == "" and float(fedavg["megabytes_per_round"]) == 4.0
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_evaluations_has_dashes(tmp_path):
+    table = cells(compare([write_run(tmp_path / "a", made_up_config(), (None, None, None))]))
+    assert table["fedavg"]["best %"] == table["fedavg"]["mean of last 10 %"] == "-"
+
+
+def test_load_run_returns_what_was_written(six_runs):
+    run = load_run(six_runs[0])
+    assert run.config == made_up_config("fedavg", 0)
+    assert [row["test_accuracy"] for row in run.rows] == ACCURACIES["fedavg", 0]
+    assert run.summary["best_round"] == 2
+    assert dict(runs.flatten(run.config))["model.width"] == 8
+
+
+def test_command_prints_the_table_and_fails_in_one_line(tmp_path, six_runs):
+    def report(*arguments):
+        command = [sys.executable, "-m", "launch.report", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+
+    done = report(*six_runs, f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert compare(six_runs) in done.stdout and "comparison.png" in done.stdout
+    failed = report(tmp_path / "nowhere")
+    assert failed.returncode == 2 and "nowhere: no such directory" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert report().returncode == 2

@@ -1,0 +1,188 @@
+"""The compiled round: equal to a plain loop, whatever the chunks, the devices and the padding."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from semanticfl_jax.algorithms import Algorithm
+from semanticfl_jax.data.augment import AUGMENTATIONS
+from semanticfl_jax.data.federated import epoch_order
+from semanticfl_jax.simulation.round import place_cohort, sample_cohort
+from tests.simulation.conftest import (
+    CONFIG,
+    MEAN,
+    SIZES,
+    STD,
+)
+
+
+def plain_client(federation, params, batch_stats, client, key):
+    """One client's local training, batch by batch, without padding, masks or compiled loops."""
+    indices = federation.partition.client(client)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(CONFIG.weight_decay),
+        optax.sgd(CONFIG.learning_rate, CONFIG.momentum),
+    )
+    momentum = optimizer.init(params)
+    order_key, step_key = jax.random.split(key)
+    step, losses = 0, []
+    for epoch in range(CONFIG.local_epochs):
+        order = epoch_order(jax.random.fold_in(order_key, epoch), len(indices), len(indices))
+        shuffled = indices[np.asarray(order)]
+        for start in range(0, len(shuffled), CONFIG.batch_size):
+            rows = shuffled[start : start + CONFIG.batch_size]
+            augment_key, _ = jax.random.split(jax.random.fold_in(step_key, step))
+            # The augmentation's randomness belongs to a row's place in the full batch.
+            full = np.resize(rows, CONFIG.batch_size)
+            augment = AUGMENTATIONS[CONFIG.augmentation]
+            images = np.asarray(augment(augment_key, jnp.asarray(federation.images[full])))
+            images = (images[: len(rows)] / 255.0 - np.array(MEAN)) / np.array(STD)
+
+            def loss_of(weights, statistics=batch_stats, images=images, rows=rows):
+                outputs, updates = federation.model.apply(
+                    {"params": weights["model"], "batch_stats": statistics},
+                    jnp.asarray(images, jnp.float32),
+                    train=True,
+                    mutable=["batch_stats"],
+                )
+                log_p = jax.nn.log_softmax(outputs.logits)
+                loss = -jnp.mean(log_p[jnp.arange(len(rows)), federation.labels[rows]])
+                return loss, updates["batch_stats"]
+
+            (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+            updates, momentum = optimizer.update(gradient, momentum, params)
+            params = optax.apply_updates(params, updates)
+            losses += [float(loss)] * len(rows)
+            step += 1
+    return params, batch_stats, losses
+
+
+def test_round_equals_a_plain_loop_over_clients(federation):
+    run, (state, data, shared, key) = federation.round(chunk=2)
+    before = jax.tree.map(np.array, (state.params, state.batch_stats))
+    state, metrics = run(state, data, shared, key)
+
+    cohort_key = jax.random.fold_in(jax.random.fold_in(key, 0), 0)
+    local_key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
+    cohort = np.asarray(sample_cohort(cohort_key, len(SIZES), CONFIG.clients_per_round))
+    total = sum(SIZES[c] for c in cohort)
+    expected, losses = None, []
+    for client in cohort:
+        trained = plain_client(federation, *before, client, jax.random.fold_in(local_key, client))
+        share = SIZES[client] / total
+        weighted = jax.tree.map(lambda x, share=share: share * np.asarray(x), trained[:2])
+        expected = weighted if expected is None else jax.tree.map(np.add, expected, weighted)
+        losses += trained[2]
+    chex.assert_trees_all_close((state.params, state.batch_stats), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(metrics.train_loss, np.mean(losses), rtol=1e-5)
+    assert sorted(c for c in np.asarray(metrics.cohort) if c >= 0) == sorted(cohort)
+    assert metrics.images == CONFIG.local_epochs * total
+    assert state.round == 1
+
+
+@pytest.fixture(scope="module")
+def reference(federation, guided):
+    """Two rounds of the guided algorithm, one client at a time on one device."""
+    run, (state, data, shared, key) = federation.round(guided)
+    for _ in range(2):
+        state, metrics = run(state, data, shared, key)
+    return jax.tree.map(np.array, (state, metrics.train_loss, metrics.images))
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 3), (1, 5), (2, 1), (2, 2), (8, 1)])
+def test_chunks_and_devices_do_not_change_the_result(federation, guided, reference, devices, chunk):
+    run, (state, data, shared, key) = federation.round(guided, devices, chunk)
+    for _ in range(2):
+        state, metrics = run(state, data, shared, key)
+    result = (state, metrics.train_loss, metrics.images)
+    chex.assert_trees_all_close(result, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_one_program_serves_every_round_and_needs_nothing_from_the_host(federation, guided):
+    run, (state, data, shared, key) = federation.round(guided, chunk=2)
+    state, _ = run(state, data, shared, key)
+    compiled = []
+    with jax.transfer_guard("disallow"), jax.log_compiles(False):
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda name, *_, **__: compiled.append(name) if "compile" in name else None
+        )
+        for _ in range(2):
+            state, _ = run(state, data, shared, key)
+        jax.block_until_ready(state)
+    assert run._cache_size() == 1
+    assert compiled == []
+
+
+def test_state_is_donated(federation):
+    run, (state, data, shared, key) = federation.round()
+    run(state, data, shared, key)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_first_contacts_are_counted_once(federation):
+    run, (state, data, shared, key) = federation.round()
+    seen, new = set(), []
+    for _ in range(4):
+        state, metrics = run(state, data, shared, key)
+        cohort = {int(c) for c in metrics.cohort if c >= 0}
+        new.append((int(metrics.new_contacts), len(cohort - seen)))
+        seen |= cohort
+    assert all(counted == true for counted, true in new)
+
+
+def test_server_learning_rate_scales_the_update(federation):
+    full, start = federation.round()
+    before = jax.tree.map(np.array, start[0].params)
+    after = jax.tree.map(np.array, full(*start)[0].params)
+    half, start = federation.round(Algorithm("fedavg", server_optimizer=optax.sgd(0.5)))
+    halfway = half(*start)[0].params
+    middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
+    chex.assert_trees_all_close(halfway, middle, rtol=1e-5, atol=1e-6)
+
+
+def test_cohorts_differ_between_rounds_and_have_no_client_twice():
+    key = jax.random.key(0)
+    cohorts = [np.asarray(sample_cohort(jax.random.fold_in(key, r), 50, 10)) for r in range(5)]
+    assert all(len(set(c)) == 10 for c in cohorts)
+    assert len({tuple(c) for c in cohorts}) == 5
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2), (8, 1)])
+def test_placing_keeps_every_client_once_and_balances_work(devices, chunk):
+    sizes = jnp.array([5, 100, 7, 90, 50, 60, 1])
+    cohort = jnp.array([10, 11, 12, 13, 14, 15, 16])
+    placed = np.asarray(place_cohort(cohort, sizes, devices, chunk)).reshape(devices, -1)
+    assert placed.shape[1] % chunk == 0
+    assert sorted(placed[placed >= 0]) == list(range(10, 17))
+    work = dict(zip(range(10, 17), np.asarray(sizes), strict=True))
+    loads = [sum(work.get(c, 0) for c in row) for row in placed]
+    assert max(loads) - min(loads) <= 100
+    for row in placed:
+        ordered = [work[c] for c in row if c >= 0]
+        assert ordered == sorted(ordered, reverse=True)
+
+
+def test_empty_places_do_not_train(federation):
+    # Five clients on eight devices leave three places empty.
+    run, start = federation.round(devices=8)
+    _, metrics = run(*start)
+    cohort = [int(c) for c in metrics.cohort]
+    assert cohort.count(-1) == 3
+    assert metrics.images == CONFIG.local_epochs * sum(SIZES[c] for c in cohort if c >= 0)
+
+
+def test_equal_guidance_weights_of_zero_are_fedavg_bit_for_bit(federation):
+    from semanticfl_jax.algorithms import guidance_term
+    from semanticfl_jax.config import GuidanceConfig
+
+    silent = guidance_term(None, GuidanceConfig(lambda_kd=0.0, lambda_con=0.0), 6)
+    algorithm = Algorithm("semanticfl")
+    algorithm = algorithm.with_term(silent) if silent else algorithm
+    results = []
+    for chosen in (algorithm, Algorithm("fedavg")):
+        run, start = federation.round(chosen)
+        results.append(jax.tree.map(np.array, run(*start)[0]))
+    chex.assert_trees_all_equal(*results)

@@ -1,0 +1,113 @@
+"""Configuration: what is allowed, and how a mistake is answered."""
+
+import dataclasses
+import json
+import typing
+
+import pytest
+
+from semanticfl_jax.config import (
+    ConfigError,
+    ExperimentConfig,
+    GuidanceConfig,
+    check_override,
+    from_dict,
+    to_dict,
+)
+
+
+def test_round_trip_through_json():
+    config = ExperimentConfig(
+        seed=3, guidance=GuidanceConfig(enabled=True, maps=("vae", "mid")), clients_per_chunk=4
+    )
+    assert from_dict(ExperimentConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_semanticfl_is_guided_whatever_the_flag_says():
+    values = {"algorithm": {"name": "semanticfl"}, "guidance": {"enabled": False}}
+    assert from_dict(ExperimentConfig, values).guidance.enabled
+    assert not ExperimentConfig().guidance.enabled
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"roundz": 3}, "unknown config field roundz. Did you mean rounds?"),
+        ({"model": {"widht": 3}}, "model.widht. Did you mean model.width?"),
+        ({"dataset": "mnist"}, "dataset must be one of digits, cifar10, cifar100, got 'mnist'"),
+        ({"rounds": "many"}, "rounds must be a whole number, got 'many'"),
+        ({"rounds": 2.5}, "rounds must be a whole number"),
+        ({"rounds": True}, "rounds must be a whole number"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"partition": {"alpha": 0}}, "partition.alpha must be greater than 0"),
+        ({"partition": 3}, "partition is a group of fields"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"clients_per_round": 11}, "clients_per_round must be at most num_clients (10), got 11"),
+        ({"clients_per_chunk": 0}, 'clients_per_chunk must be "auto" or at least 1'),
+        ({"clients_per_chunk": "some"}, "a whole number or one of auto"),
+        ({"guidance": {"prompt": "a photo"}}, "guidance.prompt must be a text with one {}"),
+        ({"guidance": {"aggregation": "single"}}, "guidance.maps must be exactly one name"),
+        (
+            {"algorithm": {"name": "semanticfl"}, "public_per_class": 0},
+            "public_per_class must be at least 1 when guidance builds its anchors",
+        ),
+    ],
+)
+def test_mistakes_name_the_field_and_what_is_allowed(values, message):
+    with pytest.raises(ConfigError) as error:
+        from_dict(ExperimentConfig, values)
+    assert message in str(error.value)
+
+
+def test_command_line_forms_are_understood():
+    values = {
+        "guidance": {"maps": "vae, mid", "enabled": "true", "anchors_file": "none"},
+        "data_dir": 2024,
+        "learning_rate": 1,
+    }
+    config = from_dict(ExperimentConfig, values)
+    assert config.guidance.maps == ("vae", "mid")
+    assert config.guidance.enabled is True
+    assert config.guidance.anchors_file is None
+    assert config.data_dir == "2024"
+    assert isinstance(config.learning_rate, float)
+
+
+def test_override_paths_are_checked():
+    check_override(ExperimentConfig, "guidance.lambda_kd")
+    with pytest.raises(ConfigError, match=r"model\.depth"):
+        check_override(ExperimentConfig, "model.depth")
+    with pytest.raises(ConfigError, match=r"rounds\.x"):
+        check_override(ExperimentConfig, "rounds.x")
+
+
+def literals(cls, field):
+    return set(typing.get_args(typing.get_type_hints(cls)[field]))
+
+
+def test_allowed_names_are_the_registries():
+    from semanticfl_jax.algorithms import ALGORITHMS
+    from semanticfl_jax.data.augment import AUGMENTATIONS
+    from semanticfl_jax.data.partition import SCHEMES
+    from semanticfl_jax.data.sources import DATASETS
+    from semanticfl_jax.models import MODELS
+    from semanticfl_jax.models.client_conv import LOWERINGS
+    from semanticfl_jax.semantics.aggregation import WEIGHTINGS
+    from semanticfl_jax.semantics.losses import KD_KINDS
+
+    config = ExperimentConfig()
+    assert literals(ExperimentConfig, "dataset") == set(DATASETS)
+    assert literals(ExperimentConfig, "augmentation") == set(AUGMENTATIONS)
+    assert literals(type(config.partition), "scheme") == set(SCHEMES)
+    assert literals(type(config.model), "name") == set(MODELS)
+    assert literals(type(config.model), "conv") == set(LOWERINGS)
+    assert literals(type(config.algorithm), "name") == set(ALGORITHMS)
+    assert literals(GuidanceConfig, "aggregation") == set(WEIGHTINGS)
+    assert literals(GuidanceConfig, "kd") == set(KD_KINDS)
+
+
+def test_configuration_cannot_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ExperimentConfig().rounds = 3
