@@ -133,7 +133,7 @@ def make_partition(
 
 
 def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Carves the server's public split out of train, before clients are formed (method.md, 2).
+    """Carves the server's public split out of train, before clients are formed [our choice].
 
     Args:
       labels: integers `[n]`.

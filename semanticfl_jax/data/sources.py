@@ -87,13 +87,13 @@ def _prepared(name: str, data_dir: str | None, mean: Channels, std: Channels) ->
 
 
 def _cifar10(data_dir: str | None) -> ImageDataset:
-    """CIFAR-10; normalisation of the FedDifRC family (method.md, section 4)."""
+    """CIFAR-10; normalisation of the FedDifRC family (ICCV 2025)."""
     mean, std = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
     return _prepared("cifar10", data_dir, mean, std)
 
 
 def _cifar100(data_dir: str | None) -> ImageDataset:
-    """CIFAR-100 with fine labels; normalisation of the FedDifRC family (algorithms.md, 12.1)."""
+    """CIFAR-100 with fine labels; normalisation of the FedDifRC family."""
     return _prepared("cifar100", data_dir, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
 
 

@@ -58,7 +58,7 @@ def test_seed_decides(scheme):
     "alpha, effective, largest", [(0.05, 2.91, 0.47), (0.2, 4.13, 0.40), (0.5, 5.54, 0.33)]
 )
 def test_nid1_is_as_skewed_as_the_familys_splitter(alpha, effective, largest):
-    """The numbers of algorithms.md, 12.2, each a mean over 3 seeds."""
+    """Measured with the family's released splitter, each a mean over 3 seeds."""
     seeds = [
         effective_classes(
             make_partition("nid1", CIFAR_LABELS, 10, alpha=alpha, seed=seed).label_counts(

@@ -1,0 +1,63 @@
+"""The guidance term: what it sends, what it trains, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.algorithms import ALGORITHMS, guidance_term
+from semanticfl_jax.algorithms.base import TermInputs, by_size
+from semanticfl_jax.config import AlgorithmConfig, GuidanceConfig
+from semanticfl_jax.models import Outputs
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation
+
+DIM, TEXT = 6, 4
+
+
+@pytest.fixture(scope="module")
+def anchors():
+    rng = np.random.default_rng(0)
+    visual, text = rng.normal(size=(3, DIM)), rng.normal(size=(3, TEXT))
+    return Anchors(visual.astype(np.float32), text.astype(np.float32), ("a", "b", "c"), {}, {}, 0)
+
+
+def inputs(term, seed=1):
+    rng = np.random.default_rng(seed)
+    outputs = Outputs(jnp.zeros((5, 3)), jnp.asarray(rng.normal(size=(5, DIM)), jnp.float32))
+    labels, mask = jnp.array([0, 1, 2, 1, 0]), jnp.array([True, True, True, True, False])
+    return TermInputs(term.init(jax.random.key(0)), term.shared, outputs, labels, mask)
+
+
+def test_loss_is_the_weighted_sum_of_both_terms(anchors):
+    config = GuidanceConfig(lambda_kd=2.0, lambda_con=0.3, kd="cosine", temperature_con=0.1)
+    term = guidance_term(anchors, config, DIM)
+    given = inputs(term)
+    features, labels, mask = given.outputs.features, given.labels, given.mask
+    projected = features @ given.params["text_head"]
+    kd = distillation(features, term.shared["visual"][labels], mask, "cosine", 1.0)
+    con = cross_modal_contrast(projected, term.shared["text"], labels, mask, 0.1)
+    np.testing.assert_allclose(term.loss(given), 2.0 * kd + 0.3 * con, rtol=1e-6)
+
+
+def test_a_weight_of_zero_sends_and_trains_nothing(anchors):
+    without_con = guidance_term(anchors, GuidanceConfig(lambda_con=0.0), DIM)
+    assert set(without_con.shared) == {"visual"}
+    assert without_con.init(jax.random.key(0)) == {}
+    without_kd = guidance_term(anchors, GuidanceConfig(lambda_kd=0.0), DIM)
+    assert set(without_kd.shared) == {"text"}
+    assert without_kd.init(jax.random.key(0))["text_head"].shape == (DIM, TEXT)
+    assert guidance_term(anchors, GuidanceConfig(lambda_kd=0.0, lambda_con=0.0), DIM) is None
+
+
+def test_anchors_of_another_width_are_refused(anchors):
+    with pytest.raises(ValueError, match=r"guidance\.dim: the visual anchors have 6 dimensions"):
+        guidance_term(anchors, GuidanceConfig(), 16)
+
+
+def test_semanticfl_aggregates_as_fedavg():
+    sizes, counts = jnp.array([10, 30, 0]), jnp.zeros((3, 2), jnp.int32)
+    for name in ("fedavg", "semanticfl"):
+        algorithm = ALGORITHMS[name](AlgorithmConfig(name=name))
+        assert algorithm.weights is by_size
+        np.testing.assert_allclose(algorithm.weights(sizes, counts), [0.25, 0.75, 0.0])

@@ -1,0 +1,131 @@
+"""The commands as a user runs them: mistakes, a run that is killed, a run without diffusers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config.model.name=cnn",
+    "--config.clients_per_round=1",
+    "--config.local_epochs=1",
+    "--config.eval_every=100",
+    "--config.num_devices=1",
+)
+
+
+def command(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def output(process):
+    text, _ = process.communicate(timeout=300)
+    return process.returncode, text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.roundz=3"], "unknown config field roundz. Did you mean rounds?"),
+        (["--config.rounds", "many"], "rounds must be a whole number, got 'many'"),
+        (["--config.model.name=vit"], "model.name must be one of resnet10, cnn, got 'vit'"),
+        (["--config.partition.alpha=0"], "partition.alpha must be greater than 0"),
+        (["--config=nothing"], "no such file. Installed: cifar10, digits"),
+        (["--config.rounds"], "--config.rounds needs a value"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--bogus=1"], "Unknown command line flag 'bogus'"),
+        (["--config=launch/configs/cifar10.py", "--config.data_dir=/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(tmp_path, arguments, message):
+    began = time.monotonic()
+    code, text = output(command("launch.train", "--workdir=run", *arguments, cwd=tmp_path))
+    assert code == 2
+    assert message in text
+    assert text.startswith("error: ")
+    assert "Traceback" not in text
+    # Loading JAX alone takes a second; a machine under load gets some slack.
+    assert time.monotonic() - began < 20
+
+
+def test_the_directory_to_write_to_is_asked_for(tmp_path):
+    code, text = output(command("launch.train", cwd=tmp_path))
+    assert code == 2
+    assert "--workdir" in text
+
+
+def test_comparison_checks_algorithms_and_seeds_first(tmp_path):
+    for flag, message in (
+        ("--algorithms=fedavg,fedsgd", "algorithm.name must be one of fedavg, semanticfl"),
+        ("--seeds=0,x", "--seeds must be whole numbers, got 'x'"),
+    ):
+        code, text = output(command("launch.compare", "--workdir=runs", flag, cwd=tmp_path))
+        assert code == 2
+        assert message in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_killed_with_no_warning_goes_on_from_its_checkpoint(tmp_path):
+    arguments = ["launch.train", "--workdir=run", "--config.rounds=12", *SMALL]
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    process = command(*arguments, cwd=tmp_path)
+    deadline = time.monotonic() + 240
+    while not metrics.exists() or metrics.read_text().count("\n") < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, text = output(command(*arguments, cwd=tmp_path))
+    assert code == 0, text
+    assert "resuming after round" in text
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [row["round"] for row in rows] == list(range(1, 13))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["rounds"] == 12
+
+
+WITHOUT_DIFFUSION = """
+import sys
+from semanticfl_jax.config import *
+from semanticfl_jax.data.sources import load_dataset
+from semanticfl_jax.semantics.anchors import Anchors, expected_provenance
+from semanticfl_jax.simulation import experiment
+import numpy as np
+
+config = ExperimentConfig(
+    dataset="digits", augmentation="none", model=ModelConfig(name="cnn"), rounds=1,
+    clients_per_round=1, local_epochs=1, algorithm=AlgorithmConfig(name="semanticfl"),
+    guidance=GuidanceConfig(anchors_file="anchors.npz"),
+)
+dataset = load_dataset("digits", None)
+public, _ = experiment.deal(dataset, config)
+images, labels = dataset.train_images[public], dataset.train_labels[public]
+provenance = expected_provenance(
+    config.guidance, images, labels, dataset.class_names, dim=128, seed=0
+)
+eye = np.eye(10, 128, dtype=np.float32)
+Anchors(eye, eye[:, :16], dataset.class_names, provenance, {}, 0).save("anchors.npz")
+experiment.run(config, "run")
+unwanted = {"diffusers", "transformers", "tensorflow", "torch"} & set(sys.modules)
+assert not unwanted, unwanted
+"""
+
+
+def test_training_from_saved_anchors_needs_no_diffusion_library(tmp_path):
+    (tmp_path / "script.py").write_text(WITHOUT_DIFFUSION)
+    code, text = output(command("script", cwd=tmp_path))
+    assert code == 0, text
+    assert "guidance" in text

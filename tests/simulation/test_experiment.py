@@ -1,0 +1,164 @@
+"""A whole run: what it writes, and that stopping and going on changes nothing."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.reporting.metrics import read_metrics
+from semanticfl_jax.simulation import experiment, prepare
+from tests.simulation.conftest import CLASSES, MEAN, STD, TinyNet
+
+CONFIG = ExperimentConfig(
+    dataset="digits",
+    num_clients=6,
+    clients_per_round=3,
+    rounds=5,
+    local_epochs=1,
+    batch_size=8,
+    public_per_class=2,
+    eval_every=2,
+    eval_batch_size=16,
+    checkpoint_every=2,
+    num_devices=1,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_world():
+    """A data set of noise and a small network in place of the real ones."""
+    rng = np.random.default_rng(0)
+
+    def split(count):
+        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        return images, np.arange(count, dtype=np.int32) % CLASSES
+
+    names = tuple("abcd")
+    dataset = ImageDataset("noise", *split(140), *split(30), names, MEAN, STD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "load_dataset", lambda name, data_dir: dataset)
+        patch.setattr(prepare, "create_model", lambda name, classes, **_: TinyNet(classes))
+        yield dataset
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run without interruption: its directory, summary and printed lines."""
+    directory, lines = tmp_path_factory.mktemp("run"), []
+    summary = experiment.run(CONFIG, directory, lines.append)
+    return directory, summary, lines
+
+
+def parameters(directory):
+    """The last checkpoint, as it is on disk."""
+    with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
+        return manager.latest_step(), manager.restore(None, args=ocp.args.StandardRestore())
+
+
+def same_parameters(first, second):
+    (round_a, a), (round_b, b) = parameters(first), parameters(second)
+    assert round_a == round_b
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def metrics_without_times(directory):
+    drop = ("seconds", "images_per_second")
+    return [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(directory)]
+
+
+def test_a_run_writes_what_it_promises(finished, small_world):
+    directory, summary, lines = finished
+    assert json.loads((directory / "config.json").read_text())["rounds"] == 5
+    assert json.loads((directory / "summary.json").read_text()) == summary
+    for name in ("final_accuracy", "best_accuracy", "mean_last10_accuracy", "compile_seconds"):
+        assert summary[name] > 0
+    assert summary["rounds"] == 5
+    assert {path.name for path in (directory / "plots").iterdir()} == {
+        "curves.png",
+        "partition.png",
+    }
+    rows = read_metrics(directory)
+    assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
+    assert ["test_accuracy" in row for row in rows] == [False, True, False, True, True]
+    assert all(row["bytes_up"] == row["bytes_down"] > 0 for row in rows)
+    partition = Partition.load(directory / "partition.npz")
+    assert len(partition.indices) == len(small_world.train_labels) - 2 * CLASSES
+    assert any("compiled in" in line for line in lines)
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+    directory, summary, _ = finished
+    lines = []
+    assert experiment.run(CONFIG, directory, lines.append) == summary
+    assert "is finished: 5 rounds" in lines[0]
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without a chance to clean up."""
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch, after):
+    directory = tmp_path / "run"
+
+    def die(self, number, *_):
+        if number == after:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(experiment.RoundProgress, "update", die)
+        experiment.run(CONFIG, directory, lambda line: None)
+    lines = []
+    experiment.run(CONFIG, directory, lines.append)
+    # Checkpoints are written every second round, so round 3 is trained twice.
+    assert any("resuming after round 2 of 5" in line for line in lines) == (after == 3)
+    same_parameters(directory, finished[0])
+    assert metrics_without_times(directory) == metrics_without_times(finished[0])
+
+
+def test_a_signal_stops_after_the_round_and_saves_it(finished, tmp_path, monkeypatch):
+    update = experiment.RoundProgress.update
+
+    def interrupt(self, number, *rest):
+        update(self, number, *rest)
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.RoundProgress, "update", interrupt)
+        with pytest.raises(experiment.Stopped, match="after round 1"):
+            experiment.run(CONFIG, tmp_path, lambda line: None)
+    assert signal.getsignal(signal.SIGINT) is handler
+    lines = []
+    experiment.run(CONFIG, tmp_path, lines.append)
+    assert any("resuming after round 1 of 5" in line for line in lines)
+    same_parameters(tmp_path, finished[0])
+
+
+def test_another_configuration_is_refused_and_named(finished):
+    directory, _, _ = finished
+    before = (directory / "config.json").read_bytes()
+    model = dataclasses.replace(CONFIG.model, width=8)
+    other = dataclasses.replace(CONFIG, learning_rate=0.1, model=model)
+    with pytest.raises(experiment.InputError) as error:
+        experiment.run(other, directory, lambda line: None)
+    assert "learning_rate was 0.01, is 0.1" in str(error.value)
+    assert "model.width was 64, is 8" in str(error.value)
+    assert "rounds" not in str(error.value)
+    assert (directory / "config.json").read_bytes() == before
+
+
+def test_impossible_inputs_are_refused_before_anything_compiles(tmp_path):
+    with pytest.raises(experiment.InputError, match="num_devices must be at most 8"):
+        experiment.run(dataclasses.replace(CONFIG, num_devices=9), tmp_path / "a")
+    with pytest.raises(experiment.InputError, match="num_clients"):
+        config = dataclasses.replace(CONFIG, num_clients=1000)
+        experiment.run(config, tmp_path / "b")
