@@ -1,0 +1,76 @@
+"""The small CNN of pfl-research's CIFAR-10 benchmark (Granqvist et al., NeurIPS 2024).
+
+Two 3x3 convolutions, a 2x2 max-pool and two dense layers, Glorot-uniform weights, zero biases;
+1,626,442 parameters at 32x32x3 and 10 classes.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.models.client_conv import Conv
+from semanticfl_jax.models.outputs import Outputs
+
+
+class CNN(nn.Module):
+    """Convolutions of 32 and 64 channels without padding, then 128 dense units.
+
+    Dropout needs the random stream "dropout" when `train` is true.
+
+    Attributes:
+      num_classes: K.
+      lowering: of the convolutions, see `client_conv`.
+    """
+
+    num_classes: int
+    lowering: str = "auto"
+
+    @property
+    def feature_dim(self) -> int:
+        """Numbers in a feature."""
+        return 128
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> Outputs:
+        """Runs the network.
+
+        Args:
+          images: float32 [B, H, W, C], H and W at least 6.
+          train: apply dropout.
+          mask: bool [B], unused: no row influences another.
+
+        Returns:
+          Logits [B, K] and features [B, 128], these without the dropout that the classifier sees.
+        """
+        del mask
+        init = nn.initializers.glorot_uniform()
+        x = images
+        for number, channels in enumerate((32, 64), start=1):
+            conv = Conv(
+                channels,
+                padding="VALID",
+                use_bias=True,
+                kernel_init=init,
+                lowering=self.lowering,
+                name=f"conv_{number}",
+            )
+            x = nn.relu(conv(x))
+        x = _max_pool(x)
+        x = nn.Dropout(0.25, deterministic=not train)(x)
+        x = x.reshape(x.shape[0], -1)
+        features = nn.relu(nn.Dense(self.feature_dim, kernel_init=init, name="dense")(x))
+        x = nn.Dropout(0.5, deterministic=not train)(features)
+        return Outputs(nn.Dense(self.num_classes, kernel_init=init, name="classifier")(x), features)
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """Maxima of 2x2 squares: [B, H, W, C] to [B, H // 2, W // 2, C].
+
+    Not `nn.max_pool`, whose gradient XLA lowers to a slow select-and-scatter on CPU.
+    """
+    batch, height, width, channels = x.shape
+    height, width = height // 2, width // 2
+    x = x[:, : 2 * height, : 2 * width]
+    return jnp.max(x.reshape(batch, height, 2, width, 2, channels), axis=(2, 4))

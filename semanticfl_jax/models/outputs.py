@@ -1,0 +1,17 @@
+"""What every client network returns."""
+
+from typing import NamedTuple
+
+import jax
+
+
+class Outputs(NamedTuple):
+    """Result of one forward pass over a batch of B images.
+
+    Attributes:
+      logits: float32 [B, num_classes].
+      features: float32 [B, feature_dim], the input of the linear classifier.
+    """
+
+    logits: jax.Array
+    features: jax.Array

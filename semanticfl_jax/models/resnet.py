@@ -1,0 +1,120 @@
+"""ResNet-10 for small images: the clients' network of the paper.
+
+He et al., CVPR 2016, with one BasicBlock a stage, a 3x3 stem and no max-pooling, as the FedDifRC
+family uses it. Feature: the global average after the last ReLU, 512 numbers at width 64.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.models.client_conv import Conv
+from semanticfl_jax.models.normalization import NORMS, BatchNorm, GroupNorm
+from semanticfl_jax.models.outputs import Outputs
+
+STRIDES = (1, 2, 2, 2)
+
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for convolutions and linear layers (Kaiming
+# uniform with a = sqrt(5)). The paper names no initialisation: our choice, the default of the
+# framework its results were obtained with.
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected by a 1x1 convolution if the shape changes.
+
+    Attributes:
+      features: output channels.
+      stride: of the first convolution and the projection.
+      conv: makes a convolution layer from (features, size, strides, padding, name).
+      norm: makes a normalisation layer from (name), called with x alone.
+    """
+
+    features: int
+    stride: int
+    conv: functools.partial
+    norm: functools.partial
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        conv = functools.partial(self.conv, self.features)
+        strides = (self.stride, self.stride)
+        y = conv((3, 3), strides, 1, name="conv_1")(x)
+        y = nn.relu(self.norm(name="norm_1")(y, train=train, mask=mask))
+        y = conv((3, 3), (1, 1), 1, name="conv_2")(y)
+        y = self.norm(name="norm_2")(y, train=train, mask=mask)
+        if x.shape != y.shape:
+            x = conv((1, 1), strides, 0, name="shortcut")(x)
+            x = self.norm(name="shortcut_norm")(x, train=train, mask=mask)
+        return nn.relu(x + y)
+
+
+class ResNet10(nn.Module):
+    """ResNet-10 with BasicBlocks of width, 2 width, 4 width and 8 width channels.
+
+    Attributes:
+      num_classes: K.
+      width: channels of the stem and the first stage; 64 in the paper.
+      norm: "batch" or "group".
+      groups: groups of channels when `norm` is "group".
+      lowering: of the convolutions, see `client_conv`.
+    """
+
+    num_classes: int
+    width: int = 64
+    norm: str = "batch"
+    groups: int = 2
+    lowering: str = "auto"
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.norm == "group" and self.width % self.groups:
+            raise ValueError(
+                f'width must be a multiple of {self.groups} when norm is "group", got {self.width}'
+            )
+        super().__post_init__()
+
+    @property
+    def feature_dim(self) -> int:
+        """Numbers in a feature."""
+        return 8 * self.width
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> Outputs:
+        """Runs the network.
+
+        Args:
+          images: float32 [B, H, W, C], H and W multiples of 8.
+          train: normalise with the batch's statistics ("batch_stats" must then be mutable).
+          mask: bool [B], False for rows that pad the batch; None when all are valid.
+
+        Returns:
+          Logits [B, K] and features [B, feature_dim].
+        """
+        conv = functools.partial(Conv, kernel_init=torch_uniform, lowering=self.lowering)
+        norm = functools.partial(BatchNorm)
+        if self.norm == "group":
+            norm = functools.partial(GroupNorm, self.groups)
+        x = conv(self.width, (3, 3), (1, 1), 1, name="stem")(images)
+        x = nn.relu(norm(name="stem_norm")(x, train=train, mask=mask))
+        for stage, stride in enumerate(STRIDES):
+            block = BasicBlock(self.width * 2**stage, stride, conv, norm, name=f"block_{stage + 1}")
+            x = block(x, train=train, mask=mask)
+        features = jnp.mean(x, axis=(1, 2))
+        classifier = nn.Dense(
+            self.num_classes,
+            kernel_init=torch_uniform,
+            bias_init=functools.partial(_bias_init, self.feature_dim),
+            name="classifier",
+        )
+        return Outputs(classifier(features), features)
+
+
+def _bias_init(fan_in: int, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / fan_in**0.5
