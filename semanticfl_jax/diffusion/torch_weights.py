@@ -1,0 +1,124 @@
+"""PyTorch weights, as diffusers and transformers save them, for the Flax classes; without torch.
+
+Driven by what the Flax module expects: for each of its parameters the PyTorch name is derived, and
+every tensor must be used. (The libraries' own converters pass unknown and missing names silently,
+initialise the model to learn its shapes, and need torch tensors.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+Shapes = Mapping[tuple[str, ...], tuple[int, ...]]
+
+#: Buffers that older versions saved; Flax computes them.
+_HARMLESS = re.compile(r"(^|\.)position_ids$")
+#: Flax's names of the VAE's attention, which PyTorch kept until diffusers 0.17.
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+
+def torch_names(path: tuple[str, ...]) -> list[str]:
+    """PyTorch names that the Flax parameter at `path` may have, the likeliest first.
+
+    Members of lists are `blocks_0` in Flax and `blocks.0` in PyTorch; the time embedding's
+    `linear_1` and `linear_2` are no list.
+    """
+    *modules, leaf = path
+    dotted = [re.sub(r"(?<!linear)_(\d+)$", r".\1", module) for module in modules]
+    renamed = [*dotted[:-1], _ATTENTION.get(dotted[-1], dotted[-1])]
+    names = [".".join([*parts, _LEAVES.get(leaf, leaf)]) for parts in (renamed, dotted)]
+    return list(dict.fromkeys(names))
+
+
+def to_flax_layout(tensor: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """One tensor as Flax holds it: OIHW kernels to HWIO, linear weights [out, in] to [in, out].
+
+    A 1x1 convolution and a linear map are interchangeable, as they were between versions.
+    """
+    if path[-1] != "kernel":
+        return tensor
+    if tensor.ndim == 4:
+        tensor = tensor.transpose(2, 3, 1, 0)
+        return tensor[0, 0] if len(shape) == 2 and tensor.shape[:2] == (1, 1) else tensor
+    return tensor.T[None, None] if len(shape) == 4 else tensor.T
+
+
+def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> dict:
+    """Flax parameters {path: array} from PyTorch tensors {name: array}.
+
+    Args:
+      tensors: as read from a `.safetensors` file, of any floating dtype, which is kept.
+      expected: shape of every parameter of the Flax module.
+      source: what to call the tensors in errors.
+
+    Raises:
+      ValueError: if a parameter is missing, has another shape, or a tensor belongs to none.
+    """
+    params, used, missing = {}, set(), []
+    for path, shape in expected.items():
+        name = next((name for name in torch_names(path) if name in tensors), None)
+        if name is None:
+            missing.append(torch_names(path)[0])
+        else:
+            params[path] = to_flax_layout(tensors[name], path, shape)
+            used.add(name)
+    unexpected = [n for n in tensors if n not in used and not _HARMLESS.search(n)]
+    if missing or unexpected:
+        raise ValueError(_difference(source, missing, unexpected))
+    check_shapes(params, expected, source)
+    return params
+
+
+def check_shapes(params: Mapping[tuple[str, ...], np.ndarray], expected: Shapes, source: str):
+    """Raises ValueError unless `params` has exactly the names and shapes expected."""
+    missing = ["/".join(path) for path in expected if path not in params]
+    unexpected = ["/".join(path) for path in params if path not in expected]
+    if missing or unexpected:
+        raise ValueError(_difference(source, missing, unexpected))
+    for path, shape in expected.items():
+        if tuple(params[path].shape) != tuple(shape):
+            raise ValueError(
+                f"{source}: {'/'.join(path)} has shape {tuple(params[path].shape)}, but the "
+                f"configuration beside it asks for {tuple(shape)}"
+            )
+
+
+def _difference(source: str, missing: list[str], unexpected: list[str]) -> str:
+    def some(names):
+        more = f", ... ({len(names)} in all)" if len(names) > 5 else ""
+        return (", ".join(sorted(names)[:5]) + more) or "none"
+
+    return (
+        f"{source} does not fit the configuration beside it; missing: {some(missing)}; "
+        f"unexpected: {some(unexpected)}"
+    )
+
+
+def read(path: Path, expected: Shapes) -> dict:
+    """Flax parameters {path: array} from a weight file, PyTorch's `.safetensors` or Flax's msgpack.
+
+    Raises:
+      ValueError: if the file is damaged, or does not hold exactly the expected parameters.
+    """
+    from flax import serialization
+    from flax.traverse_util import flatten_dict
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if path.suffix == ".safetensors":
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        return convert(tensors, expected, str(path))
+    try:
+        params = flatten_dict(serialization.msgpack_restore(path.read_bytes()))
+    except Exception as error:
+        raise ValueError(f"{path} is not a whole Flax msgpack file: {error}") from error
+    check_shapes(params, expected, str(path))
+    return params
