@@ -1,4 +1,4 @@
-"""Makes the anchors file of an experiment, without training.
+r"""Makes the anchors file of an experiment, without training.
 
     python -m launch.extract_anchors --config=launch/configs/cifar10.py --workdir=DIR \\
         [--config.FIELD=VALUE ...]

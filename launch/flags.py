@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from semanticfl_jax.config import ConfigError, check_override, from_dict
+from semanticfl_jax.data.array_cache import user_cache_dir
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -75,6 +76,8 @@ def run(
             stop("interrupted")
 
     logging.set_verbosity(logging.WARNING)
+    # Programs compiled before are loaded: by other seeds, and when a run goes on.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
     app.run(start, argv=argv, flags_parser=parse)
 
 

@@ -38,7 +38,7 @@ class ModelConfig:
     width: int = 64
     norm: Literal["batch", "group"] = "batch"
     #: How a convolution is lowered; "auto" chooses for the backend (models/client_conv.py).
-    conv: Literal["auto", "native", "patches", "shifted"] = "auto"
+    conv: Literal["auto", "native", "canonical", "patches", "shifted"] = "auto"
 
     def __post_init__(self):
         require(self.width >= 1, "width", "at least 1", self.width)

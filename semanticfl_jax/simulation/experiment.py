@@ -61,7 +61,7 @@ def run(
       Stopped: if a signal stopped the run after some round.
     """
     with _input_errors():
-        directory = files.claim(workdir, config)
+        directory = files.check(workdir, config)
         summary = files.read_summary(directory)
         if summary is not None:
             say(f"{directory} is finished: {summary['rounds']} rounds")
@@ -69,6 +69,11 @@ def run(
         mesh = make_mesh(config.num_devices)
         dataset = load_dataset(config.dataset, config.data_dir)
         public, partition = deal(dataset, config)
+        anchors = None
+        if config.guidance.enabled:
+            anchors = server_anchors(dataset, public, config, directory, say)
+        # Claimed only now: a directory must not be bound to a configuration that cannot run.
+        files.claim(directory, config)
         partition.save(
             directory / files.PARTITION,
             scheme=config.partition.scheme,
@@ -76,9 +81,6 @@ def run(
             seed=config.seed,
             public=public.tolist(),
         )
-        anchors = None
-        if config.guidance.enabled:
-            anchors = server_anchors(dataset, public, config, directory, say)
     simulation = prepare(dataset, partition, anchors, config, mesh)
     for line in simulation.description:
         say(line)

@@ -16,6 +16,7 @@ from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import create_model
+from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
@@ -117,10 +118,13 @@ def prepare(
     run_round = run_round.lower(state, data, shared, key).compile()
     evaluate = evaluate.lower(state.params, state.batch_stats, test).compile()
     compile_seconds = time.perf_counter() - began
+    lowering = config.model.conv
+    if lowering == "auto":
+        lowering = choose_lowering(vmapped=chunk > 1)
     description = (
         _describe_task(config, algorithm, params),
         f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}; convolution: "
-        f"{config.model.conv}; {chunk} client{'s' * (chunk > 1)} at a time on each device",
+        f"{lowering}; {chunk} client{'s' * (chunk > 1)} at a time on each device",
         f"compiled in {compile_seconds:.1f} s",
     )
     return Simulation(

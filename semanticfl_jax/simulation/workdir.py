@@ -11,26 +11,28 @@ CONFIG, SUMMARY, PARTITION, ANCHORS = "config.json", "summary.json", "partition.
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 
 
-def claim(workdir: str | Path, config: ExperimentConfig) -> Path:
-    """Makes `workdir` the directory of a run with `config`, or recognises it as that.
+def check(workdir: str | Path, config: ExperimentConfig) -> Path:
+    """The directory, which is new or holds a run with `config`.
 
     Raises:
       ConfigError: if it holds a run with another configuration; the message lists what differs.
     """
     directory = Path(workdir)
     path = directory / CONFIG
-    wanted = to_dict(config)
     if path.exists():
-        differences = _differences(json.loads(path.read_text()), wanted)
+        differences = _differences(json.loads(path.read_text()), to_dict(config))
         if differences:
             raise ConfigError(
                 f"{directory} holds a run with another configuration; use another --workdir, or "
                 "the same values. Different: " + "; ".join(differences)
             )
-    else:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
     return directory
+
+
+def claim(directory: Path, config: ExperimentConfig) -> None:
+    """Makes a directory that was checked the directory of a run with `config`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / CONFIG, to_dict(config))
 
 
 def read_summary(directory: Path) -> dict[str, Any] | None:

@@ -162,3 +162,5 @@ def test_impossible_inputs_are_refused_before_anything_compiles(tmp_path):
     with pytest.raises(experiment.InputError, match="num_clients"):
         config = dataclasses.replace(CONFIG, num_clients=1000)
         experiment.run(config, tmp_path / "b")
+    # What cannot run claims no directory: the corrected command may use it.
+    assert not (tmp_path / "b" / "config.json").exists()
