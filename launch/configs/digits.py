@@ -14,9 +14,9 @@ def get_config():
             dataset="digits",
             augmentation="none",
             model=ModelConfig(width=8),
-            partition=PartitionConfig(scheme="nid1", alpha=0.05),
-            rounds=15,
+            partition=PartitionConfig(scheme="nid1", alpha=0.2),
+            rounds=12,
             local_epochs=2,
-            batch_size=32,
+            batch_size=16,
         )
     )

@@ -42,10 +42,12 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
     """What "auto" stands for.
 
-    On CPU "canonical" was the fastest in every case measured (2 cores, ResNet-10 of width 16 and
-    64, batch 64, and the CNN, batch 10), alone and under vmap. On GPU and TPU nothing has been
-    measured yet; the choice is reasoned: the vendor's convolution for a single client, batched
-    matrix products instead of a grouped convolution under vmap.
+    On CPU "canonical" took the least processor time and memory in every case measured (2 cores;
+    ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10; alone and under vmap). "patches" was
+    sooner done with the CNN on jax 0.10, by a fifth, because XLA then runs convolutions of few
+    channels on one thread. On GPU and TPU nothing has been measured yet; the choice is reasoned:
+    the vendor's convolution for a single client, batched matrix products instead of a grouped
+    convolution under vmap.
 
     Args:
       backend: as `jax.default_backend()` names it, which is also the default.

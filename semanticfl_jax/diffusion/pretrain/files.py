@@ -1,0 +1,73 @@
+"""A run's files, written beside their place and then renamed: a stop leaves no half file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+from flax import serialization
+from flax.traverse_util import flatten_dict
+
+
+def write(path: Path, save: Callable[[BinaryIO], Any]) -> None:
+    """Calls `save` with an open file, which then becomes `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    with open(partial, "wb") as file:
+        save(file)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with two-space indentation, as transformers and diffusers write it."""
+    write(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def write_npz(path: Path, **arrays: Any) -> None:
+    """A compressed `.npz`."""
+    write(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def write_msgpack(path: Path, tree: Any, dtype: Any = None) -> None:
+    """A pytree in Flax's msgpack, floating leaves cast to `dtype` when given."""
+
+    def host(leaf):
+        leaf = np.asarray(leaf)
+        cast = dtype is not None and np.issubdtype(leaf.dtype, np.floating)
+        return leaf.astype(dtype) if cast else leaf
+
+    state = serialization.to_state_dict(jax.tree.map(host, tree))
+    write(path, lambda file: file.write(serialization.msgpack_serialize(state)))
+
+
+def as_saved(tree: Any) -> Any:
+    """Floating leaves rounded to float16, as in a checkpoint, and back in float32."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), tree)
+
+
+def read_msgpack(path: Path, like: Any = None) -> Any:
+    """What `write_msgpack` wrote: nested dicts, or the structure of `like`.
+
+    Raises:
+      ValueError: if the file does not hold the arrays of `like`.
+    """
+    state = serialization.msgpack_restore(path.read_bytes())
+    if like is None:
+        return state
+
+    def layout(tree):
+        flat = flatten_dict(tree, sep="/", keep_empty_nodes=True)
+        return {name: np.shape(leaf) for name, leaf in flat.items()}
+
+    if layout(state) != layout(serialization.to_state_dict(like)):
+        raise ValueError(f"{path} was written with other model sizes; remove it or its directory")
+    return serialization.from_state_dict(like, state)
+
+
+def digest(parts: Iterable[str]) -> str:
+    """A short hash of texts, to tell whether a cached file is still theirs."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

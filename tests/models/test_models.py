@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.models import MODELS, create_model
+
+
+def variable_shapes(model, size=32):
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "norm", "parameters"),
+    [
+        ("resnet10", 10, "batch", 4_903_242),
+        ("resnet10", 100, "batch", 4_949_412),
+        ("resnet10", 200, "group", 5_000_712),
+        ("cnn", 10, "batch", 1_626_442),
+    ],
+)
+def test_parameter_counts(name, num_classes, norm, parameters):
+    shapes = variable_shapes(create_model(name, num_classes, norm=norm))
+    assert count(shapes["params"]) == parameters
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
+    assert ("batch_stats" in shapes) == (name == "resnet10" and norm == "batch")
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_outputs_have_the_announced_shapes(name, size):
+    model = create_model(name, 7, width=16)
+    variables = variable_shapes(model, size)
+    images = jax.ShapeDtypeStruct((3, size, size, 3), jnp.float32)
+    outputs = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+    assert outputs.logits.shape == (3, 7)
+    assert outputs.features.shape == (3, model.feature_dim)
+    assert model.feature_dim == {"resnet10": 128, "cnn": 128}[name]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_model("resnet18", 10), "model name must be one of resnet10, cnn"),
+        (lambda: create_model("resnet10", 10, norm="layer"), "norm must be one of batch, group"),
+        (lambda: create_model("cnn", 10, lowering="fast"), "lowering must be one of auto, native"),
+        (lambda: create_model("resnet10", 10, width=3, norm="group"), "multiple of 2"),
+    ],
+)
+def test_bad_options(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_cnn_equals_numpy():
+    model = create_model("cnn", 3)
+    images = np.random.default_rng(0).standard_normal((2, 9, 8, 3)).astype(np.float32)
+    variables = model.init(jax.random.key(0), images, train=False)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape), variables["params"]
+    )
+    x = images.astype(np.float64)
+    for layer in (params["conv_1"], params["conv_2"]):
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+        x = np.einsum("bhwcij,ijcf->bhwf", windows, layer["kernel"]) + layer["bias"]
+        x = np.maximum(x, 0)
+    x = x[:, :4, :4].reshape(2, 2, 2, 2, 2, 64).max((2, 4)).reshape(2, -1)
+    features = np.maximum(x @ params["dense"]["kernel"] + params["dense"]["bias"], 0)
+    logits = features @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
+    outputs = model.apply({"params": params}, images, train=False)
+    np.testing.assert_allclose(outputs.features, features, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_cnn_dropout_acts_in_training_only():
+    model = create_model("cnn", 3)
+    images = np.ones((2, 8, 8, 3), np.float32)
+    variables = model.init(jax.random.key(0), images, train=False)
+
+    def logits(seed, train):
+        rngs = {"dropout": jax.random.key(seed)}
+        return np.asarray(model.apply(variables, images, train=train, rngs=rngs).logits)
+
+    assert not np.allclose(logits(0, True), logits(1, True))
+    assert np.array_equal(logits(0, False), logits(1, False))
+
+
+def test_cnn_initialisation_is_glorot_uniform():
+    variables = create_model("cnn", 10).init(
+        jax.random.key(0), jnp.zeros((1, 12, 12, 3)), train=False
+    )
+    for name, fans in {"conv_2": 9 * 32 + 9 * 64, "dense": 1024 + 128}.items():
+        kernel = variables["params"][name]["kernel"]
+        bound = (6 / fans) ** 0.5
+        assert 0.98 * bound < float(jnp.max(jnp.abs(kernel))) <= bound
+        assert float(jnp.std(kernel)) == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert not np.any(variables["params"][name]["bias"])
