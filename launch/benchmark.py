@@ -64,4 +64,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.use_every_core()
     app.run(main)

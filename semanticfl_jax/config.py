@@ -143,7 +143,7 @@ class ExperimentConfig:
     checkpoint_every: int = 1
     #: Clients trained at once on one device by vmap; "auto" chooses for the backend.
     clients_per_chunk: int | Literal["auto"] = "auto"
-    #: Devices to spread clients over; 0: all.
+    #: Devices to spread clients over; 0: all that a round's clients can use.
     num_devices: int = 0
 
     def __post_init__(self):

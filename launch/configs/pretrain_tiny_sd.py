@@ -4,7 +4,11 @@
     python -m launch.pretrain_diffusion --config=launch/configs/pretrain_tiny_sd.py \
         --workdir=DIR --config.words=words.txt --config.images=tiny-imagenet-200
 
-TIMES
+On 2 cores shared with other work: 5 minutes for the teacher, 21 for the text tower, 17 for the
+autoencoder, 46 for the noise predictor; a free machine is two to three times faster. Expected: rank
+correlation with the teacher 0.74 / 0.53 / 0.39 on held-out names (CIFAR-10, CIFAR-100,
+TinyImageNet); val_mse 0.028 (autoencoder) and 0.183 (noise).
+
 A larger model for a better machine, for instance:
 
     --config.image_size=64 --config.unet.width=128 --config.unet.levels=3 --config.unet.epochs=100 \

@@ -28,7 +28,9 @@ def measure(
     """
     dataset = load_dataset(config.dataset, config.data_dir)
     _, partition = deal(dataset, config)
-    simulation = prepare(dataset, partition, None, config, make_mesh(config.num_devices))
+    simulation = prepare(
+        dataset, partition, None, config, make_mesh(config.num_devices, config.clients_per_round)
+    )
     for line in simulation.description:
         say(line)
     state, seconds, rates, padding = simulation.state, [], [], []
@@ -52,7 +54,7 @@ def measure(
         "padding_share": statistics.median(padding),
         "rounds": rounds,
         "description": simulation.description,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": simulation.device,
         "versions": versions(),
     }
 

@@ -66,7 +66,7 @@ def run(
         if summary is not None:
             say(f"{directory} is finished: {summary['rounds']} rounds")
             return summary
-        mesh = make_mesh(config.num_devices)
+        mesh = make_mesh(config.num_devices, config.clients_per_round)
         dataset = load_dataset(config.dataset, config.data_dir)
         public, partition = deal(dataset, config)
         anchors = None
@@ -198,7 +198,7 @@ def report(
         "seed": config.seed,
         **summarize(rows),
         "compile_seconds": simulation.compile_seconds,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": simulation.device,
         "versions": versions(),
     }
     write_json(directory / files.SUMMARY, summary)

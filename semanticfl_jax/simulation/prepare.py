@@ -20,7 +20,7 @@ from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
-from semanticfl_jax.simulation.mesh import replicated, split
+from semanticfl_jax.simulation.mesh import describe, replicated, split
 from semanticfl_jax.simulation.round import ServerState, init_server, make_round
 
 PyTree = Any
@@ -49,6 +49,7 @@ class Simulation:
       model_bytes: bytes of one model sent in one direction, batch statistics included.
       shared_bytes: bytes of `shared`, sent to a client at its first contact.
       compile_seconds: time spent compiling both programs.
+      device: how many devices of what kind.
       description: the choices that were made, a line each.
     """
 
@@ -62,6 +63,7 @@ class Simulation:
     model_bytes: int
     shared_bytes: int
     compile_seconds: float
+    device: str
     description: tuple[str, ...]
 
 
@@ -123,7 +125,7 @@ def prepare(
         lowering = choose_lowering(vmapped=chunk > 1)
     description = (
         _describe_task(config, algorithm, params),
-        f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}; convolution: "
+        f"{describe(mesh)}; convolution: "
         f"{lowering}; {chunk} client{'s' * (chunk > 1)} at a time on each device",
         f"compiled in {compile_seconds:.1f} s",
     )
@@ -138,6 +140,7 @@ def prepare(
         model_bytes=_size_in_bytes((params, batch_stats)),
         shared_bytes=_size_in_bytes(shared),
         compile_seconds=compile_seconds,
+        device=describe(mesh),
         description=description,
     )
 

@@ -20,6 +20,7 @@ from semanticfl_jax.diffusion.pretrain import (
     text,
     tokenizer,
     unet,
+    vae,
     words,
 )
 from semanticfl_jax.diffusion.pretrain.config import (
@@ -77,12 +78,12 @@ def tiny_config(directory):
     return PretrainConfig(
         words=str(directory / "words.txt"),
         images=str(directory / "images.tar"),
-        image_size=16,
+        image_size=8,
         text=TextConfig(
             vocab_size=540, context=12, width=16, layers=1, heads=2, batch_size=8, max_steps=2
         ),
-        vae=VaeConfig(width=8, levels=2, norm_groups=4, batch_size=8, max_steps=2),
-        unet=UnetConfig(width=32, levels=2, heads=2, batch_size=8, max_steps=2),
+        vae=VaeConfig(width=8, levels=1, norm_groups=4, batch_size=8, max_steps=2),
+        unet=UnetConfig(width=32, levels=1, heads=2, batch_size=8, max_steps=2),
         checkpoint_every=1,
         log_every=1,
         sample_prompts=("a photo of a fish",),
@@ -174,7 +175,7 @@ def test_directory_loads_with_the_libraries(finished):
     config, _, checkpoint = finished
     clip_tokenizer = CLIPTokenizer.from_pretrained(checkpoint / "tokenizer")
     text_model = FlaxCLIPTextModel.from_pretrained(checkpoint / "text_encoder")
-    vae, vae_params = FlaxAutoencoderKL.from_pretrained(checkpoint / "vae")
+    vae_module, vae_params = FlaxAutoencoderKL.from_pretrained(checkpoint / "vae")
     unet_module, unet_params = FlaxUNet2DConditionModel.from_pretrained(checkpoint / "unet")
     ids = clip_tokenizer(
         ["a photo of a red fish"], padding="max_length", truncation=True, return_tensors="np"
@@ -183,9 +184,13 @@ def test_directory_loads_with_the_libraries(finished):
     output = text_model(ids)
     end = (ids[0] == clip_tokenizer.eos_token_id).argmax()
     np.testing.assert_allclose(output.pooler_output[0], output.last_hidden_state[0, end])
-    image = np.zeros((1, 3, 16, 16), np.float32)
-    encode = jax.jit(lambda params: vae.apply({"params": params}, image, method=vae.encode))
-    latents = encode(vae_params).latent_dist.mean
+    image = np.zeros((1, 3, 8, 8), np.float32)
+    latents = jax.eval_shape(
+        lambda params: (
+            vae_module.apply({"params": params}, image, method=vae_module.encode).latent_dist.mean
+        ),
+        vae_params,
+    )
     assert latents.shape == (1, 8, 8, 4)
     assert unet_module.sample_size == 8
     assert unet_params["conv_in"]["kernel"].shape == (3, 3, 4, 32)
@@ -281,6 +286,25 @@ def test_token_means_are_class_means():
     expected = np.stack([0 * wanted[0], centred[[0, 2]].mean(0), centred[1], 0 * wanted[0]])
     np.testing.assert_allclose(means[:4] / means[2, 1] * centred[1, 1], expected, atol=1e-6)
     assert not means[4].any()
+
+
+def test_networks_halve_as_their_levels_say(tmp_path):
+    module = vae.build(VaeConfig(levels=3), 32)
+    unet.write_configs(UnetConfig(levels=2), tmp_path, module, 128)
+    settings = json.loads((tmp_path / "unet" / "config.json").read_text())
+    assert settings["sample_size"] == 8
+    assert settings["block_out_channels"] == [64, 128]
+    assert settings["down_block_types"] == ["CrossAttnDownBlock2D", "DownBlock2D"]
+    assert settings["up_block_types"] == ["UpBlock2D", "CrossAttnUpBlock2D"]
+    latents = jax.eval_shape(
+        lambda key: (
+            module.init_with_output(key, np.zeros((1, 3, 32, 32)), method=module.encode)[
+                0
+            ].latent_dist.mean
+        ),
+        jax.random.key(0),
+    )
+    assert latents.shape == (1, 8, 8, 4)
 
 
 def test_augment_only_moves_pixels():
