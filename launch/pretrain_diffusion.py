@@ -7,6 +7,7 @@ Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it r
 """
 
 from launch import flags
+from semanticfl_jax.config import ConfigError
 from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
 
 
@@ -14,7 +15,10 @@ def main(config: PretrainConfig, workdir: str) -> None:
     """Trains what is not yet trained under `workdir`, and says where the checkpoint is."""
     from semanticfl_jax.diffusion.pretrain.run import pretrain
 
-    print(f"checkpoint: {pretrain(config, workdir)}")
+    try:
+        print(f"checkpoint: {pretrain(config, workdir)}")
+    except ConfigError as error:
+        flags.fail(error)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import numpy as np
 from flax import serialization
 from flax.traverse_util import flatten_dict
 
+from semanticfl_jax.config import ConfigError
+
 
 def write(path: Path, save: Callable[[BinaryIO], Any]) -> None:
     """Calls `save` with an open file, which then becomes `path`."""
@@ -53,7 +55,7 @@ def read_msgpack(path: Path, like: Any = None) -> Any:
     """What `write_msgpack` wrote: nested dicts, or the structure of `like`.
 
     Raises:
-      ValueError: if the file does not hold the arrays of `like`.
+      ConfigError: if the file does not hold the arrays of `like`.
     """
     state = serialization.msgpack_restore(path.read_bytes())
     if like is None:
@@ -64,7 +66,7 @@ def read_msgpack(path: Path, like: Any = None) -> Any:
         return {name: np.shape(leaf) for name, leaf in flat.items()}
 
     if layout(state) != layout(serialization.to_state_dict(like)):
-        raise ValueError(f"{path} was written with other model sizes; remove it or its directory")
+        raise ConfigError(f"{path} was written with other model sizes; remove it or its directory")
     return serialization.from_state_dict(like, state)
 
 

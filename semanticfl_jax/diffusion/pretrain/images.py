@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from semanticfl_jax.config import ConfigError
 from semanticfl_jax.diffusion.pretrain import files
 
 
@@ -29,7 +30,7 @@ def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
       progress: wraps the iterable over files (as tqdm does).
 
     Raises:
-      ValueError: if `path` is missing or holds no such images.
+      ConfigError: if `path` is missing or holds no such images.
     """
     key = files.digest([str(path.resolve()), str(size)])
     if not cache.is_file() or _key(cache) != key:
@@ -73,7 +74,7 @@ def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:
             if owner == split and wnid in index:
                 chosen[name] = (image, index[wnid])
         if not chosen:
-            raise ValueError(f"images: {path} holds no {split} images in TinyImageNet's layout")
+            raise ConfigError(f"images: {path} holds no {split} images in TinyImageNet's layout")
         result[f"{split}_pixels"] = np.stack([image for image, _ in chosen.values()])
         result[f"{split}_labels"] = np.array([label for _, label in chosen.values()], np.int32)
     return result
@@ -91,7 +92,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
                 if member.isfile():
                     yield member.name, tar.extractfile(member).read()
     else:
-        raise ValueError(f"images: {path} is neither a folder nor a tar file")
+        raise ConfigError(f"images: {path} is neither a folder nor a tar file")
 
 
 def to_input(pixels: np.ndarray) -> np.ndarray:
@@ -104,7 +105,7 @@ class Batches:
 
     def __init__(self, rows: int, batch_size: int, seed: int):
         if rows < batch_size:
-            raise ValueError(f"batch_size must be at most the {rows} images, got {batch_size}")
+            raise ConfigError(f"batch_size must be at most the {rows} images, got {batch_size}")
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.per_epoch = rows // batch_size
         self.epoch = -1

@@ -35,18 +35,10 @@ def adamw(
     return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
 
 
-def placements(batch_size: int, field: str) -> tuple[NamedSharding, NamedSharding]:
-    """Shardings (a batch's rows over all devices, a replicated state).
-
-    Raises:
-      ValueError: if `batch_size` is not a multiple of the number of devices.
-    """
-    devices = jax.devices()
-    if batch_size % len(devices):
-        raise ValueError(
-            f"{field} must be a multiple of the {len(devices)} devices, got {batch_size}"
-        )
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,))
+def placements(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+    """Shardings of a batch (rows over as many devices as divide them) and of a state (whole)."""
+    count = max(n for n in range(1, len(jax.devices()) + 1) if batch_size % n == 0)
+    mesh = jax.make_mesh((count,), ("data",), (AxisType.Auto,), devices=jax.devices()[:count])
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
 
@@ -71,13 +63,13 @@ def train(
 
     Args:
       workdir: holds `STAGE.msgpack` (the state) and `STAGE.csv` (the curve).
-      stage: name of the stage, also the configuration group that its `batch_size` belongs to.
+      stage: name of the stage.
       state: a pytree.
       step_fn: pure `(state, batch, key) -> (state, metrics)`; compiled here, the state donated.
       batch_fn: step number to a pytree of NumPy arrays with `batch_size` rows each.
       steps: total number of steps.
       seed: of the stage's random keys.
-      batch_size: rows of a batch; they are spread over all devices.
+      batch_size: rows of a batch; they are spread over the devices.
       checkpoint_every: steps between checkpoints; the last step is always saved.
       log_every: steps between lines of the curve; a line holds the mean since the line before.
       evaluate: called at each checkpoint on the state; its numbers join the curve.
@@ -88,7 +80,7 @@ def train(
     """
     from tqdm import tqdm
 
-    rows, replicated = placements(batch_size, f"{stage}.batch_size")
+    rows, replicated = placements(batch_size)
     saved, curve_file = workdir / f"{stage}.msgpack", workdir / f"{stage}.csv"
     first, curve = 0, []
     if saved.is_file():

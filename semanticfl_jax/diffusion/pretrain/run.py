@@ -71,7 +71,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
       The directory `checkpoint/`, in diffusers' layout.
 
     Raises:
-      ValueError: if an input file is missing, or the workdir holds another run.
+      ConfigError: if an input file is missing, or the workdir holds another run.
     """
     from tqdm import tqdm
 
@@ -79,7 +79,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
     directory = workdir / "checkpoint"
     names = words.read(Path(config.words))
     if not Path(config.images).exists():
-        raise ValueError(f"images: no such file or folder: {config.images}")
+        raise ConfigError(f"images: no such file or folder: {config.images}")
     check_same_run(config, workdir)
     progress = partial(tqdm, mininterval=5)
     train_split, val_split = images.load(
@@ -87,7 +87,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
     )
     missing = [wnid for wnid in train_split.wnids if wnid not in names]
     if missing:
-        raise ValueError(f"words: {config.words} lacks the classes {', '.join(missing[:5])}")
+        raise ConfigError(f"words: {config.words} lacks the classes {', '.join(missing[:5])}")
     class_names = [names[wnid][0] for wnid in train_split.wnids]
 
     text_params, correlations = _text_stage(config, directory, workdir, names, class_names)

