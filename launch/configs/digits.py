@@ -1,6 +1,9 @@
 """Handwritten digits: small, offline, and the default.
 
-python -m launch.train --workdir=runs/digits
+    python -m launch.train --config=launch/configs/digits.py --workdir=runs/digits
+
+About 85 % after 12 rounds (seeds 0 to 2), in under half a minute on 2 cores; single rounds jump by
+ten points. `make demo` compares FedAvg and SemanticFL here.
 """
 
 from launch.flags import to_config_dict
