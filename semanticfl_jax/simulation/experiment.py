@@ -16,7 +16,6 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.partition import Partition, make_partition, split_public
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
-from semanticfl_jax.models import create_model
 from semanticfl_jax.reporting.metrics import (
     MetricsWriter,
     read_metrics,
@@ -31,7 +30,7 @@ from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.prepare import Simulation, client_model, prepare
 
 
 class InputError(Exception):
@@ -115,7 +114,7 @@ def server_anchors(
     say: Callable[[str], None],
 ) -> Anchors:
     """The anchors of a guided run: read where they exist, else built of the public split."""
-    model = create_model(config.model.name, dataset.num_classes, width=config.model.width)
+    model = client_model(config, dataset.num_classes)
     anchors = obtain_anchors(
         config.guidance,
         dataset.train_images[public],
@@ -169,10 +168,12 @@ def train(
                     row |= simulation.evaluate(state.params, state.batch_stats, simulation.test)
                 metrics.write(row)
                 progress.update(number, row.get("test_accuracy"), row["images_per_second"])
-                if last or asked_to_stop() or number % config.checkpoint_every == 0:
+                # Read once: a signal between two readings would stop without having saved.
+                stopping = asked_to_stop()
+                if last or stopping or number % config.checkpoint_every == 0:
                     # A copy, because the next round donates the state while this is written.
                     checkpoints.save(number, jax.tree.map(jnp.copy, state))
-                if asked_to_stop() and not last:
+                if stopping and not last:
                     raise Stopped(f"stopped after round {number}; run the same command to go on")
 
 

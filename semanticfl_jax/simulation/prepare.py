@@ -75,13 +75,7 @@ def prepare(
     mesh: Mesh,
 ) -> Simulation:
     """Puts data and model on the devices and compiles the round and the evaluation."""
-    model = create_model(
-        config.model.name,
-        dataset.num_classes,
-        width=config.model.width,
-        norm=config.model.norm,
-        lowering=config.model.conv,
-    )
+    model = client_model(config, dataset.num_classes)
     algorithm = ALGORITHMS[config.algorithm.name](config.algorithm)
     if anchors is not None:
         term = guidance_term(anchors, config.guidance, model.feature_dim)
@@ -142,6 +136,17 @@ def prepare(
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
+    )
+
+
+def client_model(config: ExperimentConfig, num_classes: int) -> nn.Module:
+    """The network that the clients train."""
+    return create_model(
+        config.model.name,
+        num_classes,
+        width=config.model.width,
+        norm=config.model.norm,
+        lowering=config.model.conv,
     )
 
 

@@ -12,8 +12,16 @@ def _check(config, at_least_one: tuple[str, ...], above_zero: tuple[str, ...]) -
         require(getattr(config, name) > 0, name, "greater than 0", getattr(config, name))
 
 
+class _Stage:
+    """What the stages share; each has `epochs` and `max_steps`."""
+
+    def steps(self, per_epoch: int) -> int:
+        """Steps of the stage, of `per_epoch` batches a pass."""
+        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
+
+
 @dataclasses.dataclass(frozen=True)
-class TextConfig:
+class TextConfig(_Stage):
     """Stage 1, the text tower."""
 
     vocab_size: int = 5000
@@ -42,13 +50,9 @@ class TextConfig:
         require(self.context >= 8, "context", "at least 8", self.context)
         require(self.width % self.heads == 0, "width", "a multiple of heads", self.width)
 
-    def steps(self, per_epoch: int) -> int:
-        """Steps of the stage, of `per_epoch` batches a pass."""
-        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
-
 
 @dataclasses.dataclass(frozen=True)
-class VaeConfig:
+class VaeConfig(_Stage):
     """Stage 2, the autoencoder."""
 
     #: Channels at full resolution; 2, 4, 4, ... times as many at the lower ones.
@@ -73,13 +77,9 @@ class VaeConfig:
             self.width % self.norm_groups == 0, "width", "a multiple of norm_groups", self.width
         )
 
-    def steps(self, per_epoch: int) -> int:
-        """Steps of the stage, of `per_epoch` batches a pass."""
-        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
-
 
 @dataclasses.dataclass(frozen=True)
-class UnetConfig:
+class UnetConfig(_Stage):
     """Stage 3, the noise predictor."""
 
     #: Channels at full latent resolution, a multiple of 32; 2, 4, 4, ... times at the lower ones.
@@ -118,10 +118,6 @@ class UnetConfig:
             require(0 <= value <= 1, name, "from 0 to 1", value)
         for name in ("alignment", "shift"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-
-    def steps(self, per_epoch: int) -> int:
-        """Steps of the stage, of `per_epoch` batches a pass."""
-        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
 
 
 @dataclasses.dataclass(frozen=True)
