@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semanticfl_jax import files
 from semanticfl_jax.data import label_skew
 
 
@@ -72,13 +71,9 @@ class Partition:
 
     def save(self, path: str | os.PathLike, **metadata: Any) -> None:
         """Writes `indices`, `offsets` and `metadata` (as JSON) to an `.npz` without pickles."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partition-", dir=path.parent) as beside:
-            written = Path(beside) / "partition.npz"
-            text = np.array(json.dumps(metadata, sort_keys=True))
-            np.savez(written, indices=self.indices, offsets=self.offsets, metadata=text)
-            os.replace(written, path)
+        text = np.array(json.dumps(metadata, sort_keys=True))
+        arrays = {"indices": self.indices, "offsets": self.offsets, "metadata": text}
+        files.write(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Partition:

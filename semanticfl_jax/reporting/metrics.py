@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax import files
+
 METRICS_FILE = "metrics.jsonl"
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "semanticfl-jax")
@@ -156,10 +158,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a file beside and renames it: a reader sees the old file or the new, never a part."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def to_json_values(value: Any) -> Any:

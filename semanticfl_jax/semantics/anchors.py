@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semanticfl_jax import files
 from semanticfl_jax.config import GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
@@ -47,18 +47,14 @@ class Anchors:
 
     def save(self, path: str | Path) -> None:
         """Writes one .npz without pickle; whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         described = {
             "class_names": self.class_names,
             "provenance": self.provenance,
             "maps": self.maps,
             "padding": self.padding,
         }
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(beside, "wb") as file:
-            np.savez(file, visual=self.visual, text=self.text, described=json.dumps(described))
-        os.replace(beside, path)
+        arrays = {"visual": self.visual, "text": self.text, "described": json.dumps(described)}
+        files.write(path, lambda file: np.savez(file, **arrays))
 
     @staticmethod
     def load(path: str | Path) -> Anchors:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,15 +12,7 @@ from flax import serialization
 from flax.traverse_util import flatten_dict
 
 from semanticfl_jax.config import ConfigError
-
-
-def write(path: Path, save: Callable[[BinaryIO], Any]) -> None:
-    """Calls `save` with an open file, which then becomes `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    with open(partial, "wb") as file:
-        save(file)
-    os.replace(partial, path)
+from semanticfl_jax.files import write
 
 
 def write_json(path: Path, value: Any) -> None:
