@@ -37,6 +37,8 @@ class TermInputs(NamedTuple):
     labels: jax.Array
     #: bool [B]; False marks rows that pad the batch and must not count.
     mask: jax.Array
+    #: The batch's rows of `LossTerm.per_sample`, arrays [B, ...].
+    rows: PyTree = ()
 
 
 def _no_parameters(key: jax.Array) -> PyTree:
@@ -52,12 +54,15 @@ class LossTerm:
       name: key of the term's parameters and metrics.
       loss: `TermInputs` -> scalar float32, the mean over valid rows, already weighted.
       shared: arrays that every client receives at its first contact and keeps.
+      per_sample: arrays [n, ...] with a row for each of the n training images; at its first contact
+        a client receives the rows of its own images.
       init: key -> trainable parameters, aggregated like every other parameter.
     """
 
     name: str
     loss: Callable[[TermInputs], jax.Array]
     shared: PyTree = ()
+    per_sample: PyTree = ()
     init: Callable[[jax.Array], PyTree] = _no_parameters
 
 
@@ -93,6 +98,11 @@ class Algorithm:
     server_optimizer: optax.GradientTransformation = dataclasses.field(
         default_factory=lambda: optax.sgd(1.0)
     )
+
+    @property
+    def sent_once(self) -> dict[str, tuple[PyTree, PyTree]]:
+        """What clients receive at their first contact: {term: (shared, per_sample)}."""
+        return {term.name: (term.shared, term.per_sample) for term in self.terms}
 
     def with_term(self, term: LossTerm) -> Algorithm:
         """This algorithm with one more term in its local loss."""

@@ -43,11 +43,13 @@ class Batch(NamedTuple):
       images: uint8 `[B, H, W, 3]`.
       labels: int32 `[B]`.
       mask: bool `[B]`.
+      samples: int32 `[B]`, each row's place in the training set; None for test images.
     """
 
     images: jax.Array
     labels: jax.Array
     mask: jax.Array
+    samples: jax.Array | None = None
 
 
 def federate(
@@ -137,7 +139,7 @@ def gather_batch(
     local = jnp.take(order, jnp.where(mask, positions, 0), mode="clip")
     samples = jnp.take(data.indices, data.offsets[client_id] + local, mode="clip")
     images = jnp.take(data.images, samples, axis=0, mode="clip")
-    return Batch(images, jnp.take(data.labels, samples, mode="clip"), mask)
+    return Batch(images, jnp.take(data.labels, samples, mode="clip"), mask, samples)
 
 
 def pad_batches(

@@ -161,7 +161,8 @@ def train(
                     "padding_share": result.padding_share,
                     "bytes_up": participants * simulation.model_bytes,
                     "bytes_down": participants * simulation.model_bytes
-                    + int(result.new_contacts) * simulation.shared_bytes,
+                    + int(result.new_contacts) * simulation.shared_bytes
+                    + int(result.new_samples) * simulation.sample_bytes,
                 }
                 last = number == config.rounds
                 if last or number % config.eval_every == 0:

@@ -57,9 +57,9 @@ def make_local_training(
 
     Returns:
       `local_training(params, batch_stats, shared, data, client, key) -> LocalResult`, where
-      `params` is {"model": ..., term name: ...}, `shared` maps term names to their shared arrays,
-      `client` is an int32 scalar (negative: an empty place, trained for no step) and `key` depends
-      on the seed, the round and the client alone.
+      `params` is {"model": ..., term name: ...}, `shared` is `Algorithm.sent_once`, `client` is an
+      int32 scalar (negative: an empty place, trained for no step), `key` depends on the seed, the
+      round and the client alone.
 
     The loop runs for the client's own number of steps. Under `vmap` it runs for the longest
     client's, and JAX's batching rule of `while_loop` keeps the state of clients that are done, so
@@ -81,8 +81,9 @@ def make_local_training(
         loss = masked_mean(entropies, batch.mask)
         for term in terms:
             own = params.get(term.name, {})
-            inputs = TermInputs(own, shared[term.name], outputs, batch.labels, batch.mask)
-            loss += term.loss(inputs)
+            common, per_sample = shared[term.name]
+            rows = jax.tree.map(lambda x: jnp.take(x, batch.samples, 0, mode="clip"), per_sample)
+            loss += term.loss(TermInputs(own, common, outputs, batch.labels, batch.mask, rows))
         return loss, updates.get("batch_stats", {})
 
     def local_training(

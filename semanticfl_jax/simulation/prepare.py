@@ -41,13 +41,14 @@ class Simulation:
     Attributes:
       state: the server before round 1.
       data: the clients' images.
-      shared: arrays that clients keep, by term.
+      shared: arrays that clients receive once, `Algorithm.sent_once`.
       test: test batches.
       key: the run's random key.
       run_round: (state, data, shared, key) -> (state, metrics); donates `state`.
       evaluate: (params, batch_stats, test) -> accuracy and loss.
       model_bytes: bytes of one model sent in one direction, batch statistics included.
-      shared_bytes: bytes of `shared`, sent to a client at its first contact.
+      shared_bytes: bytes sent to every client at its first contact.
+      sample_bytes: bytes sent besides for each of its samples.
       compile_seconds: time spent compiling both programs.
       device: how many devices of what kind.
       description: the choices that were made, a line each.
@@ -62,6 +63,7 @@ class Simulation:
     evaluate: Callable[..., Any]
     model_bytes: int
     shared_bytes: int
+    sample_bytes: int
     compile_seconds: float
     device: str
     description: tuple[str, ...]
@@ -80,7 +82,7 @@ def prepare(
     if anchors is not None:
         term = guidance_term(anchors, config.guidance, model.feature_dim)
         algorithm = algorithm.with_term(term) if term else algorithm
-    shared = jax.device_put({term.name: term.shared for term in algorithm.terms}, replicated(mesh))
+    shared = jax.device_put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
         dataset.train_labels,
@@ -132,7 +134,9 @@ def prepare(
         run_round=run_round,
         evaluate=evaluate,
         model_bytes=_size_in_bytes((params, batch_stats)),
-        shared_bytes=_size_in_bytes(shared),
+        shared_bytes=_size_in_bytes([term.shared for term in algorithm.terms]),
+        sample_bytes=_size_in_bytes([term.per_sample for term in algorithm.terms])
+        // len(dataset.train_labels),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,

@@ -50,6 +50,7 @@ class RoundMetrics(NamedTuple):
       images: samples trained on, each epoch counting.
       padding_share: share of computed batch rows that were padding.
       new_contacts: int32, participants taking part for the first time.
+      new_samples: int32, training samples of those.
       cohort: int32 [places], client ids; -1 in empty places.
     """
 
@@ -57,6 +58,7 @@ class RoundMetrics(NamedTuple):
     images: jax.Array
     padding_share: jax.Array
     new_contacts: jax.Array
+    new_samples: jax.Array
     cohort: jax.Array
 
 
@@ -113,9 +115,9 @@ def make_round(
     """Builds the jitted round.
 
     Returns:
-      `round(state, data, shared, key) -> (state, metrics)`; `state` is donated, `shared` maps term
-      names to the arrays clients keep, `key` is the run's key. The cohort depends on (key, round),
-      a client's randomness on (key, round, client id): never on chunks or devices.
+      `round(state, data, shared, key) -> (state, metrics)`; `state` is donated, `shared` is
+      `Algorithm.sent_once`, `key` is the run's key. The cohort depends on (key, round), a client's
+      randomness on (key, round, client id): never on chunks or devices.
     """
     devices = mesh.devices.size
     chunk = min(clients_per_chunk, -(-clients_per_round // devices))
@@ -180,6 +182,7 @@ def make_round(
         (delta, delta_stats), loss_sum, samples, rows = train_cohort(
             state.params, state.batch_stats, shared, data, clients, weights, local_key
         )
+        new = ~state.contacted[cohort]
         gradient = jax.tree.map(jnp.negative, delta)
         updates, optimizer = algorithm.server_optimizer.update(
             gradient, state.optimizer, state.params
@@ -188,7 +191,8 @@ def make_round(
             train_loss=loss_sum / samples,
             images=samples,
             padding_share=1.0 - samples / rows,
-            new_contacts=jnp.sum(~state.contacted[cohort]),
+            new_contacts=jnp.sum(new),
+            new_samples=jnp.sum(jnp.where(new, data.sizes[cohort], 0)),
             cohort=clients,
         )
         state = ServerState(

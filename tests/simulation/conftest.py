@@ -67,8 +67,7 @@ class Federation:
         params, batch_stats = init_params(self.model, algorithm, shape, self.key)
         state = init_server(params, batch_stats, algorithm, len(SIZES))
         data = federate(self.images, self.labels, self.partition, CLASSES, replicated(mesh))
-        shared = {term.name: term.shared for term in algorithm.terms}
-        return jax.device_put((state, data, shared, self.key), replicated(mesh))
+        return jax.device_put((state, data, algorithm.sent_once, self.key), replicated(mesh))
 
     def round(self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG):
         """A jitted round, and what it starts from."""

@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from semanticfl_jax.algorithms import Algorithm
+from semanticfl_jax.algorithms import Algorithm, LossTerm
 from semanticfl_jax.data.augment import AUGMENTATIONS
 from semanticfl_jax.data.federated import epoch_order
+from semanticfl_jax.semantics.losses import masked_mean
 from semanticfl_jax.simulation.round import place_cohort, sample_cohort
 from tests.simulation.conftest import (
     CONFIG,
@@ -134,9 +135,28 @@ def test_first_contacts_are_counted_once(federation):
     for _ in range(4):
         state, metrics = run(state, data, shared, key)
         cohort = {int(c) for c in metrics.cohort if c >= 0}
-        new.append((int(metrics.new_contacts), len(cohort - seen)))
+        fresh = cohort - seen
+        new.append((int(metrics.new_contacts), len(fresh)))
+        new.append((int(metrics.new_samples), sum(SIZES[c] for c in fresh)))
         seen |= cohort
     assert all(counted == true for counted, true in new)
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_terms_read_the_rows_of_the_batchs_own_images(federation, chunk):
+    # A term that is zero only if every image meets its own row, in every client of a chunk.
+    def loss(inputs):
+        return masked_mean(jnp.square(inputs.rows["label"] - inputs.labels), inputs.mask)
+
+    rows = {"label": jnp.asarray(federation.labels, jnp.float32)}
+    own = LossTerm("own", loss, per_sample=rows)
+    other = LossTerm("other", loss, per_sample={"label": rows["label"][::-1]})
+    losses = []
+    for algorithm in (Algorithm("fedavg"), *(Algorithm("a").with_term(t) for t in (own, other))):
+        run, start = federation.round(algorithm, chunk=chunk)
+        losses.append(float(run(*start)[1].train_loss))
+    assert losses[1] == losses[0]
+    assert losses[2] > losses[0] + 0.1
 
 
 def test_server_learning_rate_scales_the_update(federation):
