@@ -1,12 +1,20 @@
-"""What a federated algorithm is: terms of the local loss, aggregation weights, a server step.
+"""What a federated algorithm is: four separate choices, which therefore compose.
 
-The three are separate choices, so they compose: any term can be added to any algorithm, and any
-server optimiser can follow any weighting. `simulation` runs them all inside one compiled round:
+    LossTerm    what is added to the clients' loss        FedProx, MOON, FedRCL, FedDifRC, guidance
+    ClientRule  what a client keeps, and sends besides    SCAFFOLD, MOON, FedNova, FedDyn, FedCDA
+    weights     how updates are weighted                  by size, uniform, FedDisco
+    ServerRule  what the server does with their mean      FedAvgM, FedAdam, SCAFFOLD, FedDyn, ...
 
-    x         server parameters, sent to the cohort S
-    y_i       argmin of  cross-entropy + sum of terms,  by local SGD from x
-    delta     sum_i p_i (y_i - x),  p = weights(sizes, label counts of S)
-    x'        x + server_optimizer(-delta)
+`simulation` runs them all inside one compiled round:
+
+    x, b       server model and broadcast b, sent to the cohort S
+    y_i        argmin of  cross-entropy + sum of terms,  by local SGD from x along
+               gradient + correction(s_i, b)
+    u_i, e_i   finish: the client's update, y_i - x unless it says otherwise, and what else it sends
+    x', b'     server.update( sum_i p_i u_i, sum_i e_i ),   p = weights(sizes, label counts of S)
+
+What an algorithm does not use does not exist in its program: FedAvg has no client state, no
+correction and no broadcast.
 """
 
 from __future__ import annotations
@@ -16,12 +24,24 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import optax
 
+from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.models import Outputs
 
 PyTree = Any
+
+
+class Model(NamedTuple):
+    """A whole model.
+
+    Attributes:
+      params: trained parameters, {"model": ..., term name: ...}, float32.
+      batch_stats: running statistics of batch normalisation, float32; never trained, and no part
+        of any algorithm: they are averaged.
+    """
+
+    params: PyTree
+    batch_stats: PyTree
 
 
 class TermInputs(NamedTuple):
@@ -31,7 +51,7 @@ class TermInputs(NamedTuple):
     params: PyTree
     #: `LossTerm.shared`, as sent by the server.
     shared: PyTree
-    #: The network's logits [B, K] and features [B, d], float32.
+    #: What the network returned: logits [B, K], features [B, d] and more, float32.
     outputs: Outputs
     #: int32 [B].
     labels: jax.Array
@@ -39,11 +59,14 @@ class TermInputs(NamedTuple):
     mask: jax.Array
     #: The batch's rows of `LossTerm.per_sample`, arrays [B, ...].
     rows: PyTree = ()
-
-
-def _no_parameters(key: jax.Array) -> PyTree:
-    del key
-    return {}
+    #: All parameters being trained, at this step: the tree of `received.params`.
+    trained: PyTree = ()
+    #: The model that training started from.
+    received: Model = Model((), ())
+    #: The client's own state, as `ClientRule.finish` left it.
+    state: PyTree = ()
+    #: `Model` -> `Outputs`: another model on the same images, in evaluation mode.
+    apply: Callable[[Model], Outputs] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,48 +79,138 @@ class LossTerm:
       shared: arrays that every client receives at its first contact and keeps.
       per_sample: arrays [n, ...] with a row for each of the n training images; at its first contact
         a client receives the rows of its own images.
-      init: key -> trainable parameters, aggregated like every other parameter.
+      init: key -> trainable parameters, aggregated like every other parameter; None: it has none.
     """
 
     name: str
     loss: Callable[[TermInputs], jax.Array]
     shared: PyTree = ()
     per_sample: PyTree = ()
-    init: Callable[[jax.Array], PyTree] = _no_parameters
+    init: Callable[[jax.Array], PyTree] | None = None
 
 
-def by_size(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
-    """Weights proportional to the clients' sample counts (McMahan et al., AISTATS 2017).
+class Trained(NamedTuple):
+    """What a client has when its local training is over.
 
-    Args:
-      sizes: int32 [m], samples of each participant; 0 marks an empty place in the cohort.
-      label_counts: int32 [m, K], unused here.
-
-    Returns:
-      float32 [m], summing to one.
+    Attributes:
+      state: its state before the round.
+      broadcast: what the server sent besides the model.
+      received: the model it started from.
+      model: the model it ended with.
+      steps: int32 scalar, its optimiser steps.
+      weight: float32 scalar, its weight p_i in the average.
+      loss: float32 scalar, mean training loss over its last epoch.
     """
-    del label_counts
-    sizes = sizes.astype(jnp.float32)
-    return sizes / jnp.sum(sizes)
+
+    state: PyTree
+    broadcast: PyTree
+    received: Model
+    model: Model
+    steps: jax.Array
+    weight: jax.Array
+    loss: jax.Array
+
+
+class Finished(NamedTuple):
+    """What a client keeps and sends.
+
+    Attributes:
+      state: its state after the round.
+      update: takes the place of trained minus received parameters in the average; None: it doesn't.
+      extra: sent besides, and summed over the cohort without weights.
+    """
+
+    state: PyTree
+    update: PyTree | None = None
+    extra: PyTree = ()
+
+
+def _nothing(*_: Any) -> PyTree:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientRule:
+    """What a client keeps between rounds, and does besides following its loss.
+
+    Attributes:
+      finish: `Trained` -> `Finished`. Clients without a step are left out: their state stays, and
+        they send nothing.
+      init: initial server model -> the state of one client before its first round.
+      correction: (state, broadcast) -> tree added to every gradient of the round, before weight
+        decay and momentum; None: nothing is.
+      sends_extra: whether `extra` travels; not if the server can work it out of the updates.
+    """
+
+    finish: Callable[[Trained], Finished]
+    init: Callable[[Model], PyTree] = _nothing
+    correction: Callable[[PyTree, PyTree], PyTree] | None = None
+    sends_extra: bool = True
+
+
+class Aggregate(NamedTuple):
+    """What the server has when all clients of a round are done.
+
+    Attributes:
+      update: sum of p_i u_i, a tree of parameters.
+      batch_stats: sum of p_i (trained - received running statistics).
+      extra: sum of the e_i.
+      participants: float32 scalar, clients that trained.
+      clients: int32 [places], client ids; -1 in empty places.
+      before: the cohort's client states before the round, stacked: [places, ...].
+      after: the same after it.
+    """
+
+    update: PyTree
+    batch_stats: PyTree
+    extra: PyTree
+    participants: jax.Array
+    clients: jax.Array
+    before: PyTree
+    after: PyTree
+
+
+def _as_it_is(state: PyTree, model: Model) -> Model:
+    del state
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerRule:
+    """What the server does at the end of a round.
+
+    Attributes:
+      update: (state, model, `Aggregate`) -> (model, state).
+      init: initial model -> state before the first round.
+      broadcast: state -> what clients receive in every round besides the model.
+      evaluated: (state, model) -> the model to be tested, if it is not the one that is sent.
+    """
+
+    update: Callable[[PyTree, Model, Aggregate], tuple[Model, PyTree]]
+    init: Callable[[Model], PyTree] = _nothing
+    broadcast: Callable[[PyTree], PyTree] = _nothing
+    evaluated: Callable[[PyTree, Model], Model] = _as_it_is
 
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """A federated algorithm; the defaults are FedAvg.
+    """A federated algorithm.
 
     Attributes:
       name: as the configuration calls it.
-      terms: additions to the local cross-entropy.
+      server: its step at the end of a round.
       weights: (sizes [m], label_counts [m, K]) of the cohort -> float32 [m] that sum to one.
-      server_optimizer: takes the negative average client update as its gradient.
+      terms: additions to the local cross-entropy.
+      client: None: clients keep nothing and send their model's difference.
+      sends_label_counts: whether `weights` needs the label counts, sent at the first contact.
     """
 
     name: str
-    terms: tuple[LossTerm, ...] = ()
+    server: ServerRule
     weights: Callable[[jax.Array, jax.Array], jax.Array] = by_size
-    server_optimizer: optax.GradientTransformation = dataclasses.field(
-        default_factory=lambda: optax.sgd(1.0)
-    )
+    terms: tuple[LossTerm, ...] = ()
+    client: ClientRule | None = None
+    sends_label_counts: bool = False
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree]]:

@@ -4,18 +4,18 @@ McMahan, Moore, Ramage, Hampson, Aguera y Arcas. "Communication-Efficient Learni
 from Decentralized Data". AISTATS 2017.
 
     x' = x + eta_g sum_i (n_i / n) (y_i - x),   eta_g = 1
+
+FedAvgM, FedAdam and FedYogi are FedAvg with another `server_optimizer` (server_optimizers.py).
 """
 
-import optax
+from semanticfl_jax.algorithms.base import Algorithm
+from semanticfl_jax.algorithms.server_optimizers import server_optimizer
+from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.config import ExperimentConfig
 
-from semanticfl_jax.algorithms.base import Algorithm, by_size
-from semanticfl_jax.config import AlgorithmConfig
 
-
-def fedavg(config: AlgorithmConfig) -> Algorithm:
+def fedavg(config: ExperimentConfig) -> Algorithm:
     """FedAvg; `server_learning_rate` other than 1 steps short of or beyond the average."""
     return Algorithm(
-        name=config.name,
-        weights=by_size,
-        server_optimizer=optax.sgd(config.server_learning_rate),
+        name=config.algorithm.name, server=server_optimizer(config.algorithm), weights=by_size
     )

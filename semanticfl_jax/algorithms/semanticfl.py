@@ -7,22 +7,16 @@ Heterogeneity". arXiv 2603.19337, IEEE ICME 2026.
 
 The paper gives the two terms, their weights (1.0 and 0.01) and tau (0.05). Ours: the bias-free
 linear head from features to the text space, the temperature of the distillation, its `l2` and
-`cosine` forms, and that the guidance composes with every other algorithm.
+`cosine` forms, and that the guidance composes with every other algorithm. Aggregation is FedAvg's.
 """
 
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.base import Algorithm, LossTerm, TermInputs
-from semanticfl_jax.algorithms.fedavg import fedavg
-from semanticfl_jax.config import AlgorithmConfig, GuidanceConfig
+from semanticfl_jax.algorithms.base import LossTerm, TermInputs
+from semanticfl_jax.config import GuidanceConfig
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation
-
-
-def semanticfl(config: AlgorithmConfig) -> Algorithm:
-    """SemanticFL's aggregation, which is FedAvg's; `guidance_term` is its local part."""
-    return fedavg(config)
 
 
 def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) -> LossTerm | None:

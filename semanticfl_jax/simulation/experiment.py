@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
@@ -152,28 +151,24 @@ def train(
                 state, result = simulation.run_round(state, simulation.data, simulation.shared, key)
                 result = jax.device_get(result)
                 seconds = time.perf_counter() - began
-                participants = int(np.sum(result.cohort >= 0))
                 row = {
                     "round": number,
                     "train_loss": result.train_loss,
                     "seconds": seconds,
                     "images_per_second": result.images / seconds,
                     "padding_share": result.padding_share,
-                    "bytes_up": participants * simulation.model_bytes,
-                    "bytes_down": participants * simulation.model_bytes
-                    + int(result.new_contacts) * simulation.shared_bytes
-                    + int(result.new_samples) * simulation.sample_bytes,
+                    **simulation.traffic.of_round(result),
                 }
                 last = number == config.rounds
                 if last or number % config.eval_every == 0:
-                    row |= simulation.evaluate(state.params, state.batch_stats, simulation.test)
+                    row |= simulation.evaluate(state)
                 metrics.write(row)
                 progress.update(number, row.get("test_accuracy"), row["images_per_second"])
                 # Read once: a signal between two readings would stop without having saved.
                 stopping = asked_to_stop()
                 if last or stopping or number % config.checkpoint_every == 0:
                     # A copy, because the next round donates the state while this is written.
-                    checkpoints.save(number, jax.tree.map(jnp.copy, state))
+                    checkpoints.save(number, jax.tree.map(lambda x: x.copy(), state))
                 if stopping and not last:
                     raise Stopped(f"stopped after round {number}; run the same command to go on")
 

@@ -8,29 +8,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from semanticfl_jax.algorithms.base import LossTerm, TermInputs
+from semanticfl_jax.algorithms.base import Algorithm, Model, TermInputs
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import AUGMENTATIONS, normalize
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order, gather_batch
+from semanticfl_jax.models import Outputs
 from semanticfl_jax.semantics.losses import masked_mean
 
 PyTree = Any
 
 
 class LocalResult(NamedTuple):
-    """What a client sends back, and what it measured.
+    """A client after its local training.
 
     Attributes:
-      params: trained minus received parameters.
-      batch_stats: trained minus received running statistics of batch normalisation.
+      model: as trained.
       loss_sum: float32 scalar, training loss summed over samples seen.
+      last_loss: float32 scalar, mean training loss over the last epoch.
       samples: float32 scalar, samples seen, each epoch counting.
       steps: int32 scalar, optimiser steps taken.
     """
 
-    params: PyTree
-    batch_stats: PyTree
+    model: Model
     loss_sum: jax.Array
+    last_loss: jax.Array
     samples: jax.Array
     steps: jax.Array
 
@@ -48,7 +49,7 @@ def client_optimizer(config: ExperimentConfig) -> optax.GradientTransformation:
 
 def make_local_training(
     model: nn.Module,
-    terms: tuple[LossTerm, ...],
+    algorithm: Algorithm,
     config: ExperimentConfig,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -56,10 +57,10 @@ def make_local_training(
     """Builds the pure function that trains one client.
 
     Returns:
-      `local_training(params, batch_stats, shared, data, client, key) -> LocalResult`, where
-      `params` is {"model": ..., term name: ...}, `shared` is `Algorithm.sent_once`, `client` is an
-      int32 scalar (negative: an empty place, trained for no step), `key` depends on the seed, the
-      round and the client alone.
+      `local_training(received, broadcast, shared, data, client, state, key) -> LocalResult`, where
+      `received` is the server's `Model`, `broadcast` what its rule sends besides, `shared` is
+      `Algorithm.sent_once`, `client` is an int32 scalar (negative: an empty place, trained for no
+      step), `state` is the client's own, `key` depends on the seed, the round and the client alone.
 
     The loop runs for the client's own number of steps. Under `vmap` it runs for the longest
     client's, and JAX's batching rule of `while_loop` keeps the state of clients that are done, so
@@ -68,7 +69,7 @@ def make_local_training(
     optimizer = client_optimizer(config)
     augment = AUGMENTATIONS[config.augmentation]
 
-    def loss_of(params, batch_stats, shared, batch, images, key):
+    def loss_of(params, batch_stats, received, state, shared, batch, images, key):
         outputs, updates = model.apply(
             {"params": params["model"], "batch_stats": batch_stats},
             images,
@@ -77,21 +78,37 @@ def make_local_training(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
+
+        def apply(other: Model) -> Outputs:
+            variables = {"params": other.params["model"], "batch_stats": other.batch_stats}
+            return model.apply(variables, images, train=False)
+
         entropies = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.labels)
         loss = masked_mean(entropies, batch.mask)
-        for term in terms:
-            own = params.get(term.name, {})
+        for term in algorithm.terms:
             common, per_sample = shared[term.name]
-            rows = jax.tree.map(lambda x: jnp.take(x, batch.samples, 0, mode="clip"), per_sample)
-            loss += term.loss(TermInputs(own, common, outputs, batch.labels, batch.mask, rows))
+            inputs = TermInputs(
+                params=params.get(term.name, {}),
+                shared=common,
+                outputs=outputs,
+                labels=batch.labels,
+                mask=batch.mask,
+                rows=jax.tree.map(lambda x: jnp.take(x, batch.samples, 0, mode="clip"), per_sample),
+                trained=params,
+                received=received,
+                state=state,
+                apply=apply,
+            )
+            loss += term.loss(inputs)
         return loss, updates.get("batch_stats", {})
 
     def local_training(
-        params: PyTree,
-        batch_stats: PyTree,
+        received: Model,
+        broadcast: PyTree,
         shared: PyTree,
         data: FederatedDataset,
         client: jax.Array,
+        state: PyTree,
         key: jax.Array,
     ) -> LocalResult:
         size = jnp.where(client < 0, 0, data.sizes[client])
@@ -101,32 +118,36 @@ def make_local_training(
         epochs = jnp.arange(config.local_epochs)
         epoch_keys = jax.vmap(jax.random.fold_in, (None, 0))(order_key, epochs)
         orders = jax.vmap(lambda k: epoch_order(k, size, data.max_size))(epoch_keys)
+        rule, correction = algorithm.client, None
+        if rule is not None and rule.correction is not None:
+            correction = rule.correction(state, broadcast)
 
         def step(index, carry):
-            weights, statistics, momentum, loss_sum, samples = carry
+            weights, statistics, momentum, losses, samples = carry
             epoch, position = index // steps_per_epoch, index % steps_per_epoch
             batch = gather_batch(data, client, orders[epoch], position, config.batch_size)
             augment_key, dropout_key = jax.random.split(jax.random.fold_in(step_key, index))
             images = normalize(augment(augment_key, batch.images), mean, std)
             value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
             (loss, statistics), gradient = value_and_grad(
-                weights, statistics, shared, batch, images, dropout_key
+                weights, statistics, received, state, shared, batch, images, dropout_key
             )
+            if correction is not None:
+                gradient = jax.tree.map(jnp.add, gradient, correction)
             updates, momentum = optimizer.update(gradient, momentum, weights)
             weights = optax.apply_updates(weights, updates)
             count = jnp.sum(batch.mask.astype(jnp.float32))
-            return weights, statistics, momentum, loss_sum + loss * count, samples + count
+            total, last = losses[0] + loss * count, losses[1]
+            last = jnp.where(epoch == config.local_epochs - 1, last + loss * count, last)
+            return weights, statistics, momentum, (total, last), samples + count
 
         # Zeros made of `size` vary over the mesh as the rest of the carry does.
         zero = 0.0 * size.astype(jnp.float32)
-        start = (params, batch_stats, optimizer.init(params), zero, zero)
-        trained, statistics, _, loss_sum, samples = jax.lax.fori_loop(0, steps, step, start)
-        return LocalResult(
-            params=jax.tree.map(jnp.subtract, trained, params),
-            batch_stats=jax.tree.map(jnp.subtract, statistics, batch_stats),
-            loss_sum=loss_sum,
-            samples=samples,
-            steps=steps,
-        )
+        params, batch_stats = received
+        start = (params, batch_stats, optimizer.init(params), (zero, zero), zero)
+        trained, statistics, _, losses, samples = jax.lax.fori_loop(0, steps, step, start)
+        total, last = losses
+        last = last / jnp.maximum(size, 1).astype(jnp.float32)
+        return LocalResult(Model(trained, statistics), total, last, samples, steps)
 
     return local_training

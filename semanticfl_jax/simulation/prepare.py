@@ -10,18 +10,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from semanticfl_jax.algorithms import ALGORITHMS, Algorithm, guidance_term
+from semanticfl_jax.algorithms import Algorithm, make_algorithm
+from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad_batches
+from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import create_model
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.client_state import init_clients, join_clients
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
 from semanticfl_jax.simulation.mesh import describe, replicated, split
 from semanticfl_jax.simulation.round import ServerState, init_server, make_round
+from semanticfl_jax.simulation.traffic import Traffic, make_traffic
 
 PyTree = Any
 
@@ -42,13 +45,10 @@ class Simulation:
       state: the server before round 1.
       data: the clients' images.
       shared: arrays that clients receive once, `Algorithm.sent_once`.
-      test: test batches.
       key: the run's random key.
       run_round: (state, data, shared, key) -> (state, metrics); donates `state`.
-      evaluate: (params, batch_stats, test) -> accuracy and loss.
-      model_bytes: bytes of one model sent in one direction, batch statistics included.
-      shared_bytes: bytes sent to every client at its first contact.
-      sample_bytes: bytes sent besides for each of its samples.
+      evaluate: state -> accuracy and loss on the test set.
+      traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
       device: how many devices of what kind.
       description: the choices that were made, a line each.
@@ -57,13 +57,10 @@ class Simulation:
     state: ServerState
     data: FederatedDataset
     shared: PyTree
-    test: Batch
     key: jax.Array
     run_round: Callable[..., Any]
     evaluate: Callable[..., Any]
-    model_bytes: int
-    shared_bytes: int
-    sample_bytes: int
+    traffic: Traffic
     compile_seconds: float
     device: str
     description: tuple[str, ...]
@@ -78,10 +75,7 @@ def prepare(
 ) -> Simulation:
     """Puts data and model on the devices and compiles the round and the evaluation."""
     model = client_model(config, dataset.num_classes)
-    algorithm = ALGORITHMS[config.algorithm.name](config.algorithm)
-    if anchors is not None:
-        term = guidance_term(anchors, config.guidance, model.feature_dim)
-        algorithm = algorithm.with_term(term) if term else algorithm
+    algorithm = make_algorithm(config, anchors, model.feature_dim)
     shared = jax.device_put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
@@ -98,11 +92,15 @@ def prepare(
     params, batch_stats = init_params(model, algorithm, data.images.shape[1:], key)
     state = init_server(params, batch_stats, algorithm, config.num_clients)
     state = jax.device_put(state, replicated(mesh))
+    clients = init_clients(
+        algorithm, state.model, config.num_clients, mesh, config.client_state_memory
+    )
+    state = state._replace(clients=clients)
 
     chunk = config.clients_per_chunk
     if chunk == "auto":
         chunk = _CLIENTS_PER_CHUNK.get(jax.default_backend(), _CLIENTS_PER_CHUNK_ELSEWHERE)
-    local_training = make_local_training(model, algorithm.terms, config, dataset.mean, dataset.std)
+    local_training = make_local_training(model, algorithm, config, dataset.mean, dataset.std)
     run_round = make_round(
         local_training,
         algorithm,
@@ -111,10 +109,15 @@ def prepare(
         clients_per_chunk=chunk,
         batch_size=config.batch_size,
     )
+    run_round = join_clients(run_round, mesh, config.client_state_memory)
     evaluate = make_evaluation(model, mesh, dataset.mean, dataset.std)
+
+    def tested(state: ServerState) -> Model:
+        return algorithm.server.evaluated(state.server, state.model)
+
     began = time.perf_counter()
     run_round = run_round.lower(state, data, shared, key).compile()
-    evaluate = evaluate.lower(state.params, state.batch_stats, test).compile()
+    evaluate = evaluate.lower(*tested(state), test).compile()
     compile_seconds = time.perf_counter() - began
     lowering = config.model.conv
     if lowering == "auto":
@@ -129,14 +132,10 @@ def prepare(
         state=state,
         data=data,
         shared=shared,
-        test=test,
         key=key,
         run_round=run_round,
-        evaluate=evaluate,
-        model_bytes=_size_in_bytes((params, batch_stats)),
-        shared_bytes=_size_in_bytes([term.shared for term in algorithm.terms]),
-        sample_bytes=_size_in_bytes([term.per_sample for term in algorithm.terms])
-        // len(dataset.train_labels),
+        evaluate=lambda state: evaluate(*tested(state), test),
+        traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
@@ -163,13 +162,9 @@ def init_params(
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False))
     variables = init(model_key)
     params = {"model": variables["params"]}
-    for index, term in enumerate(algorithm.terms):
+    for index, term in enumerate(term for term in algorithm.terms if term.init is not None):
         params[term.name] = term.init(jax.random.fold_in(term_key, index))
     return params, variables.get("batch_stats", {})
-
-
-def _size_in_bytes(tree: PyTree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from semanticfl_jax.algorithms.base import Algorithm
+from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model, Trained
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.simulation.local_training import LocalTraining
+from semanticfl_jax.simulation.local_training import LocalResult, LocalTraining
 from semanticfl_jax.simulation.mesh import CLIENTS
 
 PyTree = Any
@@ -30,16 +29,23 @@ class ServerState(NamedTuple):
     Attributes:
       params: {"model": ..., term name: ...}, float32.
       batch_stats: running statistics of batch normalisation, float32.
-      optimizer: state of the server optimiser.
+      server: state of the algorithm's server rule.
+      clients: states of all clients, stacked: [num_clients, ...]; () if they keep nothing.
       contacted: bool [num_clients], clients that have taken part before.
       round: int32 scalar, rounds done.
     """
 
     params: PyTree
     batch_stats: PyTree
-    optimizer: PyTree
+    server: PyTree
+    clients: PyTree
     contacted: jax.Array
     round: jax.Array
+
+    @property
+    def model(self) -> Model:
+        """The model that clients receive."""
+        return Model(self.params, self.batch_stats)
 
 
 class RoundMetrics(NamedTuple):
@@ -65,11 +71,12 @@ class RoundMetrics(NamedTuple):
 def init_server(
     params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
 ) -> ServerState:
-    """The state before round 1."""
+    """The state before round 1, without the clients' (`client_state.init_clients`)."""
     return ServerState(
         params=params,
         batch_stats=batch_stats,
-        optimizer=algorithm.server_optimizer.init(params),
+        server=algorithm.server.init(Model(params, batch_stats)),
+        clients=(),
         contacted=jnp.zeros(num_clients, bool),
         round=jnp.zeros((), jnp.int32),
     )
@@ -103,6 +110,19 @@ def place_cohort(cohort: jax.Array, sizes: jax.Array, devices: int, chunk: int) 
     return filled.reshape(places, devices).T.reshape(-1)
 
 
+class Round(NamedTuple):
+    """A round's two halves, pure functions.
+
+    Attributes:
+      cohort: (round, sizes [N], key) -> int32 [places], the client ids in their places.
+      train: (state, rows, data, shared, key) -> (state, rows, metrics). `rows` are the cohort's
+        client states, [places, ...], spread over the devices; `state.clients` is not touched.
+    """
+
+    cohort: Callable[..., jax.Array]
+    train: Callable[..., tuple[ServerState, PyTree, RoundMetrics]]
+
+
 def make_round(
     local_training: LocalTraining,
     algorithm: Algorithm,
@@ -111,100 +131,152 @@ def make_round(
     clients_per_round: int,
     clients_per_chunk: int,
     batch_size: int,
-) -> Callable[..., tuple[ServerState, RoundMetrics]]:
-    """Builds the jitted round.
+) -> Round:
+    """Builds the round; `client_state` makes one jitted function of it.
 
-    Returns:
-      `round(state, data, shared, key) -> (state, metrics)`; `state` is donated, `shared` is
-      `Algorithm.sent_once`, `key` is the run's key. The cohort depends on (key, round), a client's
-      randomness on (key, round, client id): never on chunks or devices.
+    `shared` is `Algorithm.sent_once`, `key` is the run's key. The cohort depends on (key, round), a
+    client's randomness on (key, round, client id): never on chunks or devices.
     """
     devices = mesh.devices.size
     chunk = min(clients_per_chunk, -(-clients_per_round // devices))
+    rule = algorithm.client
 
-    def train_device(params, batch_stats, shared, data, clients, weights, key):
-        """Weighted sum of the updates of this device's clients, int32 [places]."""
+    def train_device(model, broadcast, shared, data, clients, weights, states, key):
+        """Sums over this device's clients, int32 [places], and what those keep."""
         # Without this cast the gradient with respect to replicated parameters would be summed over
         # devices, and clients would mix.
-        params, batch_stats = _varying((params, batch_stats))
-        parameters = (params, batch_stats, shared, data)
+        model, broadcast = _varying((model, broadcast))
 
-        def train_one(client):
+        def train_one(client, weight, state):
             client_key = jax.random.fold_in(key, client)
-            return local_training(*parameters, client, client_key)
+            result = local_training(model, broadcast, shared, data, client, state, client_key)
+            update, statistics = jax.tree.map(jnp.subtract, result.model, model)
+            measured = (result.loss_sum, result.samples, result.steps)
+            if rule is None:
+                return (update, statistics), (), state, measured
+            finished = rule.finish(_trained(result, state, broadcast, model, weight))
+            worked = result.steps > 0  # else it may have divided by zero
+            if finished.update is not None:
+                update = _where(worked, finished.update, jax.tree.map(jnp.zeros_like, update))
+            extra = _where(worked, finished.extra, jax.tree.map(jnp.zeros_like, finished.extra))
+            return (update, statistics), extra, _where(worked, finished.state, state), measured
 
         def train_chunk(totals, inputs):
-            ids, share = inputs
+            ids, share, states = inputs
             if chunk == 1:  # a loop over clients needs no batched program
-                one = train_one(ids[0])
+                one = train_one(*jax.tree.map(lambda x: x[0], inputs))
                 results = jax.tree.map(lambda x: x[None], one)
             else:
-                results = jax.vmap(train_one)(ids)
+                results = jax.vmap(train_one)(ids, share, states)
+            updates, extras, states, (loss_sum, samples, steps) = results
 
             def weighted(x):
                 return jnp.sum(share.reshape((-1,) + (1,) * (x.ndim - 1)) * x, axis=0)
 
-            rows = jnp.max(results.steps).astype(jnp.float32) * (chunk * batch_size)
-            update = (
-                jax.tree.map(weighted, (results.params, results.batch_stats)),
-                jnp.sum(results.loss_sum),
-                jnp.sum(results.samples),
+            rows = jnp.max(steps).astype(jnp.float32) * (chunk * batch_size)
+            summed = (
+                jax.tree.map(weighted, updates),
+                jax.tree.map(lambda x: jnp.sum(x, axis=0), extras),
+                jnp.sum(loss_sum),
+                jnp.sum(samples),
                 rows,
             )
-            return jax.tree.map(jnp.add, totals, update), None
+            return jax.tree.map(jnp.add, totals, summed), states
 
-        scalar = _varying(jnp.zeros(()))
-        zeros = (jax.tree.map(jnp.zeros_like, (params, batch_stats)), scalar, scalar, scalar)
-        chunks = (clients.reshape(-1, chunk), weights.reshape(-1, chunk))
-        totals, _ = jax.lax.scan(train_chunk, zeros, chunks)
-        return jax.lax.psum(totals, CLIENTS)
+        def in_chunks(x):
+            return x.reshape(-1, chunk, *x.shape[1:])
+
+        chunks = jax.tree.map(in_chunks, (clients, weights, states))
+        shapes = jax.eval_shape(train_one, *jax.tree.map(lambda x: x[0, 0], chunks))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
+        scalar = jnp.zeros(())
+        zeros = _varying((*zeros, scalar, scalar, scalar))
+        totals, states = jax.lax.scan(train_chunk, zeros, chunks)
+        states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
+        return jax.lax.psum(totals, CLIENTS), states
 
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
         train_device,
         mesh=mesh,
-        in_specs=(everywhere, everywhere, everywhere, everywhere, spread, spread, everywhere),
-        out_specs=everywhere,
+        in_specs=(*[everywhere] * 4, spread, spread, spread, everywhere),
+        out_specs=(everywhere, spread),
     )
 
-    def federated_round(
-        state: ServerState, data: FederatedDataset, shared: PyTree, key: jax.Array
-    ) -> tuple[ServerState, RoundMetrics]:
-        cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), state.round)
+    def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
+        cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
+        cohort = sample_cohort(cohort_key, sizes.shape[0], clients_per_round)
+        return place_cohort(cohort, sizes[cohort], devices, chunk)
+
+    def train(
+        state: ServerState, rows: PyTree, data: FederatedDataset, shared: PyTree, key: jax.Array
+    ) -> tuple[ServerState, PyTree, RoundMetrics]:
         local_key = jax.random.fold_in(jax.random.fold_in(key, _LOCAL), state.round)
-        cohort = sample_cohort(cohort_key, data.sizes.shape[0], clients_per_round)
-        clients = place_cohort(cohort, data.sizes[cohort], devices, chunk)
+        clients = cohort_of(state.round, data.sizes, key)
         present = clients >= 0
         sizes = jnp.where(present, data.sizes[clients], 0)
         counts = jnp.where(present[:, None], data.label_counts[clients], 0)
         weights = algorithm.weights(sizes, counts)
+        broadcast = algorithm.server.broadcast(state.server)
 
-        (delta, delta_stats), loss_sum, samples, rows = train_cohort(
-            state.params, state.batch_stats, shared, data, clients, weights, local_key
+        sums, after = train_cohort(
+            state.model, broadcast, shared, data, clients, weights, rows, local_key
         )
-        new = ~state.contacted[cohort]
-        gradient = jax.tree.map(jnp.negative, delta)
-        updates, optimizer = algorithm.server_optimizer.update(
-            gradient, state.optimizer, state.params
+        (delta, delta_stats), extra, loss_sum, samples, computed = sums
+        aggregate = Aggregate(
+            update=delta,
+            batch_stats=delta_stats,
+            extra=extra,
+            participants=jnp.sum((sizes > 0).astype(jnp.float32)),
+            clients=clients,
+            before=rows,
+            after=after,
         )
+        model, server = algorithm.server.update(state.server, state.model, aggregate)
+        new = present & ~state.contacted[clients]
         metrics = RoundMetrics(
             train_loss=loss_sum / samples,
             images=samples,
-            padding_share=1.0 - samples / rows,
+            padding_share=1.0 - samples / computed,
             new_contacts=jnp.sum(new),
-            new_samples=jnp.sum(jnp.where(new, data.sizes[cohort], 0)),
+            new_samples=jnp.sum(jnp.where(new, sizes, 0)),
             cohort=clients,
         )
         state = ServerState(
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=jax.tree.map(jnp.add, state.batch_stats, delta_stats),
-            optimizer=optimizer,
-            contacted=state.contacted.at[cohort].set(True),
+            params=model.params,
+            batch_stats=model.batch_stats,
+            server=server,
+            clients=state.clients,
+            contacted=state.contacted | contacts(clients, state.contacted.shape[0]),
             round=state.round + 1,
         )
-        return state, metrics
+        return state, after, metrics
 
-    return jax.jit(federated_round, donate_argnums=0)
+    return Round(cohort_of, train)
+
+
+def contacts(clients: jax.Array, num_clients: int) -> jax.Array:
+    """Bool [num_clients], who is among `clients`; -1 is nobody."""
+    nowhere = jnp.where(clients < 0, num_clients, clients)
+    return jnp.zeros(num_clients, bool).at[nowhere].set(True, mode="drop")
+
+
+def _trained(
+    result: LocalResult, state: PyTree, broadcast: PyTree, received: Model, weight: jax.Array
+) -> Trained:
+    return Trained(
+        state=state,
+        broadcast=broadcast,
+        received=received,
+        model=result.model,
+        steps=result.steps,
+        weight=weight,
+        loss=result.last_loss,
+    )
+
+
+def _where(condition: jax.Array, chosen: PyTree, otherwise: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
 
 
 def _varying(tree: PyTree) -> PyTree:

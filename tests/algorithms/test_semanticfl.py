@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import ALGORITHMS, guidance_term
-from semanticfl_jax.algorithms.base import TermInputs, by_size
-from semanticfl_jax.config import AlgorithmConfig, GuidanceConfig
+from semanticfl_jax.algorithms import guidance_term, make_algorithm
+from semanticfl_jax.algorithms.base import TermInputs
+from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, GuidanceConfig
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation
@@ -58,6 +59,6 @@ def test_anchors_of_another_width_are_refused(anchors):
 def test_semanticfl_aggregates_as_fedavg():
     sizes, counts = jnp.array([10, 30, 0]), jnp.zeros((3, 2), jnp.int32)
     for name in ("fedavg", "semanticfl"):
-        algorithm = ALGORITHMS[name](AlgorithmConfig(name=name))
+        algorithm = make_algorithm(ExperimentConfig(algorithm=AlgorithmConfig(name=name)))
         assert algorithm.weights is by_size
         np.testing.assert_allclose(algorithm.weights(sizes, counts), [0.25, 0.75, 0.0])

@@ -74,7 +74,7 @@ def test_the_directory_to_write_to_is_asked_for(tmp_path):
 
 def test_comparison_checks_algorithms_and_seeds_first(tmp_path):
     for flag, message in (
-        ("--algorithms=fedavg,fedsgd", "algorithm.name must be one of fedavg, semanticfl"),
+        ("--algorithms=fedavg,fedsgd", "algorithm.name must be one of fedavg, fedprox"),
         ("--seeds=0,x", "--seeds must be whole numbers, got 'x'"),
     ):
         code, text = output(command("launch.compare", "--workdir=runs", flag, cwd=tmp_path))

@@ -14,7 +14,7 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
 from semanticfl_jax.simulation import experiment, prepare
-from tests.simulation.conftest import CLASSES, MEAN, STD, TinyNet
+from tests.federation import CLASSES, MEAN, STD, TinyNet
 
 CONFIG = ExperimentConfig(
     dataset="digits",

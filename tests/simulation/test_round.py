@@ -1,5 +1,7 @@
 """The compiled round: equal to a plain loop, whatever the chunks, the devices and the padding."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,17 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from semanticfl_jax.algorithms import Algorithm, LossTerm
+from semanticfl_jax.algorithms import LossTerm, make_algorithm
+from semanticfl_jax.config import AlgorithmConfig
 from semanticfl_jax.data.augment import AUGMENTATIONS
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.semantics.losses import masked_mean
 from semanticfl_jax.simulation.round import place_cohort, sample_cohort
-from tests.simulation.conftest import (
-    CONFIG,
-    MEAN,
-    SIZES,
-    STD,
-)
+from tests.federation import CONFIG, FEDAVG, MEAN, SIZES, STD
 
 
 def plain_client(federation, params, batch_stats, client, key):
@@ -152,7 +150,7 @@ def test_terms_read_the_rows_of_the_batchs_own_images(federation, chunk):
     own = LossTerm("own", loss, per_sample=rows)
     other = LossTerm("other", loss, per_sample={"label": rows["label"][::-1]})
     losses = []
-    for algorithm in (Algorithm("fedavg"), *(Algorithm("a").with_term(t) for t in (own, other))):
+    for algorithm in (FEDAVG, *(FEDAVG.with_term(term) for term in (own, other))):
         run, start = federation.round(algorithm, chunk=chunk)
         losses.append(float(run(*start)[1].train_loss))
     assert losses[1] == losses[0]
@@ -163,7 +161,8 @@ def test_server_learning_rate_scales_the_update(federation):
     full, start = federation.round()
     before = jax.tree.map(np.array, start[0].params)
     after = jax.tree.map(np.array, full(*start)[0].params)
-    half, start = federation.round(Algorithm("fedavg", server_optimizer=optax.sgd(0.5)))
+    slow = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(server_learning_rate=0.5))
+    half, start = federation.round(make_algorithm(slow))
     halfway = half(*start)[0].params
     middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
     chex.assert_trees_all_close(halfway, middle, rtol=1e-5, atol=1e-6)
@@ -205,10 +204,9 @@ def test_equal_guidance_weights_of_zero_are_fedavg_bit_for_bit(federation):
     from semanticfl_jax.config import GuidanceConfig
 
     silent = guidance_term(None, GuidanceConfig(lambda_kd=0.0, lambda_con=0.0), 6)
-    algorithm = Algorithm("semanticfl")
-    algorithm = algorithm.with_term(silent) if silent else algorithm
+    algorithm = FEDAVG.with_term(silent) if silent else FEDAVG
     results = []
-    for chosen in (algorithm, Algorithm("fedavg")):
+    for chosen in (algorithm, FEDAVG):
         run, start = federation.round(chosen)
         results.append(jax.tree.map(np.array, run(*start)[0]))
     chex.assert_trees_all_equal(*results)

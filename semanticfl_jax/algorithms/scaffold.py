@@ -1,0 +1,78 @@
+"""SCAFFOLD, option II: control variates cancel the clients' drift.
+
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh. "SCAFFOLD: Stochastic Controlled Averaging for
+Federated Learning". ICML 2020.
+
+    local     y <- y - eta ( g_i(y) - c_i + c )
+    client    c_i' = c_i - c + (x - y_i) / (eta K_i)
+    server    x' = x + (eta_g / |S|) sum_i (y_i - x),    c' = c + (1/N) sum_i (c_i' - c_i)
+
+State: c_i of every client, c at the server, both zero at first, so that c is the mean of all c_i.
+Sent: c down and c_i' - c_i up, the size of the trained parameters each.
+
+Momentum (ours): the correction enters before the momentum, and K_i becomes the effective number of
+steps, else c_i would be up to 1 / (1 - rho) times too large.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.algorithms.base import (
+    Aggregate,
+    Algorithm,
+    ClientRule,
+    Finished,
+    Model,
+    ServerRule,
+    Trained,
+)
+from semanticfl_jax.algorithms.local_steps import effective_steps
+from semanticfl_jax.algorithms.server_optimizers import learning_rate
+from semanticfl_jax.algorithms.weights import uniform
+from semanticfl_jax.config import ExperimentConfig
+
+PyTree = Any
+
+
+def scaffold(config: ExperimentConfig) -> Algorithm:
+    """SCAFFOLD; `server_learning_rate` is eta_g."""
+    return Algorithm(
+        name=config.algorithm.name,
+        server=_server(learning_rate(config.algorithm), config.num_clients),
+        weights=uniform,
+        client=_client(config.learning_rate, config.momentum),
+    )
+
+
+def _zeros(model: Model) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, model.params)
+
+
+def _client(eta: float, momentum: float) -> ClientRule:
+    def correction(own: PyTree, common: PyTree) -> PyTree:
+        return jax.tree.map(jnp.subtract, common, own)
+
+    def finish(trained: Trained) -> Finished:
+        scale = 1.0 / (eta * effective_steps(trained.steps, momentum))
+
+        def renew(own, common, x, y):
+            return own - common + scale * (x - y)
+
+        x, y = trained.received.params, trained.model.params
+        own = jax.tree.map(renew, trained.state, trained.broadcast, x, y)
+        return Finished(state=own, extra=jax.tree.map(jnp.subtract, own, trained.state))
+
+    return ClientRule(init=_zeros, correction=correction, finish=finish)
+
+
+def _server(eta: float, num_clients: int) -> ServerRule:
+    def update(common: PyTree, model: Model, aggregate: Aggregate) -> tuple[Model, PyTree]:
+        params = jax.tree.map(lambda x, u: x + eta * u, model.params, aggregate.update)
+        statistics = jax.tree.map(jnp.add, model.batch_stats, aggregate.batch_stats)
+        # Divided by all N clients, not by the participants.
+        common = jax.tree.map(lambda c, e: c + e / num_clients, common, aggregate.extra)
+        return Model(params, statistics), common
+
+    return ServerRule(update=update, init=_zeros, broadcast=lambda common: common)

@@ -1,0 +1,97 @@
+"""A small ragged federation, and rounds compiled for it; shared by tests of several folders."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semanticfl_jax.algorithms import make_algorithm
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.federated import federate
+from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.models import Outputs
+from semanticfl_jax.models.client_conv import Conv
+from semanticfl_jax.models.normalization import BatchNorm
+from semanticfl_jax.simulation.client_state import init_clients, join_clients
+from semanticfl_jax.simulation.local_training import make_local_training
+from semanticfl_jax.simulation.mesh import make_mesh, replicated
+from semanticfl_jax.simulation.prepare import init_params
+from semanticfl_jax.simulation.round import init_server, make_round
+
+SIZES = (3, 5, 8, 13, 1, 20, 10)
+CLASSES = 4
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+CONFIG = ExperimentConfig(
+    num_clients=len(SIZES),
+    clients_per_round=5,
+    local_epochs=2,
+    batch_size=4,
+    learning_rate=0.05,
+    weight_decay=1e-3,
+)
+
+FEDAVG = make_algorithm(CONFIG)
+
+
+class TinyNet(nn.Module):
+    """Convolution, batch normalisation, pooling, classifier: what a client network is made of."""
+
+    num_classes: int
+    feature_dim: int = 6
+
+    @nn.compact
+    def __call__(self, images, *, train, mask=None):
+        x = Conv(self.feature_dim, strides=(2, 2), padding=1)(images)
+        x = nn.relu(BatchNorm()(x, train=train, mask=mask))
+        features = jnp.mean(x, axis=(1, 2))
+        return Outputs(nn.Dense(self.num_classes)(features), features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Federation:
+    """Images, labels and partition of the clients, and the network they train."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    partition: Partition
+    model: nn.Module
+    key: jax.Array
+
+    def start(self, algorithm, mesh, memory="device"):
+        """Everything a round takes: state, data, shared, key."""
+        shape, num_clients = self.images.shape[1:], len(self.partition.sizes)
+        params, batch_stats = init_params(self.model, algorithm, shape, self.key)
+        state = init_server(params, batch_stats, algorithm, num_clients)
+        classes = self.model.num_classes
+        data = federate(self.images, self.labels, self.partition, classes, replicated(mesh))
+        start = jax.device_put((state, data, algorithm.sent_once, self.key), replicated(mesh))
+        clients = init_clients(algorithm, start[0].model, num_clients, mesh, memory)
+        return start[0]._replace(clients=clients), *start[1:]
+
+    def round(self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device"):
+        """A jitted round, and what it starts from."""
+        mesh = make_mesh(devices)
+        local = make_local_training(self.model, algorithm, config, MEAN, STD)
+        parts = make_round(
+            local,
+            algorithm,
+            mesh,
+            clients_per_round=config.clients_per_round,
+            clients_per_chunk=chunk,
+            batch_size=config.batch_size,
+        )
+        return join_clients(parts, mesh, memory), self.start(algorithm, mesh, memory)
+
+
+def make_federation(model, sizes, seed=0, spare=4):
+    """Images of noise for `model`, dealt to clients of these sizes; some belong to nobody."""
+    rng = np.random.default_rng(seed)
+    total = sum(sizes) + spare
+    images = rng.integers(0, 256, (total, 8, 8, 3), dtype=np.uint8)
+    labels = rng.integers(0, model.num_classes, total).astype(np.int32)
+    indices = rng.permutation(total)[: sum(sizes)].astype(np.int32)
+    partition = Partition(indices, np.concatenate([[0], np.cumsum(sizes)]))
+    return Federation(images, labels, partition, model, jax.random.key(7))
