@@ -4,7 +4,11 @@ r"""Makes the anchors file of an experiment, without training.
         [--config.FIELD=VALUE ...]
 
 Writes DIR/anchors.npz, for use with --config.guidance.anchors_file=DIR/anchors.npz: where clients
-are trained, neither diffusers nor transformers is needed then.
+are trained, neither diffusers nor transformers nor the checkpoint is needed then. Interrupted, the
+command goes on from the last batch of images when it is run again. A real checkpoint:
+
+    --config.guidance.checkpoint=stable-diffusion-v1-5/stable-diffusion-v1-5 \
+    --config.guidance.resolution=256
 """
 
 from pathlib import Path
@@ -16,12 +20,13 @@ from semanticfl_jax.config import ExperimentConfig
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Builds the anchors of the configuration's public split."""
     from semanticfl_jax.data.sources import load_dataset
-    from semanticfl_jax.simulation.experiment import deal, server_anchors
+    from semanticfl_jax.simulation.anchors import server_anchors
+    from semanticfl_jax.simulation.experiment import deal
 
     try:
         dataset = load_dataset(config.dataset, config.data_dir)
-        public, _ = deal(dataset, config)
-        server_anchors(dataset, public, config, Path(workdir), print)
+        public, partition = deal(dataset, config)
+        server_anchors(dataset, public, partition, config, Path(workdir), print)
     except (ValueError, OSError) as error:
         flags.fail(error)
 

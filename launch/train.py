@@ -22,6 +22,8 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         flags.stop(stop)
     names = ("final_accuracy", "best_accuracy", "mean_last10_accuracy")
     print(", ".join(f"{name} {100 * summary[name]:.2f}%" for name in names))
+    if not summary.get("private", True):
+        print(summary["note"])
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def describe(hint: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     names[type(None)] = "none"
     if origin is tuple:
-        return f"a list of {'texts' if typing.get_args(hint)[0] is str else 'whole numbers'}"
+        return "a list of " + ("whole numbers" if typing.get_args(hint)[0] is int else "texts")
     return names.get(hint, str(hint))
 
 
@@ -109,7 +109,14 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     elif origin is Literal and value in args:
         return value
     elif origin is tuple:
-        return _convert_items(args[0], value, path)
+        items = value.split(",") if isinstance(value, str) else value
+        items = [items] if isinstance(items, int) and not isinstance(items, bool) else items
+        if isinstance(items, list | tuple):
+            items = [item for item in items if item != ""]
+            if args[0] is int and all(str(item).strip().lstrip("-").isdecimal() for item in items):
+                return tuple(int(item) for item in items)
+            if args[0] is str and all(isinstance(item, str) for item in items):
+                return tuple(item.strip() for item in items if item.strip())
     elif hint is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     elif hint is int and number and isinstance(value, int):
@@ -121,18 +128,3 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     elif hint is type(None) and str(value).lower() in ("none", ""):
         return None
     raise ConfigError(f"{path} must be {describe(hint)}, got {value!r}")
-
-
-def _convert_items(hint: type, value: Any, path: str) -> tuple:
-    """A list, or a text with commas, as a tuple of `hint`, which is str or int."""
-    items = value.split(",") if isinstance(value, str) else value
-    if isinstance(value, int) and not isinstance(value, bool):
-        items = [value]  # one number typed where several may stand
-    if isinstance(items, list | tuple):
-        items = [item.strip() if isinstance(item, str) else item for item in items]
-        items = [item for item in items if item != ""]
-        if hint is int:
-            items = [int(i) if isinstance(i, str) and i.isdecimal() else i for i in items]
-        if all(isinstance(item, hint) and not isinstance(item, bool) for item in items):
-            return tuple(items)
-    raise ConfigError(f"{path} must be {describe(tuple[hint, ...])}, got {value!r}")

@@ -26,7 +26,8 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
     do not exist: with both weights zero a guided run is the unguided run, bit for bit.
 
     Args:
-      anchors: visual float32 [K, feature_dim] and text float32 [K, d_text], unit rows.
+      anchors: visual float32 [K, feature_dim] and text float32 [K, d_text], unit rows. Where they
+        have features of single images, these are the targets of the distillation.
       config: weights, temperatures and the kind of distillation.
       feature_dim: width d of the clients' features.
 
@@ -41,8 +42,10 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
             f"guidance.dim: the visual anchors have {anchors.visual.shape[1]} dimensions and the "
             f"model's features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
         )
-    shared = {}
-    if use_kd:
+    shared, per_sample = {}, {}
+    if use_kd and anchors.samples is not None:
+        per_sample["visual"] = jnp.asarray(anchors.samples)
+    elif use_kd:
         shared["visual"] = jnp.asarray(anchors.visual, jnp.float32)
     if use_con:
         shared["text"] = jnp.asarray(anchors.text, jnp.float32)
@@ -57,7 +60,8 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
         features, labels, mask = inputs.outputs.features, inputs.labels, inputs.mask
         total = jnp.zeros((), jnp.float32)
         if use_kd:
-            targets = inputs.shared["visual"][labels]
+            by_sample = "visual" in inputs.rows
+            targets = inputs.rows["visual"] if by_sample else inputs.shared["visual"][labels]
             kd = distillation(features, targets, mask, config.kd, config.temperature_kd)
             total += config.lambda_kd * kd
         if use_con:
@@ -67,4 +71,4 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
             total += config.lambda_con * con
         return total
 
-    return LossTerm(name="guidance", loss=loss, shared=shared, init=init)
+    return LossTerm("guidance", loss, shared=shared, per_sample=per_sample, init=init)

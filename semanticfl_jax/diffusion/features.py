@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
+from semanticfl_jax.diffusion.batches import default_batch_size, over_batches
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 
 #: "vae" is the latent itself, before noise; the others are the U-Net's. [list: our choice]
@@ -51,9 +51,10 @@ def extract_features(
     maps: Sequence[str] | None = None,
     timestep: int = 150,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     resolution: int | None = None,
     first_position: int = 0,
+    parts: Path | None = None,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
     """Globally average-pooled feature maps of images, each conditioned on a prompt of its own.
@@ -68,10 +69,12 @@ def extract_features(
       maps: some of `available_maps(sd)`; `default_maps(sd)` if None.
       timestep: t, from 0.
       seed: of the noise.
-      batch_size: images a forward, over all local devices; rounded up to a multiple of them.
+      batch_size: images a forward, over all local devices; rounded up to a multiple of them. None
+        chooses by the resolution (`default_batch_size`).
       resolution: images are resized to this side (bilinear, antialiased); the checkpoint's own
         image size if None.
       first_position: of `images[0]` in the whole set, where it is worked on part by part.
+      parts: directory in which finished batches are kept, see `over_batches`.
       progress: whether to show a progress bar.
 
     Returns:
@@ -83,32 +86,24 @@ def extract_features(
     maps = tuple(default_maps(sd) if maps is None else maps)
     resolution = sd.image_size if resolution is None else resolution
     prompt_index = np.asarray(prompt_index)
+    if batch_size is None:
+        batch_size = default_batch_size((resolution // sd.vae_factor) ** 2)
     _check(sd, images, text_states, prompt_index, maps, timestep, batch_size, resolution)
-    devices = jax.local_devices()[: max(1, min(len(jax.local_devices()), len(images)))]
-    mesh = jax.make_mesh((len(devices),), ("images",), (AxisType.Auto,), devices=devices)
-    by_image = NamedSharding(mesh, PartitionSpec("images"))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    # A pytree of weights and text, on every device once.
-    constant = jax.device_put((sd, jnp.asarray(text_states), jax.random.key(seed)), everywhere)
-    size = -(-min(batch_size, len(images)) // len(devices)) * len(devices)
-    pooled: dict[str, list[np.ndarray]] = {name: [] for name in maps}
-    with tqdm(total=len(images), desc="features", unit="image", disable=not progress) as bar:
-        for start in range(0, len(images), size):
-            count = min(size, len(images) - start)
-            # The last batch is filled up with repetitions, which are cut off again.
-            rows = np.arange(start, start + size).clip(max=len(images) - 1)
-            batch = (images[rows], prompt_index[rows], rows + first_position)
-            batch = jax.device_put(batch, by_image)
-            found = _pooled_maps(*constant, *batch, timestep, maps=maps, resolution=resolution)
-            for name in maps:
-                pooled[name].append(np.asarray(found[name])[:count])
-            bar.update(count)
-    return {name: np.concatenate(parts) for name, parts in pooled.items()}
+    found = over_batches(
+        partial(_pooled_maps, timestep=timestep, maps=maps, resolution=resolution),
+        (sd, jnp.asarray(text_states), jax.random.key(seed)),
+        (images, prompt_index, np.arange(len(images)) + first_position),
+        batch_size,
+        what="features",
+        parts=parts,
+        progress=progress,
+    )
+    return {name: found[name] for name in maps}  # jit sorts the keys
 
 
 @partial(jax.jit, static_argnames=("maps", "resolution", "timestep"))
 def _pooled_maps(
-    sd, text_states, key, images, prompt_index, positions, timestep, *, maps, resolution
+    sd, text_states, key, images, prompt_index, positions, *, timestep, maps, resolution
 ):
     """{map: float32 [B, c]} of uint8 images [B, H, W, 3] at `positions` of the whole set."""
     shape = (len(images), resolution, resolution, 3)

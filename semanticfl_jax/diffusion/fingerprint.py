@@ -7,6 +7,7 @@ heavy is imported here, so that a training run can tell whether its anchors fit 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def fingerprint(checkpoint: str | Path) -> str:
         total.update(f"{path.relative_to(checkpoint).as_posix()}\0".encode())
         total.update(content.digest())
     return total.hexdigest()
+
+
+def image_size(checkpoint: Path) -> int:
+    """Side in pixels of the images that a checkpoint directory was made for, by its settings."""
+    unet, vae = (
+        json.loads((checkpoint / component / "config.json").read_text())
+        for component in ("unet", "vae")
+    )
+    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def resolve_checkpoint(

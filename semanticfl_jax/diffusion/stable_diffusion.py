@@ -111,6 +111,19 @@ class StableDiffusion:
         """
         return _predict(self, latents, t, text_states)
 
+    def predict_noise(self, latents: jax.Array, t: jax.Array, text_states: jax.Array) -> jax.Array:
+        """The noise eps [B, h, w, c] in noised latents; arguments as for `predict`.
+
+        Of a checkpoint that predicts v = sqrt(abar) eps - sqrt(1 - abar) z_0 (Salimans and Ho 2022)
+        it is sqrt(abar) v + sqrt(1 - abar) z_t.
+        """
+        output = self.predict(latents, t, text_states)
+        if self.prediction_type == "epsilon":
+            return output
+        bars = jnp.asarray(self.alphas_cumprod, jnp.float32)
+        bar = jnp.broadcast_to(bars[t], latents.shape[:1])[:, None, None, None]
+        return jnp.sqrt(bar) * output + jnp.sqrt(1 - bar) * latents
+
     def feature_maps(
         self, latents: jax.Array, t: int | jax.Array, text_states: jax.Array, maps: Sequence[str]
     ) -> dict[str, jax.Array]:

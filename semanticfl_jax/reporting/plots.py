@@ -23,14 +23,18 @@ _MAX_BUBBLE_CLIENTS = 40
 _MAX_BUBBLE_CLASSES = 30
 
 
-def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
+def plot_curves(
+    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, note: str | None = None
+) -> None:
     """Test accuracy, and training and test loss, of one run over its rounds.
 
     Args:
       rows: rounds as `metrics.read_metrics` returns them; missing values leave a gap.
       path: PNG file to write.
+      note: what must be known with the figures, written above them.
     """
     figure = _figure(9.6, 3.8)
+    _note(figure, note)
     left, right = figure.subplots(1, 2)
     rounds, accuracy = _series(rows, "test_accuracy")
     marker = "o" if len(rounds) <= 30 else None
@@ -53,6 +57,34 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> N
         right.legend(frameon=False)
     for axes in (left, right):
         _round_axis(axes)
+    _save(figure, path)
+
+
+def plot_feature_maps(
+    maps: Mapping[str, Mapping[str, float]], path: str | os.PathLike, note: str | None = None
+) -> None:
+    """Which layer carries the class meaning: separability and weight of each feature map.
+
+    Args:
+      maps: name to its `separability`, `weight` and `dimensions`, in the network's order.
+      path: PNG file to write.
+      note: what must be known with the figures, written above them.
+    """
+    figure = _figure(8.0, 1.6 + 0.42 * len(maps))
+    _note(figure, note)
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = [f"{name} ({int(m['dimensions'])} d)" for name, m in maps.items()]
+    titles = {
+        "separability": ("Class separability", "between / within scatter"),
+        "weight": ("Weight in the anchors", "share"),
+    }
+    for axes, (field, (title, label)) in zip((left, right), titles.items(), strict=True):
+        values = [m[field] if m[field] is not None else np.nan for m in maps.values()]
+        bars = axes.barh(names, values, color=_COLOURS[0], height=0.65)
+        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+        axes.margins(x=0.18)
+        _label(axes, title, label, "")
+    left.invert_yaxis()
     _save(figure, path)
 
 
@@ -222,6 +254,11 @@ def _round_axis(axes) -> None:
         axes.set_xticks([int(drawn[0])])
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _note(figure, note: str | None) -> None:
+    if note:
+        figure.suptitle(note, fontsize=8, color=_COLOURS[1], x=0.01, ha="left")
 
 
 def _save(figure, path: str | os.PathLike) -> None:

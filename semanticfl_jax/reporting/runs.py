@@ -142,5 +142,7 @@ def method_label(config: dict[str, Any]) -> str:
     if not guidance.get("enabled"):
         return name
     name = name if name == "semanticfl" else f"{name} + guidance"
-    anchors = guidance.get("anchors", "semantic")
+    anchors, source = guidance.get("anchors", "semantic"), guidance.get("anchor_source", "public")
+    if source == "oracle":
+        return f"{name} (oracle anchors, not private)"
     return name if anchors == "semantic" else f"{name} ({anchors} anchors)"

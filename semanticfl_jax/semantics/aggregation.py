@@ -7,7 +7,7 @@ weighted by the softmax over maps of its class separability.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -97,7 +97,11 @@ def share_dimensions(capacities: list[int], dim: int) -> list[int]:
 
 
 def fit_amda(
-    features: Mapping[str, np.ndarray], labels: np.ndarray, dim: int, weighting: str = "adaptive"
+    features: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    dim: int,
+    weighting: str = "adaptive",
+    budgets: Sequence[int] = (),
 ) -> Amda:
     """Fits the aggregation on anchor images.
 
@@ -106,10 +110,18 @@ def fit_amda(
       labels: int [n].
       dim: width of the aggregate; 512 in the paper.
       weighting: "adaptive", "uniform", or "single" (one map, alone).
+      budgets: dimensions of each map, summing to `dim`; by default `share_dimensions`. What a map
+        cannot use of its budget is left as zero padding.
 
     Raises:
-      ValueError: for no maps, fewer than two images, another weighting, or "single" with several.
+      ValueError: for no maps, fewer than two images, another weighting, "single" with several, or
+        budgets that are not one a map or sum to something else.
     """
+    if budgets and (len(budgets) != len(features) or sum(budgets) != dim):
+        raise ValueError(
+            f"budgets must be {len(features)} numbers, one a map, that sum to dim = {dim}, got "
+            f"{', '.join(map(str, budgets))}"
+        )
     if weighting not in WEIGHTINGS:
         raise ValueError(f"aggregation must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
     if not features or (weighting == "single" and len(features) != 1):
@@ -126,7 +138,11 @@ def fit_amda(
         statistics[name] = (mean.astype(np.float32), std.astype(np.float32))
     scores = np.array([separability(x, labels) for x in standardised.values()])
     weights = _softmax(scores) if weighting == "adaptive" else np.full(len(scores), 1 / len(scores))
-    shares = share_dimensions([min(count - 1, x.shape[1]) for x in standardised.values()], dim)
+    capacities = [min(count - 1, x.shape[1]) for x in standardised.values()]
+    if budgets:
+        shares = [min(pair) for pair in zip(budgets, capacities, strict=True)]
+    else:
+        shares = share_dimensions(capacities, dim)
     projections = {}
     for (name, x), share, weight, score in zip(
         standardised.items(), shares, weights, scores, strict=True

@@ -24,12 +24,13 @@ from semanticfl_jax.reporting.metrics import (
 )
 from semanticfl_jax.reporting.plots import plot_curves, plot_partition
 from semanticfl_jax.reporting.progress import RoundProgress
-from semanticfl_jax.semantics.anchors import Anchors, control_anchors, obtain_anchors
+from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.simulation import workdir as files
+from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import Simulation, client_model, prepare
+from semanticfl_jax.simulation.prepare import Simulation, prepare
 
 
 class InputError(Exception):
@@ -69,7 +70,7 @@ def run(
         public, partition = deal(dataset, config)
         anchors = None
         if config.guidance.enabled:
-            anchors = server_anchors(dataset, public, config, directory, say)
+            anchors = server_anchors(dataset, public, partition, config, directory, say)
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         files.claim(directory, config)
         partition.save(
@@ -105,28 +106,6 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
     return public, Partition(private[local.indices].astype(np.int32), local.offsets)
 
 
-def server_anchors(
-    dataset: ImageDataset,
-    public: np.ndarray,
-    config: ExperimentConfig,
-    directory: Path,
-    say: Callable[[str], None],
-) -> Anchors:
-    """The anchors of a guided run: read where they exist, else built of the public split."""
-    model = client_model(config, dataset.num_classes)
-    anchors = obtain_anchors(
-        config.guidance,
-        dataset.train_images[public],
-        dataset.train_labels[public],
-        dataset.class_names,
-        dim=config.guidance.dim or model.feature_dim,
-        seed=config.seed,
-        path=directory / files.ANCHORS,
-        say=say,
-    )
-    return control_anchors(anchors, config.guidance.anchors, config.seed)
-
-
 def train(
     simulation: Simulation, config: ExperimentConfig, directory: Path, say: Callable[[str], None]
 ) -> None:
@@ -159,6 +138,8 @@ def train(
                     "padding_share": result.padding_share,
                     **simulation.traffic.of_round(result),
                 }
+                if not config.private:
+                    row["private"] = False
                 last = number == config.rounds
                 if last or number % config.eval_every == 0:
                     row |= simulation.evaluate(state)
@@ -184,13 +165,14 @@ def report(
     """Writes plots and the summary of a finished run, and returns the summary."""
     rows = read_metrics(directory)
     plots = directory / files.PLOTS
-    plots.mkdir(exist_ok=True)
-    plot_curves(rows, plots / "curves.png")
+    private = config.private
+    plot_curves(rows, plots / "curves.png", None if private else NOT_PRIVATE)
     counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
     plot_partition(counts, dataset.class_names, plots / "partition.png")
     summary = {
         "algorithm": config.algorithm.name,
         "guidance": config.guidance.anchors if config.guidance.enabled else None,
+        **({} if private else {"private": False, "note": NOT_PRIVATE}),
         "dataset": config.dataset,
         "seed": config.seed,
         **summarize(rows),

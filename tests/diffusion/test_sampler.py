@@ -45,14 +45,14 @@ def test_gaussian_data_follow_the_closed_form():
 
 
 def test_guidance_extrapolates_from_the_null_prompt():
-    def predict(latents, times, condition):
-        return latents + condition.mean((1, 2))[:, None] + times[:, None]
+    def predict(latents, times, condition, offset):
+        return offset + latents + condition.mean((1, 2))[:, None] + times[:, None]
 
     latents, times = jnp.ones((2, 3)), jnp.array([4, 5])
     condition = jnp.stack([jnp.full((2, 2), 1.0), jnp.full((2, 2), 2.0)])
     null = jnp.full((2, 2, 2), 0.5)
-    guided = sampler.guided(predict, condition, null, 3.0)(latents, times)
-    wanted = 1 + np.array([[4], [5]]) + 0.5 + 3.0 * (np.array([[1.0], [2.0]]) - 0.5)
+    guided = sampler.guided(predict, 3.0)(latents, times, condition, null, 7.0)
+    wanted = 7 + 1 + np.array([[4], [5]]) + 0.5 + 3.0 * (np.array([[1.0], [2.0]]) - 0.5)
     np.testing.assert_allclose(guided, np.broadcast_to(wanted, (2, 3)))
 
 

@@ -1,18 +1,14 @@
 """Anchors: what a file holds, when it is refused, and what the controls are."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import GuidanceConfig
-from semanticfl_jax.semantics import anchors as module
-from semanticfl_jax.semantics.anchors import Anchors, control_anchors, obtain_anchors
+from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 
-CLASSES = ("cat", "dog", "tree")
 RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
-LABELS = np.arange(9) % 3
 MAPS = {"vae": {"dimensions": 8, "weight": 1.0, "separability": 0.5}}
 
 
@@ -34,6 +30,19 @@ def test_save_and_load_agree(tmp_path):
     assert loaded.class_names == anchors.class_names
     assert (loaded.provenance, loaded.maps, loaded.padding) == ({"timestep": 150}, MAPS, 2)
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["anchors.npz"]
+    assert loaded.private
+    assert loaded.samples is None
+
+
+def test_features_of_single_images_are_kept_and_marked(tmp_path):
+    samples = RNG.normal(size=(5, 8)).astype(np.float16)
+    anchors = dataclasses.replace(made_up(), samples=samples)
+    anchors.save(tmp_path / "anchors.npz")
+    loaded = Anchors.load(tmp_path / "anchors.npz")
+    np.testing.assert_array_equal(loaded.samples, samples)
+    assert not loaded.private
+    with np.load(tmp_path / "anchors.npz", allow_pickle=False) as file:
+        assert json.loads(file["described"].item())["private"] is False
 
 
 def test_other_files_are_refused(tmp_path):
@@ -49,83 +58,6 @@ def test_other_files_are_refused(tmp_path):
     np.savez(path, visual=np.zeros(3), text=np.zeros(3), described=json.dumps({"maps": 1}))
     with pytest.raises(ValueError, match="not an anchors file"):
         Anchors.load(path)
-
-
-@pytest.fixture
-def obtain(tmp_path, monkeypatch):
-    """`obtain_anchors` with a builder that needs no diffusion model."""
-    builds = []
-
-    def build(config, images, labels, class_names, *, dim, seed):
-        builds.append(config)
-        found = module.expected_provenance(config, images, labels, class_names, dim=dim, seed=seed)
-        return made_up(found)
-
-    monkeypatch.setattr(module, "build_anchors", build)
-    monkeypatch.setattr(module, "resolve_checkpoint", lambda name: name)
-    monkeypatch.setattr(module, "fingerprint", lambda path: f"sha of {path}")
-
-    def call(config=None, images=IMAGES, dim=8, seed=0):
-        config = config or GuidanceConfig()
-        return obtain_anchors(
-            config,
-            images,
-            LABELS,
-            CLASSES,
-            dim=dim,
-            seed=seed,
-            path=tmp_path / "anchors.npz",
-            say=lambda line: None,
-        )
-
-    call.builds, call.path = builds, tmp_path / "anchors.npz"
-    return call
-
-
-def test_anchors_are_built_once(obtain):
-    first, second = obtain(), obtain()
-    assert len(obtain.builds) == 1
-    np.testing.assert_array_equal(first.visual, second.visual)
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"config": GuidanceConfig(timestep=100)}, "timestep: 150 != 100"),
-        ({"config": GuidanceConfig(prompt="{}")}, "prompt"),
-        ({"config": GuidanceConfig(maps=("vae",))}, "maps"),
-        ({"config": GuidanceConfig(checkpoint="other")}, "checkpoint_sha256"),
-        ({"config": GuidanceConfig(aggregation="uniform")}, "aggregation"),
-        ({"images": 255 - IMAGES}, "anchor_images_sha256"),
-        ({"dim": 16}, "dim: 8 != 16"),
-        ({"seed": 1}, "seed: 0 != 1"),
-    ],
-)
-def test_anchors_of_another_making_are_refused_and_kept(obtain, change, field):
-    obtain()
-    before = obtain.path.read_bytes()
-    with pytest.raises(ValueError) as error:
-        obtain(**change)
-    assert field in str(error.value)
-    assert obtain.path.read_bytes() == before
-    assert len(obtain.builds) == 1
-
-
-def test_settings_of_the_loss_do_not_touch_the_anchors(obtain):
-    obtain()
-    obtain(GuidanceConfig(lambda_kd=0.5, kd="l2", temperature_con=0.1, anchors="shuffled"))
-    assert len(obtain.builds) == 1
-
-
-def test_a_given_file_must_exist_and_is_never_written(obtain, tmp_path):
-    given = tmp_path / "given.npz"
-    with pytest.raises(FileNotFoundError):
-        obtain(GuidanceConfig(anchors_file=str(given)))
-    obtain()
-    obtain.path.rename(given)
-    obtain(GuidanceConfig(anchors_file=str(given)))
-    assert len(obtain.builds) == 1
-    assert not obtain.path.exists()
 
 
 def test_random_anchors_are_orthonormal():

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from semanticfl_jax.diffusion import sampler
 from semanticfl_jax.diffusion.pretrain import files, loop
 from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
+from semanticfl_jax.diffusion.sampler import generate
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
+from semanticfl_jax.reporting import pictures
 
 STAGES = ("text", "vae", "unet")
 
@@ -34,38 +34,26 @@ def draw_curves(workdir: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def _tile(images: np.ndarray, columns: int, zoom: int) -> np.ndarray:
-    """Images [n, h, w, 3] in [-1, 1], row by row, as one uint8 picture."""
-    pixels = np.clip((images + 1) * 127.5, 0, 255).round().astype(np.uint8)
-    rows = [np.concatenate(list(row), 1) for row in pixels.reshape(-1, columns, *pixels.shape[1:])]
-    return np.concatenate(rows, 0).repeat(zoom, 0).repeat(zoom, 1)
-
-
-def _write_picture(pixels: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    files.write(path, lambda file: Image.fromarray(pixels).save(file, format="png", optimize=True))
-
-
 def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) -> None:
     """First row: images [n, h, w, 3] uint8; second row: the same through the autoencoder."""
     inputs = pixels.astype(np.float32) / 127.5 - 1
-    decoded = np.asarray(sd.decode(sd.encode(inputs)))
-    _write_picture(_tile(np.concatenate([inputs, decoded]), len(pixels), 2), path)
+    decoded = np.clip((np.asarray(sd.decode(sd.encode(inputs))) + 1) * 127.5, 0, 255)
+    sheet = np.stack([pixels, decoded.round().astype(np.uint8)])
+    pictures.write(pictures.tile(sheet, zoom=2), path)
 
 
 def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path, columns: int = 8) -> None:
     """A row of `columns` samples for each of the configuration's sample prompts."""
-    states, _ = sd.text([*config.sample_prompts, ""])
-    condition = jnp.repeat(states[:-1], columns, axis=0)
-    null = jnp.broadcast_to(states[-1:], condition.shape)
-    size = config.image_size // sd.vae_factor
-    noise = jax.random.normal(
-        jax.random.key(config.seed), (len(condition), size, size, sd.latent_channels)
+    drawn = generate(
+        sd,
+        config.sample_prompts,
+        columns,
+        steps=config.sample_steps,
+        scale=config.guidance_scale,
+        seed=config.seed,
+        progress=False,
     )
-    predict = sampler.guided(sd.predict, condition, null, config.guidance_scale)
-    latents = sampler.ddim(predict, noise, sd.alphas_cumprod, config.sample_steps)
-    _write_picture(_tile(np.asarray(sd.decode(latents)), columns, 3), path)
+    pictures.write(pictures.tile(drawn, zoom=3), path)
 
 
 def _timing(workdir: Path) -> str:

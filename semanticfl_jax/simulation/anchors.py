@@ -1,0 +1,61 @@
+"""The anchors of a run: which images they are made of, and the control that may replace them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
+from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.diffusion.fingerprint import image_size
+from semanticfl_jax.reporting.plots import plot_feature_maps
+from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE, AnchorImages, directory_images
+from semanticfl_jax.semantics.anchors import Anchors, control_anchors
+from semanticfl_jax.semantics.building import checkpoint_directory, obtain_anchors
+from semanticfl_jax.simulation import workdir as files
+from semanticfl_jax.simulation.prepare import client_model
+
+
+def server_anchors(
+    dataset: ImageDataset,
+    public: np.ndarray,
+    partition: Partition,
+    config: ExperimentConfig,
+    directory: Path,
+    say: Callable[[str], None],
+) -> Anchors:
+    """The anchors of a guided run: read where they exist, else built; and a plot of their maps."""
+    model = client_model(config, dataset.num_classes)
+    anchors = obtain_anchors(
+        config.guidance,
+        anchor_images(dataset, public, partition, config.guidance),
+        dataset.class_names,
+        dim=config.guidance.dim or model.feature_dim,
+        seed=config.seed,
+        path=directory / files.ANCHORS,
+        say=say,
+    )
+    if not anchors.private:
+        say(NOT_PRIVATE)
+    if anchors.maps:
+        note = None if anchors.private else NOT_PRIVATE
+        plot_feature_maps(anchors.maps, directory / files.PLOTS / "anchors.png", note)
+    return control_anchors(anchors, config.guidance.anchors, config.seed)
+
+
+def anchor_images(
+    dataset: ImageDataset, public: np.ndarray, partition: Partition, config: GuidanceConfig
+) -> AnchorImages | None:
+    """The images that anchors are made of; None where they are generated, or not at hand."""
+    source = config.anchor_source
+    if source == "public":
+        return AnchorImages(source, dataset.train_images[public], dataset.train_labels[public])
+    if source == "oracle":
+        samples = np.sort(partition.indices)
+        images, labels = dataset.train_images[samples], dataset.train_labels[samples]
+        return AnchorImages(source, images, labels, samples, len(dataset.train_labels))
+    if source == "directory" and config.anchor_dir is not None:
+        side = config.resolution or image_size(checkpoint_directory(config))
+        return directory_images(config.anchor_dir, dataset.class_names, side)
+    return None
