@@ -9,7 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from semanticfl_jax.config_algorithm import AlgorithmConfig
+from semanticfl_jax.config_algorithm import (
+    AlgorithmConfig,
+    FedCDAConfig,
+    FedDifRCConfig,
+    FedRCLConfig,
+)
 from semanticfl_jax.config_fields import (
     ConfigError,
     check_override,
@@ -24,6 +29,9 @@ __all__ = [
     "AlgorithmConfig",
     "ConfigError",
     "ExperimentConfig",
+    "FedCDAConfig",
+    "FedDifRCConfig",
+    "FedRCLConfig",
     "GuidanceConfig",
     "ModelConfig",
     "PartitionConfig",
@@ -176,6 +184,8 @@ class ExperimentConfig:
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-5
+    #: Norm that every gradient is cut to, before weight decay and momentum; 0 cuts nothing.
+    clip_norm: float = 0.0
     seed: int = 0
     #: Rounds between evaluations; the last round is always evaluated.
     eval_every: int = 1
@@ -203,7 +213,7 @@ class ExperimentConfig:
         )
         for name in at_least_one:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("public_per_class", "weight_decay", "num_devices", "seed"):
+        for name in ("public_per_class", "weight_decay", "clip_norm", "num_devices", "seed"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require(self.seed < 2**31, "seed", "below 2^31", self.seed)
         require(self.learning_rate > 0, "learning_rate", "greater than 0", self.learning_rate)
@@ -221,7 +231,7 @@ class ExperimentConfig:
             # config.json records what was trained.
             guidance = dataclasses.replace(self.guidance, enabled=True)
             object.__setattr__(self, "guidance", guidance)
-        uses_public = self.guidance.enabled and self.guidance.anchor_source == "public"
+        uses_public = self.uses_anchors and self.guidance.anchor_source == "public"
         require(
             self.public_per_class >= 1 or not uses_public or self.guidance.anchors_file is not None,
             "public_per_class",
@@ -233,4 +243,11 @@ class ExperimentConfig:
     @property
     def private(self) -> bool:
         """Whether clients' images stay with them: not when anchors are made of them (oracle)."""
-        return not (self.guidance.enabled and self.guidance.anchor_source == "oracle")
+        return not (self.uses_anchors and self.guidance.anchor_source == "oracle")
+
+    @property
+    def uses_anchors(self) -> bool:
+        """Whether clients receive semantic anchors: for guidance, or as FedDifRC's features."""
+        difrc = self.algorithm.feddifrc
+        weights = difrc.lambda_tdcl + difrc.lambda_ndcr
+        return self.guidance.enabled or (self.algorithm.name == "feddifrc" and weights > 0)

@@ -1,6 +1,6 @@
 """Configuration of the federated algorithm: its name, and a group of settings for each.
 
-    --config.algorithm.name=fedprox --config.algorithm.fedprox.mu=0.1
+    --config.algorithm.name=moon --config.algorithm.moon.mu=5
 
 Three choices are separate: the local objective (`name`), the aggregation weights (`weights`) and
 the server's optimiser (`server_optimizer`). The last two are `auto` by default: what the paper of
@@ -36,9 +36,112 @@ class FedProxConfig:
         _require_not_negative(self, "mu")
 
 
+@dataclasses.dataclass(frozen=True)
+class MoonConfig:
+    """MOON (CVPR 2021): features agree with the received model's, not with the client's last."""
+
+    #: Weight of the contrast; its authors' best: 5 on CIFAR-10, 1 on CIFAR-100.
+    mu: float = 1.0
+    temperature: float = 0.5
+
+    def __post_init__(self):
+        _require_not_negative(self, "mu")
+        _require_positive(self, "temperature")
+
+
+@dataclasses.dataclass(frozen=True)
+class FedRCLConfig:
+    """FedRCL (CVPR 2024): relaxed supervised contrast on features of several depths."""
+
+    #: Depths that are contrasted, 0 the stem; ResNet-10 has 5, the CNN 3. None: plain FedAvg.
+    levels: tuple[int, ...] | Literal["all"] = "all"
+    temperature: float = 0.05
+    #: Cosine from which a pair of one class counts as too similar.
+    threshold: float = 0.7
+    weight: float = 1.0
+    penalty_weight: float = 1.0
+
+    def __post_init__(self):
+        _require_positive(self, "temperature")
+        _require_not_negative(self, "weight", "penalty_weight")
+        require(-1 <= self.threshold <= 1, "threshold", "from -1 to 1", self.threshold)
+
+
+@dataclasses.dataclass(frozen=True)
+class FedDiscoConfig:
+    """FedDisco (ICML 2023): less weight for clients whose labels are far from uniform."""
+
+    #: What discrepancy costs, and what every client gets, beside its relative size.
+    a: float = 0.5
+    b: float = 0.1
+
+    def __post_init__(self):
+        _require_not_negative(self, "a", "b")
+
+
+@dataclasses.dataclass(frozen=True)
+class FedCDAConfig:
+    """FedCDA (ICLR 2024): of every client's last models, those that agree are averaged."""
+
+    #: Models K kept of every client.
+    models: int = 3
+    #: Lipschitz constant L: weight of the distance to the mean, beside the clients' losses.
+    smoothness: float = 1.0
+    #: Parts the participants are split into, each solved exhaustively; 1 is exact, the paper has 3.
+    batches: int = 1
+    #: Share of the rounds that are plain FedAvg first (the paper: 50 rounds of 200).
+    warmup: float = 0.25
+    #: "newest" takes every client's last model: an ablation.
+    selection: Literal["divergence", "newest"] = "divergence"
+
+    def __post_init__(self):
+        for name in ("models", "batches"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require_not_negative(self, "smoothness")
+        require(0 <= self.warmup <= 1, "warmup", "from 0 to 1", self.warmup)
+
+
+@dataclasses.dataclass(frozen=True)
+class FedDifRCConfig:
+    """FedDifRC (ICCV 2025): contrast with, and regression to, a diffusion model's features."""
+
+    #: Weight of the text-driven contrast TDCL, and of the noise-driven regression NDCR.
+    lambda_tdcl: float = 1.0
+    lambda_ndcr: float = 1.0
+    temperature: float = 0.04
+
+    def __post_init__(self):
+        _require_not_negative(self, "lambda_tdcl", "lambda_ndcr")
+        _require_positive(self, "temperature")
+
+
+@dataclasses.dataclass(frozen=True)
+class FedNovaConfig:
+    """FedNova (NeurIPS 2020): updates divided by the clients' effective numbers of steps."""
+
+    #: Weight of FedProx's term in the local objective.
+    mu: float = 0.0
+
+    def __post_init__(self):
+        _require_not_negative(self, "mu")
+
+
+@dataclasses.dataclass(frozen=True)
+class FedDynConfig:
+    """FedDyn (ICLR 2021): local objectives shifted so that their optima agree."""
+
+    alpha: float = 0.01
+
+    def __post_init__(self):
+        _require_positive(self, "alpha")
+
+
 #: Algorithms whose server step is their own, and why no optimiser can take its place.
 _OWN_SERVER_STEP = {
     "scaffold": "its control variates assume that the model moves by the clients' average",
+    "fednova": "it scales the step by the clients' effective numbers of steps itself",
+    "feddyn": "it corrects the average by the clients' accumulated drift itself",
+    "fedcda": "the model is the average of the models it selects",
 }
 
 #: Algorithms that are a server optimiser, and which.
@@ -53,13 +156,21 @@ class AlgorithmConfig:
         "fedavg",
         "fedprox",
         "scaffold",
+        "moon",
+        "fedrcl",
+        "feddisco",
+        "fedcda",
+        "feddifrc",
+        "fednova",
+        "feddyn",
         "fedavgm",
         "fedadam",
         "fedyogi",
         "semanticfl",
     ] = "fedavg"
-    #: Weights of the clients' updates; auto: by size, uniform in SCAFFOLD.
-    weights: Literal["auto", "size", "uniform"] = "auto"
+    #: Weights of the clients' updates; auto: by size, uniform in SCAFFOLD, FedRCL and FedDyn,
+    #: FedDisco's own.
+    weights: Literal["auto", "size", "uniform", "disco"] = "auto"
     #: What the server does with the average update; auto: one step along it, unless the algorithm
     #: is a server optimiser.
     server_optimizer: Literal["auto", "sgd", "momentum", "adam", "yogi"] = "auto"
@@ -73,6 +184,13 @@ class AlgorithmConfig:
     #: Added to the root of the second moment in adam and yogi, whose square it starts from.
     server_tau: float = 1e-3
     fedprox: FedProxConfig = FedProxConfig()
+    moon: MoonConfig = MoonConfig()
+    fedrcl: FedRCLConfig = FedRCLConfig()
+    feddisco: FedDiscoConfig = FedDiscoConfig()
+    fedcda: FedCDAConfig = FedCDAConfig()
+    feddifrc: FedDifRCConfig = FedDifRCConfig()
+    fednova: FedNovaConfig = FedNovaConfig()
+    feddyn: FedDynConfig = FedDynConfig()
 
     def __post_init__(self):
         rate = self.server_learning_rate
@@ -91,6 +209,19 @@ class AlgorithmConfig:
             reason = "it is that server optimiser"
             raise ConfigError(
                 _contradiction("server_optimizer", f"auto or {fixed}", self.name, reason, optimizer)
+            )
+        if self.name == "feddisco" and self.weights not in ("auto", "disco"):
+            reason = "it is those weights"
+            raise ConfigError(
+                _contradiction("weights", "auto or disco", self.name, reason, self.weights)
+            )
+        if self.name == "fedcda" and self.weights != "auto":
+            reason = "it averages all clients alike, not the participants"
+            raise ConfigError(_contradiction("weights", "auto", self.name, reason, self.weights))
+        if self.name in ("feddyn", "fedcda") and rate != "auto":
+            reason = _OWN_SERVER_STEP[self.name]
+            raise ConfigError(
+                _contradiction("server_learning_rate", "auto", self.name, reason, rate)
             )
 
     @property

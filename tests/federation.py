@@ -45,9 +45,10 @@ class TinyNet(nn.Module):
     @nn.compact
     def __call__(self, images, *, train, mask=None):
         x = Conv(self.feature_dim, strides=(2, 2), padding=1)(images)
-        x = nn.relu(BatchNorm()(x, train=train, mask=mask))
-        features = jnp.mean(x, axis=(1, 2))
-        return Outputs(nn.Dense(self.num_classes)(features), features)
+        x = BatchNorm()(x, train=train, mask=mask)
+        levels = (jnp.mean(x, axis=(1, 2)),)
+        features = jnp.mean(nn.relu(x), axis=(1, 2))
+        return Outputs(nn.Dense(self.num_classes)(features), features, levels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,3 +111,50 @@ def test_allowed_names_are_the_registries():
 def test_configuration_cannot_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         ExperimentConfig().rounds = 3
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ({"name": "fedprx"}, "algorithm.name must be one of fedavg, fedprox, scaffold"),
+        ({"fedprox": {"mu": -1}}, "algorithm.fedprox.mu must be at least 0, got -1"),
+        ({"fedprox": {"alpha": 1}}, "unknown config field algorithm.fedprox.alpha"),
+        ({"moon": {"temperature": 0}}, "algorithm.moon.temperature must be greater than 0"),
+        ({"fedrcl": {"levels": "stem"}}, "algorithm.fedrcl.levels must be"),
+        ({"fedcda": {"models": 0}}, "algorithm.fedcda.models must be at least 1"),
+        ({"feddyn": {"alpha": 0}}, "algorithm.feddyn.alpha must be greater than 0"),
+        ({"server_learning_rate": 0}, "algorithm.server_learning_rate must be"),
+        ({"server_momentum": 1}, "algorithm.server_momentum must be at least 0 and below 1"),
+        ({"name": "scaffold", "server_optimizer": "adam"}, "control variates"),
+        ({"name": "fednova", "server_optimizer": "momentum"}, "numbers of steps itself"),
+        ({"name": "feddyn", "server_optimizer": "sgd"}, "accumulated drift itself"),
+        ({"name": "feddyn", "server_learning_rate": 0.5}, "accumulated drift itself"),
+        ({"name": "fedcda", "server_optimizer": "yogi"}, "the models it selects"),
+        ({"name": "fedcda", "weights": "disco"}, "it averages all clients alike"),
+        (
+            {"name": "feddisco", "weights": "size"},
+            "algorithm.weights must be auto or disco with algorithm.name=feddisco "
+            "(it is those weights), got 'size'",
+        ),
+        ({"name": "fedadam", "server_optimizer": "sgd"}, "must be auto or adam with"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused_with_the_reason(algorithm, message):
+    with pytest.raises(ConfigError) as error:
+        from_dict(ExperimentConfig, {"algorithm": algorithm})
+    assert message in str(error.value)
+
+
+def test_weights_and_server_optimisers_go_with_any_local_objective():
+    for name in ("fedprox", "moon", "fedrcl", "feddifrc", "feddisco", "semanticfl"):
+        for optimizer in ("sgd", "momentum", "adam", "yogi"):
+            values = {"name": name, "server_optimizer": optimizer, "weights": "disco"}
+            assert (
+                from_dict(ExperimentConfig, {"algorithm": values}).algorithm.optimizer == optimizer
+            )
+
+
+def test_levels_are_all_or_a_list_of_numbers():
+    for given, meant in (("all", "all"), ("0, 4", (0, 4)), (3, (3,)), ("", ()), ([], ())):
+        values = {"algorithm": {"fedrcl": {"levels": given}}}
+        assert from_dict(ExperimentConfig, values).algorithm.fedrcl.levels == meant

@@ -42,11 +42,12 @@ class CNN(nn.Module):
           mask: bool [B], unused: no row influences another.
 
         Returns:
-          Logits [B, K] and features [B, 128], these without the dropout that the classifier sees.
+          Logits [B, K]; features [B, 128], these without the dropout that the classifier sees;
+          levels: the two convolutions and the dense layer.
         """
         del mask
         init = nn.initializers.glorot_uniform()
-        x = images
+        x, levels = images, []
         for number, channels in enumerate((32, 64), start=1):
             conv = Conv(
                 channels,
@@ -56,13 +57,17 @@ class CNN(nn.Module):
                 lowering=self.lowering,
                 name=f"conv_{number}",
             )
-            x = nn.relu(conv(x))
+            x = conv(x)
+            levels.append(jnp.mean(x, axis=(1, 2)))
+            x = nn.relu(x)
         x = _max_pool(x)
         x = nn.Dropout(0.25, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1)
-        features = nn.relu(nn.Dense(self.feature_dim, kernel_init=init, name="dense")(x))
+        levels.append(nn.Dense(self.feature_dim, kernel_init=init, name="dense")(x))
+        features = nn.relu(levels[-1])
         x = nn.Dropout(0.5, deterministic=not train)(features)
-        return Outputs(nn.Dense(self.num_classes, kernel_init=init, name="classifier")(x), features)
+        classifier = nn.Dense(self.num_classes, kernel_init=init, name="classifier")
+        return Outputs(classifier(x), features, tuple(levels))
 
 
 def _max_pool(x: jax.Array) -> jax.Array:

@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, features], before the last ReLU."""
         conv = functools.partial(self.conv, self.features)
         strides = (self.stride, self.stride)
         y = conv((3, 3), strides, 1, name="conv_1")(x)
@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
         if x.shape != y.shape:
             x = conv((1, 1), strides, 0, name="shortcut")(x)
             x = self.norm(name="shortcut_norm")(x, train=train, mask=mask)
-        return nn.relu(x + y)
+        return x + y
 
 
 class ResNet10(nn.Module):
@@ -95,25 +95,27 @@ class ResNet10(nn.Module):
           mask: bool [B], False for rows that pad the batch; None when all are valid.
 
         Returns:
-          Logits [B, K] and features [B, feature_dim].
+          Logits [B, K], features [B, feature_dim], and levels: the stem and the four stages.
         """
         conv = functools.partial(Conv, kernel_init=torch_uniform, lowering=self.lowering)
         norm = functools.partial(BatchNorm)
         if self.norm == "group":
             norm = functools.partial(GroupNorm, self.groups)
         x = conv(self.width, (3, 3), (1, 1), 1, name="stem")(images)
-        x = nn.relu(norm(name="stem_norm")(x, train=train, mask=mask))
+        x = norm(name="stem_norm")(x, train=train, mask=mask)
+        levels = [jnp.mean(x, axis=(1, 2))]
         for stage, stride in enumerate(STRIDES):
             block = BasicBlock(self.width * 2**stage, stride, conv, norm, name=f"block_{stage + 1}")
-            x = block(x, train=train, mask=mask)
-        features = jnp.mean(x, axis=(1, 2))
+            x = block(nn.relu(x), train=train, mask=mask)
+            levels.append(jnp.mean(x, axis=(1, 2)))
+        features = jnp.mean(nn.relu(x), axis=(1, 2))
         classifier = nn.Dense(
             self.num_classes,
             kernel_init=torch_uniform,
             bias_init=functools.partial(_bias_init, self.feature_dim),
             name="classifier",
         )
-        return Outputs(classifier(features), features)
+        return Outputs(classifier(features), features, tuple(levels))
 
 
 def _bias_init(fan_in: int, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):

@@ -69,7 +69,7 @@ def run(
         dataset = load_dataset(config.dataset, config.data_dir)
         public, partition = deal(dataset, config)
         anchors = None
-        if config.guidance.enabled:
+        if config.uses_anchors:
             anchors = server_anchors(dataset, public, partition, config, directory, say)
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         files.claim(directory, config)

@@ -41,7 +41,9 @@ LocalTraining = Callable[..., LocalResult]
 
 def client_optimizer(config: ExperimentConfig) -> optax.GradientTransformation:
     """Heavy-ball SGD in PyTorch's form: weight decay enters the gradient, before the momentum."""
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(
+        *clip,
         optax.add_decayed_weights(config.weight_decay),
         optax.sgd(config.learning_rate, momentum=config.momentum or None),
     )

@@ -41,6 +41,8 @@ def test_outputs_have_the_announced_shapes(name, size):
     assert outputs.logits.shape == (3, 7)
     assert outputs.features.shape == (3, model.feature_dim)
     assert model.feature_dim == {"resnet10": 128, "cnn": 128}[name]
+    channels = {"resnet10": [16, 16, 32, 64, 128], "cnn": [32, 64, 128]}[name]
+    assert [level.shape for level in outputs.levels] == [(3, c) for c in channels]
 
 
 @pytest.mark.parametrize(

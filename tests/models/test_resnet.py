@@ -56,15 +56,19 @@ def numpy_resnet(norm, train, variables, images):
         statistics = statistics and statistics[norm_name]
         return numpy_norm(norm, train, x, own[norm_name], statistics)
 
-    x = np.maximum(layer(images.astype(np.float64), None, "stem", "stem_norm"), 0)
+    x = layer(images.astype(np.float64), None, "stem", "stem_norm")
+    levels = [x.mean((1, 2))]
+    x = np.maximum(x, 0)
     for block, stride in {"block_1": 1, "block_2": 2, "block_3": 2, "block_4": 2}.items():
         y = np.maximum(layer(x, block, "conv_1", "norm_1", stride), 0)
         y = layer(y, block, "conv_2", "norm_2")
         if block != "block_1":
             x = layer(x, block, "shortcut", "shortcut_norm", stride)
+        levels.append((x + y).mean((1, 2)))
         x = np.maximum(x + y, 0)
     features = x.mean((1, 2))
-    return features @ params["classifier"]["kernel"] + params["classifier"]["bias"], features
+    logits = features @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+    return logits, features, levels
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -73,9 +77,11 @@ def test_network_equals_numpy(norm, train):
     model, variables, images = network(norm)
     apply = jax.jit(functools.partial(model.apply, train=train, mutable=["batch_stats"]))
     outputs, _ = apply(variables, images)
-    logits, features = numpy_resnet(norm, train, variables, images)
+    logits, features, levels = numpy_resnet(norm, train, variables, images)
     np.testing.assert_allclose(outputs.features, features, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-4)
+    for level, expected in zip(outputs.levels, levels, strict=True):
+        np.testing.assert_allclose(level, expected, rtol=1e-4, atol=1e-4)
 
 
 @functools.partial(jax.jit, static_argnums=0)

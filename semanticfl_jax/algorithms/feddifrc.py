@@ -1,0 +1,98 @@
+"""FedDifRC: FedAvg whose clients contrast with, and regress to, features of a diffusion model.
+
+Wang, Li, Chen, Yan, Shi, Shen. "FedDifRC: Unlocking the Potential of Text-to-Image Diffusion Models
+in Heterogeneous Federated Learning". ICCV 2025.
+
+    L = CE + lambda_tdcl L_TDCL + lambda_ndcr L_NDCR                         weights 1 in the paper
+    L_TDCL = log( 1 + sum_{c != y} exp(cos(z, F_c) / tau) / exp(cos(z, F_y) / tau) )
+    L_NDCR = | z / |z| - H / |H| |^2
+
+F_c are U-Net features conditioned on the prompt of class c, H those of the image itself. The
+anchors of `guidance` supply them: with `guidance.anchor_source=oracle` F_y and H are the features
+of each training image under its own class's prompt, as in the authors' simulation (the clients'
+images are then not private); otherwise both are the class's visual anchor. The wrong-class features
+F_c of an image are approximated by the other classes' anchors (ours; the authors' are precomputed
+by a script that is not released).
+
+L_NDCR in the authors' code is a KL of two softmaxes over unit vectors, which is nearly flat; the
+squared distance is the paper's form, on unit vectors (ours) so that its scale is fixed. Of their
+code's TDCL the pooling over the batch and the pairing of negatives with wrong anchors are mistakes
+that are not followed. z is the input of the classifier. State: none. Sent once: the features.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.algorithms.base import LossTerm, TermInputs
+from semanticfl_jax.config import FedDifRCConfig
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.losses import distillation, masked_mean, unit
+
+
+def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) -> LossTerm | None:
+    """Both losses, or None when both weights are zero.
+
+    Args:
+      anchors: visual float32 [K, feature_dim], unit rows; features of single images, where they
+        have any, take the place of the own class's.
+      config: weights and temperature.
+      feature_dim: width d of the clients' features.
+
+    Raises:
+      ValueError: if the anchors' width is not `feature_dim`.
+    """
+    if config.lambda_tdcl == 0 and config.lambda_ndcr == 0:
+        return None
+    if anchors.visual.shape[1] != feature_dim:
+        raise ValueError(
+            f"guidance.dim: the visual anchors have {anchors.visual.shape[1]} dimensions and the "
+            f"model's features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
+        )
+    shared = {"classes": jnp.asarray(anchors.visual, jnp.float32)}
+    per_sample = {}
+    if anchors.samples is not None:
+        per_sample["images"] = jnp.asarray(anchors.samples)
+
+    def loss(inputs: TermInputs) -> jax.Array:
+        features, labels, mask = inputs.outputs.features, inputs.labels, inputs.mask
+        classes = inputs.shared["classes"]
+        own = classes[labels]
+        if "images" in inputs.rows:
+            own = inputs.rows["images"].astype(jnp.float32)
+        total = jnp.zeros((), jnp.float32)
+        if config.lambda_tdcl > 0:
+            tdcl = text_driven_contrast(features, own, classes, labels, mask, config.temperature)
+            total += config.lambda_tdcl * tdcl
+        if config.lambda_ndcr > 0:
+            total += config.lambda_ndcr * distillation(features, own, mask, "l2", 1.0)
+        return total
+
+    return LossTerm("feddifrc", loss, shared=shared, per_sample=per_sample)
+
+
+def text_driven_contrast(
+    features: jax.Array,
+    own: jax.Array,
+    classes: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+    temperature: float,
+) -> jax.Array:
+    """L_TDCL: each sample's own feature against all other classes'.
+
+    Args:
+      features: [B, d].
+      own: [B, d], the positive of each sample, unit rows.
+      classes: [K, d], unit rows; row y is not a negative of class y.
+      labels: int32 [B].
+      mask: bool [B].
+      temperature: tau.
+    """
+    z = unit(features)
+    # Full precision: accelerators round the factors of a float32 product by default.
+    cosines = jnp.matmul(z, classes.T, precision="highest")
+    wrong = jnp.arange(len(classes))[None, :] != labels[:, None]
+    positive = jnp.sum(z * own, axis=-1) / temperature
+    negatives = jnp.where(wrong, cosines / temperature, -jnp.inf)
+    logits = jnp.concatenate([positive[:, None], negatives], axis=1)
+    return masked_mean(jax.nn.logsumexp(logits, axis=1) - positive, mask)

@@ -1,0 +1,172 @@
+"""Three rounds of every algorithm on a convex problem, with four ragged clients, against NumPy."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from semanticfl_jax.algorithms import ALGORITHMS, make_algorithm
+from semanticfl_jax.config import ExperimentConfig, from_dict
+from semanticfl_jax.data.federated import epoch_order
+from semanticfl_jax.models import Outputs
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.round import sample_cohort
+from tests.algorithms.reference import Reference
+from tests.federation import MEAN, STD, make_federation
+
+SIZES, CLASSES, ROUNDS = (7, 12, 5, 10), 4, 3
+
+
+class SoftmaxRegression(nn.Module):
+    """Logits of the means of four squares an image; they are features and level, too."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train, mask=None):
+        logits = nn.Dense(self.num_classes)(squares(images))
+        return Outputs(logits, logits, (logits,))
+
+
+def squares(images):
+    return 4 * images.reshape(-1, 2, 4, 2, 4, 3).mean(axis=(2, 4)).reshape(-1, 12)
+
+
+@pytest.fixture(scope="module")
+def federation():
+    return make_federation(SoftmaxRegression(CLASSES), SIZES)
+
+
+@pytest.fixture(scope="module")
+def anchors():
+    visual = np.random.default_rng(3).normal(size=(CLASSES, CLASSES)).astype(np.float32)
+    visual /= np.linalg.norm(visual, axis=1, keepdims=True)
+    return Anchors(visual, visual, tuple("abcd"), {}, {}, 0)
+
+
+def configuration(algorithm, momentum):
+    values = {
+        "num_clients": len(SIZES),
+        "clients_per_round": 3,
+        "rounds": ROUNDS,
+        "local_epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 0.02,
+        "momentum": momentum,
+        "weight_decay": 0.01,
+        "augmentation": "none",
+        "algorithm": algorithm,
+        # SemanticFL's losses have tests of their own.
+        "guidance": {"lambda_kd": 0, "lambda_con": 0},
+    }
+    return from_dict(ExperimentConfig, values)
+
+
+def flat(params):
+    """[W; b], or a stack of them, of one layer's parameters."""
+    layer = params["model"]["Dense_0"] if "model" in params else params["Dense_0"]
+    return np.concatenate([layer["kernel"], layer["bias"][..., None, :]], axis=-2)
+
+
+CASES = [
+    {"name": "fedavg"},
+    {"name": "fedavg", "server_learning_rate": 0.5},
+    {"name": "fedprox", "fedprox": {"mu": 0.5}},
+    {"name": "scaffold"},
+    {"name": "scaffold", "weights": "disco"},
+    {"name": "moon", "moon": {"mu": 3.0}},
+    {"name": "fedrcl", "fedrcl": {"temperature": 0.2, "threshold": 0.3}},
+    {"name": "feddisco"},
+    {"name": "fedcda", "fedcda": {"models": 2, "warmup": 0.34}},
+    {"name": "fedcda", "fedcda": {"warmup": 0.0, "smoothness": 50.0}},
+    {"name": "feddifrc", "feddifrc": {"temperature": 0.2}},
+    {"name": "fednova"},
+    {"name": "fednova", "fednova": {"mu": 0.5}},
+    {"name": "feddyn", "feddyn": {"alpha": 0.3}},
+    {"name": "fedavgm", "server_learning_rate": 0.5},
+    {"name": "fedadam"},
+    {"name": "fedyogi"},
+    {"name": "moon", "server_optimizer": "yogi", "weights": "uniform"},
+    {"name": "semanticfl"},
+]
+
+
+def test_every_algorithm_has_a_case():
+    assert {case["name"] for case in CASES} == set(ALGORITHMS)
+
+
+@pytest.fixture(scope="module")
+def train(federation, anchors):
+    """Trains a case: configuration, algorithm, and the state after each round; remembers them."""
+    done = {}
+
+    def train(case, momentum):
+        if (str(case), momentum) not in done:
+            config = configuration(case, momentum)
+            algorithm = make_algorithm(config, anchors, CLASSES)
+            run, (state, data, shared, key) = federation.round(algorithm, config=config, chunk=2)
+            states = [jax.device_get(state)]
+            for _ in range(ROUNDS):
+                state, _ = run(state, data, shared, key)
+                states.append(jax.device_get(state))
+            done[str(case), momentum] = config, algorithm, states
+        return done[str(case), momentum]
+
+    return train
+
+
+def draw(key, number, config):
+    """What a round draws at random: the cohort, and {client: order of samples in each epoch}."""
+    cohort_key, local_key = (
+        jax.random.fold_in(jax.random.fold_in(key, stream), number) for stream in (0, 1)
+    )
+    cohort = [int(c) for c in sample_cohort(cohort_key, len(SIZES), config.clients_per_round)]
+    orders = {}
+    for client in cohort:
+        order_key, _ = jax.random.split(jax.random.fold_in(local_key, client))
+        keys = [jax.random.fold_in(order_key, epoch) for epoch in range(config.local_epochs)]
+        size = SIZES[client]
+        orders[client] = [np.asarray(epoch_order(each, size, size)) for each in keys]
+    return cohort, orders
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_three_rounds_equal_numpy(federation, anchors, train, case, momentum):
+    config, algorithm, (start, *states) = train(case, momentum)
+    pixels = (federation.images / 255.0 - np.array(MEAN)) / np.array(STD)
+    reference = Reference(
+        squares(pixels),
+        federation.labels,
+        [federation.partition.client(client) for client in range(len(SIZES))],
+        flat(start.params).astype(np.float64),
+        config,
+        anchors.visual.astype(float),
+    )
+    for number, state in enumerate(states):
+        reference.run_round(*draw(federation.key, number, config))
+        np.testing.assert_allclose(flat(state.params), reference.theta, rtol=1e-5, atol=1e-5)
+        if case["name"] == "scaffold":
+            np.testing.assert_allclose(flat(state.server), reference.common, atol=2e-5)
+            np.testing.assert_allclose(flat(state.clients), np.stack(reference.own), atol=5e-5)
+        if case["name"] == "feddyn":
+            tested = algorithm.server.evaluated(state.server, state.model)
+            np.testing.assert_allclose(flat(tested.params), reference.average, atol=1e-5)
+            np.testing.assert_allclose(flat(state.clients), np.stack(reference.own), atol=1e-5)
+            np.testing.assert_allclose(flat(state.server.drift), reference.common, atol=1e-5)
+        if case["name"] == "fedcda":
+            assert set(np.flatnonzero(state.server.chosen >= 0)) == set(reference.chosen)
+            for client, (model, _) in reference.chosen.items():
+                own = jax.tree.map(lambda x, c=client: x[c], state.clients.models.params)
+                picked = flat(own)[state.server.chosen[client]]
+                np.testing.assert_allclose(picked, model, rtol=1e-5, atol=1e-5)
+
+
+def test_the_cases_differ(train):
+    # Were two algorithms the same here, their agreement with NumPy would prove little.
+    cases = [case for case in CASES if case["name"] != "semanticfl"]
+    results = [flat(train(case, 0.9)[2][-1].params) for case in cases]
+    for i, j in itertools.combinations(range(len(cases)), 2):
+        assert np.abs(results[i] - results[j]).max() > 1e-4, (cases[i], cases[j])
