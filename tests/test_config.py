@@ -50,6 +50,17 @@ def test_semanticfl_is_guided_whatever_the_flag_says():
         ({"guidance": {"prompt": "a photo"}}, "guidance.prompt must be a text with one {}"),
         ({"guidance": {"aggregation": "single"}}, "guidance.maps must be exactly one name"),
         (
+            {"guidance": {"maps": "vae,mid", "budgets": "256"}},
+            "guidance.budgets must be one number",
+        ),
+        ({"guidance": {"budgets": "many"}}, "guidance.budgets must be a list of whole numbers"),
+        ({"guidance": {"anchor_source": "directory"}}, "guidance.anchor_dir must be a folder"),
+        ({"guidance": {"anchor_dir": "x"}}, "guidance.anchor_dir must be none unless"),
+        (
+            {"guidance": {"anchor_source": "oracle", "anchors": "shuffled"}},
+            'guidance.anchors must be "semantic" with anchor_source "oracle"',
+        ),
+        (
             {"algorithm": {"name": "semanticfl"}, "public_per_class": 0},
             "public_per_class must be at least 1 when guidance builds its anchors",
         ),
@@ -63,16 +74,29 @@ def test_mistakes_name_the_field_and_what_is_allowed(values, message):
 
 def test_command_line_forms_are_understood():
     values = {
-        "guidance": {"maps": "vae, mid", "enabled": "true", "anchors_file": "none"},
+        "guidance": {
+            "maps": "vae, mid",
+            "budgets": "256,128",
+            "enabled": "true",
+            "anchors_file": "none",
+        },
         "data_dir": 2024,
         "learning_rate": 1,
     }
     config = from_dict(ExperimentConfig, values)
     assert config.guidance.maps == ("vae", "mid")
+    assert config.guidance.budgets == (256, 128)
     assert config.guidance.enabled is True
     assert config.guidance.anchors_file is None
     assert config.data_dir == "2024"
     assert isinstance(config.learning_rate, float)
+
+
+def test_only_the_oracle_is_not_private():
+    oracle = GuidanceConfig(enabled=True, anchor_source="oracle")
+    assert not ExperimentConfig(guidance=oracle).private
+    assert ExperimentConfig(guidance=dataclasses.replace(oracle, enabled=False)).private
+    assert ExperimentConfig(guidance=dataclasses.replace(oracle, anchor_source="public")).private
 
 
 def test_override_paths_are_checked():

@@ -1,5 +1,7 @@
 """The guidance term: what it sends, what it trains, and what it refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,21 @@ def test_loss_is_the_weighted_sum_of_both_terms(anchors):
     kd = distillation(features, term.shared["visual"][labels], mask, "cosine", 1.0)
     con = cross_modal_contrast(projected, term.shared["text"], labels, mask, 0.1)
     np.testing.assert_allclose(term.loss(given), 2.0 * kd + 0.3 * con, rtol=1e-6)
+
+
+def test_features_of_single_images_are_the_targets_where_there_are_any(anchors):
+    rng = np.random.default_rng(2)
+    samples = rng.normal(size=(9, DIM)).astype(np.float16)
+    of_images = dataclasses.replace(anchors, samples=samples)
+    term = guidance_term(of_images, GuidanceConfig(kd="l2", lambda_con=0.0), DIM)
+    assert term.shared == {}
+    np.testing.assert_array_equal(term.per_sample["visual"], samples)
+    rows = samples[[3, 1, 4, 1, 5]]
+    given = inputs(term)._replace(rows={"visual": jnp.asarray(rows)})
+    features = np.asarray(given.outputs.features)
+    directions = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distances = np.sum((directions - rows.astype(np.float32)) ** 2, axis=1)
+    np.testing.assert_allclose(term.loss(given), distances[:4].mean(), rtol=1e-5)
 
 
 def test_a_weight_of_zero_sends_and_trains_nothing(anchors):

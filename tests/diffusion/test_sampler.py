@@ -60,3 +60,26 @@ def test_guidance_extrapolates_from_the_null_prompt():
 def test_wrong_number_of_steps(steps):
     with pytest.raises(ValueError, match="steps"):
         sampler.ddim(lambda x, t: x, jnp.ones((1, 1)), ALPHAS, steps)
+
+
+def test_noise_is_recovered_from_either_prediction(model, monkeypatch):
+    sd, golden = model
+    latents, noise, t = golden["latents"], golden["noise"], 150
+    bar = sd.alphas_cumprod[t]
+    noised = np.sqrt(bar) * latents + np.sqrt(1 - bar) * noise
+    velocity = np.sqrt(bar) * noise - np.sqrt(1 - bar) * latents
+    perfect = {"epsilon": noise, "v_prediction": velocity}[sd.prediction_type]
+    monkeypatch.setattr(type(sd), "predict", lambda self, *_: jnp.asarray(perfect))
+    found = sd.predict_noise(jnp.asarray(noised), jnp.array([t, t]), golden["token_states"])
+    np.testing.assert_allclose(found, noise, rtol=1e-4, atol=1e-5)
+
+
+def test_images_do_not_depend_on_batches_and_differ_by_prompt_and_place(sd1, monkeypatch):
+    sd, _ = sd1
+    options = {"steps": 2, "seed": 3, "progress": False}
+    drawn = sampler.generate(sd, ["a cat", "a dog"], 2, batch_size=8, **options)
+    assert drawn.shape == (2, 2, sd.image_size, sd.image_size, 3)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    other = sampler.generate(sd, ["a cat", "a dog"], 2, batch_size=4, **options)
+    assert np.abs(drawn.astype(int) - other).max() <= 1
+    assert len({image.tobytes() for image in drawn.reshape(4, -1)}) == 4

@@ -106,8 +106,10 @@ WITHOUT_DIFFUSION = """
 import sys
 from semanticfl_jax.config import *
 from semanticfl_jax.data.sources import load_dataset
-from semanticfl_jax.semantics.anchors import Anchors, expected_provenance
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.building import checkpoint_directory, expected_provenance
 from semanticfl_jax.simulation import experiment
+from semanticfl_jax.simulation.anchors import anchor_images
 import numpy as np
 
 config = ExperimentConfig(
@@ -116,10 +118,11 @@ config = ExperimentConfig(
     guidance=GuidanceConfig(anchors_file="anchors.npz"),
 )
 dataset = load_dataset("digits", None)
-public, _ = experiment.deal(dataset, config)
-images, labels = dataset.train_images[public], dataset.train_labels[public]
+public, partition = experiment.deal(dataset, config)
+images = anchor_images(dataset, public, partition, config.guidance)
+checkpoint = checkpoint_directory(config.guidance)
 provenance = expected_provenance(
-    config.guidance, images, labels, dataset.class_names, dim=128, seed=0
+    config.guidance, checkpoint, images, dataset.class_names, dim=128, seed=0
 )
 eye = np.eye(10, 128, dtype=np.float32)
 Anchors(eye, eye[:, :16], dataset.class_names, provenance, {}, 0).save("anchors.npz")

@@ -116,3 +116,19 @@ def test_plotting_leaves_matplotlib_as_it_was(tmp_path):
     before = dict(matplotlib.rcParams)
     plots.plot_comparison({"fedavg": [made_up_rows([0.1])]}, tmp_path / "comparison.png")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_feature_maps_show_separability_and_weight_in_order(tmp_path, drawn):
+    maps = {
+        "vae": {"dimensions": 4, "weight": 0.25, "separability": 0.1},
+        "mid": {"dimensions": 64, "weight": 0.75, "separability": 1.2},
+    }
+    plots.plot_feature_maps(maps, tmp_path / "anchors.png", note="not private")
+    separability, weight = drawn[0].axes
+    assert [bar.get_width() for bar in separability.patches] == [0.1, 1.2]
+    assert [bar.get_width() for bar in weight.patches] == [0.25, 0.75]
+    assert [text.get_text() for text in separability.get_yticklabels()] == [
+        "vae (4 d)",
+        "mid (64 d)",
+    ]
+    assert drawn[0].get_suptitle() == "not private"

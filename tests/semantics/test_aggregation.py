@@ -90,3 +90,12 @@ def test_impossible_requests_are_refused(features):
         fit_amda(features, LABELS, 8, "single")
     with pytest.raises(ValueError, match="at least 2"):
         fit_amda({"mid": features["mid"][:1]}, LABELS[:1], 8)
+
+
+def test_budgets_are_dimensions_a_map_and_the_rest_is_padding(features):
+    amda = fit_amda(features, LABELS, 16, budgets=(8, 8))
+    assert [p.components.shape[1] for p in amda.projections.values()] == [6, 8]
+    assert amda.padding == 2
+    for budgets in ((8,), (8, 7)):
+        with pytest.raises(ValueError, match=r"budgets must be 2 numbers.*sum to dim = 16"):
+            fit_amda(features, LABELS, 16, budgets=budgets)

@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
+from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation import experiment, prepare
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 
@@ -164,3 +166,27 @@ def test_impossible_inputs_are_refused_before_anything_compiles(tmp_path):
         experiment.run(config, tmp_path / "b")
     # What cannot run claims no directory: the corrected command may use it.
     assert not (tmp_path / "b" / "config.json").exists()
+
+
+def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path, small_world):
+    guidance = GuidanceConfig(
+        enabled=True,
+        checkpoint=str(Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"),
+        anchor_source="oracle",
+        maps=("vae", "down_0"),
+    )
+    config = dataclasses.replace(CONFIG, rounds=1, guidance=guidance)
+    lines = []
+    summary = experiment.run(config, tmp_path, lines.append)
+    assert any(line.startswith("not private") for line in lines)
+    assert summary["private"] is False
+    assert summary["note"].startswith("not private")
+    (row,) = read_metrics(tmp_path)
+    assert row["private"] is False
+    # Text anchors to every new client, and a row of 6 float16 for each of its images.
+    sizes = Partition.load(tmp_path / "partition.npz").sizes
+    contact = row["bytes_down"] - row["bytes_up"] - 3 * 4 * CLASSES * 16
+    assert contact % 12 == 0
+    assert min(sizes) * 3 <= contact / 12 <= max(sizes) * 3
+    assert (tmp_path / "plots" / "anchors.png").is_file()
+    assert Anchors.load(tmp_path / "anchors.npz").samples.shape == (140, 6)

@@ -1,0 +1,37 @@
+"""Methods of a comparison: what the command line's text stands for."""
+
+import pytest
+
+from launch.compare import parse_methods, plan
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+
+
+def test_a_method_is_an_algorithm_with_settings_of_its_own():
+    methods = parse_methods(
+        "fedavg; semanticfl guidance.anchors=shuffled guidance.lambda_con=0.5 guidance.maps=vae,mid"
+    )
+    runs = plan(ExperimentConfig(rounds=7), methods, ["0", "3"])
+    guided = "semanticfl-anchors-shuffled-lambda_con-0.5-maps-vae,mid"
+    assert list(runs) == ["fedavg-seed0", f"{guided}-seed0", "fedavg-seed3", f"{guided}-seed3"]
+    assert not runs["fedavg-seed3"].guidance.enabled
+    config = runs[f"{guided}-seed3"]
+    assert (config.seed, config.rounds, config.algorithm.name) == (3, 7, "semanticfl")
+    assert config.guidance.anchors == "shuffled"
+    assert config.guidance.lambda_con == 0.5
+    assert config.guidance.maps == ("vae", "mid")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fedavg; fedavg", "fedavg is there twice"),
+        ("semanticfl shuffled", "'shuffled' in 'semanticfl shuffled' is not FIELD=VALUE"),
+        ("semanticfl guidance.anchor=x", "Did you mean guidance.anchors?"),
+        ("fedsgd", "algorithm.name must be one of fedavg"),
+        ("fedavg rounds=few", "rounds must be a whole number, got 'few'"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(ConfigError) as error:
+        plan(ExperimentConfig(), parse_methods(text), ["0"])
+    assert message in str(error.value)
