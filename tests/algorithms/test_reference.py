@@ -2,7 +2,6 @@
 
 import itertools
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -10,28 +9,12 @@ import pytest
 from semanticfl_jax.algorithms import ALGORITHMS, make_algorithm
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
-from semanticfl_jax.models import Outputs
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.round import sample_cohort
 from tests.algorithms.reference import Reference
-from tests.federation import MEAN, STD, make_federation
+from tests.federation import MEAN, STD, SoftmaxRegression, make_federation, squares
 
 SIZES, CLASSES, ROUNDS = (7, 12, 5, 10), 4, 3
-
-
-class SoftmaxRegression(nn.Module):
-    """Logits of the means of four squares an image; they are features and level, too."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, images, *, train, mask=None):
-        logits = nn.Dense(self.num_classes)(squares(images))
-        return Outputs(logits, logits, (logits,))
-
-
-def squares(images):
-    return 4 * images.reshape(-1, 2, 4, 2, 4, 3).mean(axis=(2, 4)).reshape(-1, 12)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
+from semanticfl_jax.config import ExperimentConfig, GuidanceConfig, from_dict, to_dict
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
@@ -123,6 +123,33 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch, after
     assert any("resuming after round 2 of 5" in line for line in lines) == (after == 3)
     same_parameters(directory, finished[0])
     assert metrics_without_times(directory) == metrics_without_times(finished[0])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "memory"),
+    [("scaffold", "device"), ("moon", "host"), ("fedcda", "host"), ("fedyogi", "device")],
+)
+def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, algorithm, memory):
+    config = from_dict(
+        ExperimentConfig,
+        {**to_dict(CONFIG), "algorithm": {"name": algorithm}, "checkpoint_every": 1},
+    )
+    experiment.run(config, tmp_path / "whole", lambda line: None)
+
+    def die(self, number, *_):
+        if number == 3:
+            raise Killed
+
+    other = dataclasses.replace(config, client_state_memory=memory)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(experiment.RoundProgress, "update", die)
+        experiment.run(other, tmp_path / "killed", lambda line: None)
+    lines = []
+    experiment.run(other, tmp_path / "killed", lines.append)
+    assert any("resuming after round 2 of 5" in line for line in lines)
+    # Clients' states in host memory are saved and restored as those on the devices are.
+    same_parameters(tmp_path / "killed", tmp_path / "whole")
+    assert metrics_without_times(tmp_path / "killed") == metrics_without_times(tmp_path / "whole")
 
 
 def test_a_signal_stops_after_the_round_and_saves_it(finished, tmp_path, monkeypatch):
