@@ -44,6 +44,10 @@ __all__ = [
 ]
 
 
+#: Depths whose outputs each network gives.
+LEVELS = {"resnet10": 5, "cnn": 3}
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The clients' network."""
@@ -226,6 +230,10 @@ class ExperimentConfig:
         )
         chunk = self.clients_per_chunk
         require(chunk == "auto" or chunk >= 1, "clients_per_chunk", '"auto" or at least 1', chunk)
+        try:
+            self.algorithm.check(self.clients_per_round, LEVELS[self.model.name])
+        except ConfigError as error:
+            raise ConfigError(f"algorithm.{error}") from None
         if self.algorithm.name == "semanticfl" and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.

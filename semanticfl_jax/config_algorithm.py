@@ -224,6 +224,26 @@ class AlgorithmConfig:
                 _contradiction("server_learning_rate", "auto", self.name, reason, rate)
             )
 
+    def check(self, clients_per_round: int, levels: int) -> None:
+        """Raises `ConfigError` for settings that do not fit the experiment.
+
+        Args:
+          clients_per_round: clients that train in a round.
+          levels: depths whose outputs the network gives.
+        """
+        chosen = self.fedrcl.levels
+        if self.name == "fedrcl" and chosen != "all":
+            allowed = f"from 0 to {levels - 1} with this model"
+            require(all(0 <= c < levels for c in chosen), "fedrcl.levels", allowed, chosen)
+        cda = self.fedcda
+        part = -(-clients_per_round // cda.batches)
+        if self.name == "fedcda" and cda.selection != "newest" and cda.models**part > 2**16:
+            raise ConfigError(
+                f"fedcda.batches: {cda.models} models of {part} clients are "
+                f"{cda.models**part:,} combinations, and {2**16:,} can be tried; use more batches "
+                f"than {cda.batches}, fewer models or fewer clients_per_round"
+            )
+
     @property
     def optimizer(self) -> str:
         """The server optimiser that is meant, "auto" resolved: sgd, momentum, adam or yogi."""

@@ -145,6 +145,11 @@ def test_configuration_cannot_change():
         ({"fedprox": {"alpha": 1}}, "unknown config field algorithm.fedprox.alpha"),
         ({"moon": {"temperature": 0}}, "algorithm.moon.temperature must be greater than 0"),
         ({"fedrcl": {"levels": "stem"}}, "algorithm.fedrcl.levels must be"),
+        (
+            {"name": "fedrcl", "fedrcl": {"levels": [5]}},
+            "algorithm.fedrcl.levels must be from 0 to 4",
+        ),
+        ({"name": "fedcda", "fedcda": {"models": 99}}, "9,509,900,499 combinations"),
         ({"fedcda": {"models": 0}}, "algorithm.fedcda.models must be at least 1"),
         ({"feddyn": {"alpha": 0}}, "algorithm.feddyn.alpha must be greater than 0"),
         ({"server_learning_rate": 0}, "algorithm.server_learning_rate must be"),

@@ -37,12 +37,9 @@ from semanticfl_jax.algorithms.base import (
     Trained,
 )
 from semanticfl_jax.algorithms.weights import by_size
-from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig
 
 PyTree = Any
-
-# A limit on the search; each combination costs the sum of a small matrix.
-_MOST_COMBINATIONS = 2**16
 
 
 class Cache(NamedTuple):
@@ -74,25 +71,12 @@ class FedCDAState(NamedTuple):
 
 
 def fedcda(config: ExperimentConfig) -> Algorithm:
-    """FedCDA; one model a client, all clients alike and in every round make it FedAvg.
-
-    Raises:
-      ConfigError: if there are too many combinations of models.
-    """
-    settings = config.algorithm.fedcda
-    part = -(-config.clients_per_round // settings.batches)
-    combinations = settings.models**part
-    if combinations > _MOST_COMBINATIONS and settings.selection != "newest":
-        raise ConfigError(
-            f"algorithm.fedcda.batches: {settings.models} models of {part} clients are "
-            f"{combinations:,} combinations, and {_MOST_COMBINATIONS:,} can be tried; "
-            f"use more batches than {settings.batches}, or fewer models"
-        )
+    """FedCDA; one model a client, all clients alike and in every round make it FedAvg."""
     return Algorithm(
         name=config.algorithm.name,
         server=_server(config),
         weights=by_size,  # of the FedAvg rounds
-        client=_client(settings.models),
+        client=_client(config.algorithm.fedcda.models),
     )
 
 

@@ -43,7 +43,9 @@ def relaxed_contrast(config: FedRCLConfig) -> LossTerm:
     """Both losses, averaged over the levels."""
 
     def loss(inputs: TermInputs) -> jax.Array:
-        levels = choose_levels(inputs.outputs.levels, config.levels)
+        levels = inputs.outputs.levels
+        if config.levels != "all":
+            levels = [levels[level] for level in config.levels]
         total = jnp.zeros((), jnp.float32)
         for level in levels:
             contrast, penalty = contrast_of_level(level, inputs.labels, inputs.mask, config)
@@ -51,23 +53,6 @@ def relaxed_contrast(config: FedRCLConfig) -> LossTerm:
         return total / len(levels)
 
     return LossTerm(name="fedrcl", loss=loss)
-
-
-def choose_levels(
-    outputs: tuple[jax.Array, ...], wanted: tuple[int, ...] | str
-) -> tuple[jax.Array, ...]:
-    """The wanted ones of a network's level outputs.
-
-    Raises:
-      ValueError: if the network has not so many.
-    """
-    if wanted == "all":
-        return outputs
-    if any(not 0 <= level < len(outputs) for level in wanted):
-        raise ValueError(
-            f"algorithm.fedrcl.levels must be below {len(outputs)} for this model, got {wanted}"
-        )
-    return tuple(outputs[level] for level in wanted)
 
 
 def contrast_of_level(

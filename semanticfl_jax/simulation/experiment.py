@@ -30,7 +30,7 @@ from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.prepare import Simulation, check_memory, prepare
 
 
 class InputError(Exception):
@@ -71,6 +71,9 @@ def run(
         anchors = None
         if config.uses_anchors:
             anchors = server_anchors(dataset, public, partition, config, directory, say)
+        memory = check_memory(dataset, anchors, config, mesh)
+        if memory:
+            say(memory)
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         files.claim(directory, config)
         partition.save(

@@ -22,6 +22,7 @@ from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
+from semanticfl_jax.simulation.memory import check_client_memory
 from semanticfl_jax.simulation.mesh import describe, replicated, split
 from semanticfl_jax.simulation.round import ServerState, init_server, make_round
 from semanticfl_jax.simulation.traffic import Traffic, make_traffic
@@ -139,6 +140,25 @@ def prepare(
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
+    )
+
+
+def check_memory(
+    dataset: ImageDataset, anchors: Anchors | None, config: ExperimentConfig, mesh: Mesh
+) -> str | None:
+    """How much the clients' states will take, before anything is made; None if there are none.
+
+    Raises:
+      ValueError: if they cannot fit, and for anchors that do not fit the model.
+    """
+    model = client_model(config, dataset.num_classes)
+    algorithm = make_algorithm(config, anchors, model.feature_dim)
+    shape = dataset.train_images.shape[1:]
+    shapes = jax.eval_shape(
+        lambda key: init_params(model, algorithm, shape, key), jax.random.key(0)
+    )
+    return check_client_memory(
+        algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
     )
 
 

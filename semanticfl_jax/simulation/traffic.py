@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from semanticfl_jax.algorithms.base import Algorithm, Trained
+from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
 from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.simulation.memory import size_in_bytes
 from semanticfl_jax.simulation.round import RoundMetrics, ServerState
 
 PyTree = Any
@@ -59,30 +60,13 @@ def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDatase
     )
 
 
-def size_in_bytes(tree: PyTree) -> int:
-    """Bytes of all arrays of a tree, or of what their shapes and types stand for."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
-    number, count = jax.ShapeDtypeStruct((), np.float32), jax.ShapeDtypeStruct((), np.int32)
-    shape = jax.eval_shape(
-        lambda model, server, steps, scalar: (
-            algorithm.client.finish(
-                Trained(
-                    state=algorithm.client.init(model),
-                    broadcast=algorithm.server.broadcast(server),
-                    received=model,
-                    model=model,
-                    steps=steps,
-                    weight=scalar,
-                    loss=scalar,
-                )
-            ).extra
-        ),
-        state.model,
-        state.server,
-        count,
-        number,
-    )
-    return shape
+    """Shapes of what a client sends besides its model."""
+
+    def finish(model: Model, server: PyTree, steps: jax.Array, number: jax.Array) -> PyTree:
+        own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
+        trained = Trained(own, broadcast, model, model, steps, weight=number, loss=number)
+        return algorithm.client.finish(trained).extra
+
+    steps, number = jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.float32)
+    return jax.eval_shape(finish, state.model, state.server, steps, number)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.config import LEVELS
 from semanticfl_jax.models import MODELS, create_model
 
 
@@ -42,6 +43,7 @@ def test_outputs_have_the_announced_shapes(name, size):
     assert outputs.features.shape == (3, model.feature_dim)
     assert model.feature_dim == {"resnet10": 128, "cnn": 128}[name]
     channels = {"resnet10": [16, 16, 32, 64, 128], "cnn": [32, 64, 128]}[name]
+    assert len(outputs.levels) == LEVELS[name]
     assert [level.shape for level in outputs.levels] == [(3, c) for c in channels]
 
 
