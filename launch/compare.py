@@ -8,6 +8,10 @@ A method is an algorithm with settings of its own; these are FedAvg, SemanticFL,
     --methods="fedavg; semanticfl; semanticfl guidance.anchors=shuffled; \
         semanticfl guidance.anchors=random_orthogonal"
 
+All algorithms of the paper's tables, each without and with semantic guidance:
+
+    --algorithms=fedavg,fedprox,scaffold,moon,fedrcl,feddisco,fedcda,feddifrc --guided=both
+
 Every run has its own directory, DIR/METHOD-seedN, and is what launch.train would make of it: run
 the command again and finished runs are read, interrupted ones go on.
 """
@@ -36,6 +40,13 @@ def define() -> None:
         "Instead of --algorithms: methods with ; between them, each an algorithm and FIELD=VALUE "
         "settings with spaces between them.",
     )
+    absl_flags.DEFINE_enum(
+        "guided",
+        None,
+        ["no", "yes", "both"],
+        "Whether each method is guided by the semantic anchors; both: once without and once with. "
+        "By default as the configuration and the method say.",
+    )
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train each method with.")
 
 
@@ -60,6 +71,25 @@ def parse_methods(text: str) -> dict[str, dict[str, object]]:
             raise ConfigError(f"--methods: {name} is there twice")
         methods[name] = values
     return methods
+
+
+def guide(methods: dict[str, dict[str, object]], guided: str | None) -> dict:
+    """Methods with and without semantic guidance: `guided` is no, yes, both, or None (as it is).
+
+    SemanticFL is guided anyway, and stays as it is; guided methods are named METHOD-guided.
+    """
+    if guided is None:
+        return methods
+    chosen = {}
+    for name, settings in methods.items():
+        if settings["algorithm.name"] == "semanticfl":
+            chosen[name] = settings
+            continue
+        if guided in ("no", "both"):
+            chosen[name] = {**settings, "guidance.enabled": False}
+        if guided in ("yes", "both"):
+            chosen[f"{name}-guided"] = {**settings, "guidance.enabled": True}
+    return chosen
 
 
 def _literal(text: str) -> object:
@@ -94,7 +124,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     values = absl_flags.FLAGS
     try:
         methods = parse_methods(values.methods or ";".join(values.algorithms))
-        runs = plan(config, methods, values.seeds)
+        runs = plan(config, guide(methods, values.guided), values.seeds)
     except ConfigError as error:
         flags.fail(error)
 

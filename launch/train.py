@@ -6,7 +6,10 @@ Run again with the same --workdir it goes on from the last checkpoint.
 """
 
 from launch import flags
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, describe_algorithms
+
+# What --help prints.
+__doc__ = f"{__doc__}\n{describe_algorithms()}\n"
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:

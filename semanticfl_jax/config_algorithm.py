@@ -10,6 +10,7 @@ the algorithm does. Combinations that contradict an algorithm are refused with t
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from typing import Literal
 
 from semanticfl_jax.config_fields import ConfigError, require
@@ -250,6 +251,68 @@ class AlgorithmConfig:
         if self.server_optimizer != "auto":
             return self.server_optimizer
         return _SERVER_OPTIMIZERS.get(self.name, "sgd")
+
+
+#: Each algorithm: its paper, what it does, and what it costs beyond FedAvg, whose clients keep
+#: nothing and send and receive one model a round. "1 model" is the size of one.
+ABOUT = {
+    "fedavg": "AISTATS 2017: the average of the clients' models, by size",
+    "fedprox": "MLSys 2020: clients' models are held near the received one",
+    "scaffold": "ICML 2020: control variates cancel the clients' drift. "
+    "Keeps 1 model a client, sends 1 more up and down",
+    "moon": "CVPR 2021: features agree with the received model's, not with the client's last. "
+    "Keeps 1 model a client; 2 more forward passes a step",
+    "fedrcl": "CVPR 2024: relaxed supervised contrast at several depths; uniform weights",
+    "feddisco": "ICML 2023: less weight for clients whose labels are far from uniform. "
+    "Sends label counts, once",
+    "fedcda": "ICLR 2024: averages, of every client's last models, those that agree. "
+    "Keeps `models` models a client, sends 1 number more up",
+    "feddifrc": "ICCV 2025: contrast with and regression to diffusion features, those of "
+    "guidance.*. Sends the anchors, once",
+    "fednova": "NeurIPS 2020: updates divided by effective steps. Sends 1 number more up",
+    "feddyn": "ICLR 2021: local objectives shifted so that their optima agree. "
+    "Keeps 1 model a client",
+    "fedavgm": "arXiv 1909.06335: momentum at the server",
+    "fedadam": "ICLR 2021: Adam at the server",
+    "fedyogi": "ICLR 2021: Yogi at the server",
+    "semanticfl": "arXiv 2603.19337: FedAvg with guidance.enabled. Sends the anchors, once",
+}
+
+_SERVER = ("server_optimizer", "server_learning_rate", "server_momentum", "server_beta2")
+
+
+def knobs(name: str) -> dict[str, object]:
+    """The settings of an algorithm, by their names within `algorithm`, and their defaults."""
+    config = AlgorithmConfig()
+    group = getattr(config, name, None)
+    if group is not None:
+        return {f"{name}.{key}": value for key, value in dataclasses.asdict(group).items()}
+    optimizer = _SERVER_OPTIMIZERS.get(name)
+    chosen = {"momentum": _SERVER[1:3], "adam": (*_SERVER[1:], "server_tau")}
+    fields = chosen.get("adam" if optimizer == "yogi" else optimizer, ())
+    return {field: getattr(config, field) for field in fields}
+
+
+def describe_algorithms() -> str:
+    """All algorithms with their papers, costs and settings: what a command's --help shows."""
+    lines = ["Algorithms (--config.algorithm.name=NAME):", ""]
+    for name, about in ABOUT.items():
+        lines += textwrap.wrap(about, 96, initial_indent=f"  {name:11}", subsequent_indent=" " * 13)
+        settings = [f"{key}={_plain(value)}" for key, value in knobs(name).items()]
+        if settings:
+            text = "--config.algorithm." + " .".join(settings)
+            indent = " " * 13
+            lines += textwrap.wrap(text, 96, initial_indent=indent, subsequent_indent=indent)
+    lines += ["", "With any of them: --config.guidance.enabled=true (semantic guidance),"]
+    lines += [
+        "--config.algorithm.weights=size|uniform|disco and, unless the server step is their own,"
+    ]
+    lines += ["--config.algorithm.server_optimizer=sgd|momentum|adam|yogi"]
+    return "\n".join(lines)
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _contradiction(field: str, allowed: str, name: str, reason: str, value: object) -> str:

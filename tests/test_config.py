@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,17 @@ def test_levels_are_all_or_a_list_of_numbers():
     for given, meant in (("all", "all"), ("0, 4", (0, 4)), (3, (3,)), ("", ()), ([], ())):
         values = {"algorithm": {"fedrcl": {"levels": given}}}
         assert from_dict(ExperimentConfig, values).algorithm.fedrcl.levels == meant
+
+
+def test_help_and_readme_tell_of_every_algorithm_and_its_knobs():
+    from semanticfl_jax.config_algorithm import ABOUT, AlgorithmConfig, describe_algorithms, knobs
+
+    assert set(ABOUT) == literals(AlgorithmConfig, "name")
+    text, readme = describe_algorithms(), (Path(__file__).parents[1] / "README.md").read_text()
+    for name in ABOUT:
+        assert f"\n  {name} " in text
+        assert f"| `{name}` |" in readme
+        for knob in knobs(name):
+            assert f"{knob}=" in text
+            assert f"`{knob.rpartition('.')[-1]}`" in readme
+    assert all(len(line) <= 100 for line in text.splitlines())

@@ -25,7 +25,7 @@ def get_config():
             rounds=30,
             local_epochs=1,
             batch_size=16,
-            learning_rate=0.05,
+            learning_rate=0.02,
             weight_decay=1e-4,
             eval_every=2,
         )

@@ -5,9 +5,10 @@ Heterogeneity". arXiv 2603.19337, IEEE ICME 2026.
 
     L = CE + lambda_kd L_kd(f, V_y) + lambda_con L_con(head(f), T, y)
 
-The paper gives the two terms, their weights (1.0 and 0.01) and tau (0.05). Ours: the bias-free
-linear head from features to the text space, the temperature of the distillation, its `l2` and
-`cosine` forms, and that the guidance composes with every other algorithm. Aggregation is FedAvg's.
+The paper gives the two terms, their weights (1.0 and 0.01) and tau (0.05). Ours: lambda_con = 1 by
+default, the bias-free linear head from features to the text space, the distillation's temperature,
+its `l2` and `cosine` forms, and that the guidance composes with every other algorithm. Aggregation
+is FedAvg's.
 """
 
 import jax

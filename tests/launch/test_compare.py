@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.compare import parse_methods, plan
+from launch.compare import guide, parse_methods, plan
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 
 
@@ -35,3 +35,22 @@ def test_mistakes_are_named(text, message):
     with pytest.raises(ConfigError) as error:
         plan(ExperimentConfig(), parse_methods(text), ["0"])
     assert message in str(error.value)
+
+
+def test_methods_are_trained_without_and_with_guidance():
+    methods = parse_methods(
+        "scaffold; semanticfl; fedprox fedprox.mu=1".replace(" fedprox.", " algorithm.fedprox.")
+    )
+    for guided, names in (
+        (None, ["scaffold", "semanticfl", "fedprox-mu-1"]),
+        ("no", ["scaffold", "semanticfl", "fedprox-mu-1"]),
+        ("yes", ["scaffold-guided", "semanticfl", "fedprox-mu-1-guided"]),
+        (
+            "both",
+            ["scaffold", "scaffold-guided", "semanticfl", "fedprox-mu-1", "fedprox-mu-1-guided"],
+        ),
+    ):
+        runs = plan(ExperimentConfig(), guide(methods, guided), ["0"])
+        assert list(runs) == [f"{name}-seed0" for name in names]
+        for name, config in runs.items():
+            assert config.guidance.enabled == ("guided" in name or "semanticfl" in name)
