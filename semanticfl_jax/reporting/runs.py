@@ -139,9 +139,10 @@ def method_label(config: dict[str, Any]) -> str:
     """Name of a run's method, as `fedprox + guidance` or `semanticfl (shuffled anchors)`."""
     name = config.get("algorithm", {}).get("name", "unknown")
     guidance = config.get("guidance", {})
-    if not guidance.get("enabled"):
+    guided = guidance.get("enabled")
+    if not guided and name != "feddifrc":  # FedDifRC's features are anchors, too
         return name
-    name = name if name == "semanticfl" else f"{name} + guidance"
+    name = f"{name} + guidance" if guided and name != "semanticfl" else name
     anchors, source = guidance.get("anchors", "semantic"), guidance.get("anchor_source", "public")
     if source == "oracle":
         return f"{name} (oracle anchors, not private)"

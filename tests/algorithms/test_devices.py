@@ -53,8 +53,11 @@ def train(federation):
             run, (state, data, shared, rng) = federation.round(
                 algorithm, devices, chunk, config, memory
             )
-            for _ in range(ROUNDS):
-                state, _ = run(state, data, shared, rng)
+            state, _ = run(state, data, shared, rng)
+            guard = "disallow" if memory == "device" else "allow"
+            with jax.transfer_guard(guard):
+                for _ in range(ROUNDS - 1):
+                    state, _ = run(state, data, shared, rng)
             leaves = [x for x in jax.tree.leaves(state.clients) if isinstance(x, jax.Array)]
             assert bool(leaves) == (memory == "device" and bool(jax.tree.leaves(state.clients)))
             assert all(len(x.sharding.device_set) == devices for x in leaves)
