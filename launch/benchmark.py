@@ -1,14 +1,18 @@
-"""Times a task: seconds a round and images a second, compile time apart.
+r"""Times a task, compile time apart.
 
-    python -m launch.benchmark --task=family_cifar10 --data_dir=DIR --rounds=5 --json=FILE
+    python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16]
+    python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
+        [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
 
-Tasks:
-  family_cifar10   the protocol of launch/configs/cifar10.py, one local epoch, 5 of 50 clients of
-                   about 1,000 images; --width chooses the network (default 16).
+With --json=FILE the figures are also written there. Tasks:
+  family_cifar10   rounds: the protocol of launch/configs/cifar10.py, one local epoch, 5 of 50
+                   clients of about 1,000 images; --width chooses the network.
+  anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
+                   1.5 in its real size with random weights, at 512 pixels unless --resolution.
 """
 
-import dataclasses
 import json
+from typing import Any
 
 from absl import app
 from absl import flags as absl_flags
@@ -22,44 +26,88 @@ from semanticfl_jax.config import (
     require,
 )
 
-_FAMILY = ExperimentConfig(
-    dataset="cifar10",
-    partition=PartitionConfig(scheme="iid"),
-    num_clients=50,
-    clients_per_round=5,
-    local_epochs=1,
-    public_per_class=0,
-)
-TASKS = {"family_cifar10": _FAMILY}
+#: The flags of each task; another task's are refused.
+TASKS = {
+    "family_cifar10": ("data_dir", "rounds", "width"),
+    "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
+}
+_DTYPES = ("float32", "bfloat16")
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
+_JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer("width", 16, "Width of ResNet-10.")
-_JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
+_CHECKPOINT = absl_flags.DEFINE_string(
+    "checkpoint", "tiny-sd", "A checkpoint as of guidance.checkpoint, or random-sd15."
+)
+_BATCH_SIZES = absl_flags.DEFINE_list("batch_sizes", ["1", "2", "4"], "Images a batch.")
+_RESOLUTION = absl_flags.DEFINE_integer(
+    "resolution", None, "Side of the images; by default the checkpoint's own."
+)
+_DTYPE = absl_flags.DEFINE_enum("dtype", "float32", _DTYPES, "Precision to compute in.")
+_REPEATS = absl_flags.DEFINE_integer("repeats", 3, "Batches to time, after one not counted.")
+
+
+def check_flags(task: str) -> None:
+    """Raises `ConfigError` for a flag of another task or a value out of range."""
+    for other, names in TASKS.items():
+        for name in names:
+            if other != task and absl_flags.FLAGS[name].present:
+                listed = ", ".join(f"--{each}" for each in TASKS[task])
+                raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
+    for name in ("rounds", "width", "repeats"):
+        value = absl_flags.FLAGS[name].value
+        require(value >= 1, f"--{name}", "at least 1", value)
+    sizes = _BATCH_SIZES.value
+    whole = bool(sizes) and all(size.isdecimal() and int(size) >= 1 for size in sizes)
+    require(whole, "--batch_sizes", "whole numbers of at least 1", ",".join(sizes))
+
+
+def time_family_cifar10() -> dict[str, Any]:
+    """Rounds of the family's protocol."""
+    from semanticfl_jax.simulation.benchmark import measure
+
+    config = ExperimentConfig(
+        dataset="cifar10",
+        data_dir=_DATA_DIR.value,
+        model=ModelConfig(width=_WIDTH.value),
+        partition=PartitionConfig(scheme="iid"),
+        num_clients=50,
+        clients_per_round=5,
+        local_epochs=1,
+        public_per_class=0,
+    )
+    return {"width": _WIDTH.value, **measure(config, _ROUNDS.value)}
+
+
+def time_anchors() -> dict[str, Any]:
+    """Extraction of features."""
+    from semanticfl_jax.diffusion.benchmark import measure
+
+    return measure(
+        _CHECKPOINT.value,
+        dtype=_DTYPE.value,
+        batch_sizes=tuple(map(int, _BATCH_SIZES.value)),
+        resolution=_RESOLUTION.value,
+        repeats=_REPEATS.value,
+    )
 
 
 def main(arguments: list[str]) -> None:
     """Runs the task and prints its figures."""
-    del arguments
+    if len(arguments) > 1:
+        flags.fail(f"unexpected argument {arguments[1]!r}")
     try:
-        require(_ROUNDS.value >= 1, "--rounds", "at least 1", _ROUNDS.value)
-        config = dataclasses.replace(
-            TASKS[_TASK.value], data_dir=_DATA_DIR.value, model=ModelConfig(width=_WIDTH.value)
-        )
-    except ConfigError as error:
-        flags.fail(error)
-
-    from semanticfl_jax.reporting.metrics import write_json
-    from semanticfl_jax.simulation.benchmark import measure
-
-    try:
-        figures = {"task": _TASK.value, "width": _WIDTH.value}
-        figures |= measure(config, _ROUNDS.value)
-    except FileNotFoundError as error:
+        check_flags(_TASK.value)
+        run = {"family_cifar10": time_family_cifar10, "anchors": time_anchors}[_TASK.value]
+        figures = {"task": _TASK.value, **run()}
+    except (ValueError, FileNotFoundError) as error:
         flags.fail(error)
     print(json.dumps(figures, indent=2))
     if _JSON.value:
+        from semanticfl_jax.reporting.metrics import write_json
+
         write_json(_JSON.value, figures)
 
 

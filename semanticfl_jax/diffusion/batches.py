@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from semanticfl_jax import files
@@ -24,6 +24,12 @@ _POSITIONS = 8192
 def default_batch_size(positions: int) -> int:
     """Images a batch over all local devices, for images of `positions` latent positions."""
     return max(1, _POSITIONS // positions) * len(jax.local_devices())
+
+
+def image_mesh(count: int) -> Mesh:
+    """The local devices that share `count` images: at most one an image."""
+    devices = jax.local_devices()[: max(1, min(len(jax.local_devices()), count))]
+    return jax.make_mesh((len(devices),), ("images",), (AxisType.Auto,), devices=devices)
 
 
 def over_batches(
@@ -54,10 +60,9 @@ def over_batches(
       {name: array [n, ...]}.
     """
     count = len(rows[0])
-    devices = jax.local_devices()[: max(1, min(len(jax.local_devices()), count))]
-    mesh = jax.make_mesh((len(devices),), ("images",), (AxisType.Auto,), devices=devices)
+    mesh = image_mesh(count)
     by_image = NamedSharding(mesh, PartitionSpec("images"))
-    size = -(-min(batch_size, count) // len(devices)) * len(devices)
+    size = -(-min(batch_size, count) // mesh.size) * mesh.size
     on_devices = None
     results = []
     with tqdm(total=count, desc=what, unit="image", disable=not progress) as bar:

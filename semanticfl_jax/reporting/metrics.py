@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,11 @@ def summarize(rows: Iterable[Mapping[str, Any]], last: int = 10) -> dict[str, An
         "bytes_up": sum(column("bytes_up")),
         "bytes_down": sum(column("bytes_down")),
     }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest of timings."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def versions() -> dict[str, str]:

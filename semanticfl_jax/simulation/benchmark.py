@@ -9,7 +9,7 @@ import jax
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.sources import load_dataset
-from semanticfl_jax.reporting.metrics import versions
+from semanticfl_jax.reporting.metrics import spread, versions
 from semanticfl_jax.simulation.experiment import deal
 from semanticfl_jax.simulation.mesh import make_mesh
 from semanticfl_jax.simulation.prepare import prepare
@@ -49,15 +49,11 @@ def measure(
         say(f"round {number}: {elapsed:.2f} s, {rates[-1]:.0f} images/s")
     return {
         "compile_seconds": simulation.compile_seconds,
-        "seconds_per_round": _spread(seconds),
-        "images_per_second": _spread(rates),
+        "seconds_per_round": spread(seconds),
+        "images_per_second": spread(rates),
         "padding_share": statistics.median(padding),
         "rounds": rounds,
         "description": simulation.description,
         "device": simulation.device,
         "versions": versions(),
     }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -12,6 +12,9 @@ from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 from semanticfl_jax.reporting import pictures
 
 STAGES = ("text", "vae", "unet")
+#: Files that the card takes in where they lie beside it, so that writing it anew loses nothing:
+#: `launch.probe_features --workdir=CHECKPOINT` writes the one, a person the other.
+NOTES = {"History of these weights": "history.md", "Do the features mean something?": "probe.md"}
 
 
 def draw_curves(workdir: Path, path: Path) -> None:
@@ -73,6 +76,13 @@ def _timing(workdir: Path) -> str:
     return "\n".join(rows)
 
 
+def _notes(directory: Path) -> str:
+    """Sections for the `NOTES` that lie in `directory`, as they are."""
+    found = {title: directory / name for title, name in NOTES.items()}
+    texts = {title: path.read_text() for title, path in found.items() if path.is_file()}
+    return "".join(f"## {title}\n{text.strip()}\n\n" for title, text in texts.items())
+
+
 def write(
     config: PretrainConfig,
     workdir: Path,
@@ -82,7 +92,7 @@ def write(
     image_count: int,
     class_count: int,
 ) -> None:
-    """Writes `README.md`, the model card.
+    """Writes `README.md`, the model card, with the `NOTES` that are there.
 
     Args:
       config: the run's configuration.
@@ -106,6 +116,7 @@ def write(
         images=f"{image_count:,}",
         classes=class_count,
         prompts=prompts,
+        notes=_notes(directory),
         config=config,
     )
     files.write(directory / "README.md", lambda file: file.write(text.encode()))
@@ -172,7 +183,7 @@ Validation images above, the autoencoder's output below.
 
 ![samples](samples.png)
 
-## Data and licence
+{notes}## Data and licence
 Weights: Apache-2.0. Images: {images} training images of {classes} classes of TinyImageNet-200,
 which derives from ImageNet (research use; the images remain their owners'). No CIFAR image was
 seen. Names: WordNet 3.0 (Princeton University's WordNet licence). Teacher:

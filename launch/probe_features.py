@@ -1,0 +1,58 @@
+r"""Do the features of a diffusion checkpoint mean something? Asks simple classifiers.
+
+    python -m launch.probe_features --config=launch/configs/cifar10.py --data_dir=DIR \
+        --workdir=DIR [--config.guidance.checkpoint=DIR] [--config.FIELD=VALUE ...]
+
+Accuracy of a linear probe and of k-NN on every feature map and on AMDA's aggregate, beside raw
+pixels and the same network with random weights; the network is not told what is in an image. Writes
+probe.md, probe.json and probe.png to WORKDIR, and keeps features in WORKDIR/features: run again, an
+interrupted command goes on.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from launch import flags
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+
+
+def define() -> None:
+    """The flags beyond those that every command has."""
+    absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets; as --config.data_dir.")
+    absl_flags.DEFINE_integer("train_images", 5000, "Images to fit classifiers to, at most.")
+    absl_flags.DEFINE_integer("test_images", 2000, "Images to measure accuracy on, at most.")
+    absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Each with other images and random weights.")
+
+
+def main(config: ExperimentConfig, workdir: str) -> None:
+    """Probes, prints the table, and writes it."""
+    values = absl_flags.FLAGS
+    for seed in values.seeds:
+        if not seed.isdecimal():
+            flags.fail(f"--seeds must be whole numbers, got {seed!r}")
+
+    from semanticfl_jax.data.sources import load_dataset
+    from semanticfl_jax.reporting.metrics import write_json, write_text
+    from semanticfl_jax.reporting.probe import plot_probe, probe_report, summarize_probe
+    from semanticfl_jax.semantics.probe import ProbeConfig, probe
+
+    directory = Path(workdir)
+    try:
+        seeds = tuple(map(int, values.seeds))
+        settings = ProbeConfig(values.train_images, values.test_images, seeds)
+        config = dataclasses.replace(config, data_dir=values.data_dir or config.data_dir)
+        dataset = load_dataset(config.dataset, config.data_dir)
+        result = probe(dataset, config, settings, directory)
+    except (ConfigError, ValueError, OSError) as error:
+        flags.fail(error)
+    report = probe_report(result)
+    write_text(directory / "probe.md", f"{report}\n\n![Accuracies of every feature](probe.png)\n")
+    plot_probe(result, directory / "probe.png")
+    write_json(directory / "probe.json", summarize_probe(result))
+    print(f"\n{report}\n\nwrote probe.md, probe.json and probe.png in {directory}")
+
+
+if __name__ == "__main__":
+    flags.run(main, ExperimentConfig, default="cifar10", define=define)

@@ -1,0 +1,41 @@
+"""The benchmark command: which flags go with which task, and what it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.launch.test_commands import command, output
+
+SD1 = Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task=anchors", "--rounds=3"], "--rounds is not for --task=anchors, which takes --ch"),
+        (["--dtype=bfloat16"], "--dtype is not for --task=family_cifar10, which takes --data_dir"),
+        (["--rounds=0"], "--rounds must be at least 1, got 0"),
+        (
+            ["--task=anchors", "--batch_sizes=1,0"],
+            "--batch_sizes must be whole numbers of at least",
+        ),
+        (["--task=anchors", "--checkpoint=/nowhere"], "'/nowhere' is neither tiny-sd (bundled)"),
+        (["--data_dir=/nowhere"], "/nowhere"),
+        (["more"], "unexpected argument 'more'"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(tmp_path, arguments, message):
+    code, text = output(command("launch.benchmark", *arguments, cwd=tmp_path))
+    assert code == 2
+    assert message in text and "Traceback" not in text
+
+
+def test_extraction_is_timed(tmp_path):
+    arguments = ("--task=anchors", f"--checkpoint={SD1}", "--batch_sizes=2", "--repeats=1")
+    code, text = output(command("launch.benchmark", *arguments, "--json=f.json", cwd=tmp_path))
+    assert code == 0, text
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["task"] == "anchors"
+    assert figures["maps"] == ["vae", "mid", "up_1", "up_2", "up_3"]
+    assert figures["batches"][0]["images_per_second"]["median"] > 0
