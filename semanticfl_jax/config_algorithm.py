@@ -303,11 +303,12 @@ def describe_algorithms() -> str:
             text = "--config.algorithm." + " .".join(settings)
             indent = " " * 13
             lines += textwrap.wrap(text, 96, initial_indent=indent, subsequent_indent=indent)
-    lines += ["", "With any of them: --config.guidance.enabled=true (semantic guidance),"]
     lines += [
-        "--config.algorithm.weights=size|uniform|disco and, unless the server step is their own,"
+        "",
+        "With any of them: --config.guidance.enabled=true (semantic guidance). Where the algorithm",
+        "leaves them open: --config.algorithm.weights=size|uniform|disco and",
+        "--config.algorithm.server_optimizer=sgd|momentum|adam|yogi.",
     ]
-    lines += ["--config.algorithm.server_optimizer=sgd|momentum|adam|yogi"]
     return "\n".join(lines)
 
 
