@@ -189,9 +189,8 @@ def init_params(
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    terms = (
-        " with " + " and ".join(term.name for term in algorithm.terms) if algorithm.terms else ""
-    )
+    names = [term.name for term in algorithm.terms if term.name != algorithm.name]
+    terms = f" with {' and '.join(names)}" if names else ""
     return (
         f"{config.algorithm.name}{terms} on {config.dataset}: {config.clients_per_round} of "
         f"{config.num_clients} clients a round, {config.partition.scheme} partition; "
