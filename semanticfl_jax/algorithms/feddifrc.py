@@ -43,11 +43,7 @@ def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) ->
     """
     if config.lambda_tdcl == 0 and config.lambda_ndcr == 0:
         return None
-    if anchors.visual.shape[1] != feature_dim:
-        raise ValueError(
-            f"guidance.dim: the visual anchors have {anchors.visual.shape[1]} dimensions and the "
-            f"model's features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
-        )
+    anchors.require_width(feature_dim)
     shared = {"classes": jnp.asarray(anchors.visual, jnp.float32)}
     per_sample = {}
     if anchors.samples is not None:

@@ -38,11 +38,8 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
     use_kd, use_con = config.lambda_kd > 0, config.lambda_con > 0
     if not (use_kd or use_con):
         return None
-    if use_kd and anchors.visual.shape[1] != feature_dim:
-        raise ValueError(
-            f"guidance.dim: the visual anchors have {anchors.visual.shape[1]} dimensions and the "
-            f"model's features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
-        )
+    if use_kd:
+        anchors.require_width(feature_dim)
     shared, per_sample = {}, {}
     if use_kd and anchors.samples is not None:
         per_sample["visual"] = jnp.asarray(anchors.samples)

@@ -45,6 +45,15 @@ class Anchors:
         """False for anchors made of the clients' own images."""
         return self.samples is None
 
+    def require_width(self, feature_dim: int) -> None:
+        """Raises ValueError unless the visual anchors are as wide as the clients' features."""
+        width = self.visual.shape[1]
+        if width != feature_dim:
+            raise ValueError(
+                f"guidance.dim: the visual anchors have {width} dimensions and the model's "
+                f"features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
+            )
+
     def save(self, path: str | Path) -> None:
         """Writes one .npz without pickle; whole or not at all."""
         described = {
