@@ -42,6 +42,13 @@ def add_noise(latents: jax.Array, noise: jax.Array, alpha_bar: float | jax.Array
     return jnp.sqrt(alpha_bar) * latents + jnp.sqrt(1 - alpha_bar) * noise
 
 
+def latents_of(sd: StableDiffusion, images: jax.Array, resolution: int) -> jax.Array:
+    """Latents [B, h, w, c] of uint8 images [B, H, W, 3], resized to `resolution`; traceable."""
+    shape = (len(images), resolution, resolution, 3)
+    pixels = jax.image.resize(images.astype(jnp.float32), shape, "bilinear") / 127.5 - 1
+    return sd.encode(pixels)
+
+
 def extract_features(
     sd: StableDiffusion,
     images: np.ndarray,
@@ -106,9 +113,7 @@ def _pooled_maps(
     sd, text_states, key, images, prompt_index, positions, *, timestep, maps, resolution
 ):
     """{map: float32 [B, c]} of uint8 images [B, H, W, 3] at `positions` of the whole set."""
-    shape = (len(images), resolution, resolution, 3)
-    pixels = jax.image.resize(images.astype(jnp.float32), shape, "bilinear") / 127.5 - 1
-    latents = sd.encode(pixels)
+    latents = latents_of(sd, images, resolution)
 
     def draw(position):
         return jax.random.normal(jax.random.fold_in(key, position), latents.shape[1:])

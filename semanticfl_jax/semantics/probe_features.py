@@ -18,7 +18,7 @@ import numpy as np
 from semanticfl_jax import files
 from semanticfl_jax.config import GuidanceConfig
 from semanticfl_jax.diffusion.batches import default_batch_size, discard, over_batches
-from semanticfl_jax.diffusion.features import extract_features
+from semanticfl_jax.diffusion.features import extract_features, latents_of
 from semanticfl_jax.diffusion.random_weights import COMPONENTS, with_random_weights
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 
@@ -125,9 +125,7 @@ def latents(
 
 @partial(jax.jit, static_argnames="resolution")
 def _latents(sd, images, *, resolution):
-    shape = (len(images), resolution, resolution, 3)
-    pixels = jax.image.resize(images.astype(jnp.float32), shape, "bilinear") / 127.5 - 1
-    return {"latents": sd.encode(pixels).reshape(len(images), -1)}
+    return {"latents": latents_of(sd, images, resolution).reshape(len(images), -1)}
 
 
 def _with_unit_latents(sd: StableDiffusion, images: np.ndarray, resolution: int) -> StableDiffusion:
