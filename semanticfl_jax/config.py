@@ -1,7 +1,8 @@
 """Experiment configuration: frozen dataclasses, validated once, before anything slow is imported.
 
 Allowed names are the `Literal` types below; the registries are tested to agree. The algorithms'
-part is in `config_algorithm`, what turns plain values into these classes in `config_fields`.
+part is in `config_algorithm`, the clients' differences in `config_heterogeneity`, what turns plain
+values into these classes in `config_fields`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,24 @@ from semanticfl_jax.config_fields import (
     to_dict,
     unknown_field,
 )
+from semanticfl_jax.config_heterogeneity import (
+    AvailabilityConfig,
+    FeatureSkewConfig,
+    ModalityConfig,
+    PartitionConfig,
+)
 
 __all__ = [
     "AlgorithmConfig",
+    "AvailabilityConfig",
     "ConfigError",
     "ExperimentConfig",
+    "FeatureSkewConfig",
     "FedCDAConfig",
     "FedDifRCConfig",
     "FedRCLConfig",
     "GuidanceConfig",
+    "ModalityConfig",
     "ModelConfig",
     "PartitionConfig",
     "check_override",
@@ -63,18 +73,6 @@ class ModelConfig:
 
     def __post_init__(self):
         require(self.width >= 1, "width", "at least 1", self.width)
-
-
-@dataclasses.dataclass(frozen=True)
-class PartitionConfig:
-    """How training samples are dealt to clients."""
-
-    scheme: Literal["iid", "dirichlet", "nid1"] = "nid1"
-    #: Dirichlet concentration over labels; smaller is more skewed.
-    alpha: float = 0.2
-
-    def __post_init__(self):
-        require(self.alpha > 0, "alpha", "greater than 0", self.alpha)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +171,23 @@ class ExperimentConfig:
     """One federated run. Defaults: the protocol of the FedDifRC family (ICCV 2025) on CIFAR-10."""
 
     dataset: Literal["digits", "cifar10", "cifar100"] = "cifar10"
-    #: Directory of prepared TFDS data sets; by default TFDS's own.
+    #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
+    #: (tiny_imagenet, image_folder).
     data_dir: str | None = None
-    augmentation: Literal["none", "crop_flip"] = "crop_flip"
+    #: Side in pixels of image_folder's images; 0: as they are, all of one size.
+    image_size: int = 0
+    #: What to do about image files that are missing or damaged: name them and stop, or go on.
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    #: Steps on every training image, in this order; none: images as they are.
+    augmentation: tuple[Literal["crop_flip"], ...] = ("crop_flip",)
     #: Images a class that the server keeps; carved out of train before clients are formed, for
     #: every algorithm alike, so that guided and unguided runs train on the same client data.
     public_per_class: int = 20
     model: ModelConfig = ModelConfig()
-    partition: PartitionConfig = PartitionConfig()
+    partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
+    feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
+    modality: ModalityConfig = dataclasses.field(default_factory=ModalityConfig)
+    availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     guidance: GuidanceConfig = GuidanceConfig()
     num_clients: int = 10
@@ -220,7 +227,15 @@ class ExperimentConfig:
         )
         for name in at_least_one:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("public_per_class", "weight_decay", "clip_norm", "num_devices", "seed"):
+        not_negative = (
+            "image_size",
+            "public_per_class",
+            "weight_decay",
+            "clip_norm",
+            "num_devices",
+            "seed",
+        )
+        for name in not_negative:
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require(self.seed < 2**31, "seed", "below 2^31", self.seed)
         require(self.learning_rate > 0, "learning_rate", "greater than 0", self.learning_rate)
@@ -237,11 +252,23 @@ class ExperimentConfig:
             self.algorithm.check(self.clients_per_round, LEVELS[self.model.name])
         except ConfigError as error:
             raise ConfigError(f"algorithm.{error}") from None
+        require(
+            self.partition.scheme != "nid2" or self.partition.biased_clients <= self.num_clients,
+            "partition.biased_clients",
+            f"at most num_clients ({self.num_clients})",
+            self.partition.biased_clients,
+        )
         if self.algorithm.name == "semanticfl" and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
             guidance = dataclasses.replace(self.guidance, enabled=True)
             object.__setattr__(self, "guidance", guidance)
+        require(
+            self.modality.total == 0 or self.guidance.enabled,
+            "modality",
+            "without shares unless guidance.enabled: it says who lacks which anchors",
+            self.modality,
+        )
         uses_public = self.uses_anchors and self.guidance.anchor_source == "public"
         require(
             self.public_per_class >= 1 or not uses_public or self.guidance.anchors_file is not None,

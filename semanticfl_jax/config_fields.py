@@ -86,7 +86,10 @@ def describe(hint: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     names[type(None)] = "none"
     if origin is tuple:
-        return "a list of " + ("whole numbers" if typing.get_args(hint)[0] is int else "texts")
+        item = typing.get_args(hint)[0]
+        if typing.get_origin(item) is Literal:
+            return "none or a list of " + ", ".join(map(str, typing.get_args(item)))
+        return "a list of " + ("whole numbers" if item is int else "texts")
     return names.get(hint, str(hint))
 
 
@@ -115,8 +118,13 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             items = [item for item in items if item != ""]
             if args[0] is int and all(str(item).strip().lstrip("-").isdecimal() for item in items):
                 return tuple(int(item) for item in items)
-            if args[0] is str and all(isinstance(item, str) for item in items):
-                return tuple(item.strip() for item in items if item.strip())
+            if args[0] is not int and all(isinstance(item, str) for item in items):
+                items = [item.strip() for item in items if item.strip()]
+                names = typing.get_args(args[0])  # of a Literal; a plain text has none
+                if names and items == ["none"]:
+                    return ()
+                if not names or set(items) <= set(names):
+                    return tuple(items)
     elif hint is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     elif hint is int and number and isinstance(value, int):

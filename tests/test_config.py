@@ -109,7 +109,10 @@ def test_override_paths_are_checked():
 
 
 def literals(cls, field):
-    return set(typing.get_args(typing.get_type_hints(cls)[field]))
+    hint = typing.get_type_hints(cls)[field]
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
+    return set(typing.get_args(hint))
 
 
 def test_allowed_names_are_the_registries():
@@ -202,3 +205,35 @@ def test_help_and_readme_tell_of_every_algorithm_and_its_knobs():
             assert f"{knob}=" in text
             assert f"`{knob.rpartition('.')[-1]}`" in readme
     assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_a_list_of_names_is_typed_as_words_or_none():
+    def augmentation(value):
+        return from_dict(ExperimentConfig, {"augmentation": value}).augmentation
+
+    assert augmentation("none") == augmentation([]) == ()
+    assert augmentation("crop_flip") == augmentation(["crop_flip"]) == ("crop_flip",)
+    with pytest.raises(ConfigError, match="augmentation must be none or a list of crop_flip"):
+        augmentation("crop_flip,rotate")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"partition": {"scheme": "natural"}}, r"partition\.column must be the name of a column"),
+        ({"partition": {"column": "writer"}}, r"partition\.column must be .* none otherwise"),
+        (
+            {"partition": {"scheme": "nid2", "biased_clients": 11}},
+            r"biased_clients must be at",
+        ),
+        ({"partition": {"imbalance_factor": 0.1}}, r"imbalance_factor must be at least 1"),
+        ({"feature_skew": {"corruptions": "fog"}}, r"corruptions must be .* noise, blur"),
+        ({"feature_skew": {"min_severity": 0.9, "max_severity": 0.5}}, r"at most max_severity"),
+        ({"modality": {"without_text": 0.5}}, r"unless guidance\.enabled"),
+        ({"modality": {"without_text": 0.6, "without_both": 0.6}}, r"sum to 1 at most"),
+        ({"availability": {"dropout": 1.0}}, r"dropout must be at least 0 and below 1"),
+    ],
+)
+def test_impossible_heterogeneity_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(ExperimentConfig, values)

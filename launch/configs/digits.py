@@ -15,7 +15,7 @@ def get_config():
     return to_config_dict(
         ExperimentConfig(
             dataset="digits",
-            augmentation="none",
+            augmentation=(),
             model=ModelConfig(width=8),
             partition=PartitionConfig(scheme="nid1", alpha=0.2),
             rounds=12,

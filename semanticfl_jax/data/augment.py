@@ -62,14 +62,20 @@ def random_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Arr
     return jnp.where(inside, cropped, jnp.zeros((), images.dtype))
 
 
-def _none(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Leaves the images as they are."""
-    del key
-    return images
-
-
-#: Augmentations by name: `(key, images uint8 [B, H, W, 3]) -> images` of the same shape and dtype.
+#: Steps by name: `(key, images uint8 [B, H, W, 3]) -> images` of the same shape and dtype.
 AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "none": _none,
     "crop_flip": random_crop_flip,
 }
+
+
+def augment(key: jax.Array, images: jax.Array, steps: Sequence[str]) -> jax.Array:
+    """Applies steps in order.
+
+    Args:
+      key: a PRNG key; a step's draws depend on it and the step's place.
+      images: uint8 `[B, H, W, 3]`.
+      steps: names in `AUGMENTATIONS`, static.
+    """
+    for place, step in enumerate(steps):
+        images = AUGMENTATIONS[step](jax.random.fold_in(key, place), images)
+    return images

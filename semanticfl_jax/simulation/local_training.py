@@ -10,7 +10,7 @@ import optax
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, TermInputs
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.augment import AUGMENTATIONS, normalize
+from semanticfl_jax.data.augment import augment, normalize
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order, gather_batch
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.semantics.losses import masked_mean
@@ -69,7 +69,6 @@ def make_local_training(
     a short client is trained exactly as it would be alone.
     """
     optimizer = client_optimizer(config)
-    augment = AUGMENTATIONS[config.augmentation]
 
     def loss_of(params, batch_stats, received, state, shared, batch, images, key):
         outputs, updates = model.apply(
@@ -129,10 +128,17 @@ def make_local_training(
             epoch, position = index // steps_per_epoch, index % steps_per_epoch
             batch = gather_batch(data, client, orders[epoch], position, config.batch_size)
             augment_key, dropout_key = jax.random.split(jax.random.fold_in(step_key, index))
-            images = normalize(augment(augment_key, batch.images), mean, std)
+            images = augment(augment_key, batch.images, config.augmentation)
             value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
             (loss, statistics), gradient = value_and_grad(
-                weights, statistics, received, state, shared, batch, images, dropout_key
+                weights,
+                statistics,
+                received,
+                state,
+                shared,
+                batch,
+                normalize(images, mean, std),
+                dropout_key,
             )
             if correction is not None:
                 gradient = jax.tree.map(jnp.add, gradient, correction)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.data.augment import AUGMENTATIONS, normalize
+from semanticfl_jax.data.augment import augment, normalize
 from semanticfl_jax.data.augment import random_crop_flip as eager_crop_flip
 
 random_crop_flip = jax.jit(eager_crop_flip, static_argnames="pad")
@@ -74,11 +74,12 @@ def test_vmap_over_clients_equals_one_after_another(images):
         np.testing.assert_array_equal(random_crop_flip(key, client), result)
 
 
-def test_augmentations_by_name(images):
+def test_steps_follow_one_another(images):
     key = jax.random.key(0)
-    np.testing.assert_array_equal(AUGMENTATIONS["none"](key, images), images)
-    cropped = jax.jit(AUGMENTATIONS["crop_flip"])(key, images)
-    np.testing.assert_array_equal(cropped, random_crop_flip(key, images, pad=4))
+    np.testing.assert_array_equal(augment(key, images, ()), images)
+    twice = jax.jit(augment, static_argnums=2)(key, images, ("crop_flip", "crop_flip"))
+    once = random_crop_flip(jax.random.fold_in(key, 0), images)
+    np.testing.assert_array_equal(twice, random_crop_flip(jax.random.fold_in(key, 1), once))
 
 
 @pytest.mark.parametrize("lead", [(), (4,), (2, 2)])

@@ -113,7 +113,7 @@ from semanticfl_jax.simulation.anchors import anchor_images
 import numpy as np
 
 config = ExperimentConfig(
-    dataset="digits", augmentation="none", model=ModelConfig(name="cnn"), rounds=1,
+    dataset="digits", augmentation=(), model=ModelConfig(name="cnn"), rounds=1,
     clients_per_round=1, local_epochs=1, algorithm=AlgorithmConfig(name="semanticfl"),
     guidance=GuidanceConfig(anchors_file="anchors.npz"),
 )

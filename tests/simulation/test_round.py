@@ -11,7 +11,7 @@ import pytest
 
 from semanticfl_jax.algorithms import LossTerm, make_algorithm
 from semanticfl_jax.config import AlgorithmConfig
-from semanticfl_jax.data.augment import AUGMENTATIONS
+from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.semantics.losses import masked_mean
 from semanticfl_jax.simulation.round import place_cohort, sample_cohort
@@ -36,8 +36,8 @@ def plain_client(federation, params, batch_stats, client, key):
             augment_key, _ = jax.random.split(jax.random.fold_in(step_key, step))
             # The augmentation's randomness belongs to a row's place in the full batch.
             full = np.resize(rows, CONFIG.batch_size)
-            augment = AUGMENTATIONS[CONFIG.augmentation]
-            images = np.asarray(augment(augment_key, jnp.asarray(federation.images[full])))
+            images = jnp.asarray(federation.images[full])
+            images = np.asarray(augment(augment_key, images, CONFIG.augmentation))
             images = (images[: len(rows)] / 255.0 - np.array(MEAN)) / np.array(STD)
 
             def loss_of(weights, statistics=batch_stats, images=images, rows=rows):
