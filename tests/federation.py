@@ -98,6 +98,7 @@ class Federation:
             clients_per_round=config.clients_per_round,
             clients_per_chunk=chunk,
             batch_size=config.batch_size,
+            availability=config.availability,
         )
         return join_clients(parts, mesh, memory), self.start(algorithm, mesh, memory)
 

@@ -18,6 +18,7 @@ from semanticfl_jax.algorithms.semanticfl import guidance_term
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.modality import draw_modalities
 
 ALGORITHMS: dict[str, Callable[[ExperimentConfig], Algorithm]] = {
     "fedavg": fedavg,
@@ -60,7 +61,8 @@ def make_algorithm(
     if anchors is not None and config.algorithm.name == "feddifrc":
         terms.append(feddifrc_term(anchors, config.algorithm.feddifrc, feature_dim))
     if anchors is not None and config.guidance.enabled:
-        terms.append(guidance_term(anchors, config.guidance, feature_dim))
+        holders = draw_modalities(config.modality, config.num_clients, config.seed)
+        terms.append(guidance_term(anchors, config.guidance, feature_dim, holders))
     for term in terms:
         algorithm = algorithm.with_term(term) if term else algorithm
     return algorithm

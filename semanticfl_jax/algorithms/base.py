@@ -20,7 +20,7 @@ correction and no broadcast.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +65,8 @@ class TermInputs(NamedTuple):
     received: Model = Model((), ())
     #: The client's own state, as `ClientRule.finish` left it.
     state: PyTree = ()
+    #: For each name in `LossTerm.holders`: whether this client has that entry, a bool scalar.
+    holds: Mapping[str, jax.Array] = {}
     #: `Model` -> `Outputs`: another model on the same images, in evaluation mode.
     apply: Callable[[Model], Outputs] | None = None
 
@@ -79,6 +81,9 @@ class LossTerm:
       shared: arrays that every client receives at its first contact and keeps.
       per_sample: arrays [n, ...] with a row for each of the n training images; at its first contact
         a client receives the rows of its own images.
+      holders: of mappings `shared` and `per_sample`, which clients receive an entry: name -> bool
+        [num_clients]; all receive an entry without a name here. The arrays are there for all, so
+        `loss` must leave out what its client does not hold.
       init: key -> trainable parameters, aggregated like every other parameter; None: it has none.
     """
 
@@ -86,6 +91,7 @@ class LossTerm:
     loss: Callable[[TermInputs], jax.Array]
     shared: PyTree = ()
     per_sample: PyTree = ()
+    holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init: Callable[[jax.Array], PyTree] | None = None
 
 
@@ -213,9 +219,9 @@ class Algorithm:
     sends_label_counts: bool = False
 
     @property
-    def sent_once(self) -> dict[str, tuple[PyTree, PyTree]]:
-        """What clients receive at their first contact: {term: (shared, per_sample)}."""
-        return {term.name: (term.shared, term.per_sample) for term in self.terms}
+    def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:
+        """What clients receive at their first contact: {term: (shared, per_sample, holders)}."""
+        return {t.name: (t.shared, t.per_sample, dict(t.holders)) for t in self.terms}
 
     def with_term(self, term: LossTerm) -> Algorithm:
         """This algorithm with one more term in its local loss."""

@@ -11,8 +11,11 @@ its `l2` and `cosine` forms, and that the guidance composes with every other alg
 is FedAvg's.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from semanticfl_jax.algorithms.base import LossTerm, TermInputs
 from semanticfl_jax.config import GuidanceConfig
@@ -20,7 +23,12 @@ from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation
 
 
-def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) -> LossTerm | None:
+def guidance_term(
+    anchors: Anchors,
+    config: GuidanceConfig,
+    feature_dim: int,
+    holders: Mapping[str, np.ndarray] | None = None,
+) -> LossTerm | None:
     """The local loss of semantic guidance, or None when both weights are zero.
 
     A part of weight zero is left out of the program, its anchors are not sent, and its parameters
@@ -31,6 +39,7 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
         have features of single images, these are the targets of the distillation.
       config: weights, temperatures and the kind of distillation.
       feature_dim: width d of the clients' features.
+      holders: as `draw_modalities` returns them; a client drops the term whose anchors it lacks.
 
     Raises:
       ValueError: if the visual anchors' width is not `feature_dim`.
@@ -61,12 +70,13 @@ def guidance_term(anchors: Anchors, config: GuidanceConfig, feature_dim: int) ->
             by_sample = "visual" in inputs.rows
             targets = inputs.rows["visual"] if by_sample else inputs.shared["visual"][labels]
             kd = distillation(features, targets, mask, config.kd, config.temperature_kd)
-            total += config.lambda_kd * kd
+            total += config.lambda_kd * inputs.holds.get("visual", 1.0) * kd
         if use_con:
             projected = features @ inputs.params["text_head"]
             text = inputs.shared["text"]
             con = cross_modal_contrast(projected, text, labels, mask, config.temperature_con)
-            total += config.lambda_con * con
+            total += config.lambda_con * inputs.holds.get("text", 1.0) * con
         return total
 
-    return LossTerm("guidance", loss, shared=shared, per_sample=per_sample, init=init)
+    used = {name: who for name, who in (holders or {}).items() if name in {*shared, *per_sample}}
+    return LossTerm("guidance", loss, shared, per_sample, used, init)

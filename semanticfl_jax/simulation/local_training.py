@@ -14,6 +14,7 @@ from semanticfl_jax.data.augment import augment, normalize
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order, gather_batch
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.semantics.losses import masked_mean
+from semanticfl_jax.simulation.cohort import straggle
 
 PyTree = Any
 
@@ -24,7 +25,7 @@ class LocalResult(NamedTuple):
     Attributes:
       model: as trained.
       loss_sum: float32 scalar, training loss summed over samples seen.
-      last_loss: float32 scalar, mean training loss over the last epoch.
+      last_loss: float32 scalar, mean training loss over as many steps as an epoch has, the last.
       samples: float32 scalar, samples seen, each epoch counting.
       steps: int32 scalar, optimiser steps taken.
     """
@@ -70,7 +71,7 @@ def make_local_training(
     """
     optimizer = client_optimizer(config)
 
-    def loss_of(params, batch_stats, received, state, shared, batch, images, key):
+    def loss_of(params, batch_stats, received, client, state, shared, batch, images, key):
         outputs, updates = model.apply(
             {"params": params["model"], "batch_stats": batch_stats},
             images,
@@ -87,7 +88,7 @@ def make_local_training(
         entropies = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.labels)
         loss = masked_mean(entropies, batch.mask)
         for term in algorithm.terms:
-            common, per_sample = shared[term.name]
+            common, per_sample, holders = shared[term.name]
             inputs = TermInputs(
                 params=params.get(term.name, {}),
                 shared=common,
@@ -98,6 +99,7 @@ def make_local_training(
                 trained=params,
                 received=received,
                 state=state,
+                holds={name: who[client] for name, who in holders.items()},
                 apply=apply,
             )
             loss += term.loss(inputs)
@@ -114,8 +116,8 @@ def make_local_training(
     ) -> LocalResult:
         size = jnp.where(client < 0, 0, data.sizes[client])
         steps_per_epoch = -(-size // config.batch_size)
-        steps = config.local_epochs * steps_per_epoch
-        order_key, step_key = jax.random.split(key)
+        order_key, step_key, work_key = jax.random.split(key, 3)
+        steps = straggle(work_key, config.local_epochs * steps_per_epoch, config.availability)
         epochs = jnp.arange(config.local_epochs)
         epoch_keys = jax.vmap(jax.random.fold_in, (None, 0))(order_key, epochs)
         orders = jax.vmap(lambda k: epoch_order(k, size, data.max_size))(epoch_keys)
@@ -124,7 +126,7 @@ def make_local_training(
             correction = rule.correction(state, broadcast)
 
         def step(index, carry):
-            weights, statistics, momentum, losses, samples = carry
+            weights, statistics, momentum, losses, counts = carry
             epoch, position = index // steps_per_epoch, index % steps_per_epoch
             batch = gather_batch(data, client, orders[epoch], position, config.batch_size)
             augment_key, dropout_key = jax.random.split(jax.random.fold_in(step_key, index))
@@ -134,6 +136,7 @@ def make_local_training(
                 weights,
                 statistics,
                 received,
+                client,
                 state,
                 shared,
                 batch,
@@ -145,17 +148,16 @@ def make_local_training(
             updates, momentum = optimizer.update(gradient, momentum, weights)
             weights = optax.apply_updates(weights, updates)
             count = jnp.sum(batch.mask.astype(jnp.float32))
-            total, last = losses[0] + loss * count, losses[1]
-            last = jnp.where(epoch == config.local_epochs - 1, last + loss * count, last)
-            return weights, statistics, momentum, (total, last), samples + count
+            # Of all steps, and of the last ones.
+            counted = jnp.stack([count, jnp.where(index >= steps - steps_per_epoch, count, 0.0)])
+            return weights, statistics, momentum, losses + loss * counted, counts + counted
 
         # Zeros made of `size` vary over the mesh as the rest of the carry does.
-        zero = 0.0 * size.astype(jnp.float32)
+        zeros = jnp.zeros(2) * size.astype(jnp.float32)
         params, batch_stats = received
-        start = (params, batch_stats, optimizer.init(params), (zero, zero), zero)
-        trained, statistics, _, losses, samples = jax.lax.fori_loop(0, steps, step, start)
-        total, last = losses
-        last = last / jnp.maximum(size, 1).astype(jnp.float32)
-        return LocalResult(Model(trained, statistics), total, last, samples, steps)
+        start = (params, batch_stats, optimizer.init(params), zeros, zeros)
+        trained, statistics, _, losses, counts = jax.lax.fori_loop(0, steps, step, start)
+        last = losses[1] / jnp.maximum(counts[1], 1.0)
+        return LocalResult(Model(trained, statistics), losses[0], last, counts[0], steps)
 
     return local_training

@@ -109,6 +109,7 @@ def prepare(
         clients_per_round=config.clients_per_round,
         clients_per_chunk=chunk,
         batch_size=config.batch_size,
+        availability=config.availability,
     )
     run_round = join_clients(run_round, mesh, config.client_state_memory)
     evaluate = make_evaluation(model, mesh, dataset.mean, dataset.std)

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model, Trained
+from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.simulation.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
 from semanticfl_jax.simulation.local_training import LocalResult, LocalTraining
 from semanticfl_jax.simulation.mesh import CLIENTS
 
 PyTree = Any
 
-# Which stream of randomness a key starts; each is then folded with the round.
-_COHORT, _LOCAL = 0, 1
+# The stream of the run's key that clients train with, folded with the round; others are in
+# cohort.py and prepare.py.
+_LOCAL = 1
 
 
 class ServerState(NamedTuple):
@@ -52,20 +55,21 @@ class RoundMetrics(NamedTuple):
     """What a round measured; scalars but for the cohort.
 
     Attributes:
-      train_loss: mean over the samples seen by the cohort, each epoch counting.
+      train_loss: mean over the samples seen by the cohort, each epoch counting; NaN if nobody
+        reported.
       images: samples trained on, each epoch counting.
       padding_share: share of computed batch rows that were padding.
-      new_contacts: int32, participants taking part for the first time.
-      new_samples: int32, training samples of those.
       cohort: int32 [places], client ids; -1 in empty places.
+      reported: bool [places], those of the cohort that did not drop out.
+      new: bool [places], those of the cohort that were never asked before.
     """
 
     train_loss: jax.Array
     images: jax.Array
     padding_share: jax.Array
-    new_contacts: jax.Array
-    new_samples: jax.Array
     cohort: jax.Array
+    reported: jax.Array
+    new: jax.Array
 
 
 def init_server(
@@ -80,34 +84,6 @@ def init_server(
         contacted=jnp.zeros(num_clients, bool),
         round=jnp.zeros((), jnp.int32),
     )
-
-
-def sample_cohort(key: jax.Array, num_clients: int, clients_per_round: int) -> jax.Array:
-    """Distinct clients, uniformly at random: int32 [clients_per_round]."""
-    ids = jnp.arange(num_clients, dtype=jnp.int32)
-    return jax.random.choice(key, ids, (clients_per_round,), replace=False)
-
-
-def place_cohort(cohort: jax.Array, sizes: jax.Array, devices: int, chunk: int) -> jax.Array:
-    """Deals a cohort to devices and chunks so that clients of like size train side by side.
-
-    Sorted by size and dealt in turn, devices get about equal work and the clients of a chunk about
-    equal step counts, which keeps padding low.
-
-    Args:
-      cohort: int32 [m].
-      sizes: int32 [m], samples of each.
-      devices: how many devices share the cohort.
-      chunk: clients trained at once on each.
-
-    Returns:
-      int32 [devices * places], the first `places` for the first device and so on; `places` is a
-      multiple of `chunk`; -1 fills empty places.
-    """
-    places = -(-cohort.shape[0] // (devices * chunk)) * chunk
-    order = jnp.argsort(-sizes, stable=True)
-    filled = jnp.full(devices * places, -1, jnp.int32).at[: cohort.shape[0]].set(cohort[order])
-    return filled.reshape(places, devices).T.reshape(-1)
 
 
 class Round(NamedTuple):
@@ -131,11 +107,13 @@ def make_round(
     clients_per_round: int,
     clients_per_chunk: int,
     batch_size: int,
+    availability: AvailabilityConfig,
 ) -> Round:
     """Builds the round; `client_state` makes one jitted function of it.
 
     `shared` is `Algorithm.sent_once`, `key` is the run's key. The cohort depends on (key, round), a
-    client's randomness on (key, round, client id): never on chunks or devices.
+    client's randomness on (key, round, client id): never on chunks or devices. A client that drops
+    out is treated as an empty place; a round in which nobody reports changes nothing.
     """
     devices = mesh.devices.size
     chunk = min(clients_per_chunk, -(-clients_per_round // devices))
@@ -204,18 +182,18 @@ def make_round(
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
-        cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
-        cohort = sample_cohort(cohort_key, sizes.shape[0], clients_per_round)
+        cohort = SAMPLERS[availability.sampling](key, number, sizes, clients_per_round)
         return place_cohort(cohort, sizes[cohort], devices, chunk)
 
     def train(
         state: ServerState, rows: PyTree, data: FederatedDataset, shared: PyTree, key: jax.Array
     ) -> tuple[ServerState, PyTree, RoundMetrics]:
         local_key = jax.random.fold_in(jax.random.fold_in(key, _LOCAL), state.round)
-        clients = cohort_of(state.round, data.sizes, key)
-        present = clients >= 0
-        sizes = jnp.where(present, data.sizes[clients], 0)
-        counts = jnp.where(present[:, None], data.label_counts[clients], 0)
+        cohort = cohort_of(state.round, data.sizes, key)
+        reported = draw_reporting(key, state.round, cohort, availability.dropout)
+        clients = jnp.where(reported, cohort, -1)
+        sizes = jnp.where(reported, data.sizes[clients], 0)
+        counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
         weights = algorithm.weights(sizes, counts)
         broadcast = algorithm.server.broadcast(state.server)
 
@@ -233,32 +211,28 @@ def make_round(
             after=after,
         )
         model, server = algorithm.server.update(state.server, state.model, aggregate)
-        new = present & ~state.contacted[clients]
+        if availability.dropout > 0:
+            unchanged = (state.model, state.server)
+            model, server = _where(aggregate.participants > 0, (model, server), unchanged)
         metrics = RoundMetrics(
             train_loss=loss_sum / samples,
             images=samples,
             padding_share=1.0 - samples / computed,
-            new_contacts=jnp.sum(new),
-            new_samples=jnp.sum(jnp.where(new, sizes, 0)),
-            cohort=clients,
+            cohort=cohort,
+            reported=reported,
+            new=(cohort >= 0) & ~state.contacted[cohort],
         )
         state = ServerState(
             params=model.params,
             batch_stats=model.batch_stats,
             server=server,
             clients=state.clients,
-            contacted=state.contacted | contacts(clients, state.contacted.shape[0]),
+            contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
             round=state.round + 1,
         )
         return state, after, metrics
 
     return Round(cohort_of, train)
-
-
-def contacts(clients: jax.Array, num_clients: int) -> jax.Array:
-    """Bool [num_clients], who is among `clients`; -1 is nobody."""
-    nowhere = jnp.where(clients < 0, num_clients, clients)
-    return jnp.zeros(num_clients, bool).at[nowhere].set(True, mode="drop")
 
 
 def _trained(

@@ -47,7 +47,7 @@ def train(federation):
         key = (case, devices, chunk, memory)
         if key not in done:
             values = {"num_clients": len(SIZES), "clients_per_round": 5, "rounds": ROUNDS}
-            values |= {"local_epochs": 2, "batch_size": 4, "augmentation": "none", **CASES[case]}
+            values |= {"local_epochs": 2, "batch_size": 4, "augmentation": [], **CASES[case]}
             config = from_dict(ExperimentConfig, values)
             algorithm = make_algorithm(config, anchors, CLASSES)
             run, (state, data, shared, rng) = federation.round(

@@ -10,7 +10,7 @@ from semanticfl_jax.algorithms import ALGORITHMS, make_algorithm
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation.round import sample_cohort
+from semanticfl_jax.simulation.cohort import SAMPLERS
 from tests.algorithms.reference import Reference
 from tests.federation import MEAN, STD, SoftmaxRegression, make_federation, squares
 
@@ -39,7 +39,7 @@ def configuration(algorithm, momentum):
         "learning_rate": 0.02,
         "momentum": momentum,
         "weight_decay": 0.01,
-        "augmentation": "none",
+        "augmentation": [],
         "algorithm": algorithm,
         # SemanticFL's losses have tests of their own.
         "guidance": {"lambda_kd": 0, "lambda_con": 0},
@@ -102,10 +102,9 @@ def train(federation, anchors):
 
 def draw(key, number, config):
     """What a round draws at random: the cohort, and {client: order of samples in each epoch}."""
-    cohort_key, local_key = (
-        jax.random.fold_in(jax.random.fold_in(key, stream), number) for stream in (0, 1)
-    )
-    cohort = [int(c) for c in sample_cohort(cohort_key, len(SIZES), config.clients_per_round)]
+    local_key = jax.random.fold_in(jax.random.fold_in(key, 1), number)
+    cohort = SAMPLERS["uniform"](key, number, np.array(SIZES), config.clients_per_round)
+    cohort = [int(c) for c in cohort]
     orders = {}
     for client in cohort:
         order_key, _ = jax.random.split(jax.random.fold_in(local_key, client))

@@ -43,6 +43,23 @@ def test_loss_is_the_weighted_sum_of_both_terms(anchors):
     np.testing.assert_allclose(term.loss(given), 2.0 * kd + 0.3 * con, rtol=1e-6)
 
 
+def test_a_client_drops_the_term_whose_anchors_it_lacks(anchors):
+    holders = {"text": np.array([True, False]), "visual": np.array([True, True])}
+    term = guidance_term(anchors, GuidanceConfig(lambda_kd=2.0), DIM, holders)
+    kd_only = guidance_term(anchors, GuidanceConfig(lambda_kd=2.0, lambda_con=0.0), DIM, holders)
+    assert set(term.holders) == {"text", "visual"}
+    assert set(kd_only.holders) == {"visual"}
+    given = inputs(term)
+    everything, without_text, nothing = (
+        term.loss(given._replace(holds={"text": jnp.array(text), "visual": jnp.array(visual)}))
+        for text, visual in ((True, True), (False, True), (False, False))
+    )
+    assert everything == term.loss(given)
+    np.testing.assert_allclose(without_text, kd_only.loss(given), rtol=1e-6)
+    assert nothing == 0
+    assert everything > without_text > 0
+
+
 def test_features_of_single_images_are_the_targets_where_there_are_any(anchors):
     rng = np.random.default_rng(2)
     samples = rng.normal(size=(9, DIM)).astype(np.float16)

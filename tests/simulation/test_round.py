@@ -14,7 +14,7 @@ from semanticfl_jax.config import AlgorithmConfig
 from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.semantics.losses import masked_mean
-from semanticfl_jax.simulation.round import place_cohort, sample_cohort
+from semanticfl_jax.simulation.cohort import SAMPLERS
 from tests.federation import CONFIG, FEDAVG, MEAN, SIZES, STD
 
 
@@ -64,9 +64,8 @@ def test_round_equals_a_plain_loop_over_clients(federation):
     before = jax.tree.map(np.array, (state.params, state.batch_stats))
     state, metrics = run(state, data, shared, key)
 
-    cohort_key = jax.random.fold_in(jax.random.fold_in(key, 0), 0)
     local_key = jax.random.fold_in(jax.random.fold_in(key, 1), 0)
-    cohort = np.asarray(sample_cohort(cohort_key, len(SIZES), CONFIG.clients_per_round))
+    cohort = np.asarray(SAMPLERS["uniform"](key, 0, np.array(SIZES), CONFIG.clients_per_round))
     total = sum(SIZES[c] for c in cohort)
     expected, losses = None, []
     for client in cohort:
@@ -133,9 +132,7 @@ def test_first_contacts_are_counted_once(federation):
     for _ in range(4):
         state, metrics = run(state, data, shared, key)
         cohort = {int(c) for c in metrics.cohort if c >= 0}
-        fresh = cohort - seen
-        new.append((int(metrics.new_contacts), len(fresh)))
-        new.append((int(metrics.new_samples), sum(SIZES[c] for c in fresh)))
+        new.append(({int(c) for c in metrics.cohort[metrics.new]}, cohort - seen))
         seen |= cohort
     assert all(counted == true for counted, true in new)
 
@@ -166,28 +163,6 @@ def test_server_learning_rate_scales_the_update(federation):
     halfway = half(*start)[0].params
     middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
     chex.assert_trees_all_close(halfway, middle, rtol=1e-5, atol=1e-6)
-
-
-def test_cohorts_differ_between_rounds_and_have_no_client_twice():
-    key = jax.random.key(0)
-    cohorts = [np.asarray(sample_cohort(jax.random.fold_in(key, r), 50, 10)) for r in range(5)]
-    assert all(len(set(c)) == 10 for c in cohorts)
-    assert len({tuple(c) for c in cohorts}) == 5
-
-
-@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2), (8, 1)])
-def test_placing_keeps_every_client_once_and_balances_work(devices, chunk):
-    sizes = jnp.array([5, 100, 7, 90, 50, 60, 1])
-    cohort = jnp.array([10, 11, 12, 13, 14, 15, 16])
-    placed = np.asarray(place_cohort(cohort, sizes, devices, chunk)).reshape(devices, -1)
-    assert placed.shape[1] % chunk == 0
-    assert sorted(placed[placed >= 0]) == list(range(10, 17))
-    work = dict(zip(range(10, 17), np.asarray(sizes), strict=True))
-    loads = [sum(work.get(c, 0) for c in row) for row in placed]
-    assert max(loads) - min(loads) <= 100
-    for row in placed:
-        ordered = [work[c] for c in row if c >= 0]
-        assert ordered == sorted(ordered, reverse=True)
 
 
 def test_empty_places_do_not_train(federation):

@@ -42,7 +42,9 @@ def traffic(values, anchors=None):
     ],
 )
 def test_what_is_sent_besides_the_model(name, up, down, once):
-    assert traffic({"algorithm": {"name": name}}) == Traffic(MODEL + up, MODEL + down, once, 0, 0)
+    sent = traffic({"algorithm": {"name": name}})
+    assert sent[:3] == (MODEL + up, MODEL + down, once)
+    assert not sent.down_once.any()
 
 
 def test_anchors_are_sent_once():
@@ -51,12 +53,34 @@ def test_anchors_are_sent_once():
     samples = np.zeros((sum(SIZES) + 4, 6), np.float16)
     anchors = Anchors(visual, visual, tuple("abcd"), {}, {}, 0)
     values = {"algorithm": {"name": "feddifrc"}}
-    assert traffic(values, anchors)[2:] == (0, ANCHORS, 0)
+    np.testing.assert_array_equal(traffic(values, anchors).down_once, ANCHORS)
     of_images = Anchors(visual, visual, tuple("abcd"), {}, {}, 0, samples)
-    assert traffic(values, of_images)[2:] == (0, ANCHORS, 12)
+    expected = ANCHORS + 12 * np.array(SIZES)
+    np.testing.assert_array_equal(traffic(values, of_images).down_once, expected)
+
+
+def test_clients_without_a_modality_are_not_sent_it():
+    rng = np.random.default_rng(0)
+    visual = rng.normal(size=(CLASSES, 6)).astype(np.float32)
+    text = rng.normal(size=(CLASSES, 9)).astype(np.float32)
+    anchors = Anchors(visual, text, tuple("abcd"), {}, {}, 0)
+    values = {
+        "algorithm": {"name": "semanticfl"},
+        "modality": {"without_text": 2 / 7, "without_visual": 1 / 7, "without_both": 1 / 7},
+    }
+    sent = sorted(traffic(values, anchors).down_once // (4 * CLASSES))
+    assert sent == [0, 6, 6, 9, 15, 15, 15]
 
 
 def test_a_round_counts_its_participants_and_first_contacts():
-    metrics = RoundMetrics(0, 0, 0, 2, 50, cohort=np.array([3, -1, 1, 5]))
-    expected = {"bytes_up": 3 * 10 + 2 * 5, "bytes_down": 3 * 20 + 2 * 7 + 50 * 2}
-    assert Traffic(10, 20, 5, 7, 2).of_round(metrics) == expected
+    metrics = RoundMetrics(
+        train_loss=0,
+        images=0,
+        padding_share=0,
+        cohort=np.array([3, -1, 1, 5]),
+        reported=np.array([True, False, False, True]),
+        new=np.array([False, False, True, True]),
+    )
+    traffic = Traffic(10, 20, 5, down_once=np.array([0, 7, 0, 100, 0, 9]))
+    expected = {"bytes_up": 2 * 10 + 2 * 5, "bytes_down": 3 * 20 + 7 + 9}
+    assert traffic.of_round(metrics) == expected

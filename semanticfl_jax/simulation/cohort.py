@@ -1,0 +1,123 @@
+"""Which clients a round asks, where each is trained, and which of them report.
+
+The cohort depends on (seed, round), what befalls a client on (seed, round, client id).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.config import AvailabilityConfig
+
+# Streams of a run's key, each then folded with the round; prepare.py and round.py use others.
+_COHORT, _ORDER, _DROPOUT = 0, 3, 4
+
+Sampler = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
+
+def _uniform(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
+    """At random, all alike."""
+    ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
+    cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
+    return jax.random.choice(cohort_key, ids, (count,), replace=False)
+
+
+def _size_weighted(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
+    """At random one after another, each time in proportion to the sizes of those that are left."""
+    ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
+    cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
+    shares = sizes / jnp.sum(sizes.astype(jnp.float32))
+    return jax.random.choice(cohort_key, ids, (count,), replace=False, p=shares)
+
+
+def _in_turn(number: jax.Array, num_clients: int, count: int) -> jax.Array:
+    """Places 0, 1, ... of an endless ring of clients, `count` a round: never one twice a round."""
+    turn = (number % num_clients) * (count % num_clients)  # the same place, without overflow
+    return (turn + jnp.arange(count, dtype=jnp.int32)) % num_clients
+
+
+def _round_robin(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
+    """In turn, in a random order drawn once."""
+    ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
+    order = jax.random.permutation(jax.random.fold_in(key, _ORDER), ids)
+    return order[_in_turn(number, sizes.shape[0], count)]
+
+
+def _fixed_order(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
+    """In turn, by number."""
+    del key
+    return _in_turn(number, sizes.shape[0], count)
+
+
+#: By the name that `availability.sampling` gives: `(key, round, sizes [N], count)` -> ids [count].
+SAMPLERS: dict[str, Sampler] = {
+    "uniform": _uniform,
+    "size_weighted": _size_weighted,
+    "round_robin": _round_robin,
+    "fixed_order": _fixed_order,
+}
+
+
+def place_cohort(cohort: jax.Array, sizes: jax.Array, devices: int, chunk: int) -> jax.Array:
+    """Deals a cohort to devices and chunks so that clients of like size train side by side.
+
+    Sorted by size and dealt in turn, devices get about equal work and the clients of a chunk about
+    equal step counts, which keeps padding low.
+
+    Args:
+      cohort: int32 [m].
+      sizes: int32 [m], samples of each.
+      devices: how many devices share the cohort.
+      chunk: clients trained at once on each.
+
+    Returns:
+      int32 [devices * places], the first `places` for the first device and so on; `places` is a
+      multiple of `chunk`; -1 fills empty places.
+    """
+    places = -(-cohort.shape[0] // (devices * chunk)) * chunk
+    order = jnp.argsort(-sizes, stable=True)
+    filled = jnp.full(devices * places, -1, jnp.int32).at[: cohort.shape[0]].set(cohort[order])
+    return filled.reshape(places, devices).T.reshape(-1)
+
+
+def draw_reporting(
+    key: jax.Array, number: jax.Array, clients: jax.Array, dropout: float
+) -> jax.Array:
+    """Who of `clients` int32 [places] reports: bool [places]; nobody in empty places, -1.
+
+    Every client drops out with probability `dropout`, independently of the others and of rounds
+    before.
+    """
+    if dropout == 0:
+        return clients >= 0
+    round_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), number)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(round_key, clients)
+    dropped = jax.vmap(lambda k: jax.random.bernoulli(k, dropout))(keys)
+    return (clients >= 0) & ~dropped
+
+
+def straggle(key: jax.Array, steps: jax.Array, config: AvailabilityConfig) -> jax.Array:
+    """Local steps that a client does of its `steps`, int32 scalar.
+
+    With probability `straggler_share` it is a straggler in this round and does a part drawn
+    uniformly from `straggler_min_work` to 1, rounded down, and one step at least. (FedProx, MLSys
+    2020, has stragglers do a number of epochs drawn uniformly; parts of all steps are our choice.)
+
+    Args:
+      key: of (seed, round, client).
+      steps: int32 scalar; 0 stays 0.
+      config: shares.
+    """
+    if config.straggler_share == 0:
+        return steps
+    who_key, work_key = jax.random.split(key)
+    part = jax.random.uniform(work_key, (), jnp.float32, config.straggler_min_work, 1.0)
+    some = jnp.maximum(jnp.floor(part * steps).astype(jnp.int32), jnp.minimum(steps, 1))
+    return jnp.where(jax.random.bernoulli(who_key, config.straggler_share), some, steps)
+
+
+def contacts(clients: jax.Array, num_clients: int) -> jax.Array:
+    """Bool [num_clients], who is among `clients`; -1 is nobody."""
+    nowhere = jnp.where(clients < 0, num_clients, clients)
+    return jnp.zeros(num_clients, bool).at[nowhere].set(True, mode="drop")
