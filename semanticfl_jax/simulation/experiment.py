@@ -15,6 +15,8 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.partition import Partition, make_partition, split_public
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
+from semanticfl_jax.reporting.accuracy_maps import plot_accuracy_maps
+from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metrics import (
     MetricsWriter,
     read_metrics,
@@ -118,6 +120,7 @@ def train(
       Stopped: if a signal asked for it; the last round done is saved first.
     """
     state, key = simulation.state, simulation.key
+    label_counts = np.asarray(simulation.data.label_counts)
     with Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
         done = checkpoints.latest() or 0
         if done:
@@ -145,7 +148,7 @@ def train(
                     row["private"] = False
                 last = number == config.rounds
                 if last or number % config.eval_every == 0:
-                    row |= simulation.evaluate(state)
+                    row |= evaluated(jax.device_get(simulation.evaluate(state)), label_counts)
                 metrics.write(row)
                 progress.update(number, row.get("test_accuracy"), row["images_per_second"])
                 # Read once: a signal between two readings would stop without having saved.
@@ -169,7 +172,11 @@ def report(
     rows = read_metrics(directory)
     plots = directory / files.PLOTS
     private = config.private
-    plot_curves(rows, plots / "curves.png", None if private else NOT_PRIVATE)
+    note = None if private else NOT_PRIVATE
+    plot_curves(rows, plots / "curves.png", note)
+    label_counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
+    names = dataset.class_names
+    plot_accuracy_maps(rows, names, label_counts, plots / "accuracy_maps.png", note)
     counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
     plot_partition(counts, dataset.class_names, plots / "partition.png")
     summary = {
@@ -179,6 +186,7 @@ def report(
         "dataset": config.dataset,
         "seed": config.seed,
         **summarize(rows),
+        **final_figures(rows[-1], names, label_counts),
         "compile_seconds": simulation.compile_seconds,
         "device": simulation.device,
         "versions": versions(),

@@ -83,6 +83,7 @@ def test_a_run_writes_what_it_promises(finished, small_world):
         assert summary[name] > 0
     assert summary["rounds"] == 5
     assert {path.name for path in (directory / "plots").iterdir()} == {
+        "accuracy_maps.png",
         "curves.png",
         "partition.png",
     }
@@ -90,7 +91,15 @@ def test_a_run_writes_what_it_promises(finished, small_world):
     assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
     assert ["test_accuracy" in row for row in rows] == [False, True, False, True, True]
     assert all(row["bytes_up"] == row["bytes_down"] > 0 for row in rows)
+    assert rows[-1]["test_accuracy"] == summary["final_accuracy"]
+    accuracies = rows[-1]["class_accuracy"]
+    assert summary["class_accuracy"] == dict(zip(small_world.class_names, accuracies, strict=True))
+    assert summary["class_accuracy"][summary["worst_class"]] == min(accuracies)
     partition = Partition.load(directory / "partition.npz")
+    counts = partition.label_counts(small_world.train_labels, CLASSES)
+    expected = counts @ accuracies / counts.sum(1)
+    np.testing.assert_allclose(summary["client_accuracy"], expected)
+    np.testing.assert_allclose(summary["worst_decile_accuracy"], min(expected))
     assert len(partition.indices) == len(small_world.train_labels) - 2 * CLASSES
     assert any("compiled in" in line for line in lines)
 
