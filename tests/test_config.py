@@ -118,7 +118,7 @@ def literals(cls, field):
 def test_allowed_names_are_the_registries():
     from semanticfl_jax.algorithms import ALGORITHMS
     from semanticfl_jax.data.augment import AUGMENTATIONS
-    from semanticfl_jax.data.partition import SCHEMES
+    from semanticfl_jax.data.schemes import SCHEMES
     from semanticfl_jax.data.sources import DATASETS
     from semanticfl_jax.models import MODELS
     from semanticfl_jax.models.client_conv import LOWERINGS

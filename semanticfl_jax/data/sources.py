@@ -6,7 +6,8 @@ A new data set is one function `data_dir -> ImageDataset`, entered in `DATASETS`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import field
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class ImageDataset:
       class_names: as they read in "a photo of a {class}".
       mean: of each channel, in 0..1, for normalisation.
       std: of each channel, in 0..1, for normalisation.
+      columns: of each training image, values that `natural` partitions go by, arrays [n].
     """
 
     name: str
@@ -38,6 +40,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     mean: Channels
     std: Channels
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

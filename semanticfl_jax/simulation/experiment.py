@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.partition import Partition, make_partition, split_public
+from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.reporting.metrics import (
     MetricsWriter,
@@ -22,9 +21,10 @@ from semanticfl_jax.reporting.metrics import (
     versions,
     write_json,
 )
-from semanticfl_jax.reporting.plots import plot_curves, plot_partition
+from semanticfl_jax.reporting.plots import plot_curves
 from semanticfl_jax.reporting.progress import RoundProgress
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
+from semanticfl_jax.simulation import dealing
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints
@@ -67,7 +67,7 @@ def run(
             return summary
         mesh = make_mesh(config.num_devices, config.clients_per_round)
         dataset = load_dataset(config.dataset, config.data_dir)
-        public, partition = deal(dataset, config)
+        public, partition = dealing.deal(dataset, config)
         anchors = None
         if config.uses_anchors:
             anchors = server_anchors(dataset, public, partition, config, directory, say)
@@ -76,13 +76,7 @@ def run(
             say(memory)
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         files.claim(directory, config)
-        partition.save(
-            directory / files.PARTITION,
-            scheme=config.partition.scheme,
-            alpha=config.partition.alpha,
-            seed=config.seed,
-            public=public.tolist(),
-        )
+        dealing.save(directory / files.PARTITION, public, partition, dataset, config)
     simulation = prepare(dataset, partition, anchors, config, mesh)
     for line in simulation.description:
         say(line)
@@ -96,17 +90,6 @@ def _input_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-
-
-def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
-    """The server's public indices [p], and the partition of all other training samples."""
-    labels = dataset.train_labels
-    public, private = split_public(labels, config.public_per_class, config.seed)
-    scheme, alpha = config.partition.scheme, config.partition.alpha
-    local = make_partition(
-        scheme, labels[private], config.num_clients, alpha=alpha, seed=config.seed
-    )
-    return public, Partition(private[local.indices].astype(np.int32), local.offsets)
 
 
 def train(
@@ -170,8 +153,6 @@ def report(
     plots = directory / files.PLOTS
     private = config.private
     plot_curves(rows, plots / "curves.png", None if private else NOT_PRIVATE)
-    counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
-    plot_partition(counts, dataset.class_names, plots / "partition.png")
     summary = {
         "algorithm": config.algorithm.name,
         "guidance": config.guidance.anchors if config.guidance.enabled else None,
@@ -179,6 +160,7 @@ def report(
         "dataset": config.dataset,
         "seed": config.seed,
         **summarize(rows),
+        "partition": dealing.describe(dataset, partition, plots),
         "compile_seconds": simulation.compile_seconds,
         "device": simulation.device,
         "versions": versions(),
