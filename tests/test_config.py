@@ -237,3 +237,9 @@ def test_a_list_of_names_is_typed_as_words_or_none():
 def test_impossible_heterogeneity_is_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(ExperimentConfig, values)
+
+
+def test_readme_tells_of_every_partition_scheme():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for name in literals(type(ExperimentConfig().partition), "scheme"):
+        assert f"| `{name}` |" in readme

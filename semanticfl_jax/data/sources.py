@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import field
 
 import numpy as np
 
@@ -29,7 +28,8 @@ class ImageDataset:
       class_names: as they read in "a photo of a {class}".
       mean: of each channel, in 0..1, for normalisation.
       std: of each channel, in 0..1, for normalisation.
-      columns: of each training image, values that `natural` partitions go by, arrays [n].
+      columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
+        values a natural partition can form clients.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     mean: Channels
     std: Channels
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
