@@ -92,12 +92,14 @@ class Partition:
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
         """The partition that `save` wrote, and the metadata that it was given."""
         try:
-            # Opened here, because np.load leaves what is no archive open.
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                partition = cls(arrays["indices"], arrays["offsets"])
-                return partition, json.loads(str(arrays["metadata"]))
-        # TypeError: a lone array, which np.load does not open as an archive.
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            with open(path, "rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("not an .npz file")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    partition = cls(arrays["indices"], arrays["offsets"])
+                    return partition, json.loads(str(arrays["metadata"]))
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold a partition: {error}") from error
 
 
