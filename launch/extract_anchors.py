@@ -21,7 +21,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     """Builds the anchors of the configuration's public split."""
     from semanticfl_jax.data.sources import load_dataset
     from semanticfl_jax.simulation.anchors import server_anchors
-    from semanticfl_jax.simulation.experiment import deal
+    from semanticfl_jax.simulation.dealing import deal
 
     try:
         dataset = load_dataset(config.dataset, config.data_dir)

@@ -11,6 +11,7 @@ Four independent choices, which therefore compose:
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from semanticfl_jax.config_fields import require
@@ -45,7 +46,7 @@ class PartitionConfig:
     file: str | None = None
 
     def __post_init__(self):
-        require(self.alpha > 0, "alpha", "greater than 0", self.alpha)
+        require(0 < self.alpha < math.inf, "alpha", "greater than 0 and finite", self.alpha)
         for name in ("shards_per_client", "classes_per_biased", "imbalance_factor"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.biased_clients >= 0, "biased_clients", "at least 0", self.biased_clients)

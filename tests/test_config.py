@@ -118,7 +118,7 @@ def literals(cls, field):
 def test_allowed_names_are_the_registries():
     from semanticfl_jax.algorithms import ALGORITHMS
     from semanticfl_jax.data.augment import AUGMENTATIONS
-    from semanticfl_jax.data.partition import SCHEMES
+    from semanticfl_jax.data.schemes import SCHEMES
     from semanticfl_jax.data.sources import DATASETS
     from semanticfl_jax.models import MODELS
     from semanticfl_jax.models.client_conv import LOWERINGS
@@ -237,3 +237,9 @@ def test_a_list_of_names_is_typed_as_words_or_none():
 def test_impossible_heterogeneity_is_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(ExperimentConfig, values)
+
+
+def test_readme_tells_of_every_partition_scheme():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for name in literals(type(ExperimentConfig().partition), "scheme"):
+        assert f"| `{name}` |" in readme

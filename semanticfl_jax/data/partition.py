@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+import zipfile
 from typing import Any
 
 import numpy as np
 
 from semanticfl_jax import files
-from semanticfl_jax.data import label_skew
+from semanticfl_jax.config_heterogeneity import PartitionConfig
+from semanticfl_jax.data.grouping import by_class
+from semanticfl_jax.data.long_tail import long_tail
+from semanticfl_jax.data.schemes import SCHEMES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Partition:
             raise ValueError("offsets must not fall")
         if (self.indices < 0).any():
             raise ValueError("indices must be at least 0")
-        if len(np.unique(self.indices)) != len(self.indices):
+        ordered = np.sort(self.indices)
+        if (ordered[1:] == ordered[:-1]).any():
             raise ValueError("indices must be used at most once")
 
     @property
@@ -80,51 +84,72 @@ class Partition:
         """Reads what `save` wrote.
 
         Raises:
-          ValueError: if the arrays are not a partition.
+          ValueError: if the file does not hold a partition.
         """
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["indices"], arrays["offsets"])
+        return cls.load_with_metadata(path)[0]
 
-
-#: Schemes by name; each `(rng, labels int [n], num_clients, alpha) -> (indices, offsets)`.
-SCHEMES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-    "iid": label_skew.iid,
-    "dirichlet": label_skew.dirichlet,
-    "nid1": label_skew.nid1,
-}
+    @classmethod
+    def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
+        """The partition that `save` wrote, and the metadata that it was given."""
+        try:
+            with open(path, "rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("not an .npz file")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    partition = cls(arrays["indices"], arrays["offsets"])
+                    return partition, json.loads(str(arrays["metadata"]))
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} does not hold a partition: {error}") from error
 
 
 def make_partition(
-    scheme: str, labels: np.ndarray, num_clients: int, *, alpha: float, seed: int
+    config: PartitionConfig,
+    labels: np.ndarray,
+    num_clients: int,
+    *,
+    seed: int,
+    column: np.ndarray | None = None,
 ) -> Partition:
-    """Deals all samples to clients; the same arguments always give the same partition.
+    """Deals samples to clients; the same arguments always give the same partition.
 
     Args:
-      scheme: a name in `SCHEMES`.
+      config: the scheme and its settings. `file` is not read here.
       labels: integers `[n]`.
-      num_clients: from 1 to n.
-      alpha: Dirichlet concentration over labels, above 0; smaller is more skewed. `iid` ignores it.
+      num_clients: from 1 to the number of samples.
       seed: at least 0.
+      column: `[n]` of any type, for the scheme `natural`: the values that clients go by.
 
     Returns:
-      A partition that uses every sample exactly once and leaves no client empty.
+      A partition that leaves no client empty. It uses every sample exactly once, or with
+      `imbalance_factor` above 1 every sample that the long tail keeps.
 
     Raises:
       ValueError: for an argument out of range, or if no split is found within a bounded number of
         draws.
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"partition scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
     labels = _checked_labels(labels)
     if not 1 <= num_clients <= len(labels):
         raise ValueError(
             f"num_clients must be from 1 to the number of samples {len(labels)}, got {num_clients}"
         )
-    if not (np.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha must be greater than 0 and finite, got {alpha}")
-    # A class without samples needs no draw.
-    labels = np.unique(labels, return_inverse=True)[1]
-    return Partition(*SCHEMES[scheme](_rng(seed), labels, num_clients, alpha))
+    groups = labels
+    if config.scheme == "natural":
+        if column is None or np.shape(column) != labels.shape:
+            raise ValueError(f"column must be one value a sample, [{len(labels)}]")
+        groups = np.asarray(column)
+    rng = _rng(seed)
+    if config.imbalance_factor == 1:
+        return Partition(*SCHEMES[config.scheme](rng, _numbered(groups), num_clients, config))
+
+    kept = long_tail(rng, _numbered(labels), config.imbalance_factor)
+    if num_clients > len(kept):
+        raise ValueError(
+            f"num_clients must be at most {len(kept)}, the samples that imbalance_factor "
+            f"{config.imbalance_factor:g} keeps of {len(labels)}; got {num_clients}"
+        )
+    local, offsets = SCHEMES[config.scheme](rng, _numbered(groups[kept]), num_clients, config)
+    return Partition(kept[local], offsets)
 
 
 def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +175,7 @@ def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndar
             f"per_class must be at most {counts.min()}, the samples of class "
             f"{classes[counts.argmin()]}, got {per_class}"
         )
-    order, counts = label_skew.by_class(_rng(seed), labels)
+    order, counts = by_class(_rng(seed), labels)
     firsts = (np.cumsum(counts) - counts)[:, None] + np.arange(per_class)[None]
     is_public = np.zeros(len(labels), bool)
     is_public[order[firsts]] = True
@@ -162,6 +187,11 @@ def _checked_labels(labels: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}")
     return labels
+
+
+def _numbered(values: np.ndarray) -> np.ndarray:
+    """Values `[n]` as numbers 0..K-1 of the K that occur, so that none is without samples."""
+    return np.unique(values, return_inverse=True)[1]
 
 
 def _rng(seed: int) -> np.random.Generator:

@@ -6,7 +6,7 @@ A new data set is one function `data_dir -> ImageDataset`, entered in `DATASETS`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class ImageDataset:
       class_names: as they read in "a photo of a {class}".
       mean: of each channel, in 0..1, for normalisation.
       std: of each channel, in 0..1, for normalisation.
+      columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
+        values a natural partition can form clients.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     mean: Channels
     std: Channels
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semanticfl_jax.reporting.plots import _COLOURS, _figure, _label, _save
+from semanticfl_jax.reporting import drawing
 
 #: Features that a trained network is compared with, and the one that the comparison is about.
 PIXELS, SUBJECT = "raw pixels", "AMDA, adaptive"
@@ -109,7 +109,7 @@ def plot_probe(result: Mapping[str, Any], path: str | os.PathLike) -> None:
     """
     figures = result["figures"]
     names = list(figures["trained"])
-    figure = _figure(max(7.0, 1.2 + 0.85 * len(names)), 6.4)
+    figure = drawing.figure(max(7.0, 1.2 + 0.85 * len(names)), 6.4)
     for axes, kind, title in zip(
         figure.subplots(2, 1, sharex=True), ("linear", "knn"), ("Linear probe", "k-NN"), strict=True
     ):
@@ -122,17 +122,17 @@ def plot_probe(result: Mapping[str, Any], path: str | os.PathLike) -> None:
                 [statistics.fmean(each) for each in values],
                 width,
                 yerr=[statistics.stdev(each) if len(each) > 1 else 0 for each in values],
-                color=_COLOURS[index],
+                color=drawing.COLOURS[index],
                 error_kw={"elinewidth": 0.8},
                 label=network,
             )
         pixels = 100 * statistics.fmean(figures["trained"][PIXELS][kind])
         axes.axhline(pixels, color="0.4", linewidth=0.9, linestyle="--", label=PIXELS)
-        _label(axes, title, "", f"Accuracy on {result['dataset']} (%)")
+        drawing.label(axes, title, "", f"Accuracy on {result['dataset']} (%)")
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     figure.axes[0].legend(frameon=False, ncols=4, fontsize=8, loc="upper left")
     figure.axes[0].margins(y=0.2)
-    _save(figure, path)
+    drawing.save(figure, path)
 
 
 def _standard_error(values: Sequence[float], result: Mapping[str, Any]) -> float:

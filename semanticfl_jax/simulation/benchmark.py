@@ -10,7 +10,7 @@ import jax
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.sources import load_dataset
 from semanticfl_jax.reporting.metrics import spread, versions
-from semanticfl_jax.simulation.experiment import deal
+from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
 from semanticfl_jax.simulation.prepare import prepare
 

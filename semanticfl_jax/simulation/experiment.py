@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.partition import Partition, make_partition, split_public
+from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.reporting.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
@@ -24,9 +24,10 @@ from semanticfl_jax.reporting.metrics import (
     versions,
     write_json,
 )
-from semanticfl_jax.reporting.plots import plot_curves, plot_partition
+from semanticfl_jax.reporting.plots import plot_curves
 from semanticfl_jax.reporting.progress import RoundProgress
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
+from semanticfl_jax.simulation import dealing
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints
@@ -69,7 +70,7 @@ def run(
             return summary
         mesh = make_mesh(config.num_devices, config.clients_per_round)
         dataset = load_dataset(config.dataset, config.data_dir)
-        public, partition = deal(dataset, config)
+        public, partition = dealing.deal(dataset, config)
         anchors = None
         if config.uses_anchors:
             anchors = server_anchors(dataset, public, partition, config, directory, say)
@@ -78,13 +79,7 @@ def run(
             say(memory)
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         files.claim(directory, config)
-        partition.save(
-            directory / files.PARTITION,
-            scheme=config.partition.scheme,
-            alpha=config.partition.alpha,
-            seed=config.seed,
-            public=public.tolist(),
-        )
+        dealing.save(directory / files.PARTITION, public, partition, dataset, config)
     simulation = prepare(dataset, partition, anchors, config, mesh)
     for line in simulation.description:
         say(line)
@@ -98,17 +93,6 @@ def _input_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-
-
-def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
-    """The server's public indices [p], and the partition of all other training samples."""
-    labels = dataset.train_labels
-    public, private = split_public(labels, config.public_per_class, config.seed)
-    scheme, alpha = config.partition.scheme, config.partition.alpha
-    local = make_partition(
-        scheme, labels[private], config.num_clients, alpha=alpha, seed=config.seed
-    )
-    return public, Partition(private[local.indices].astype(np.int32), local.offsets)
 
 
 def train(
@@ -177,8 +161,6 @@ def report(
     label_counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
     names = dataset.class_names
     plot_accuracy_maps(rows, names, label_counts, plots / "accuracy_maps.png", note)
-    counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
-    plot_partition(counts, dataset.class_names, plots / "partition.png")
     summary = {
         "algorithm": config.algorithm.name,
         "guidance": config.guidance.anchors if config.guidance.enabled else None,
@@ -187,6 +169,7 @@ def report(
         "seed": config.seed,
         **summarize(rows),
         **final_figures(rows[-1], names, label_counts),
+        "partition": dealing.describe(dataset, partition, plots),
         "compile_seconds": simulation.compile_seconds,
         "device": simulation.device,
         "versions": versions(),

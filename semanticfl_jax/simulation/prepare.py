@@ -192,8 +192,9 @@ def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTre
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     names = [term.name for term in algorithm.terms if term.name != algorithm.name]
     terms = f" with {' and '.join(names)}" if names else ""
+    partition = config.partition.file or config.partition.scheme
     return (
         f"{config.algorithm.name}{terms} on {config.dataset}: {config.clients_per_round} of "
-        f"{config.num_clients} clients a round, {config.partition.scheme} partition; "
+        f"{config.num_clients} clients a round, {partition} partition; "
         f"{config.model.name} with {count:,} parameters"
     )

@@ -8,20 +8,6 @@ from PIL import Image
 from semanticfl_jax.reporting import plots
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures saved, which are also written to files as usual."""
-    figures = []
-    save = plots._save
-
-    def keep(figure, path):
-        figures.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(plots, "_save", keep)
-    return figures
-
-
 def made_up_rows(accuracies, every=1):
     rows = [{"round": r, "train_loss": 1 / r} for r in range(1, len(accuracies) * every + 1)]
     for index, accuracy in enumerate(accuracies):
@@ -54,46 +40,6 @@ def test_curves_of_little_or_diverged_training_are_still_a_picture(tmp_path, row
     plots.plot_curves(rows, path)
     with Image.open(path) as image:
         assert image.format == "PNG" and image.width > 800
-
-
-def test_bubble_area_is_the_count(tmp_path, drawn):
-    counts = np.array([[10, 0, 40], [0, 20, 0]])
-    plots.plot_partition(counts, ["a", "b", "c"], tmp_path / "partition.png")
-    bars, chart = drawn[0].axes
-    bubbles = chart.collections[0]
-    np.testing.assert_array_equal(bubbles.get_offsets(), [[0, 0], [0, 2], [1, 1]])
-    sizes = bubbles.get_sizes()
-    np.testing.assert_allclose(sizes / sizes[0], [1, 4, 2])
-    assert [bar.get_height() for bar in bars.patches] == [50, 20]
-    assert [label.get_text() for label in chart.get_yticklabels()] == ["a", "b", "c"]
-
-
-def test_many_clients_become_a_heat_map_sorted_by_main_class(tmp_path, drawn):
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(50, rng.dirichlet(np.full(10, 0.1), 1000))
-    counts[3] = 0
-    plots.plot_partition(counts, [str(k) for k in range(10)], tmp_path / "partition.png")
-    shown = drawn[0].axes[1].images[0].get_array().filled(0).T
-    assert sorted(map(tuple, shown)) == sorted(map(tuple, counts))
-    main = shown[:-1].argmax(axis=1)
-    assert (np.diff(main) >= 0).all()
-    assert (shown[-1] == 0).all()  # the client without images comes last
-    with Image.open(tmp_path / "partition.png") as image:
-        assert max(image.size) < 2500
-
-
-def test_many_classes_keep_client_order(tmp_path, drawn):
-    counts = np.arange(400).reshape(2, 200)[::-1]
-    plots.plot_partition(counts, [f"class {k}" for k in range(200)], tmp_path / "partition.png")
-    shown = drawn[0].axes[1].images[0].get_array().filled(0).T
-    np.testing.assert_array_equal(shown, counts)
-    assert len(drawn[0].axes[1].get_yticks()) <= 30
-
-
-@pytest.mark.parametrize("shape", [(2, 4), (3,), (0, 3)])
-def test_partition_of_wrong_shape_is_refused(tmp_path, shape):
-    with pytest.raises(ValueError, match="label_counts"):
-        plots.plot_partition(np.ones(shape, int), ["a", "b", "c"], tmp_path / "partition.png")
 
 
 def test_comparison_draws_mean_and_sample_deviation_over_common_rounds(tmp_path, drawn):

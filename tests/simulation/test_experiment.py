@@ -10,7 +10,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig, GuidanceConfig, from_dict, to_dict
+from semanticfl_jax.config import (
+    ExperimentConfig,
+    GuidanceConfig,
+    PartitionConfig,
+    from_dict,
+    to_dict,
+)
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
@@ -86,6 +92,7 @@ def test_a_run_writes_what_it_promises(finished, small_world):
         "accuracy_maps.png",
         "curves.png",
         "partition.png",
+        "partition_clients.png",
     }
     rows = read_metrics(directory)
     assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
@@ -101,6 +108,8 @@ def test_a_run_writes_what_it_promises(finished, small_world):
     np.testing.assert_allclose(summary["client_accuracy"], expected)
     np.testing.assert_allclose(summary["worst_decile_accuracy"], min(expected))
     assert len(partition.indices) == len(small_world.train_labels) - 2 * CLASSES
+    assert summary["partition"]["samples"] == len(partition.indices)
+    assert summary["partition"]["sizes"]["max"] == partition.sizes.max()
     assert any("compiled in" in line for line in lines)
 
 
@@ -109,6 +118,16 @@ def test_a_finished_run_is_not_trained_again(finished):
     lines = []
     assert experiment.run(CONFIG, directory, lines.append) == summary
     assert "is finished: 5 rounds" in lines[0]
+
+
+def test_a_run_on_a_saved_partition_is_the_same_bit_for_bit(finished, tmp_path):
+    directory, summary, _ = finished
+    saved = PartitionConfig(scheme="iid", file=str(directory / "partition.npz"))
+    config = dataclasses.replace(CONFIG, partition=saved)
+    other = experiment.run(config, tmp_path, lambda line: None)
+    same_parameters(tmp_path, directory)
+    assert metrics_without_times(tmp_path) == metrics_without_times(directory)
+    assert other["partition"] == summary["partition"]
 
 
 class Killed(BaseException):

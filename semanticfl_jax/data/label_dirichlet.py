@@ -1,13 +1,14 @@
-"""Schemes that deal samples to clients: `iid`, and the label-Dirichlet ones.
+"""Label skew by Dirichlet shares: `dirichlet`, and the FedDifRC family's `nid1`.
 
-Each is a function `(rng, labels, num_clients, alpha) -> (indices, offsets)` of a `Partition`, for
-labels int `[n]` numbered 0..K-1 without gaps. None loops over clients, so that a hundred thousand
-of them take seconds, and none draws without a bound.
+Both are schemes of `schemes.py`. Neither loops over clients, so that a hundred thousand of them
+take seconds, and neither draws without a bound.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from semanticfl_jax.data.grouping import by_class, by_owner, equal_offsets
 
 #: Clients that `nid1` deals to together (n_auxi_workers of the FedDifRC family's code).
 NID1_GROUP = 5
@@ -16,13 +17,7 @@ MAX_DRAWS = 100_000
 MAX_DRAWN_SHARES = 10**7
 
 
-def iid(rng, labels, num_clients, alpha) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffled samples in equal parts; sizes differ by at most 1. Ignores alpha."""
-    del alpha
-    return rng.permutation(len(labels)), _equal_offsets(len(labels), num_clients)
-
-
-def dirichlet(rng, labels, num_clients, alpha) -> tuple[np.ndarray, np.ndarray]:
+def dirichlet(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     """Each class dealt to all clients by its own Dirichlet(alpha) shares, as MOON, FedDisco do.
 
     Class after class, the shares of clients already at the average size are set to zero and the
@@ -31,7 +26,7 @@ def dirichlet(rng, labels, num_clients, alpha) -> tuple[np.ndarray, np.ndarray]:
     ends for many clients.
     """
     order, class_counts = by_class(rng, labels)
-    counts = _draw_counts(rng, class_counts[None], num_clients, alpha, least=0.0)[0]
+    counts = _draw_counts(rng, class_counts[None], num_clients, config.alpha, least=0.0)[0]
     owner = np.repeat(np.tile(np.arange(num_clients), len(counts)), counts.ravel())
     # Shuffled, so that a client's samples do not lie in the order of their classes.
     shuffle = rng.permutation(len(order))
@@ -40,11 +35,10 @@ def dirichlet(rng, labels, num_clients, alpha) -> tuple[np.ndarray, np.ndarray]:
     empty = np.flatnonzero(np.bincount(owner, minlength=num_clients) == 0)
     spare = np.delete(np.arange(len(owner)), np.unique(owner, return_index=True)[1])
     owner[rng.choice(spare, len(empty), replace=False)] = empty
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=num_clients))])
-    return order[np.argsort(owner, kind="stable")], offsets
+    return by_owner(order, owner, num_clients)
 
 
-def nid1(rng, labels, num_clients, alpha) -> tuple[np.ndarray, np.ndarray]:
+def nid1(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     """The FedDifRC family's splitter: milder than `dirichlet`, with clients of equal size.
 
     Samples are shuffled and dealt proportionally to groups of `NID1_GROUP` clients. A group is
@@ -68,21 +62,11 @@ def nid1(rng, labels, num_clients, alpha) -> tuple[np.ndarray, np.ndarray]:
     for members in (NID1_GROUP, num_clients % NID1_GROUP):
         groups = ends - starts == members
         if groups.any():
-            counts = _draw_counts(rng, class_counts[groups], members, alpha, least=0.5)
+            counts = _draw_counts(rng, class_counts[groups], members, config.alpha, least=0.5)
             clients = starts[groups][:, None, None] + np.arange(members)[None, None]
             owners.append(np.repeat(np.broadcast_to(clients, counts.shape), counts.ravel()))
     by_client = np.argsort(np.concatenate(owners), kind="stable")
-    return order[by_client], _equal_offsets(total, num_clients)
-
-
-def by_class(rng, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Sample indices class after class, shuffled within each; and samples of each class `[K]`."""
-    order = rng.permutation(len(labels))
-    return order[np.argsort(labels[order], kind="stable")], np.bincount(labels)
-
-
-def _equal_offsets(total, parts) -> np.ndarray:
-    return np.arange(parts + 1, dtype=np.int64) * total // parts
+    return order[by_client], equal_offsets(total, num_clients)
 
 
 def _draw_counts(rng, class_counts, members, alpha, least) -> np.ndarray:

@@ -1,0 +1,49 @@
+r"""Deals a data set to clients and shows what came of it, without training.
+
+    python -m launch.partition --config=launch/configs/digits.py --workdir=DIR \
+        [--config.partition.scheme=dirichlet --config.partition.alpha=0.1 ...]
+
+Prints a table, and writes DIR/partition.json (its figures), DIR/plots/partition.png (clients x
+classes), DIR/plots/partition_clients.png (sizes, effective classes and distances of all clients),
+and DIR/partition.npz. A run with --config.partition.file=DIR/partition.npz trains on it.
+"""
+
+from pathlib import Path
+
+from launch import flags
+from semanticfl_jax.config import ExperimentConfig
+
+
+def main(config: ExperimentConfig, workdir: str) -> None:
+    """Deals the training samples as `launch.train` would."""
+    from semanticfl_jax.data.sources import load_dataset
+    from semanticfl_jax.reporting.metrics import write_json
+    from semanticfl_jax.simulation import dealing
+    from semanticfl_jax.simulation import workdir as files
+
+    try:
+        # The partition of a run with another configuration must not be replaced.
+        directory: Path = files.check(workdir, config)
+        dataset = load_dataset(config.dataset, config.data_dir)
+        public, partition = dealing.deal(dataset, config)
+        dealing.save(directory / files.PARTITION, public, partition, dataset, config)
+        summary = dealing.describe(dataset, partition, directory / files.PLOTS)
+        write_json(directory / "partition.json", summary)
+    except (ValueError, OSError) as error:
+        flags.fail(error)
+    print(f"{summary['samples']:,} images of {config.dataset} to {summary['clients']:,} clients")
+    print(table(summary))
+    print(f"wrote {directory / 'partition.json'}, {files.PARTITION} and {files.PLOTS}/")
+
+
+def table(summary: dict) -> str:
+    """The figures of a partition as lines of text."""
+    lines = [" " * 18 + "".join(f"{name:>12}" for name in summary["sizes"])]
+    for field in ("sizes", "effective_classes", "largest_share", "total_variation"):
+        values = "".join(f"{value:12,.2f}" for value in summary[field].values())
+        lines.append(f"{field.replace('_', ' '):18}{values}")
+    return "\n".join([*lines, f"{'Gini of sizes':18}{summary['gini']:12.2f}"])
+
+
+if __name__ == "__main__":
+    flags.run(main, ExperimentConfig, default="digits")

@@ -1,0 +1,125 @@
+"""Dealing a data set: the server's public split and the clients' samples, and what they look like.
+
+public split -> long tail -> scheme, or all of it from a file -> partition -> numbers, plots
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.partition import Partition, make_partition, split_public
+from semanticfl_jax.data.partition_statistics import partition_statistics
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.reporting.partition_plots import plot_clients, plot_partition
+
+
+def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
+    """The server's public indices, int64 `[p]`, and the partition of the other training samples.
+
+    Both come from `partition.file` if there is one, whatever the scheme and the seed.
+
+    Raises:
+      ValueError: for a partition that cannot be made, or a file of another one.
+    """
+    if config.partition.file is not None:
+        return _read(config.partition.file, dataset, config)
+    public, private = split_public(dataset.train_labels, config.public_per_class, config.seed)
+    column = config.partition.column
+    if column is not None and column not in dataset.columns:
+        known = ", ".join(dataset.columns) or "none"
+        raise ValueError(
+            f"partition.column must be a column of {dataset.name} ({known}), got {column!r}"
+        )
+    local = make_partition(
+        config.partition,
+        dataset.train_labels[private],
+        config.num_clients,
+        seed=config.seed,
+        column=None if column is None else dataset.columns[column][private],
+    )
+    return public, Partition(private[local.indices], local.offsets)
+
+
+def save(
+    path: Path,
+    public: np.ndarray,
+    partition: Partition,
+    dataset: ImageDataset,
+    config: ExperimentConfig,
+) -> None:
+    """Writes what `deal` returned, with all that `partition.file` needs to give it back."""
+    partition.save(
+        path,
+        dataset=dataset.name,
+        num_samples=len(dataset.train_labels),
+        public_per_class=config.public_per_class,
+        public=public.tolist(),
+        seed=config.seed,
+        partition=dataclasses.asdict(config.partition),
+    )
+
+
+def _read(
+    path: str, dataset: ImageDataset, config: ExperimentConfig
+) -> tuple[np.ndarray, Partition]:
+    partition, made = Partition.load_with_metadata(path)
+    here = {
+        "dataset": dataset.name,
+        "num_samples": len(dataset.train_labels),
+        "public_per_class": config.public_per_class,
+        "num_clients": config.num_clients,
+    }
+    there = {**made, "num_clients": partition.num_clients}
+    differences = [
+        f"{name} was {there.get(name)!r}, is {value!r}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"partition.file {path} was made for another setting: {'; '.join(differences)}"
+        )
+    public = np.asarray(made.get("public", []), np.int64)
+    # One use of each sample at most, by the server or by a client, is what a partition checks too.
+    used = np.concatenate([public, partition.indices])
+    if used.min() < 0 or used.max() >= len(dataset.train_labels):
+        raise ValueError(
+            f"partition.file {path} must have indices from 0 to {len(dataset.train_labels) - 1}, "
+            f"has {used.min()} to {used.max()}"
+        )
+    if np.bincount(used).max() > 1:
+        raise ValueError(f"partition.file {path} gives the server samples that clients hold")
+    if partition.sizes.min() == 0:
+        empty = int(partition.sizes.argmin())
+        raise ValueError(f"partition.file {path} leaves client {empty} without samples")
+    return public, partition
+
+
+def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[str, Any]:
+    """Draws a partition into the folder `plots`, and returns its figures for JSON."""
+    counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
+    statistics = partition_statistics(counts)
+    summary = statistics.summary()
+    plot_partition(counts, dataset.class_names, plots / "partition.png", headline(summary))
+    plot_clients(
+        {
+            f"Images (Gini {summary['gini']:.2f})": statistics.sizes,
+            f"Effective classes, of {summary['classes']}": statistics.effective_classes,
+            "Total variation to all labels": statistics.total_variation,
+        },
+        plots / "partition_clients.png",
+    )
+    return summary
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The most telling figures of a partition in one line."""
+    classes, distance = summary["effective_classes"], summary["total_variation"]
+    return (
+        f"effective classes {classes['mean']:.2f} of {summary['classes']} "
+        f"({classes['min']:.2f} to {classes['max']:.2f}), total variation {distance['mean']:.2f}, "
+        f"Gini of sizes {summary['gini']:.2f}"
+    )
