@@ -13,13 +13,13 @@ from semanticfl_jax.data.array_cache import ABANDONED_AFTER, cached_arrays, user
 ARRAYS = {"images": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": np.arange(3)}
 
 
-def never():
+def never(_):
     raise AssertionError("the cache was there")
 
 
 def test_built_once_then_mapped(tmp_path, capsys):
     place = tmp_path / "new" / "cache"
-    for build in (lambda: ARRAYS, never):
+    for build in (lambda _: ARRAYS, never):
         arrays = cached_arrays([place], build, {"dataset": "toy"})
         assert sorted(arrays) == ["images", "labels"]
         for name, array in arrays.items():
@@ -34,14 +34,14 @@ def test_built_once_then_mapped(tmp_path, capsys):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
 def test_an_interruption_leaves_nothing(tmp_path, interruption):
-    def interrupted():
+    def interrupted(_):
         raise interruption
 
     with pytest.raises(interruption):
         cached_arrays([tmp_path / "cache"], interrupted, {})
     assert not list(tmp_path.iterdir())
     np.testing.assert_array_equal(
-        cached_arrays([tmp_path / "cache"], lambda: ARRAYS, {})["labels"], ARRAYS["labels"]
+        cached_arrays([tmp_path / "cache"], lambda _: ARRAYS, {})["labels"], ARRAYS["labels"]
     )
 
 
@@ -56,7 +56,7 @@ def test_a_killed_writer_leaves_no_half_cache(tmp_path):
             save(path, array)
         np.save = save_one
         arrays = {"images": np.zeros(5), "labels": np.zeros(5)}
-        array_cache.cached_arrays([pathlib.Path(sys.argv[1])], lambda: arrays, {})
+        array_cache.cached_arrays([pathlib.Path(sys.argv[1])], lambda _: arrays, {})
     """
     place = tmp_path / "cache"
     command = [sys.executable, "-c", textwrap.dedent(killed), str(place)]
@@ -66,7 +66,7 @@ def test_a_killed_writer_leaves_no_half_cache(tmp_path):
 
     old = time.time() - ABANDONED_AFTER - 60
     os.utime(left, (old, old))
-    arrays = cached_arrays([place], lambda: ARRAYS, {})
+    arrays = cached_arrays([place], lambda _: ARRAYS, {})
     np.testing.assert_array_equal(arrays["images"], ARRAYS["images"])
     assert list(tmp_path.iterdir()) == [place]
 
@@ -74,8 +74,8 @@ def test_a_killed_writer_leaves_no_half_cache(tmp_path):
 def test_of_two_writers_the_first_is_kept(tmp_path):
     other = {"images": ARRAYS["images"] + 1}
 
-    def slow():
-        cached_arrays([tmp_path / "cache"], lambda: ARRAYS, {})
+    def slow(_):
+        cached_arrays([tmp_path / "cache"], lambda _: ARRAYS, {})
         return other
 
     arrays = cached_arrays([tmp_path / "cache"], slow, {})
@@ -86,11 +86,11 @@ def test_of_two_writers_the_first_is_kept(tmp_path):
 def test_a_read_only_place_is_passed_over(tmp_path):
     (tmp_path / "shared").mkdir(mode=0o555)
     places = [tmp_path / "shared" / "cache", tmp_path / "mine" / "cache"]
-    cached_arrays(places, lambda: ARRAYS, {})
+    cached_arrays(places, lambda _: ARRAYS, {})
     assert [place.exists() for place in places] == [False, True]
     cached_arrays(places, never, {})
     with pytest.raises(OSError, match="XDG_CACHE_HOME"):
-        cached_arrays(places[:1], lambda: ARRAYS, {})
+        cached_arrays(places[:1], lambda _: ARRAYS, {})
 
 
 def test_user_cache_dir(monkeypatch, tmp_path):
