@@ -22,6 +22,7 @@ from semanticfl_jax.data.image_files import Listing, describe_problems, read_ima
 from semanticfl_jax.data.tiny_imagenet import list_files
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+CLASSES = 200
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
@@ -41,7 +42,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
                 {
                     # Colour images stay the JPEG files they are; grey ones become RGB PNG.
                     "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="png"),
-                    "label": tfds.features.ClassLabel(num_classes=200),
+                    "label": tfds.features.ClassLabel(num_classes=CLASSES),
                 }
             ),
             supervised_keys=("image", "label"),
