@@ -43,7 +43,10 @@ def load_tiny_imagenet(
     """
     tree = find_files(data_dir) if data_dir else None
     if tree is None:
-        return load_prepared("tiny_imagenet", data_dir, builder=BUILDER)
+        try:
+            return load_prepared("tiny_imagenet", data_dir, builder=BUILDER)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}, or at {ROOT}.zip or what it holds") from None
     return load_images("tiny_imagenet", tree, lambda: list_files(tree), unreadable=unreadable)
 
 
