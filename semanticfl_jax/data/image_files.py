@@ -31,7 +31,7 @@ from semanticfl_jax.data.file_tree import Archive, Directory
 #: What Pillow reads and people have.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 #: Images that one thread decodes at a time; small ones would otherwise mostly wait for each other.
-CHUNK = 64
+CHUNK = 16
 #: Files named in a message, of those that cannot be used.
 NAMED = 5
 #: Changes when the same files would give another cache.

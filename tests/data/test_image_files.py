@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from semanticfl_jax.data.image_files import CHUNK, decode, read_image
+from semanticfl_jax.data.image_files import decode, read_image
 
 
 def encoded(image, kind="png"):
@@ -21,7 +21,7 @@ def noise(shape, seed=0):
 
 def test_many_files_in_their_order_with_reasons_for_the_bad():
     """More than are decoded at once, by several threads."""
-    files = {f"{i}.png": encoded(Image.fromarray(noise((3, 4, 3), i))) for i in range(9 * CHUNK)}
+    files = {f"{i}.png": encoded(Image.fromarray(noise((3, 4, 3), i))) for i in range(600)}
     files["70.png"], files["500.png"] = b"text", files["500.png"][:-30]
     found = list(decode(lambda name: io.BytesIO(files[name]), list(files)))
     assert found[70] == "no image" and "truncated" in found[500]
