@@ -19,12 +19,12 @@ from semanticfl_jax.config import ExperimentConfig
 
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Builds the anchors of the configuration's public split."""
-    from semanticfl_jax.data.sources import load_dataset
+    from semanticfl_jax.data import sources
     from semanticfl_jax.simulation.anchors import server_anchors
     from semanticfl_jax.simulation.dealing import deal
 
     try:
-        dataset = load_dataset(config.dataset, config.data_dir)
+        dataset = sources.from_config(config)
         public, partition = deal(dataset, config)
         server_anchors(dataset, public, partition, config, Path(workdir), print)
     except (ValueError, OSError) as error:

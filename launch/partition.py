@@ -16,7 +16,7 @@ from semanticfl_jax.config import ExperimentConfig
 
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Deals the training samples as `launch.train` would."""
-    from semanticfl_jax.data.sources import load_dataset
+    from semanticfl_jax.data import sources
     from semanticfl_jax.reporting.metrics import write_json
     from semanticfl_jax.simulation import dealing
     from semanticfl_jax.simulation import workdir as files
@@ -24,7 +24,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     try:
         # The partition of a run with another configuration must not be replaced.
         directory: Path = files.check(workdir, config)
-        dataset = load_dataset(config.dataset, config.data_dir)
+        dataset = sources.from_config(config)
         public, partition = dealing.deal(dataset, config)
         dealing.save(directory / files.PARTITION, public, partition, dataset, config)
         summary = dealing.describe(dataset, partition, directory / files.PLOTS)

@@ -33,7 +33,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         if not seed.isdecimal():
             flags.fail(f"--seeds must be whole numbers, got {seed!r}")
 
-    from semanticfl_jax.data.sources import load_dataset
+    from semanticfl_jax.data import sources
     from semanticfl_jax.reporting.metrics import write_json, write_text
     from semanticfl_jax.reporting.probe import plot_probe, probe_report, summarize_probe
     from semanticfl_jax.semantics.probe import ProbeConfig, probe
@@ -43,7 +43,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         seeds = tuple(map(int, values.seeds))
         settings = ProbeConfig(values.train_images, values.test_images, seeds)
         config = dataclasses.replace(config, data_dir=values.data_dir or config.data_dir)
-        dataset = load_dataset(config.dataset, config.data_dir)
+        dataset = sources.from_config(config)
         result = probe(dataset, config, settings, directory)
     except (ConfigError, ValueError, OSError) as error:
         flags.fail(error)

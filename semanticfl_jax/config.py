@@ -170,7 +170,7 @@ class GuidanceConfig:
 class ExperimentConfig:
     """One federated run. Defaults: the protocol of the FedDifRC family (ICCV 2025) on CIFAR-10."""
 
-    dataset: Literal["digits", "cifar10", "cifar100"] = "cifar10"
+    dataset: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "image_folder"] = "cifar10"
     #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
     #: (tiny_imagenet, image_folder).
     data_dir: str | None = None

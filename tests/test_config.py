@@ -35,7 +35,11 @@ def test_semanticfl_is_guided_whatever_the_flag_says():
     [
         ({"roundz": 3}, "unknown config field roundz. Did you mean rounds?"),
         ({"model": {"widht": 3}}, "model.widht. Did you mean model.width?"),
-        ({"dataset": "mnist"}, "dataset must be one of digits, cifar10, cifar100, got 'mnist'"),
+        (
+            {"dataset": "mnist"},
+            "dataset must be one of digits, cifar10, cifar100, tiny_imagenet, image_folder, "
+            "got 'mnist'",
+        ),
         ({"rounds": "many"}, "rounds must be a whole number, got 'many'"),
         ({"rounds": 2.5}, "rounds must be a whole number"),
         ({"rounds": True}, "rounds must be a whole number"),

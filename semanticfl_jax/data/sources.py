@@ -1,6 +1,6 @@
-"""Image data sets by name: `load_dataset("cifar10", data_dir)`.
+"""Image data sets by name: `load_dataset("cifar10", data_dir)`, or `from_config(config)`.
 
-A new data set is one function `data_dir -> ImageDataset`, entered in `DATASETS`.
+A new data set is one function `(data_dir, options) -> ImageDataset`, entered in `DATASETS`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.image_folder import load_image_folder
 from semanticfl_jax.data.prepared import load_prepared
+from semanticfl_jax.data.tiny_imagenet import load_tiny_imagenet
 
 Channels = tuple[float, float, float]
 
@@ -48,14 +51,27 @@ class ImageDataset:
         return len(self.class_names)
 
 
-def _digits(data_dir: str | None) -> ImageDataset:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What only data sets of image files take; the others have nothing to choose.
+
+    Attributes:
+      image_size: side in pixels to which images are brought; 0: as they are.
+      unreadable: "refuse" or "skip" image files that are missing or damaged.
+    """
+
+    image_size: int = 0
+    unreadable: str = "refuse"
+
+
+def _digits(data_dir: str | None, options: Options) -> ImageDataset:
     """scikit-learn's 1,797 handwritten digits; nothing is downloaded and data_dir is not used.
 
     8x8 pixels of 0..16 become 32x32x3 of 0..255 by bilinear interpolation; 360 images, every class
     in proportion, are the test split. Class names, split and normalisation (train's mean and
     standard deviation) are our choice.
     """
-    del data_dir
+    del data_dir, options
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -84,41 +100,89 @@ def _digits(data_dir: str | None) -> ImageDataset:
 
 def _prepared(name: str, data_dir: str | None, mean: Channels, std: Channels) -> ImageDataset:
     """A data set prepared by TFDS."""
-    arrays = load_prepared(name, data_dir)
-    class_names = tuple(words.replace("_", " ") for words in arrays.pop("class_names"))
-    return ImageDataset(name=name, class_names=class_names, mean=mean, std=std, **arrays)
+    return _named(name, load_prepared(name, data_dir) | {"mean": mean, "std": std})
 
 
-def _cifar10(data_dir: str | None) -> ImageDataset:
+def _named(name: str, arrays: Mapping) -> ImageDataset:
+    class_names = tuple(words.replace("_", " ") for words in arrays["class_names"])
+    return ImageDataset(name=name, **{**arrays, "class_names": class_names})
+
+
+def _cifar10(data_dir: str | None, options: Options) -> ImageDataset:
     """CIFAR-10; normalisation of the FedDifRC family (ICCV 2025)."""
+    del options
     mean, std = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
     return _prepared("cifar10", data_dir, mean, std)
 
 
-def _cifar100(data_dir: str | None) -> ImageDataset:
-    """CIFAR-100 with fine labels; normalisation of the FedDifRC family."""
+def _cifar100(data_dir: str | None, options: Options) -> ImageDataset:
+    """CIFAR-100 with fine labels; normalisation of the FedDifRC family.
+
+    The 20 superclasses are the column `coarse_label`.
+    """
+    del options
     return _prepared("cifar100", data_dir, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
 
 
-#: Data sets by name; each takes TFDS's data directory, or None for TFDS's own.
-DATASETS: dict[str, Callable[[str | None], ImageDataset]] = {
+def _tiny_imagenet(data_dir: str | None, options: Options) -> ImageDataset:
+    """TinyImageNet-200; normalisation of the FedDifRC family."""
+    arrays = load_tiny_imagenet(data_dir, unreadable=options.unreadable)
+    return _named("tiny_imagenet", arrays | {"mean": (0.5,) * 3, "std": (0.5,) * 3})
+
+
+def _image_folder(data_dir: str | None, options: Options) -> ImageDataset:
+    """A folder of images; normalisation by train's mean and standard deviation (our choice)."""
+    arrays = load_image_folder(
+        data_dir, image_size=options.image_size, unreadable=options.unreadable
+    )
+    return _named("image_folder", arrays)
+
+
+#: Data sets by name; each takes data_dir (None for TFDS's own) and options.
+DATASETS: dict[str, Callable[[str | None, Options], ImageDataset]] = {
     "digits": _digits,
     "cifar10": _cifar10,
     "cifar100": _cifar100,
+    "tiny_imagenet": _tiny_imagenet,
+    "image_folder": _image_folder,
 }
 
 
-def load_dataset(name: str, data_dir: str | None) -> ImageDataset:
+def load_dataset(
+    name: str, data_dir: str | None, *, image_size: int = 0, unreadable: str = "refuse"
+) -> ImageDataset:
     """Loads a data set by name.
 
     Args:
       name: a key of `DATASETS`.
-      data_dir: TFDS's data directory; None for `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+      data_dir: TFDS's data directory, None for `$TFDS_DATA_DIR` or `~/tensorflow_datasets`; of
+        tiny_imagenet also the original files, of image_folder the folder.
+      image_size: side in pixels of image_folder's images; 0: as they are, all of one size.
+      unreadable: "refuse", or "skip" files that are missing or damaged, where the data set consists
+        of image files.
 
     Raises:
-      ValueError: for an unknown name.
-      FileNotFoundError: if the data set is not prepared there and TensorFlow is missing.
+      ValueError: for an unknown name, an image_size for another data set, or files that cannot be
+        used.
+      FileNotFoundError: if the data set is not there, or not prepared and TensorFlow is missing.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    return DATASETS[name](data_dir)
+    if image_size and name != "image_folder":
+        raise ValueError(
+            f"image_size must be 0 for {name}, whose images are published at one size, got "
+            f"{image_size}: only image_folder's are resized"
+        )
+    if unreadable not in ("refuse", "skip"):
+        raise ValueError(f"unreadable must be one of refuse, skip, got {unreadable!r}")
+    return DATASETS[name](data_dir, Options(image_size, unreadable))
+
+
+def from_config(config: ExperimentConfig) -> ImageDataset:
+    """The data set that a configuration names; see `load_dataset`."""
+    return load_dataset(
+        config.dataset,
+        config.data_dir,
+        image_size=config.image_size,
+        unreadable=config.unreadable,
+    )

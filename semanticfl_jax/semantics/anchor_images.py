@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-#: What Pillow reads and people have.
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+from semanticfl_jax.data.file_tree import Directory
+from semanticfl_jax.data.image_files import SUFFIXES, decode, describe_problems, is_image
 
 NOT_PRIVATE = (
     "not private: the anchors are features of the clients' own images "
@@ -70,8 +70,6 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
       ValueError: if classes have no folder or no image, share one, or images cannot be read; the
         message names them.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"guidance.anchor_dir: no directory {directory}")
@@ -83,7 +81,7 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
             path
             for folder in folders.get(_plain(name), [])
             for path in sorted(folder.iterdir())
-            if path.suffix.lower() in _SUFFIXES
+            if is_image(path.name)
         ]
         for name in class_names
     }
@@ -92,25 +90,22 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
         there = ", ".join(sorted(folders)) or "none"
         raise ValueError(
             f"guidance.anchor_dir: {directory} has no images for {', '.join(missing)}; a class "
-            f"needs a folder of its name with {', '.join(_SUFFIXES)} files. Folders there: {there}"
+            f"needs a folder of its name with {', '.join(SUFFIXES)} files. Folders there: {there}"
         )
-    images, labels, broken = [], [], []
-    for label, paths in enumerate(found.values()):
-        for path in paths:
-            try:
-                with Image.open(path) as image:
-                    square = ImageOps.fit(image.convert("RGB"), (side, side), Image.BICUBIC)
-            except (OSError, UnidentifiedImageError):
-                broken.append(path.relative_to(directory).as_posix())
-                continue
-            images.append(np.asarray(square, np.uint8))
-            labels.append(label)
+    labelled = {
+        path.relative_to(directory).as_posix(): label
+        for label, paths in enumerate(found.values())
+        for path in paths
+    }
+    names = list(labelled)
+    images = list(decode(Directory(directory).open, names, side))
+    broken = {name: im for name, im in zip(names, images, strict=True) if isinstance(im, str)}
     if broken:
-        some = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
         raise ValueError(
-            f"guidance.anchor_dir: {len(broken)} files in {directory} are no whole images: {some}"
+            f"guidance.anchor_dir: {len(broken)} files in {directory} are no whole images: "
+            f"{describe_problems(broken)}"
         )
-    return AnchorImages("directory", np.stack(images), np.array(labels, np.int32))
+    return AnchorImages("directory", np.stack(images), np.array([*labelled.values()], np.int32))
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.sources import load_dataset
+from semanticfl_jax.data import sources
 from semanticfl_jax.reporting.metrics import spread, versions
 from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
@@ -26,7 +26,7 @@ def measure(
       `compile_seconds`, `seconds_per_round` and `images_per_second` (median, least and greatest
       of each), `padding_share`, the choices made, and what it ran on.
     """
-    dataset = load_dataset(config.dataset, config.data_dir)
+    dataset = sources.from_config(config)
     _, partition = deal(dataset, config)
     simulation = prepare(
         dataset, partition, None, config, make_mesh(config.num_devices, config.clients_per_round)

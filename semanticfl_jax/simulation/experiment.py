@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data import sources
 from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.data.sources import ImageDataset, load_dataset
+from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metrics import (
@@ -69,7 +70,7 @@ def run(
             say(f"{directory} is finished: {summary['rounds']} rounds")
             return summary
         mesh = make_mesh(config.num_devices, config.clients_per_round)
-        dataset = load_dataset(config.dataset, config.data_dir)
+        dataset = sources.from_config(config)
         public, partition = dealing.deal(dataset, config)
         anchors = None
         if config.uses_anchors:

@@ -42,14 +42,20 @@ def write_records(directory, records):
     (directory / "dataset_info.json").write_text(json.dumps({**info, "splits": splits}))
     base = "tensorflow_datasets.core.features"
     shape = {"dimensions": ["32", "32", "3"]}
+    label = {"classLabel": {"numClasses": "10"}}
     features = {
+        "id": {
+            "pythonClassName": f"{base}.text_feature.Text",
+            "text": {},
+        },
+        "coarse_label": {"pythonClassName": f"{base}.class_label_feature.ClassLabel", **label},
         "image": {
             "pythonClassName": f"{base}.image_feature.Image",
             "image": {"shape": shape, "dtype": "uint8", "encodingFormat": "png"},
         },
         "label": {
             "pythonClassName": f"{base}.class_label_feature.ClassLabel",
-            "classLabel": {"numClasses": "10"},
+            **label,
         },
     }
     description = {
@@ -70,6 +76,8 @@ def record(image, label):
     example = tf_example_pb2.Example()
     example.features.feature["image"].bytes_list.value.append(png.getvalue())
     example.features.feature["label"].int64_list.value.append(label)
+    example.features.feature["coarse_label"].int64_list.value.append(label // 5)
+    example.features.feature["id"].bytes_list.value.append(f"image {label}".encode())
     return example.SerializeToString()
 
 
@@ -100,6 +108,11 @@ def test_reads_what_was_prepared(data_dir, arrays):
         np.testing.assert_array_equal(loaded[f"{split}_labels"], labels)
         assert loaded[f"{split}_labels"].dtype == np.int32
     assert len(loaded["class_names"]) == 10 and loaded["class_names"][-1] == "pick_up"
+    labels = arrays["train"][1]
+    coarse, names = loaded["columns"]["coarse_label"], loaded["columns"]["id"]
+    np.testing.assert_array_equal(coarse, labels // 5)
+    assert coarse.dtype == np.int32 and list(loaded["columns"]) == ["coarse_label", "id"]
+    np.testing.assert_array_equal(names, [f"image {label}" for label in labels])
     (cache,) = (data_dir / "cifar10" / "3.0.2").glob("decoded-*")
     assert json.loads((cache / "provenance.json").read_text())["version"] == "3.0.2"
 

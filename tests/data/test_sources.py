@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
 from semanticfl_jax.data.sources import DATASETS, load_dataset
 
@@ -53,10 +54,12 @@ def test_normalisation_is_in_units_of_one(digits):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_names_and_normalisation(name, monkeypatch):
     splits = dict.fromkeys(("train_images", "train_labels", "test_images", "test_labels"))
-    loaded = {**splits, "class_names": ("aquarium_fish", "bee")}
+    columns = {"coarse_label": np.arange(3)}
+    loaded = {**splits, "class_names": ("aquarium_fish", "bee"), "columns": columns}
     monkeypatch.setattr(sources, "load_prepared", lambda name, data_dir: dict(loaded))
     dataset = load_dataset(name, None)
     assert dataset.name == name and dataset.class_names == ("aquarium fish", "bee")
+    assert dataset.columns is columns
     means = {"cifar10": (0.4914, 0.4824, 0.4467), "cifar100": (0.507, 0.487, 0.441)}
     stds = {"cifar10": (0.2471, 0.2435, 0.2616), "cifar100": (0.267, 0.256, 0.276)}
     np.testing.assert_allclose(dataset.mean, means[name], atol=1e-4)
@@ -66,3 +69,21 @@ def test_cifar_names_and_normalisation(name, monkeypatch):
 def test_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=", ".join(DATASETS)):
         load_dataset("cifar11", None)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "image_folder"])
+def test_only_folders_of_images_are_resized(name):
+    with pytest.raises(ValueError, match=f"image_size must be 0 for {name}.*image_folder"):
+        load_dataset(name, None, image_size=32)
+
+
+def test_the_configuration_says_what_is_loaded(monkeypatch):
+    asked = []
+    monkeypatch.setitem(DATASETS, "image_folder", lambda *given: asked.append(given))
+    config = ExperimentConfig(
+        dataset="image_folder", data_dir="d", image_size=24, unreadable="skip"
+    )
+    sources.from_config(config)
+    assert asked == [("d", sources.Options(image_size=24, unreadable="skip"))]
+    with pytest.raises(ValueError, match="unreadable must be one of refuse, skip"):
+        load_dataset("digits", None, unreadable="ignore")

@@ -51,7 +51,7 @@ def small_world():
     names = tuple("abcd")
     dataset = ImageDataset("noise", *split(140), *split(30), names, MEAN, STD)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "load_dataset", lambda name, data_dir: dataset)
+        patch.setattr(experiment.sources, "from_config", lambda config: dataset)
         patch.setattr(prepare, "create_model", lambda name, classes, **_: TinyNet(classes))
         yield dataset
 

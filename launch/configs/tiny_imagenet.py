@@ -1,0 +1,19 @@
+r"""TinyImageNet-200 with the protocol of the FedDifRC family (ICCV 2025), which SemanticFL follows.
+
+    python -m launch.train --config=launch/configs/tiny_imagenet.py --workdir=DIR \
+        --config.data_dir=tiny-imagenet-200.zip
+
+data_dir is the original archive, or what it holds, or TFDS's directory (README.md, Data sets). As
+cifar10.py, at 64x64 pixels and with weight decay 1e-4. The family augments by AutoAugment alone,
+which is not in here: images are as they are. Not yet run by us to its end.
+"""
+
+from launch.flags import to_config_dict
+from semanticfl_jax.config import ExperimentConfig
+
+
+def get_config():
+    """The family's protocol on TinyImageNet-200."""
+    return to_config_dict(
+        ExperimentConfig(dataset="tiny_imagenet", augmentation=(), weight_decay=1e-4)
+    )
