@@ -134,11 +134,17 @@ def test_metadata_that_is_no_such_table(split, rows, header, message):
 
 def test_images_of_different_sizes_need_image_size(split):
     put(split / "train" / "dog" / "0.png", 10, size=(12, 6))
-    with pytest.raises(ValueError, match=r"0\.png 6x6 but .*dog/0\.png 12x6 pixels.*image_size"):
+    with pytest.raises(ValueError, match=r"0\.png 6x6, .*dog/0\.png 12x6; .*image_size"):
         load(split)
     dataset = load(split, image_size=4)
     assert dataset.train_images.shape == (12, 4, 4, 3)
     assert values(dataset.train_images)[4] == 10
+    # Not only within a split.
+    put(split / "train" / "dog" / "0.png", 10)
+    for path in (split / "val").rglob("*.PNG"):
+        put(path, 1, size=(6, 7))
+    with pytest.raises(ValueError, match=r"train/.* 6x6, val/.* 6x7; .*image_size"):
+        load(split)
     # Another size, another cache.
     assert load(split, image_size=5).test_images.shape == (6, 5, 5, 3)
 
