@@ -41,10 +41,11 @@ class TinyNet(nn.Module):
 
     num_classes: int
     feature_dim: int = 6
+    lowering: str = "auto"
 
     @nn.compact
     def __call__(self, images, *, train, mask=None):
-        x = Conv(self.feature_dim, strides=(2, 2), padding=1)(images)
+        x = Conv(self.feature_dim, strides=(2, 2), padding=1, lowering=self.lowering)(images)
         x = BatchNorm()(x, train=train, mask=mask)
         levels = (jnp.mean(x, axis=(1, 2)),)
         features = jnp.mean(nn.relu(x), axis=(1, 2))

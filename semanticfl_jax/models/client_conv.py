@@ -176,7 +176,7 @@ def _input_gradient(
 ) -> jax.Array:
     """Gradient by images of `size` (H, W): dy, spread by the strides, meets the flipped kernel."""
     if lowering != "canonical":
-        x = jax.ShapeDtypeStruct((dy.shape[0], *size, kernel.shape[2]), dy.dtype)
+        x = _like(dy, (dy.shape[0], *size, kernel.shape[2]))
         return jax.linear_transpose(lambda x: _forward(x, kernel, plan, lowering), x)(dy)[0]
     pads = [
         (k - 1 - before, length + before - _span(out, stride))
@@ -197,7 +197,7 @@ def _kernel_gradient(
 ) -> jax.Array:
     """Gradient by the kernel of `size` (kh, kw): x meets dy, with the batch as input channels."""
     if lowering != "canonical":
-        kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), dy.dtype)
+        kernel = _like(dy, (*size, x.shape[3], dy.shape[3]))
         return jax.linear_transpose(lambda k: _forward(x, k, plan, lowering), kernel)(dy)[0]
     pads = [
         (before, k - 1 + _span(out, stride) - length - before)
@@ -212,6 +212,11 @@ def _kernel_gradient(
         dimension_numbers=_NHWC,
     )
     return gradient.transpose(1, 2, 0, 3)
+
+
+def _like(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """An array whose type alone counts: x's dtype, varying over the devices that x varies over."""
+    return jnp.broadcast_to(x.ravel()[0], shape)
 
 
 def _axes(kernel_size, image_size, dy, plan):

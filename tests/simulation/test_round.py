@@ -15,7 +15,7 @@ from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.semantics.losses import masked_mean
 from semanticfl_jax.simulation.cohort import SAMPLERS
-from tests.federation import CONFIG, FEDAVG, MEAN, SIZES, STD
+from tests.federation import CLASSES, CONFIG, FEDAVG, MEAN, SIZES, STD, TinyNet
 
 
 def plain_client(federation, params, batch_stats, client, key):
@@ -82,6 +82,13 @@ def test_round_equals_a_plain_loop_over_clients(federation):
 
 
 @pytest.fixture(scope="module")
+def plain_model(federation):
+    """The server model after one round, one client at a time on one device."""
+    run, start = federation.round()
+    return jax.tree.map(np.array, run(*start)[0].model)
+
+
+@pytest.fixture(scope="module")
 def reference(federation, guided):
     """Two rounds of the guided algorithm, one client at a time on one device."""
     run, (state, data, shared, key) = federation.round(guided)
@@ -97,6 +104,16 @@ def test_chunks_and_devices_do_not_change_the_result(federation, guided, referen
         state, metrics = run(state, data, shared, key)
     result = (state, metrics.train_loss, metrics.images)
     chex.assert_trees_all_close(result, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lowering", "chunk"), [("native", 1), ("shifted", 1), ("patches", 2)])
+def test_every_lowering_of_the_convolution_trains_the_same_model(
+    federation, plain_model, lowering, chunk
+):
+    # What accelerators use must compile inside the sharded round, too.
+    other = dataclasses.replace(federation, model=TinyNet(CLASSES, lowering=lowering))
+    run, start = other.round(devices=2, chunk=chunk)
+    chex.assert_trees_all_close(run(*start)[0].model, plain_model, rtol=1e-4, atol=1e-5)
 
 
 def test_one_program_serves_every_round_and_needs_nothing_from_the_host(federation, guided):
