@@ -103,7 +103,7 @@ def time_augmentation() -> dict[str, Any]:
     """Training steps with and without augmentation."""
     from semanticfl_jax.simulation.augmentation_benchmark import measure
 
-    return measure(_WIDTH.value, repeats=_REPEATS.value)
+    return measure(ModelConfig(width=_WIDTH.value), repeats=_REPEATS.value)
 
 
 #: What runs each task.

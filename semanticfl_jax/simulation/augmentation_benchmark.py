@@ -33,7 +33,7 @@ _CLIENTS_ELSEWHERE = 16
 
 
 def measure(
-    width: int,
+    model: ModelConfig,
     *,
     repeats: int,
     steps: int = 5,
@@ -49,7 +49,7 @@ def measure(
     operation takes longer for what it sees.
 
     Args:
-      width: of ResNet-10.
+      model: the clients' network.
       repeats: turns that are timed, after one that is not counted.
       steps: optimiser steps of a round, for each client.
       batch_size: images of a step.
@@ -66,7 +66,7 @@ def measure(
     clients = _CLIENTS.get(jax.default_backend(), _CLIENTS_ELSEWHERE)
     dataset = _noise(clients * steps * batch_size, image_size)
     config = ExperimentConfig(
-        model=ModelConfig(width=width),
+        model=model,
         partition=PartitionConfig(scheme="iid"),
         num_clients=clients,
         clients_per_round=clients,
@@ -79,7 +79,7 @@ def measure(
     simulations = []
     for names in cases:
         simulations.append(_prepare(dataset, dataclasses.replace(config, augmentation=names)))
-        say(f"compiled with {_name(names)} in {simulations[-1].compile_seconds:.0f} s")
+        say(f"compiled in {simulations[-1].compile_seconds:.0f} s with {_name(names)}")
     states = [simulation.state for simulation in simulations]
     seconds: list[list[float]] = [[] for _ in cases]
     for turn in range(repeats + 1):
@@ -107,7 +107,7 @@ def measure(
         )
         say(_line(figures[-1]))
     return {
-        "width": width,
+        "model": dataclasses.asdict(model),
         "batch_size": batch_size,
         "image_size": image_size,
         "clients_side_by_side": clients,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from semanticfl_jax.config import ModelConfig
 from semanticfl_jax.simulation.augmentation_benchmark import measure
 
 
@@ -9,7 +10,13 @@ def test_shares_of_a_step_are_measured():
     lines = []
     cases = ((), ("crop_flip", "cutout"))
     figures = measure(
-        1, repeats=2, steps=2, batch_size=4, image_size=8, cases=cases, say=lines.append
+        ModelConfig(name="cnn"),
+        repeats=2,
+        steps=2,
+        batch_size=4,
+        image_size=8,
+        cases=cases,
+        say=lines.append,
     )
     bare, augmented = figures["cases"]
     assert bare["augmentation"] == [] and bare["share_of_step"] == 0
