@@ -3,12 +3,15 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
         [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
+    python -m launch.benchmark --task=augmentation [--width=16] [--repeats=3]
 
 With --json=FILE the figures are also written there. Tasks:
   family_cifar10   rounds: the protocol of launch/configs/cifar10.py, one local epoch, 5 of 50
                    clients of about 1,000 images; --width chooses the network.
   anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.
+  augmentation     its share of a training step, for several lists of steps side by side; images
+                   of 32x32 noise in batches of 64, --width chooses the network.
 """
 
 import json
@@ -30,6 +33,7 @@ from semanticfl_jax.config import (
 TASKS = {
     "family_cifar10": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
+    "augmentation": ("width", "repeats"),
 }
 _DTYPES = ("float32", "bfloat16")
 
@@ -46,16 +50,17 @@ _RESOLUTION = absl_flags.DEFINE_integer(
     "resolution", None, "Side of the images; by default the checkpoint's own."
 )
 _DTYPE = absl_flags.DEFINE_enum("dtype", "float32", _DTYPES, "Precision to compute in.")
-_REPEATS = absl_flags.DEFINE_integer("repeats", 3, "Batches to time, after one not counted.")
+_REPEATS = absl_flags.DEFINE_integer(
+    "repeats", 3, "Batches, or turns, to time, after one not counted."
+)
 
 
 def check_flags(task: str) -> None:
     """Raises `ConfigError` for a flag of another task or a value out of range."""
-    for other, names in TASKS.items():
-        for name in names:
-            if other != task and absl_flags.FLAGS[name].present:
-                listed = ", ".join(f"--{each}" for each in TASKS[task])
-                raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
+    listed = ", ".join(f"--{name}" for name in TASKS[task])
+    for name in sorted(set().union(*TASKS.values()) - set(TASKS[task])):
+        if absl_flags.FLAGS[name].present:
+            raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
     for name in ("rounds", "width", "repeats"):
         value = absl_flags.FLAGS[name].value
         require(value >= 1, f"--{name}", "at least 1", value)
@@ -94,14 +99,28 @@ def time_anchors() -> dict[str, Any]:
     )
 
 
+def time_augmentation() -> dict[str, Any]:
+    """Training steps with and without augmentation."""
+    from semanticfl_jax.simulation.augmentation_benchmark import measure
+
+    return measure(ModelConfig(width=_WIDTH.value), repeats=_REPEATS.value)
+
+
+#: What runs each task.
+_RUN = {
+    "family_cifar10": time_family_cifar10,
+    "anchors": time_anchors,
+    "augmentation": time_augmentation,
+}
+
+
 def main(arguments: list[str]) -> None:
     """Runs the task and prints its figures."""
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
     try:
         check_flags(_TASK.value)
-        run = {"family_cifar10": time_family_cifar10, "anchors": time_anchors}[_TASK.value]
-        figures = {"task": _TASK.value, **run()}
+        figures = {"task": _TASK.value, **_RUN[_TASK.value]()}
     except (ValueError, FileNotFoundError) as error:
         flags.fail(error)
     print(json.dumps(figures, indent=2))

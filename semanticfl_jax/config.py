@@ -179,7 +179,7 @@ class ExperimentConfig:
     #: What to do about image files that are missing or damaged: name them and stop, or go on.
     unreadable: Literal["refuse", "skip"] = "refuse"
     #: Steps on every training image, in this order; none: images as they are.
-    augmentation: tuple[Literal["crop_flip"], ...] = ("crop_flip",)
+    augmentation: tuple[Literal["crop_flip", "autoaugment", "cutout"], ...] = ("crop_flip",)
     #: Images a class that the server keeps; carved out of train before clients are formed, for
     #: every algorithm alike, so that guided and unguided runs train on the same client data.
     public_per_class: int = 20

@@ -217,7 +217,7 @@ def test_a_list_of_names_is_typed_as_words_or_none():
 
     assert augmentation("none") == augmentation([]) == ()
     assert augmentation("crop_flip") == augmentation(["crop_flip"]) == ("crop_flip",)
-    with pytest.raises(ConfigError, match="augmentation must be none or a list of crop_flip"):
+    with pytest.raises(ConfigError, match="augmentation must be none or a list of crop_flip, auto"):
         augmentation("crop_flip,rotate")
 
 

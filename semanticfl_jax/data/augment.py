@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.data.autoaugment import autoaugment
+from semanticfl_jax.data.image_operations import GREY
+
 
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Scales images to 0..1 and standardises each channel.
@@ -62,9 +65,38 @@ def random_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Arr
     return jnp.where(inside, cropped, jnp.zeros((), images.dtype))
 
 
+def cutout(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Greys out one square of half the shorter side in each image (DeVries and Taylor, 2017).
+
+    As there, the centre is any pixel, so that part of the square may lie outside, and 32 pixels
+    get a square of 16 (CIFAR-10). There it is filled with 0 after normalisation, that is the mean
+    colour of the data; here with a fixed grey close to it, since these images are not normalised
+    yet. Image i's draws depend on (key, i) alone, as in `random_crop_flip`.
+
+    Args:
+      key: a PRNG key.
+      images: `[B, H, W, C]`, values 0..255.
+
+    Returns:
+      Images of the same shape and dtype.
+    """
+    batch, height, width, _ = images.shape
+    side = min(height, width) // 2
+    row_key, column_key = jax.random.split(key)
+    top = jax.random.randint(row_key, (batch, 1), 0, height) - side // 2
+    left = jax.random.randint(column_key, (batch, 1), 0, width) - side // 2
+    rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
+    rows = (rows >= top) & (rows < top + side)
+    columns = (columns >= left) & (columns < left + side)
+    square = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(square, jnp.asarray(GREY, images.dtype), images)
+
+
 #: Steps by name: `(key, images uint8 [B, H, W, 3]) -> images` of the same shape and dtype.
 AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "crop_flip": random_crop_flip,
+    "autoaugment": autoaugment,
+    "cutout": cutout,
 }
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.data.augment import augment, normalize
+from semanticfl_jax.data.augment import AUGMENTATIONS, augment, cutout, normalize
 from semanticfl_jax.data.augment import random_crop_flip as eager_crop_flip
 
 random_crop_flip = jax.jit(eager_crop_flip, static_argnames="pad")
@@ -72,6 +72,36 @@ def test_vmap_over_clients_equals_one_after_another(images):
     together = jax.jit(jax.vmap(eager_crop_flip))(keys, clients)
     for key, client, result in zip(keys, clients, together, strict=True):
         np.testing.assert_array_equal(random_crop_flip(key, client), result)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (8, 12)])
+def test_cutout_greys_one_square_centred_anywhere(shape):
+    count, side = 3000, min(shape) // 2
+    images = np.full((count, *shape, 3), 7, np.uint8)
+    result = np.asarray(jax.jit(cutout)(jax.random.key(0), images))
+    cut = (result == 128).all(axis=-1)
+    np.testing.assert_array_equal(result, np.where(cut[..., None], 128, images).astype(np.uint8))
+    rows, columns = cut.any(axis=2), cut.any(axis=1)
+    np.testing.assert_array_equal(cut, rows[:, :, None] & columns[:, None, :])
+    for touched, length in ((rows, shape[0]), (columns, shape[1])):
+        # A centre c covers c - side / 2 to c + side / 2, less what lies outside.
+        first, last = touched.argmax(axis=1), length - touched[:, ::-1].argmax(axis=1)
+        np.testing.assert_array_equal(touched.sum(axis=1), last - first)
+        centre = np.where(first > 0, first + side // 2, last - (side - side // 2))
+        counts = np.bincount(centre, minlength=length)
+        assert len(counts) == length
+        expected = count / length
+        chi_square = ((counts - expected) ** 2 / expected).sum()
+        assert chi_square < length - 1 + 3.5 * np.sqrt(2 * (length - 1))
+
+
+@pytest.mark.parametrize("step", AUGMENTATIONS)
+def test_every_step_keeps_shape_and_dtype_and_depends_on_key_and_position(images, step):
+    run = jax.jit(AUGMENTATIONS[step])
+    whole = run(jax.random.key(5), images)
+    assert whole.shape == images.shape and whole.dtype == np.uint8
+    np.testing.assert_array_equal(whole[:7], run(jax.random.key(5), images[:7]))
+    assert (run(jax.random.key(6), images) != whole).any()
 
 
 def test_steps_follow_one_another(images):

@@ -15,6 +15,10 @@ SD1 = Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"
     [
         (["--task=anchors", "--rounds=3"], "--rounds is not for --task=anchors, which takes --ch"),
         (["--dtype=bfloat16"], "--dtype is not for --task=family_cifar10, which takes --data_dir"),
+        (
+            ["--task=augmentation", "--batch_sizes=2"],
+            "--batch_sizes is not for --task=augmentation, which takes --width, --repeats",
+        ),
         (["--rounds=0"], "--rounds must be at least 1, got 0"),
         (
             ["--task=anchors", "--batch_sizes=1,0"],
