@@ -5,7 +5,7 @@ r"""Deals a data set to clients and shows what came of it, without training.
 
 Prints a table, and writes DIR/partition.json (its figures), DIR/plots/partition.png (clients x
 classes), DIR/plots/partition_clients.png (sizes, effective classes and distances of all clients),
-and DIR/partition.npz. A run with --config.partition.file=DIR/partition.npz trains on it.
+with feature skew DIR/plots/corruptions.png (images of corrupted clients), and DIR/partition.npz. A run with --config.partition.file=DIR/partition.npz trains on it.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     """Deals the training samples as `launch.train` would."""
     from semanticfl_jax.data import sources
     from semanticfl_jax.reporting.metrics import write_json
-    from semanticfl_jax.simulation import dealing
+    from semanticfl_jax.simulation import dealing, skew
     from semanticfl_jax.simulation import workdir as files
 
     try:
@@ -28,6 +28,9 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         public, partition = dealing.deal(dataset, config)
         dealing.save(directory / files.PARTITION, public, partition, dataset, config)
         summary = dealing.describe(dataset, partition, directory / files.PLOTS)
+        skew.record(config, directory / skew.CLIENTS)
+        skewed = skew.corrupted(dataset, partition, config)
+        skew.draw(dataset, skewed, partition, config, directory / files.PLOTS / skew.GALLERY)
         write_json(directory / "partition.json", summary)
     except (ValueError, OSError) as error:
         flags.fail(error)

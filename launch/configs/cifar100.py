@@ -2,8 +2,8 @@ r"""CIFAR-100 with the protocol of the FedDifRC family (ICCV 2025), which Semant
 
     python -m launch.train --config=launch/configs/cifar100.py --workdir=DIR --config.data_dir=DIR
 
-As cifar10.py, with weight decay 1e-4. The family also augments by AutoAugment's CIFAR policy, which
-is not in here. Not yet run by us. A natural split, one client a superclass:
+As cifar10.py, with weight decay 1e-4 and AutoAugment's CIFAR policy after crop and flip. Not yet run
+by us. A natural split, one client a superclass:
 
     --config.partition.scheme=natural --config.partition.column=coarse_label --config.num_clients=20
 """
@@ -14,4 +14,8 @@ from semanticfl_jax.config import ExperimentConfig
 
 def get_config():
     """The family's protocol on CIFAR-100, fine labels."""
-    return to_config_dict(ExperimentConfig(dataset="cifar100", weight_decay=1e-4))
+    return to_config_dict(
+        ExperimentConfig(
+            dataset="cifar100", augmentation=("crop_flip", "autoaugment"), weight_decay=1e-4
+        )
+    )

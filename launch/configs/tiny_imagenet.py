@@ -4,8 +4,8 @@ r"""TinyImageNet-200 with the protocol of the FedDifRC family (ICCV 2025), which
         --config.data_dir=tiny-imagenet-200.zip
 
 data_dir is the original archive, or what it holds, or TFDS's directory (README.md, Data sets). As
-cifar10.py, at 64x64 pixels and with weight decay 1e-4. The family augments by AutoAugment alone,
-which is not in here: images are as they are. Not yet run by us to its end.
+cifar10.py, at 64x64 pixels, with weight decay 1e-4 and AutoAugment alone. Not yet run by us to its
+end.
 """
 
 from launch.flags import to_config_dict
@@ -15,5 +15,5 @@ from semanticfl_jax.config import ExperimentConfig
 def get_config():
     """The family's protocol on TinyImageNet-200."""
     return to_config_dict(
-        ExperimentConfig(dataset="tiny_imagenet", augmentation=(), weight_decay=1e-4)
+        ExperimentConfig(dataset="tiny_imagenet", augmentation=("autoaugment",), weight_decay=1e-4)
     )

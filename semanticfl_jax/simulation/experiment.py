@@ -1,6 +1,6 @@
 """One experiment, from images to report.
 
-image source -> partition -> data on devices -> anchors -> rounds -> metrics -> summary, plots
+image source -> partition -> skewed images -> data on devices -> anchors -> rounds -> metrics -> summary, plots
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from semanticfl_jax.reporting.metrics import (
 from semanticfl_jax.reporting.plots import plot_curves
 from semanticfl_jax.reporting.progress import RoundProgress
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
-from semanticfl_jax.simulation import dealing
+from semanticfl_jax.simulation import dealing, skew
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints
@@ -52,8 +52,8 @@ def run(
 
     Args:
       config: what to run.
-      workdir: gets config.json, metrics.jsonl, partition.npz, anchors.npz, checkpoints/, plots/
-        and, at the end, summary.json.
+      workdir: gets config.json, metrics.jsonl, partition.npz, clients.npz, anchors.npz,
+        checkpoints/, plots/ and, at the end, summary.json.
       say: takes lines for the user.
 
     Returns:
@@ -72,6 +72,7 @@ def run(
         mesh = make_mesh(config.num_devices, config.clients_per_round)
         dataset = sources.from_config(config)
         public, partition = dealing.deal(dataset, config)
+        clean, dataset = dataset, skew.corrupted(dataset, partition, config)
         anchors = None
         if config.uses_anchors:
             anchors = server_anchors(dataset, public, partition, config, directory, say)
@@ -81,6 +82,8 @@ def run(
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         files.claim(directory, config)
         dealing.save(directory / files.PARTITION, public, partition, dataset, config)
+        skew.record(config, directory / skew.CLIENTS)
+        skew.draw(clean, dataset, partition, config, directory / files.PLOTS / skew.GALLERY)
     simulation = prepare(dataset, partition, anchors, config, mesh)
     for line in simulation.description:
         say(line)
