@@ -5,7 +5,8 @@ r"""Deals a data set to clients and shows what came of it, without training.
 
 Prints a table, and writes DIR/partition.json (its figures), DIR/plots/partition.png (clients x
 classes), DIR/plots/partition_clients.png (sizes, effective classes and distances of all clients),
-with feature skew DIR/plots/corruptions.png (images of corrupted clients), and DIR/partition.npz. A run with --config.partition.file=DIR/partition.npz trains on it.
+with feature skew DIR/plots/corruptions.png (images of corrupted clients), and DIR/partition.npz. A
+run with --config.partition.file=DIR/partition.npz trains on it.
 """
 
 from pathlib import Path

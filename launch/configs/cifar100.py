@@ -2,8 +2,8 @@ r"""CIFAR-100 with the protocol of the FedDifRC family (ICCV 2025), which Semant
 
     python -m launch.train --config=launch/configs/cifar100.py --workdir=DIR --config.data_dir=DIR
 
-As cifar10.py, with weight decay 1e-4 and AutoAugment's CIFAR policy after crop and flip. Not yet run
-by us. A natural split, one client a superclass:
+As cifar10.py, with weight decay 1e-4, and AutoAugment's CIFAR policy after crop and flip. Not yet
+run by us. A natural split, one client a superclass:
 
     --config.partition.scheme=natural --config.partition.column=coarse_label --config.num_clients=20
 """

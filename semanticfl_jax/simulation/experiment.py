@@ -1,6 +1,6 @@
 """One experiment, from images to report.
 
-image source -> partition -> skewed images -> data on devices -> anchors -> rounds -> metrics -> summary, plots
+image source -> partition -> corruption -> anchors -> data on devices -> rounds -> metrics -> report
 """
 
 import contextlib

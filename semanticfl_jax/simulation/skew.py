@@ -1,4 +1,4 @@
-"""What sets clients apart besides their labels: corrupted images, missing anchors; and its record."""
+"""What sets clients apart besides their labels: corrupted images and missing anchors, on record."""
 
 import dataclasses
 from pathlib import Path

@@ -223,6 +223,49 @@ def test_impossible_inputs_are_refused_before_anything_compiles(tmp_path):
     assert not (tmp_path / "b" / "config.json").exists()
 
 
+def test_every_kind_of_heterogeneity_composes_and_goes_on_bit_for_bit(
+    tmp_path, monkeypatch, small_world
+):
+    config = from_dict(
+        ExperimentConfig,
+        {
+            **to_dict(CONFIG),
+            "partition": {"scheme": "shards", "imbalance_factor": 3},
+            "feature_skew": {"corruptions": "noise,contrast", "share": 0.5},
+            "modality": {"without_text": 1 / 6, "without_both": 1 / 6},
+            "availability": {"sampling": "round_robin", "dropout": 0.3, "straggler_share": 0.5},
+            "algorithm": {"name": "scaffold"},
+            "guidance": {
+                "enabled": True,
+                "checkpoint": str(Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"),
+                "maps": "vae,down_0",
+            },
+            "checkpoint_every": 1,
+        },
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    experiment.run(config, whole, lambda line: None)
+    with np.load(whole / "clients.npz") as clients:
+        assert sorted(clients) == ["corruption", "holds_text", "holds_visual", "severity"]
+        corrupted = clients["severity"] > 0
+        assert corrupted.sum() == 3
+        assert set(clients["corruption"][corrupted]) <= {"noise", "contrast"}
+        assert (~clients["holds_text"]).sum() == 2
+        assert (~clients["holds_visual"]).sum() == 1
+    assert (whole / "plots" / "corruptions.png").is_file()
+
+    def die(self, number, *_):
+        if number == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(experiment.RoundProgress, "update", die)
+        experiment.run(config, killed, lambda line: None)
+    experiment.run(config, killed, lambda line: None)
+    same_parameters(killed, whole)
+    assert metrics_without_times(killed) == metrics_without_times(whole)
+
+
 def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path, small_world):
     guidance = GuidanceConfig(
         enabled=True,
