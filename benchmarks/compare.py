@@ -1,6 +1,6 @@
-"""Times this project and a peer alternately on one machine, and prints the ratio of their speeds.
+r"""Times this project and a peer alternately on one machine, and prints the ratio of their speeds.
 
-    python -m benchmarks.compare --task=pfl_cifar10 --peer=pfl_research --env=DIR \\
+    python -m benchmarks.compare --task=pfl_cifar10 --peer=pfl_research --env=DIR \
         --data_dir=DIR [--rounds=20] [--processes=1] [--alternations=3]
 
 Each run is a process of its own, ours and the peer's in turn, so that whatever else slows the
