@@ -3,10 +3,12 @@ r"""Times this project and a peer alternately on one machine, and prints the rat
     python -m benchmarks.compare --task=pfl_cifar10 --peer=pfl_research --env=DIR \
         --data_dir=DIR [--rounds=20] [--processes=1] [--alternations=3]
 
-Each run is a process of its own, ours and the peer's in turn, so that whatever else slows the
-machine slows both. A run's figure is the median of its rounds, the first one not counted; the ratio
-is taken within each pair of runs. --env is what peers/make_env.sh made. Figures, machine, commands
-and versions go to benchmarks/results/compare_TASK_PEER.json or to --json.
+Each run is a process of its own, ours and the peer's in turn, so that a slow drift of the machine
+meets both. Other busy processes do not: threads that spin while they wait lose far more. What share
+of the CPU others take is measured before each run, and warned about. A run's figure is the median
+of its rounds, the first one not counted; the ratio is taken within each pair of runs. --env is what
+peers/make_env.sh made. Figures, machine, commands and versions go to --json, by default
+benchmarks/results/compare_TASK_PEER.json.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from benchmarks.peers.export_cifar10 import export
 from semanticfl_jax.reporting.metrics import spread, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Share of the CPU in use before a run from which its figure is doubted.
+BUSY = 0.05
 PEERS = {
     "pfl_research": ("pfl_cifar10",),
     "flower": ("pfl_cifar10",),
@@ -78,14 +83,14 @@ def commands(args: argparse.Namespace, data: Path) -> dict[str, list[str]]:
 
 
 def run(command: list[str], directory: Path) -> dict[str, Any]:
-    """Runs a benchmark to its end and returns its figures, with the load it began under.
+    """Runs a benchmark to its end and returns its figures, and how busy others were before it.
 
     Raises:
       SystemExit: if it fails; its output is shown.
     """
     figures = directory / "figures.json"
     figures.unlink(missing_ok=True)
-    load = os.getloadavg()[0]
+    busy = busy_share()
     done = subprocess.run(
         [*command, f"--json={figures}"],
         cwd=ROOT,
@@ -96,7 +101,23 @@ def run(command: list[str], directory: Path) -> dict[str, Any]:
     )
     if done.returncode or not figures.is_file():
         sys.exit(f"{done.stdout}\n{shlex.join(command)} failed with status {done.returncode}")
-    return {**json.loads(figures.read_text()), "load_average_before": load}
+    return {**json.loads(figures.read_text()), "busy_before": busy}
+
+
+def busy_share(seconds: float = 2.0) -> float:
+    """Share of all cores' time that is in use now, from 0 to 1; nan where Linux does not tell."""
+    if not Path("/proc/stat").is_file():
+        return float("nan")
+
+    def read() -> tuple[int, int]:
+        # user nice system idle iowait irq softirq steal; what follows is counted within user.
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
+        return sum(ticks), ticks[3] + ticks[4]
+
+    total, idle = read()
+    time.sleep(seconds)
+    total_after, idle_after = read()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
 def machine() -> dict[str, Any]:
@@ -124,9 +145,11 @@ def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
                 f"{number + 1} {side if side == 'ours' else args.peer:12} "
                 f"{seconds['median']:8.3f} s a round ({seconds['min']:.3f} to {seconds['max']:.3f})"
                 + ("" if accuracy is None else f", accuracy {accuracy:.4f}")
-                + f", load before {figures['load_average_before']:.1f}",
+                + f", others busy {figures['busy_before']:.0%}",
                 flush=True,
             )
+            if figures["busy_before"] > BUSY:
+                print("  warning: other processes were busy, the ratio means little", flush=True)
     pairs = zip(runs["peer"], runs["ours"], strict=True)
     ratios = [
         peer["seconds_per_round"]["median"] / ours["seconds_per_round"]["median"]

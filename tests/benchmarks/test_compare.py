@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_peers_read_the_users_that_we_train(monkeypatch, tmp_path, family_config
     assert data.users.shape == (1000, 50)
 
 
-def test_ratio_is_taken_within_pairs(monkeypatch, tmp_path):
+def test_ratio_is_taken_within_pairs(monkeypatch, tmp_path, capsys):
     medians = {"ours": iter([1.0, 2.0, 4.0]), "peer": iter([2.0, 3.0, 20.0])}
     order = []
 
@@ -77,7 +78,7 @@ def test_ratio_is_taken_within_pairs(monkeypatch, tmp_path):
         median = next(medians[command[0]])
         return {
             "seconds_per_round": {"median": median, "min": median, "max": median},
-            "load_average_before": 0.0,
+            "busy_before": 0.5 if len(order) == 3 else 0.0,
         }
 
     monkeypatch.setattr(compare, "export", lambda data_dir, output: None)
@@ -92,12 +93,19 @@ def test_ratio_is_taken_within_pairs(monkeypatch, tmp_path):
     assert order == ["ours", "peer"] * 3
     assert figures["speed_ratio_of_pairs"] == [2.0, 1.5, 5.0]
     assert figures["speed_ratio"] == {"median": 2.0, "min": 1.5, "max": 5.0}
+    assert capsys.readouterr().out.count("warning: other processes were busy") == 1
     json.dumps(figures)
 
 
-def test_a_failed_run_shows_its_output(tmp_path):
+def test_a_failed_run_shows_its_output(monkeypatch, tmp_path):
+    monkeypatch.setattr(compare, "busy_share", lambda: 0.0)
     with pytest.raises(SystemExit, match=r"(?s)no such thing.*failed with status 3"):
         compare.run(["sh", "-c", "echo no such thing; exit 3"], tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="Linux tells it in /proc/stat")
+def test_busy_share_is_a_share():
+    assert 0 <= compare.busy_share(seconds=0.05) <= 1
 
 
 def test_refuses_a_task_that_the_peer_does_not_run(monkeypatch, capsys, tmp_path):
