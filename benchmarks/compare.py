@@ -1,0 +1,185 @@
+r"""Times this project and a peer alternately on one machine, and prints the ratio of their speeds.
+
+    python -m benchmarks.compare --task=pfl_cifar10 --peer=pfl_research --env=DIR \
+        --data_dir=DIR [--rounds=20] [--processes=1] [--alternations=3]
+
+Each run is a process of its own, ours and the peer's in turn, so that a slow drift of the machine
+meets both. Other busy processes do not: threads that spin while they wait lose far more. What share
+of the CPU others take is measured before each run, and warned about. A run's figure is the median
+of its rounds, the first one not counted; the ratio is taken within each pair of runs. --env is what
+peers/make_env.sh made. Figures, machine, commands and versions go to --json, by default
+benchmarks/results/compare_TASK_PEER.json.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.cifar10 import TASKS
+from benchmarks.peers.export_cifar10 import export
+from semanticfl_jax.reporting.metrics import spread, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Share of the CPU in use before a run from which its figure is doubted.
+BUSY = 0.05
+PEERS = {
+    "pfl_research": ("pfl_cifar10",),
+    "flower": ("pfl_cifar10",),
+    "pytorch_loop": ("pfl_cifar10", "family_cifar10"),
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the flags, and refuses what cannot be run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=TASKS, default="pfl_cifar10")
+    parser.add_argument("--peer", choices=PEERS, required=True)
+    parser.add_argument("--env", type=Path, required=True, help="the peer's environment")
+    parser.add_argument("--data_dir", default=None, help="prepared TFDS data sets")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds to time in each run")
+    parser.add_argument("--alternations", type=int, default=3, help="pairs of runs")
+    parser.add_argument("--processes", type=int, default=1, help="of pfl_research and flower")
+    parser.add_argument("--width", type=int, default=16, help="of ResNet-10 (family_cifar10)")
+    parser.add_argument("--json", type=Path, default=None, help="where the figures go")
+    args = parser.parse_args()
+    if args.task not in PEERS[args.peer]:
+        parser.error(f"--peer={args.peer} runs {', '.join(PEERS[args.peer])}, not {args.task}")
+    for name in ("rounds", "alternations", "processes", "width"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.peer == "pytorch_loop" and args.processes > 1:
+        parser.error("--processes is for pfl_research and flower")
+    if not (args.env / "bin" / "python").is_file():
+        parser.error(
+            f"--env must be an environment with bin/python, made by make_env.sh: {args.env}"
+        )
+    return args
+
+
+def commands(args: argparse.Namespace, data: Path) -> dict[str, list[str]]:
+    """The command of each side, without --json."""
+    shared = [f"--task={args.task}", f"--rounds={args.rounds}"]
+    if args.task == "family_cifar10":
+        shared.append(f"--width={args.width}")
+    ours = [sys.executable, "-m", "launch.benchmark", *shared]
+    if args.data_dir:
+        ours.append(f"--data_dir={os.path.abspath(args.data_dir)}")
+    script = ROOT / "benchmarks" / "peers" / f"{args.peer}.py"
+    peer = [str(args.env.absolute() / "bin" / "python"), str(script), *shared, f"--data={data}"]
+    if args.processes > 1:
+        peer.append(f"--processes={args.processes}")
+    return {"ours": ours, "peer": peer}
+
+
+def run(command: list[str], directory: Path) -> dict[str, Any]:
+    """Runs a benchmark to its end and returns its figures, and how busy others were before it.
+
+    Raises:
+      SystemExit: if it fails; its output is shown.
+    """
+    figures = directory / "figures.json"
+    figures.unlink(missing_ok=True)
+    busy = busy_share()
+    done = subprocess.run(
+        [*command, f"--json={figures}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not figures.is_file():
+        sys.exit(f"{done.stdout}\n{shlex.join(command)} failed with status {done.returncode}")
+    return {**json.loads(figures.read_text()), "busy_before": busy}
+
+
+def busy_share(seconds: float = 2.0) -> float:
+    """Share of all cores' time that is in use now, from 0 to 1; nan where Linux does not tell."""
+    if not Path("/proc/stat").is_file():
+        return float("nan")
+
+    def read() -> tuple[int, int]:
+        # user nice system idle iowait irq softirq steal; what follows is counted within user.
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
+        return sum(ticks), ticks[3] + ticks[4]
+
+    total, idle = read()
+    time.sleep(seconds)
+    total_after, idle_after = read()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def machine() -> dict[str, Any]:
+    """What the runs share: processor, cores, system."""
+    model = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "system": platform.platform()}
+
+
+def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """Runs both sides in turn, saying what each took."""
+    data = directory / "cifar10.npz"
+    export(args.data_dir, data)
+    sides = commands(args, data)
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+    for number in range(args.alternations):
+        for side, command in sides.items():
+            figures = run(command, directory)
+            runs[side].append(figures)
+            seconds, accuracy = figures["seconds_per_round"], figures.get("accuracy")
+            print(
+                f"{number + 1} {side if side == 'ours' else args.peer:12} "
+                f"{seconds['median']:8.3f} s a round ({seconds['min']:.3f} to {seconds['max']:.3f})"
+                + ("" if accuracy is None else f", accuracy {accuracy:.4f}")
+                + f", others busy {figures['busy_before']:.0%}",
+                flush=True,
+            )
+            if figures["busy_before"] > BUSY:
+                print("  warning: other processes were busy, the ratio means little", flush=True)
+    pairs = zip(runs["peer"], runs["ours"], strict=True)
+    ratios = [
+        peer["seconds_per_round"]["median"] / ours["seconds_per_round"]["median"]
+        for peer, ours in pairs
+    ]
+    return {
+        "task": args.task,
+        "peer": args.peer,
+        "speed_ratio": spread(ratios),
+        "speed_ratio_of_pairs": ratios,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "command": shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]]),
+        "runs": runs,
+    }
+
+
+def main():
+    args = parse_arguments()
+    with tempfile.TemporaryDirectory() as directory:
+        figures = compare(args, Path(directory))
+    ratio = figures["speed_ratio"]
+    print(
+        f"ours is {ratio['median']:.2f} times as fast as {args.peer} "
+        f"({ratio['min']:.2f} to {ratio['max']:.2f} over {args.alternations} pairs)"
+    )
+    path = args.json or ROOT / "benchmarks/results" / f"compare_{args.task}_{args.peer}.json"
+    write_json(path, figures)
+    print(f"figures: {path}")
+
+
+if __name__ == "__main__":
+    main()

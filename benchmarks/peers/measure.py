@@ -1,0 +1,114 @@
+"""What all peers' scripts share: flags, a stopwatch that blocks on outputs, and the figures."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+
+import cifar10
+import numpy as np
+import torch
+
+
+def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False):
+    """Reads the flags; `tasks` are those that the peer runs, `processes` whether it takes several.
+
+    Sets the seeds and, unless the peer starts processes of its own, PyTorch's threads.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=tasks, default=tasks[0])
+    parser.add_argument("--data", required=True, help="file of export_cifar10.py")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds to time")
+    parser.add_argument("--warmup_rounds", type=int, default=1, help="rounds before, not counted")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", help="file to write the figures to as well")
+    if processes:
+        parser.add_argument("--processes", type=int, default=1, help="sharing the machine's cores")
+    if "family_cifar10" in tasks:
+        parser.add_argument("--width", type=int, default=16, help="of ResNet-10")
+    args = parser.parse_args()
+    for name in ("rounds", "processes", "width"):
+        if getattr(args, name, 1) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.warmup_rounds < 0:
+        parser.error(f"--warmup_rounds must be at least 0, got {args.warmup_rounds}")
+    args.processes = getattr(args, "processes", 1)
+    args.threads = max(1, cores() // args.processes)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    np.random.seed(args.seed)  # noqa: NPY002 (pfl draws from it)
+    return args
+
+
+def cores():
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def device():
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Stopwatch:
+    """Seconds between calls, by name, the device's work finished."""
+
+    def __init__(self):
+        self.seconds = {"round": [], "evaluation": []}
+        self.restart()
+
+    def restart(self):
+        """Lets the next lap begin now."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._began = time.perf_counter()
+
+    def lap(self, name):
+        """Ends a lap, and begins the next."""
+        began = self._began
+        self.restart()
+        self.seconds[name].append(self._began - began)
+
+
+def spread(values):
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def report(args, stopwatch, accuracy, parameters, packages=()):
+    """Prints the figures as one line of JSON, the last of the output, and writes them to --json."""
+    task = cifar10.TASKS[args.task]
+    seconds = stopwatch.seconds["round"][args.warmup_rounds :]
+    figures = {
+        "task": args.task,
+        "seconds_per_round": spread(seconds),
+        "images_per_second": spread([task.images_per_round / second for second in seconds]),
+        "accuracy": accuracy,
+        "rounds": len(seconds),
+        "warmup_rounds": args.warmup_rounds,
+        "seconds_of_rounds": seconds,
+        "seconds_of_evaluations": stopwatch.seconds["evaluation"],
+        "parameters": parameters,
+        "processes": args.processes,
+        "threads_per_process": args.threads,
+        "seed": args.seed,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in (*packages, "torch", "numpy")},
+        },
+    }
+    if args.task == "family_cifar10":
+        figures["width"] = args.width
+    line = json.dumps(figures)
+    if args.json:
+        beside = f"{args.json}.{os.getpid()}.tmp"
+        with open(beside, "w") as file:
+            file.write(line + "\n")
+        os.replace(beside, args.json)
+    print(line)
