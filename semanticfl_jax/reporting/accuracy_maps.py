@@ -74,7 +74,7 @@ def _heat_map(axes, values: np.ndarray, rounds: Sequence[int], title: str):
     )
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("Round")
-    places = np.unique(np.linspace(0, len(rounds) - 1, min(len(rounds), 8)).round().astype(int))
-    axes.set_xticks(places, [str(rounds[place]) for place in places])
+    step = -(-len(rounds) // 12)
+    axes.set_xticks(range(0, len(rounds), step), [str(number) for number in rounds[::step]])
     axes.tick_params(axis="y", labelsize=7)
     return image
