@@ -48,7 +48,7 @@ def output(process):
         (["--config.rounds", "many"], "rounds must be a whole number, got 'many'"),
         (["--config.model.name=vit"], "model.name must be one of resnet10, cnn, got 'vit'"),
         (["--config.partition.alpha=0"], "partition.alpha must be greater than 0"),
-        (["--config=nothing"], "no such file. Installed: cifar10, cifar100, cifar10_cpu, digits"),
+        (["--config=nothing"], "no such file. Installed: availability, cifar10, cifar100, "),
         (["--config.rounds"], "--config.rounds needs a value"),
         (["extra"], "unexpected argument 'extra'"),
         (["--bogus=1"], "Unknown command line flag 'bogus'"),
