@@ -15,22 +15,19 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.cifar10 import TASKS
 from benchmarks.peers.export_cifar10 import export
+from semanticfl_jax.reporting.machine import BUSY, busy_share, host
 from semanticfl_jax.reporting.metrics import spread, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Share of the CPU in use before a run from which its figure is doubted.
-BUSY = 0.05
 PEERS = {
     "pfl_research": ("pfl_cifar10",),
     "flower": ("pfl_cifar10",),
@@ -104,32 +101,6 @@ def run(command: list[str], directory: Path) -> dict[str, Any]:
     return {**json.loads(figures.read_text()), "busy_before": busy}
 
 
-def busy_share(seconds: float = 2.0) -> float:
-    """Share of all cores' time that is in use now, from 0 to 1; nan where Linux does not tell."""
-    if not Path("/proc/stat").is_file():
-        return float("nan")
-
-    def read() -> tuple[int, int]:
-        # user nice system idle iowait irq softirq steal; what follows is counted within user.
-        ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
-        return sum(ticks), ticks[3] + ticks[4]
-
-    total, idle = read()
-    time.sleep(seconds)
-    total_after, idle_after = read()
-    return 1 - (idle_after - idle) / max(1, total_after - total)
-
-
-def machine() -> dict[str, Any]:
-    """What the runs share: processor, cores, system."""
-    model = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "system": platform.platform()}
-
-
 def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Runs both sides in turn, saying what each took."""
     data = directory / "cifar10.npz"
@@ -161,7 +132,7 @@ def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "speed_ratio": spread(ratios),
         "speed_ratio_of_pairs": ratios,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": host(),
         "command": shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]]),
         "runs": runs,
     }

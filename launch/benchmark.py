@@ -1,23 +1,34 @@
 r"""Times a task, compile time apart.
 
+    python -m launch.benchmark --task=pfl_cifar10 --data_dir=DIR [--rounds=20]
     python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16]
+    python -m launch.benchmark --task=many_clients [--data_dir=DIR] [--num_clients=100000] \
+        [--cohort=1000] [--rounds=5] [--width=8]
+    python -m launch.benchmark --task=guidance --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
         [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
     python -m launch.benchmark --task=augmentation [--width=16] [--repeats=3]
 
-With --json=FILE the figures are also written there. Tasks:
-  family_cifar10   rounds: the protocol of launch/configs/cifar10.py, one local epoch, 5 of 50
-                   clients of about 1,000 images; --width chooses the network.
+With --json=FILE the figures are also written there. --rounds are timed after one that is not, and
+--width chooses the ResNet-10. Tasks:
+  pfl_cifar10      rounds: pfl-research's published benchmark, launch/configs/pfl_cifar10.py.
+  family_cifar10   rounds: the protocol of launch/configs/cifar10.py, but one local epoch and 5 of
+                   50 clients of 1,000 IID images, as benchmarks/peers runs it.
+  many_clients     rounds: --cohort of --num_clients clients of 20 images each; whether time follows
+                   the cohort, and memory no client. Noise in place of CIFAR-10 without --data_dir.
+  guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
   anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.
   augmentation     its share of a training step, for several lists of steps side by side; images
-                   of 32x32 noise in batches of 64, --width chooses the network.
+                   of 32x32 noise in batches of 64.
 """
 
+import dataclasses
+import importlib
 import json
 from typing import Any
 
-from absl import app
+from absl import app, logging
 from absl import flags as absl_flags
 
 from launch import flags
@@ -26,12 +37,16 @@ from semanticfl_jax.config import (
     ExperimentConfig,
     ModelConfig,
     PartitionConfig,
+    from_dict,
     require,
 )
 
 #: The flags of each task; another task's are refused.
 TASKS = {
+    "pfl_cifar10": ("data_dir", "rounds"),
     "family_cifar10": ("data_dir", "rounds", "width"),
+    "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width"),
+    "guidance": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
     "augmentation": ("width", "repeats"),
 }
@@ -41,7 +56,11 @@ _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to
 _JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
-_WIDTH = absl_flags.DEFINE_integer("width", 16, "Width of ResNet-10.")
+_WIDTH = absl_flags.DEFINE_integer(
+    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients."
+)
+_NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients).")
+_COHORT = absl_flags.DEFINE_integer("cohort", 1000, "Clients a round (many_clients).")
 _CHECKPOINT = absl_flags.DEFINE_string(
     "checkpoint", "tiny-sd", "A checkpoint as of guidance.checkpoint, or random-sd15."
 )
@@ -61,29 +80,83 @@ def check_flags(task: str) -> None:
     for name in sorted(set().union(*TASKS.values()) - set(TASKS[task])):
         if absl_flags.FLAGS[name].present:
             raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
-    for name in ("rounds", "width", "repeats"):
+    for name in ("rounds", "width", "num_clients", "cohort", "repeats"):
         value = absl_flags.FLAGS[name].value
-        require(value >= 1, f"--{name}", "at least 1", value)
+        require(value is None or value >= 1, f"--{name}", "at least 1", value)
+    most = _NUM_CLIENTS.value
+    require(_COHORT.value <= most, "--cohort", f"at most --num_clients ({most})", _COHORT.value)
     sizes = _BATCH_SIZES.value
     whole = bool(sizes) and all(size.isdecimal() and int(size) >= 1 for size in sizes)
     require(whole, "--batch_sizes", "whole numbers of at least 1", ",".join(sizes))
+
+
+def installed_config(name: str) -> ExperimentConfig:
+    """The configuration launch/configs/NAME.py, with --data_dir."""
+    module = importlib.import_module(f"launch.configs.{name}")
+    config = from_dict(ExperimentConfig, module.get_config().to_dict())
+    return dataclasses.replace(config, data_dir=_DATA_DIR.value)
+
+
+def family_config() -> ExperimentConfig:
+    """The family's protocol in short rounds; evaluated once, at the end."""
+    return ExperimentConfig(
+        dataset="cifar10",
+        data_dir=_DATA_DIR.value,
+        model=ModelConfig(width=_WIDTH.value or 16),
+        partition=PartitionConfig(scheme="iid"),
+        num_clients=50,
+        clients_per_round=5,
+        local_epochs=1,
+        public_per_class=0,
+        eval_every=_ROUNDS.value + 1,
+    )
+
+
+def time_pfl_cifar10() -> dict[str, Any]:
+    """Rounds of pfl-research's benchmark."""
+    from semanticfl_jax.simulation.benchmark import measure
+
+    return measure(installed_config("pfl_cifar10"), _ROUNDS.value)
 
 
 def time_family_cifar10() -> dict[str, Any]:
     """Rounds of the family's protocol."""
     from semanticfl_jax.simulation.benchmark import measure
 
-    config = ExperimentConfig(
-        dataset="cifar10",
-        data_dir=_DATA_DIR.value,
-        model=ModelConfig(width=_WIDTH.value),
-        partition=PartitionConfig(scheme="iid"),
-        num_clients=50,
-        clients_per_round=5,
-        local_epochs=1,
-        public_per_class=0,
+    config = family_config()
+    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
+
+
+def time_many_clients() -> dict[str, Any]:
+    """Rounds of many clients, and of fewer, and of smaller cohorts."""
+    import jax
+
+    from semanticfl_jax.data.noise import noise_dataset
+    from semanticfl_jax.data.sources import from_config
+    from semanticfl_jax.simulation.many_clients_benchmark import measure
+
+    config = installed_config("many_clients")
+    config = dataclasses.replace(
+        config,
+        num_clients=_NUM_CLIENTS.value,
+        clients_per_round=_COHORT.value,
+        model=dataclasses.replace(config.model, width=_WIDTH.value or config.model.width),
+        # One accelerator; of a CPU, whose cores are devices, all.
+        num_devices=0 if jax.default_backend() == "cpu" else 1,
+        eval_every=_ROUNDS.value + 1,
     )
-    return {"width": _WIDTH.value, **measure(config, _ROUNDS.value)}
+    # As many images as CIFAR-10 has.
+    noise = config.data_dir is None
+    dataset = noise_dataset(50_000, test=10_000) if noise else from_config(config)
+    return {"width": config.model.width, **measure(config, _ROUNDS.value, dataset)}
+
+
+def time_guidance() -> dict[str, Any]:
+    """Rounds of the family's protocol with and without guidance."""
+    from semanticfl_jax.simulation.guidance_benchmark import measure
+
+    config = family_config()
+    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
 
 
 def time_anchors() -> dict[str, Any]:
@@ -103,15 +176,33 @@ def time_augmentation() -> dict[str, Any]:
     """Training steps with and without augmentation."""
     from semanticfl_jax.simulation.augmentation_benchmark import measure
 
-    return measure(ModelConfig(width=_WIDTH.value), repeats=_REPEATS.value)
+    return measure(ModelConfig(width=_WIDTH.value or 16), repeats=_REPEATS.value)
 
 
 #: What runs each task.
 _RUN = {
+    "pfl_cifar10": time_pfl_cifar10,
     "family_cifar10": time_family_cifar10,
+    "many_clients": time_many_clients,
+    "guidance": time_guidance,
     "anchors": time_anchors,
     "augmentation": time_augmentation,
 }
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the task will run on and how busy others are; warns where figures will mean little."""
+    from semanticfl_jax.reporting import machine
+
+    found = machine.host() | machine.load() | machine.devices()
+    print(
+        f"{found['cores']} cores of {found['cpu']}, {found['memory_bytes'] / 1e9:.0f} GB; "
+        f"{found['devices']} x {found['device_kind']}; load average {found['load_average']:.2f}, "
+        f"others use {found['busy_before']:.0%}"
+    )
+    if found["busy_before"] > machine.BUSY:
+        print("warning: other processes are busy, the times mean little")
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -120,13 +211,15 @@ def main(arguments: list[str]) -> None:
         flags.fail(f"unexpected argument {arguments[1]!r}")
     try:
         check_flags(_TASK.value)
-        figures = {"task": _TASK.value, **_RUN[_TASK.value]()}
+        logging.set_verbosity(logging.WARNING)
+        machine = describe_machine()
+        figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
     except (ValueError, FileNotFoundError) as error:
         flags.fail(error)
-    print(json.dumps(figures, indent=2))
-    if _JSON.value:
-        from semanticfl_jax.reporting.metrics import write_json
+    from semanticfl_jax.reporting.metrics import to_json_values, write_json
 
+    print(json.dumps(to_json_values(figures), indent=2))
+    if _JSON.value:
         write_json(_JSON.value, figures)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.peers.cifar10 import TASKS
 from semanticfl_jax import files
+from semanticfl_jax.config import PartitionConfig
 from semanticfl_jax.data.partition import make_partition
 from semanticfl_jax.data.sources import load_dataset
 
@@ -27,8 +28,9 @@ def export(data_dir: str | None, output: str, seed: int = 0) -> None:
         "train_mean": dataset.train_images.mean((0, 1, 2), dtype=np.float64),
         "train_std": dataset.train_images.std((0, 1, 2), dtype=np.float64),
     }
+    iid = PartitionConfig(scheme="iid")
     for name, task in TASKS.items():
-        partition = make_partition("iid", dataset.train_labels, task.users, alpha=1.0, seed=seed)
+        partition = make_partition(iid, dataset.train_labels, task.users, seed=seed)
         arrays[f"users_{name}"] = partition.indices.reshape(task.users, -1)
     files.write(output, lambda file: np.savez(file, **arrays))
 

@@ -22,12 +22,15 @@ class Partition:
     """Sample indices of every client in compressed-row form.
 
     Attributes:
-      indices: int32 `[total]`, client after client, each index at most once.
+      indices: int32 `[total]`, client after client, each index at most once unless `overlapping`.
       offsets: int64 `[num_clients + 1]`; client i owns `indices[offsets[i]:offsets[i + 1]]`.
+      overlapping: clients may hold the same samples: to simulate more clients than the data set can
+        fill. Runs from a configuration never do.
     """
 
     indices: np.ndarray
     offsets: np.ndarray
+    overlapping: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "indices", np.asarray(self.indices, np.int32))
@@ -40,8 +43,8 @@ class Partition:
         if (self.indices < 0).any():
             raise ValueError("indices must be at least 0")
         ordered = np.sort(self.indices)
-        if (ordered[1:] == ordered[:-1]).any():
-            raise ValueError("indices must be used at most once")
+        if not self.overlapping and (ordered[1:] == ordered[:-1]).any():
+            raise ValueError("indices must be used at most once, unless overlapping")
 
     @property
     def num_clients(self) -> int:
@@ -74,9 +77,11 @@ class Partition:
         return cells.reshape(self.num_clients, num_classes)
 
     def save(self, path: str | os.PathLike, **metadata: Any) -> None:
-        """Writes `indices`, `offsets` and `metadata` (as JSON) to an `.npz` without pickles."""
+        """Writes the attributes and `metadata` (as JSON) to an `.npz` without pickles."""
         text = np.array(json.dumps(metadata, sort_keys=True))
         arrays = {"indices": self.indices, "offsets": self.offsets, "metadata": text}
+        if self.overlapping:
+            arrays["overlapping"] = np.array(True)
         files.write(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
@@ -97,7 +102,8 @@ class Partition:
                     raise ValueError("not an .npz file")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as arrays:
-                    partition = cls(arrays["indices"], arrays["offsets"])
+                    overlapping = bool(arrays.get("overlapping", False))
+                    partition = cls(arrays["indices"], arrays["offsets"], overlapping)
                     return partition, json.loads(str(arrays["metadata"]))
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold a partition: {error}") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from semanticfl_jax.diffusion.batches import image_mesh
 from semanticfl_jax.diffusion.features import default_maps, extract_features
 from semanticfl_jax.diffusion.random_sd15 import NAME, random_sd15
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion, load
+from semanticfl_jax.reporting.machine import peak_memory
 from semanticfl_jax.reporting.metrics import spread, versions
 
 
@@ -68,7 +67,7 @@ def measure(
         "load_seconds": load_seconds,
         "repeats": repeats,
         "batches": batches,
-        "peak_memory_of": "device" if _device_memory() is not None else "process",
+        "peak_memory_of": peak_memory()["peak_memory_of"],
         "device": f"{len(jax.local_devices())} x {jax.local_devices()[0].device_kind}",
         "versions": versions(),
     }
@@ -95,14 +94,13 @@ def _measure_batch(
         )
         seconds.append(time.perf_counter() - began)
     first, *others = seconds
-    device = _device_memory()
     return {
         "batch_size": size,
         "devices": mesh.size,
         "seconds": spread(others),
         "images_per_second": spread([size / each for each in others]),
         "compile_seconds": max(first - statistics.median(others), 0.0),
-        "peak_memory_bytes": _process_memory() if device is None else device,
+        "peak_memory_bytes": peak_memory()["peak_memory_bytes"],
     }
 
 
@@ -117,17 +115,3 @@ def _line(batch: dict[str, Any]) -> str:
 
 def _parameters(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _device_memory() -> int | None:
-    """Peak bytes in use of the fullest local device; None where the backend does not tell."""
-    found = [
-        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
-    ]
-    return None if None in found else max(found)
-
-
-def _process_memory() -> int:
-    """Peak resident bytes of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

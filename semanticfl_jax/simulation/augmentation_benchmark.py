@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 from semanticfl_jax.data.augment import augment
-from semanticfl_jax.data.partition import make_partition
+from semanticfl_jax.data.noise import noise_dataset
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import spread, versions
+from semanticfl_jax.simulation.benchmark import in_turn
+from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
 from semanticfl_jax.simulation.prepare import Simulation, prepare
 
@@ -26,7 +27,6 @@ CASES = (
     ("crop_flip", "autoaugment"),
     ("crop_flip", "autoaugment", "cutout"),
 )
-_CLASSES = 10
 #: Clients side by side: a round takes one at a time on CPU, several elsewhere (prepare.py).
 _CLIENTS = {"cpu": 1}
 _CLIENTS_ELSEWHERE = 16
@@ -64,7 +64,7 @@ def measure(
       alone would be of a step's: less exact, and far less noisy.
     """
     clients = _CLIENTS.get(jax.default_backend(), _CLIENTS_ELSEWHERE)
-    dataset = _noise(clients * steps * batch_size, image_size)
+    dataset = noise_dataset(clients * steps * batch_size, side=image_size)
     config = ExperimentConfig(
         model=model,
         partition=PartitionConfig(scheme="iid"),
@@ -80,17 +80,7 @@ def measure(
     for names in cases:
         simulations.append(_prepare(dataset, dataclasses.replace(config, augmentation=names)))
         say(f"compiled in {simulations[-1].compile_seconds:.0f} s with {_name(names)}")
-    states = [simulation.state for simulation in simulations]
-    seconds: list[list[float]] = [[] for _ in cases]
-    for turn in range(repeats + 1):
-        for index, simulation in enumerate(simulations):
-            began = time.perf_counter()
-            result = simulation.run_round(
-                states[index], simulation.data, simulation.shared, simulation.key
-            )
-            states[index] = jax.block_until_ready(result)[0]
-            if turn:
-                seconds[index].append((time.perf_counter() - began) / steps)
+    seconds = [[each / steps for each in times] for times in in_turn(simulations, repeats)]
     figures = []
     for names, times in zip(cases, seconds, strict=True):
         pairs = zip(times, seconds[0], strict=True)
@@ -120,30 +110,14 @@ def measure(
     }
 
 
-def _noise(count: int, side: int) -> ImageDataset:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    labels = np.arange(count, dtype=np.int32) % _CLASSES
-    return ImageDataset(
-        name="noise",
-        train_images=images,
-        train_labels=labels,
-        test_images=images[:_CLASSES],
-        test_labels=labels[:_CLASSES],
-        class_names=tuple(f"class {number}" for number in range(_CLASSES)),
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-    )
-
-
 def _prepare(dataset: ImageDataset, config: ExperimentConfig) -> Simulation:
-    partition = make_partition("iid", dataset.train_labels, config.num_clients, alpha=1.0, seed=0)
+    _, partition = deal(dataset, config)
     return prepare(dataset, partition, None, config, make_mesh(1))
 
 
 def _alone(names: tuple[str, ...], batch_size: int, side: int, repeats: int) -> float:
     """Seconds an image of the augmentation by itself, median of ten times `repeats` runs."""
-    images = jax.device_put(_noise(batch_size, side).train_images)
+    images = jax.device_put(noise_dataset(batch_size, side=side).train_images)
     run = jax.jit(augment, static_argnums=2)
     times = []
     for turn in range(10 * repeats + 1):

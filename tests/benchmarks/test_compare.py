@@ -1,9 +1,7 @@
 """The comparison with peers: same task, same users, and the ratio of what was measured."""
 
 import argparse
-import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from benchmarks.peers import cifar10, export_cifar10
 from launch import benchmark
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.simulation import benchmark as rounds
-from semanticfl_jax.simulation.experiment import deal
+from semanticfl_jax.simulation.dealing import deal
 
 
 def _dataset():
@@ -34,29 +32,40 @@ def _dataset():
 
 
 @pytest.fixture
-def family_config(monkeypatch):
-    """What launch.benchmark runs as family_cifar10."""
+def configs(monkeypatch):
+    """What launch.benchmark runs as each of the tasks."""
     taken = []
     monkeypatch.setattr(rounds, "measure", lambda config, number: taken.append(config) or {})
     benchmark.absl_flags.FLAGS.mark_as_parsed()
-    benchmark.time_family_cifar10()
-    return taken[0]
+    for name in cifar10.TASKS:
+        getattr(benchmark, f"time_{name}")()
+    return dict(zip(cifar10.TASKS, taken, strict=True))
 
 
-def test_family_task_is_what_the_benchmark_runs(family_config):
-    task, config = cifar10.TASKS["family_cifar10"], family_config
+@pytest.mark.parametrize("name", cifar10.TASKS)
+def test_tasks_are_what_the_benchmark_runs(configs, name):
+    task, config = cifar10.TASKS[name], configs[name]
     assert (task.users, task.cohort) == (config.num_clients, config.clients_per_round)
     for field in ("batch_size", "learning_rate", "momentum", "weight_decay"):
         assert getattr(task, field) == getattr(config, field), field
-    assert task.images_per_round == 5 * 1000
+    assert (config.local_epochs, config.clip_norm, config.public_per_class) == (1, 0, 0)
+    assert config.augmentation == (("crop_flip",) if task.augment else ())
+    assert config.algorithm.name == "fedavg" and config.partition.scheme == "iid"
 
 
-def test_peers_read_the_users_that_we_train(monkeypatch, tmp_path, family_config):
+def test_task_of_pfl_research_is_the_published_one(configs):
+    config = configs["pfl_cifar10"]
+    assert (config.model.name, config.rounds, config.eval_every) == ("cnn", 1500, 10)
+    assert cifar10.TASKS["pfl_cifar10"].images_per_round == 50 * 50
+    assert cifar10.TASKS["pfl_cifar10"].eval_every == config.eval_every
+
+
+def test_peers_read_the_users_that_we_train(monkeypatch, tmp_path, configs):
     dataset = _dataset()
     monkeypatch.setattr(export_cifar10, "load_dataset", lambda name, data_dir: dataset)
     export_cifar10.export(None, tmp_path / "cifar10.npz")
     data = cifar10.load(tmp_path / "cifar10.npz", "family_cifar10")
-    _, partition = deal(dataset, dataclasses.replace(family_config, public_per_class=0))
+    _, partition = deal(dataset, configs["family_cifar10"])
     np.testing.assert_array_equal(data.users.ravel(), partition.indices)
     assert data.users.shape == (50, 1000)
     np.testing.assert_array_equal(data.train_images[7, :, 1, 0], dataset.train_images[7, 1, 0])
@@ -66,6 +75,8 @@ def test_peers_read_the_users_that_we_train(monkeypatch, tmp_path, family_config
     assert images.dtype == np.float32
     np.testing.assert_allclose(images.mean((0, 2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(images.std((0, 2, 3)), 1, atol=1e-4)
+    _, partition = deal(dataset, configs["pfl_cifar10"])
+    np.testing.assert_array_equal(data.users.ravel(), partition.indices)
     assert data.users.shape == (1000, 50)
 
 
@@ -101,11 +112,6 @@ def test_a_failed_run_shows_its_output(monkeypatch, tmp_path):
     monkeypatch.setattr(compare, "busy_share", lambda: 0.0)
     with pytest.raises(SystemExit, match=r"(?s)no such thing.*failed with status 3"):
         compare.run(["sh", "-c", "echo no such thing; exit 3"], tmp_path)
-
-
-@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="Linux tells it in /proc/stat")
-def test_busy_share_is_a_share():
-    assert 0 <= compare.busy_share(seconds=0.05) <= 1
 
 
 def test_refuses_a_task_that_the_peer_does_not_run(monkeypatch, capsys, tmp_path):

@@ -69,6 +69,17 @@ def test_what_is_no_partition(indices, offsets, message):
         Partition(indices, offsets)
 
 
+def test_clients_share_samples_only_if_the_partition_says_so(tmp_path):
+    shared = Partition([0, 1, 1, 2], [0, 2, 4], overlapping=True)
+    np.testing.assert_array_equal(shared.label_counts(np.array([0, 1, 0]), 2), [[1, 1], [1, 1]])
+    shared.save(tmp_path / "partition.npz")
+    loaded = Partition.load(tmp_path / "partition.npz")
+    assert loaded.overlapping
+    np.testing.assert_array_equal(loaded.indices, shared.indices)
+    Partition([0, 1], [0, 1, 2]).save(tmp_path / "partition.npz")
+    assert not Partition.load(tmp_path / "partition.npz").overlapping
+
+
 @pytest.mark.parametrize("per_class", [0, 1, 20])
 def test_public_split(per_class):
     labels = np.random.default_rng(0).permutation(np.repeat([1, 4, 5], [20, 31, 40]))

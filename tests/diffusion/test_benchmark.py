@@ -34,18 +34,6 @@ def test_every_batch_size_is_timed_from_small_to_large(measured):
     assert len(lines) == 3 and "3 images on 2 devices" in lines[2]
 
 
-def test_memory_is_the_devices_own_where_it_tells(monkeypatch):
-    class Device:
-        def __init__(self, peak):
-            self.peak = peak
-
-        def memory_stats(self):
-            return {"peak_bytes_in_use": self.peak}
-
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device(3), Device(5)])
-    assert benchmark._device_memory() == 5
-
-
 def test_the_random_model_has_the_size_of_stable_diffusion():
     networks = random_sd15.networks()
     counts = {

@@ -21,6 +21,15 @@ SD1 = Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"
         ),
         (["--rounds=0"], "--rounds must be at least 1, got 0"),
         (
+            ["--task=pfl_cifar10", "--width=8"],
+            "--width is not for --task=pfl_cifar10, which takes --data_dir, --rounds",
+        ),
+        (
+            ["--task=many_clients", "--num_clients=50", "--cohort=51"],
+            "--cohort must be at most --num_clients (50), got 51",
+        ),
+        (["--task=guidance", "--cohort=5"], "--cohort is not for --task=guidance, which takes"),
+        (
             ["--task=anchors", "--batch_sizes=1,0"],
             "--batch_sizes must be whole numbers of at least",
         ),
@@ -41,5 +50,6 @@ def test_extraction_is_timed(tmp_path):
     assert code == 0, text
     figures = json.loads((tmp_path / "f.json").read_text())
     assert figures["task"] == "anchors"
+    assert figures["machine"]["cores"] >= 1 and figures["machine"]["device_kind"] == "cpu"
     assert figures["maps"] == ["vae", "mid", "up_1", "up_2", "up_3"]
     assert figures["batches"][0]["images_per_second"]["median"] > 0
