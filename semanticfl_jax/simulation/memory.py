@@ -52,7 +52,7 @@ def check_client_memory(
         free, where = free_device_memory(here[0]), "on each device"
         if free is None:  # CPU devices share the host's
             each, free, where = each * len(here), free_host_memory(), "in host memory"
-        remedy = "use fewer clients, a smaller model, or client_state_memory=host"
+        remedy = "use fewer clients, a smaller model, or client_state_memory=host (in one process)"
     else:
         said += ", in host memory"
         each, free, where = total, free_host_memory(), "in host memory"
