@@ -2,7 +2,9 @@
 
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
-Run again with the same --workdir it goes on from the last checkpoint.
+Run again with the same --workdir it goes on from the last checkpoint. One of several processes of
+the same run (README, "Several machines") is also told --distributed, or --coordinator_address,
+--num_processes and --process_id.
 """
 
 from launch import distributed, flags
