@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.placement import put
 
 
 @flax.struct.dataclass
@@ -91,7 +92,7 @@ def federate(
         label_counts=counts.astype(np.int32),
         max_size=int(sizes.max()),
     )
-    return jax.device_put(arrays, sharding)
+    return put(arrays, sharding)
 
 
 def epoch_order(key: jax.Array, size: jax.Array | int, max_size: int) -> jax.Array:

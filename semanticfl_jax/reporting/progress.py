@@ -17,13 +17,20 @@ class RoundProgress:
       done: rounds trained before, when the run resumes; time left is judged by the new ones only.
       stream: where to write; standard error by default.
       log_seconds: least time between two lines when `stream` is not a terminal.
+      quiet: shows nothing of this, only what `say` is given.
     """
 
     def __init__(
-        self, rounds: int, done: int = 0, stream: TextIO | None = None, log_seconds: float = 30.0
+        self,
+        rounds: int,
+        done: int = 0,
+        stream: TextIO | None = None,
+        log_seconds: float = 30.0,
+        quiet: bool = False,
     ):
         self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
+        self._terminal = self._stream.isatty() and not quiet
+        self._quiet = quiet
         self._rounds, self._first, self._round = rounds, done, done
         self._log_seconds = log_seconds
         self._start = time.monotonic()
@@ -55,6 +62,8 @@ class RoundProgress:
         if self._terminal:
             self._bar.set_postfix_str(self._status(), refresh=False)
             self._bar.update(step)
+            return
+        if self._quiet:
             return
         now = time.monotonic()
         if now - self._last_line >= self._log_seconds or round == self._rounds:

@@ -13,6 +13,7 @@ from semanticfl_jax.reporting.plots import plot_feature_maps
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE, AnchorImages, directory_images
 from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, obtain_anchors
+from semanticfl_jax.simulation import processes
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.prepare import client_model
 
@@ -38,7 +39,7 @@ def server_anchors(
     )
     if not anchors.private:
         say(NOT_PRIVATE)
-    if anchors.maps:
+    if anchors.maps and processes.is_main():
         note = None if anchors.private else NOT_PRIVATE
         plot_feature_maps(anchors.maps, directory / files.PLOTS / "anchors.png", note)
     return control_anchors(anchors, config.guidance.anchors, config.seed)

@@ -28,7 +28,7 @@ from semanticfl_jax.reporting.metrics import (
 from semanticfl_jax.reporting.plots import plot_curves
 from semanticfl_jax.reporting.progress import RoundProgress
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
-from semanticfl_jax.simulation import dealing, skew
+from semanticfl_jax.simulation import dealing, processes, skew
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints
@@ -63,8 +63,9 @@ def run(
       InputError: for an impossible configuration, a workdir of another one, or missing files.
       Stopped: if a signal stopped the run after some round.
     """
-    with _input_errors():
-        directory = files.check(workdir, config)
+    say = say if processes.is_main() else _silent
+    with _input_errors(), processes.main_first():
+        directory = files.check(workdir, config, claimed=not processes.is_main())
         summary = files.read_summary(directory)
         if summary is not None:
             say(f"{directory} is finished: {summary['rounds']} rounds")
@@ -80,15 +81,29 @@ def run(
         if memory:
             say(memory)
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
-        files.claim(directory, config)
-        dealing.save(directory / files.PARTITION, public, partition, dataset, config)
-        skew.record(config, directory / skew.CLIENTS)
-        skew.draw(clean, dataset, partition, config, directory / files.PLOTS / skew.GALLERY)
+        if processes.is_main():
+            files.claim(directory, config)
+            dealing.save(directory / files.PARTITION, public, partition, dataset, config)
+            skew.record(config, directory / skew.CLIENTS)
+            skew.draw(clean, dataset, partition, config, directory / files.PLOTS / skew.GALLERY)
+    with _input_errors():
+        processes.require_equal(
+            "images, labels and partition",
+            *(dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels),
+            *(public, partition.indices, partition.offsets),
+        )
     simulation = prepare(dataset, partition, anchors, config, mesh)
     for line in simulation.description:
         say(line)
     train(simulation, config, directory, say)
-    return report(dataset, partition, simulation, config, directory, say)
+    with processes.main_first():
+        if not processes.is_main():
+            return files.read_summary(directory)
+        return report(dataset, partition, simulation, config, directory, say)
+
+
+def _silent(line: str) -> None:
+    del line
 
 
 @contextlib.contextmanager
@@ -109,14 +124,15 @@ def train(
     """
     state, key = simulation.state, simulation.key
     label_counts = np.asarray(simulation.data.label_counts)
+    main = processes.is_main()
     with Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
         done = checkpoints.latest() or 0
         if done:
             state = checkpoints.restore(state)
             say(f"resuming after round {done} of {config.rounds}, from {directory}")
         with (
-            MetricsWriter(directory, done) as metrics,
-            RoundProgress(config.rounds, done) as progress,
+            MetricsWriter(directory, done) if main else contextlib.nullcontext() as metrics,
+            RoundProgress(config.rounds, done, quiet=not main) as progress,
             stop_between_rounds(progress.say) as asked_to_stop,
         ):
             for number in range(done + 1, config.rounds + 1):
@@ -137,10 +153,11 @@ def train(
                 last = number == config.rounds
                 if last or number % config.eval_every == 0:
                     row |= evaluated(jax.device_get(simulation.evaluate(state)), label_counts)
-                metrics.write(row)
+                if main:
+                    metrics.write(row)
                 progress.update(number, row.get("test_accuracy"), row["images_per_second"])
                 # Read once: a signal between two readings would stop without having saved.
-                stopping = asked_to_stop()
+                stopping = processes.anywhere(asked_to_stop())
                 if last or stopping or number % config.checkpoint_every == 0:
                     # A copy, because the next round donates the state while this is written.
                     checkpoints.save(number, jax.tree.map(lambda x: x.copy(), state))

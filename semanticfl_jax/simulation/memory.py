@@ -28,8 +28,14 @@ def check_client_memory(
       memory: "device" or "host".
 
     Raises:
-      ValueError: if they do not fit into what is free, with both numbers.
+      ValueError: if they do not fit into what is free, with both numbers; for host memory in a run
+        of several processes.
     """
+    if memory == "host" and jax.process_count() > 1:
+        raise ValueError(
+            "client_state_memory must be device in a run of several processes: the cohort's states "
+            f"would have to travel between hosts, got {memory!r}"
+        )
     if algorithm.client is None:
         return None
     one = size_in_bytes(jax.eval_shape(algorithm.client.init, model))
@@ -42,10 +48,11 @@ def check_client_memory(
     if memory == "device":
         how = "spread over" if spread else "whole on each of"
         said += f", {how} {devices} device{'s' * (devices > 1)}"
-        free, where = free_device_memory(mesh.devices.flat[0]), "on each device"
+        here = mesh.local_devices
+        free, where = free_device_memory(here[0]), "on each device"
         if free is None:  # CPU devices share the host's
-            each, free, where = each * devices, free_host_memory(), "in host memory"
-        remedy = "use fewer clients, a smaller model, or client_state_memory=host"
+            each, free, where = each * len(here), free_host_memory(), "in host memory"
+        remedy = "use fewer clients, a smaller model, or client_state_memory=host (in one process)"
     else:
         said += ", in host memory"
         each, free, where = total, free_host_memory(), "in host memory"

@@ -7,25 +7,41 @@ CLIENTS = "clients"
 
 
 def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
-    """A mesh over the first `num_devices` devices, axis "clients".
+    """A mesh over `num_devices` devices, the first of each process, axis "clients".
 
     Args:
       num_devices: how many; 0 takes all, but no more than `useful`.
       useful: clients a round: further devices would have none to train.
 
     Raises:
-      ValueError: if there are not that many devices.
+      ValueError: if there are not that many devices, or not equally many for every process.
     """
     devices = jax.devices()
     if num_devices > len(devices):
         raise ValueError(f"num_devices must be at most {len(devices)} here, got {num_devices}")
-    devices = devices[: num_devices or min(len(devices), useful or len(devices))]
+    count = num_devices or min(len(devices), useful or len(devices))
+    processes = jax.process_count()
+    if num_devices % processes:
+        raise ValueError(
+            f"num_devices must be a multiple of the {processes} processes, got {num_devices}"
+        )
+    if count < processes:
+        raise ValueError(
+            f"clients_per_round must be at least the number of processes, {processes}, got {useful}"
+        )
+    devices = [
+        device
+        for index in range(processes)
+        for device in jax.local_devices(process_index=index)[: count // processes]
+    ]
     return jax.make_mesh((len(devices),), (CLIENTS,), (AxisType.Auto,), devices=devices)
 
 
 def describe(mesh: Mesh) -> str:
     """How many devices of what kind, as in "8 x NVIDIA H100"."""
-    return f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}"
+    processes = jax.process_count()
+    spread = f" in {processes} processes" if processes > 1 else ""
+    return f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}{spread}"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

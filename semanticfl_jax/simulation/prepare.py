@@ -15,6 +15,7 @@ from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.placement import put
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import create_model
 from semanticfl_jax.models.client_conv import choose_lowering
@@ -77,7 +78,7 @@ def prepare(
     """Puts data and model on the devices and compiles the round and the evaluation."""
     model = client_model(config, dataset.num_classes)
     algorithm = make_algorithm(config, anchors, model.feature_dim)
-    shared = jax.device_put(algorithm.sent_once, replicated(mesh))
+    shared = put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
         dataset.train_labels,
@@ -88,11 +89,11 @@ def prepare(
     test = pad_batches(
         dataset.test_images, dataset.test_labels, config.eval_batch_size, mesh.devices.size
     )
-    test = jax.device_put(test, split(mesh))
-    key = jax.device_put(jax.random.key(config.seed), replicated(mesh))
+    test = put(test, split(mesh))
+    key = jax.random.key(config.seed)
     params, batch_stats = init_params(model, algorithm, data.images.shape[1:], key)
     state = init_server(params, batch_stats, algorithm, config.num_clients)
-    state = jax.device_put(state, replicated(mesh))
+    state, key = put((state, key), replicated(mesh))
     clients = init_clients(
         algorithm, state.model, config.num_clients, mesh, config.client_state_memory
     )

@@ -17,7 +17,7 @@ from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.simulation.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
 from semanticfl_jax.simulation.local_training import LocalResult, LocalTraining
-from semanticfl_jax.simulation.mesh import CLIENTS
+from semanticfl_jax.simulation.mesh import CLIENTS, replicated
 
 PyTree = Any
 
@@ -214,6 +214,7 @@ def make_round(
         if availability.dropout > 0:
             unchanged = (state.model, state.server)
             model, server = _where(aggregate.participants > 0, (model, server), unchanged)
+        # Replicated, so that every process can read all of them.
         metrics = RoundMetrics(
             train_loss=loss_sum / samples,
             images=samples,
@@ -222,6 +223,7 @@ def make_round(
             reported=reported,
             new=(cohort >= 0) & ~state.contacted[cohort],
         )
+        metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
         state = ServerState(
             params=model.params,
             batch_stats=model.batch_stats,

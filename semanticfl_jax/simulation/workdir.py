@@ -11,14 +11,25 @@ CONFIG, SUMMARY, PARTITION, ANCHORS = "config.json", "summary.json", "partition.
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 
 
-def check(workdir: str | Path, config: ExperimentConfig) -> Path:
+def check(workdir: str | Path, config: ExperimentConfig, claimed: bool = False) -> Path:
     """The directory, which is new or holds a run with `config`.
 
+    Args:
+      workdir: the directory.
+      config: what is to be run in it.
+      claimed: whether another process of this run has claimed it already.
+
     Raises:
-      ConfigError: if it holds a run with another configuration; the message lists what differs.
+      ConfigError: if it holds a run with another configuration; the message lists what differs. If
+        it should be claimed and is not.
     """
     directory = Path(workdir)
     path = directory / CONFIG
+    if claimed and not path.exists():
+        raise ConfigError(
+            f"--workdir={directory} must be one directory that all processes share; {CONFIG}, "
+            "which process 0 wrote, is not there"
+        )
     if path.exists():
         differences = _differences(json.loads(path.read_text()), to_dict(config))
         if differences:

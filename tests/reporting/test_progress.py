@@ -59,3 +59,13 @@ def test_a_line_for_the_user_stands_alone(stream):
         bar.say("stopping after this round")
     lines = [part.strip() for part in re.split(r"[\r\n]", stream.getvalue())]
     assert "stopping after this round" in lines
+
+
+def test_a_quiet_one_shows_nothing_but_what_it_is_told():
+    terminal = Terminal()
+    with progress.RoundProgress(2, stream=terminal, quiet=True) as bar:
+        bar.update(1, accuracy=0.5)
+        bar.update(2, accuracy=0.5)
+        assert terminal.getvalue() == ""
+        bar.say("stopping")
+    assert "stopping" in terminal.getvalue()

@@ -57,6 +57,13 @@ def test_what_cannot_fit_is_refused_with_the_numbers(monkeypatch):
         check("fedcda")
 
 
+def test_host_memory_needs_a_single_process(monkeypatch):
+    mesh, algorithm = make_mesh(2), make_algorithm(ExperimentConfig())
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="client_state_memory must be device in a run of several"):
+        check_client_memory(algorithm, MODEL, 10, mesh, "host")
+
+
 def test_free_memory_of_this_machine_is_plausible():
     assert 10**8 < memory.free_host_memory() < 10**14
     assert memory.free_device_memory(jax.devices()[0]) is None

@@ -1,0 +1,174 @@
+"""Several processes as one run: the same numbers, files written once, errors and stops shared."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from semanticfl_jax.reporting.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 8
+# Client states and clients are spread over the processes, and so are test images.
+SMALL = (
+    "--config.algorithm.name=scaffold",
+    "--config.clients_per_round=3",
+    "--config.local_epochs=1",
+    "--config.eval_every=4",
+    f"--config.rounds={ROUNDS}",
+)
+# launch.train with a network that compiles quickly.
+TRAIN = """
+import runpy
+from semanticfl_jax.simulation import prepare
+from tests.federation import TinyNet
+
+prepare.create_model = lambda name, classes, **_: TinyNet(classes)
+runpy.run_module("launch.train", run_name="__main__")
+"""
+SECONDS = 200  # after which a hang is a failure; a machine under load gets some slack
+
+
+def start(cwd, *arguments, devices=1):
+    settings = {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(cwd / "xla"),
+        # As in conftest.py, but for its eight devices.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, *arguments],
+        cwd=cwd,
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(cwd, *arguments, second=()):
+    """Two processes of one run; `second` are further arguments of the second one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    together = (f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", *arguments)
+    return [
+        start(cwd, *together, "--process_id=0"),
+        start(cwd, *together, "--process_id=1", *second),
+    ]
+
+
+def finish(processes):
+    """[(standard output, standard error), ...] and exit statuses; all must end in time."""
+    try:
+        outputs = [process.communicate(timeout=SECONDS) for process in processes]
+        # What JAX's transport says of itself is nothing of ours.
+        outputs = [(re.sub(r"\[Gloo\].*\n", "", output), error) for output, error in outputs]
+        return outputs, [process.returncode for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def numbers(directory):
+    """Rows of the metrics without times, and the parameters and client states of the last round."""
+    drop = ("seconds", "images_per_second")
+    rows = [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(directory)]
+    place, handler = (directory / "checkpoints").absolute(), ocp.StandardCheckpointHandler()
+    with ocp.CheckpointManager(place, item_handlers=handler) as manager:
+        step = manager.latest_step()
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        template = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+            manager.item_metadata(step).tree,
+        )
+        return rows, step, manager.restore(step, args=ocp.args.StandardRestore(template))
+
+
+def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(tmp_path):
+    metrics = tmp_path / "two" / "metrics.jsonl"
+    processes = start_two(tmp_path, "--workdir=two", *SMALL)
+    deadline = time.monotonic() + SECONDS
+    while not metrics.exists() or not metrics.read_text():
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs, codes = finish(processes)
+    assert codes == [130, 130], outputs
+    saved = len(read_metrics(tmp_path / "two"))
+    assert 1 <= saved < ROUNDS
+    assert all(f"stopped after round {saved}" in error for _, error in outputs)
+    assert not (tmp_path / "two" / "summary.json").exists()
+
+    outputs, codes = finish(start_two(tmp_path, "--workdir=two", *SMALL))
+    assert codes == [0, 0], outputs
+    (said, _), (nothing, _) = outputs
+    assert f"resuming after round {saved} of {ROUNDS}" in said
+    assert "2 x cpu in 2 processes" in said
+    assert said.count("final_accuracy") == 1
+    assert nothing == ""
+
+    single = start(tmp_path, "--workdir=one", *SMALL, devices=2)
+    outputs, codes = finish([single])
+    assert codes == [0], outputs
+    rows, step, state = numbers(tmp_path / "two")
+    expected_rows, expected_step, expected_state = numbers(tmp_path / "one")
+    assert step == expected_step == ROUNDS
+    # Two devices add the same two numbers wherever they are: equal bit for bit where this was
+    # written. Another transport may add in another order, hence float32's rounding.
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, expected_state)
+    assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
+    for row, expected in zip(rows, expected_rows, strict=True):
+        assert row.keys() == expected.keys()
+        for name, value in expected.items():
+            if isinstance(value, int | float):
+                np.testing.assert_allclose(row[name], value, **close, err_msg=name)
+    made = {str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").glob("*")}
+    assert {
+        str(path.relative_to(tmp_path / "two")) for path in (tmp_path / "two").glob("*")
+    } == made
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["device"] == "2 x cpu in 2 processes"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_is_wrong_in_one_process_ends_all(tmp_path):
+    processes = start_two(tmp_path, "--workdir=run", *SMALL, second=["--config.seed=1"])
+    outputs, codes = finish(processes)
+    assert codes == [2, 2], outputs
+    (_, first), (_, second) = outputs
+    assert "seed was 0, is 1" in second
+    assert "error: process 1: " in first
+    assert "seed was 0, is 1" in first
+    assert "Traceback" not in first + second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_processes=2", "--process_id=1"], "given together or not at all"),
+        (["--coordinator_address=here", "--num_processes=2", "--process_id=0"], "HOST:PORT"),
+        (["--coordinator_address=a:1", "--num_processes=2", "--process_id=2"], "below num_proc"),
+        (["--distributed"], "--coordinator_address= --num_processes= --process_id="),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(tmp_path, arguments, message):
+    ((_, error),), codes = finish([start(tmp_path, "--workdir=run", *arguments)])
+    assert codes == [2]
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
