@@ -14,8 +14,9 @@ With --json=FILE the figures are also written there. --rounds are timed after on
   pfl_cifar10      rounds: pfl-research's published benchmark, launch/configs/pfl_cifar10.py.
   family_cifar10   rounds: the protocol of launch/configs/cifar10.py, but one local epoch and 5 of
                    50 clients of 1,000 IID images, as benchmarks/peers runs it.
-  many_clients     rounds: --cohort of --num_clients clients of 20 images each; whether time follows
-                   the cohort, and memory no client. Noise in place of CIFAR-10 without --data_dir.
+  many_clients     rounds: --cohort of --num_clients clients of 20 images each, and whether time
+                   follows the cohort and memory does not follow the clients. Noise in place of
+                   CIFAR-10 without --data_dir.
   guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
   anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.

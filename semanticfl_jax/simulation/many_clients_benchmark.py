@@ -1,4 +1,4 @@
-"""Many clients on one machine: does a round's time follow the cohort, and its memory no client?"""
+"""Many clients: does a round's time follow the cohort, and does its memory stay the same?"""
 
 import dataclasses
 from collections.abc import Callable
