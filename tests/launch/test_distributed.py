@@ -127,8 +127,7 @@ def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(tmp_path):
     rows, step, state = numbers(tmp_path / "two")
     expected_rows, expected_step, expected_state = numbers(tmp_path / "one")
     assert step == expected_step == ROUNDS
-    # Two devices add the same two numbers wherever they are: equal bit for bit where this was
-    # written. Another transport may add in another order, hence float32's rounding.
+    # Another transport may add in another order, hence float32's rounding.
     close = {"rtol": 1e-6, "atol": 1e-7}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, expected_state)
     assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
