@@ -208,6 +208,9 @@ class ExperimentConfig:
     checkpoint_every: int = 1
     #: Clients trained at once on one device by vmap; "auto" chooses for the backend.
     clients_per_chunk: int | Literal["auto"] = "auto"
+    #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
+    #: and products are; parameters, statistics, losses and the optimiser stay in float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
     #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
     #: in host memory, from which only the cohort's share travels. The numbers are the same.
     client_state_memory: Literal["device", "host"] = "device"

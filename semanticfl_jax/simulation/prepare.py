@@ -126,8 +126,8 @@ def prepare(
         lowering = choose_lowering(vmapped=chunk > 1)
     description = (
         _describe_task(config, algorithm, params),
-        f"{describe(mesh)}; convolution: "
-        f"{lowering}; {chunk} client{'s' * (chunk > 1)} at a time on each device",
+        f"{describe(mesh)}; {config.precision}; convolution: {lowering}; "
+        f"{chunk} client{'s' * (chunk > 1)} at a time on each device",
         f"compiled in {compile_seconds:.1f} s",
     )
     return Simulation(
@@ -171,6 +171,7 @@ def client_model(config: ExperimentConfig, num_classes: int) -> nn.Module:
         width=config.model.width,
         norm=config.model.norm,
         lowering=config.model.conv,
+        precision=config.precision,
     )
 
 
