@@ -206,8 +206,14 @@ class ExperimentConfig:
     eval_batch_size: int = 250
     #: Rounds between checkpoints; the last round is always saved.
     checkpoint_every: int = 1
+    #: Rounds in one dispatch where nothing is due in between; "auto": up to a second of them. They
+    #: end at the next evaluation or checkpoint, so that both must be rarer for it to matter.
+    rounds_per_dispatch: int | Literal["auto"] = "auto"
     #: Clients trained at once on one device by vmap; "auto" chooses for the backend.
     clients_per_chunk: int | Literal["auto"] = "auto"
+    #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
+    #: and products are; parameters, statistics, losses and the optimiser stay in float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
     #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
     #: in host memory, from which only the cohort's share travels. The numbers are the same.
     client_state_memory: Literal["device", "host"] = "device"
@@ -246,8 +252,9 @@ class ExperimentConfig:
             f"at most num_clients ({self.num_clients})",
             self.clients_per_round,
         )
-        chunk = self.clients_per_chunk
-        require(chunk == "auto" or chunk >= 1, "clients_per_chunk", '"auto" or at least 1', chunk)
+        for name in ("clients_per_chunk", "rounds_per_dispatch"):
+            value = getattr(self, name)
+            require(value == "auto" or value >= 1, name, '"auto" or at least 1', value)
         try:
             self.algorithm.check(self.clients_per_round, LEVELS[self.model.name])
         except ConfigError as error:

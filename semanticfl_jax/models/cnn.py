@@ -6,6 +6,8 @@ Two 3x3 convolutions, a 2x2 max-pool and two dense layers, Glorot-uniform weight
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,10 +24,12 @@ class CNN(nn.Module):
     Attributes:
       num_classes: K.
       lowering: of the convolutions, see `client_conv`.
+      dtype: of activations, convolutions and the first dense layer, float32 or bfloat16.
     """
 
     num_classes: int
     lowering: str = "auto"
+    dtype: Any = jnp.float32
 
     @property
     def feature_dim(self) -> int:
@@ -54,16 +58,18 @@ class CNN(nn.Module):
                 padding="VALID",
                 use_bias=True,
                 kernel_init=init,
+                dtype=self.dtype,
                 lowering=self.lowering,
                 name=f"conv_{number}",
             )
             x = conv(x)
-            levels.append(jnp.mean(x, axis=(1, 2)))
+            levels.append(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
             x = nn.relu(x)
         x = _max_pool(x)
         x = nn.Dropout(0.25, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1)
-        levels.append(nn.Dense(self.feature_dim, kernel_init=init, name="dense")(x))
+        dense = nn.Dense(self.feature_dim, kernel_init=init, dtype=self.dtype, name="dense")
+        levels.append(dense(x).astype(jnp.float32))
         features = nn.relu(levels[-1])
         x = nn.Dropout(0.5, deterministic=not train)(features)
         classifier = nn.Dense(self.num_classes, kernel_init=init, name="classifier")

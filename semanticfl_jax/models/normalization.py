@@ -1,4 +1,8 @@
-"""Normalisation layers for batches whose padded rows must not count."""
+"""Normalisation layers for batches whose padded rows must not count.
+
+Both compute in float32 and return the type of what they are given: statistics of bfloat16
+activations are sums over thousands of pixels, which bfloat16 could not hold.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +40,12 @@ class BatchNorm(nn.Module):
         """Normalises x.
 
         Args:
-          x: float32 [B, H, W, C].
+          x: float32 or bfloat16 [B, H, W, C].
           train: use (and follow) the batch's statistics, not the running ones.
           mask: bool [B], False for padded rows; None when all are valid.
 
         Returns:
-          float32 [B, H, W, C]; padded rows are finite and mean nothing.
+          [B, H, W, C] of x's type; padded rows are finite and mean nothing.
         """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
@@ -50,12 +54,13 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if not train:
             factor = scale * lax.rsqrt(running_var.value + self.epsilon)
-            centred = x - running_mean.value[None, None, None]
-            return centred * factor[None, None, None] + bias[None, None, None]
+            centred = x.astype(jnp.float32) - running_mean.value[None, None, None]
+            y = centred * factor[None, None, None] + bias[None, None, None]
+            return y.astype(x.dtype)
         valid = jnp.ones(x.shape[:1]) if mask is None else mask.astype(jnp.float32)
         pixels = jnp.sum(valid) * (x.shape[1] * x.shape[2])
         weight = (valid / jnp.maximum(pixels, 1.0))[:, None, None, None]
-        mean, var = _statistics(lax.stop_gradient(x), weight)
+        mean, var = _statistics(lax.stop_gradient(x).astype(jnp.float32), weight)
         if not self.is_initializing():
             momentum = jnp.where(pixels > 0, self.momentum, 1.0)
             unbiased = var * (pixels / jnp.maximum(pixels - 1.0, 1.0))
@@ -75,8 +80,9 @@ def _statistics(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
 @jax.custom_vjp
 def _normalize(x, scale, bias, mean, inverse, weight):
     """Scale * (x - mean) * inverse + bias, where mean and inverse are functions of x itself."""
-    factor = scale * inverse
-    return (x - mean[None, None, None]) * factor[None, None, None] + bias[None, None, None]
+    centred = x.astype(jnp.float32) - mean[None, None, None]
+    y = centred * (scale * inverse)[None, None, None] + bias[None, None, None]
+    return y.astype(x.dtype)
 
 
 def _normalize_forward(x, scale, bias, mean, inverse, weight):
@@ -86,7 +92,8 @@ def _normalize_forward(x, scale, bias, mean, inverse, weight):
 
 def _normalize_backward(residuals, dy):
     x, scale, mean, inverse, weight = residuals
-    centred = x - mean[None, None, None]
+    dtype, dy = x.dtype, dy.astype(jnp.float32)
+    centred = x.astype(jnp.float32) - mean[None, None, None]
     dbias = jnp.sum(dy, _PIXELS)
     dscale = jnp.sum(dy * centred, _PIXELS) * inverse
     # dx = factor * (dy - mean(dy) - normalised * mean(dy * normalised)), means over valid pixels.
@@ -98,7 +105,7 @@ def _normalize_backward(residuals, dy):
     )
     # The statistics' own share is in dx already.
     zero = jnp.zeros_like(mean)
-    return dx, dscale, dbias, zero, zero, jnp.zeros_like(weight)
+    return dx.astype(dtype), dscale, dbias, zero, zero, jnp.zeros_like(weight)
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)
@@ -119,9 +126,13 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Normalises x, float32 [B, H, W, C]; `train` and `mask` make no difference."""
+        """Normalises x, float32 or bfloat16 [B, H, W, C]; `train` and `mask` do not matter."""
         del train, mask
         layer = nn.GroupNorm(
-            self.num_groups, epsilon=self.epsilon, use_fast_variance=False, name="norm"
+            self.num_groups,
+            epsilon=self.epsilon,
+            use_fast_variance=False,
+            dtype=x.dtype,
+            name="norm",
         )
         return layer(x)

@@ -7,6 +7,7 @@ family uses it. Feature: the global average after the last ReLU, 512 numbers at 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -63,6 +64,7 @@ class ResNet10(nn.Module):
       norm: "batch" or "group".
       groups: groups of channels when `norm` is "group".
       lowering: of the convolutions, see `client_conv`.
+      dtype: of activations and convolutions, float32 or bfloat16.
     """
 
     num_classes: int
@@ -70,6 +72,7 @@ class ResNet10(nn.Module):
     norm: str = "batch"
     groups: int = 2
     lowering: str = "auto"
+    dtype: Any = jnp.float32
 
     def __post_init__(self):
         if self.norm not in NORMS:
@@ -97,18 +100,20 @@ class ResNet10(nn.Module):
         Returns:
           Logits [B, K], features [B, feature_dim], and levels: the stem and the four stages.
         """
-        conv = functools.partial(Conv, kernel_init=torch_uniform, lowering=self.lowering)
+        conv = functools.partial(
+            Conv, kernel_init=torch_uniform, lowering=self.lowering, dtype=self.dtype
+        )
         norm = functools.partial(BatchNorm)
         if self.norm == "group":
             norm = functools.partial(GroupNorm, self.groups)
         x = conv(self.width, (3, 3), (1, 1), 1, name="stem")(images)
         x = norm(name="stem_norm")(x, train=train, mask=mask)
-        levels = [jnp.mean(x, axis=(1, 2))]
+        levels = [_pixel_mean(x)]
         for stage, stride in enumerate(STRIDES):
             block = BasicBlock(self.width * 2**stage, stride, conv, norm, name=f"block_{stage + 1}")
             x = block(nn.relu(x), train=train, mask=mask)
-            levels.append(jnp.mean(x, axis=(1, 2)))
-        features = jnp.mean(nn.relu(x), axis=(1, 2))
+            levels.append(_pixel_mean(x))
+        features = _pixel_mean(nn.relu(x))
         classifier = nn.Dense(
             self.num_classes,
             kernel_init=torch_uniform,
@@ -116,6 +121,11 @@ class ResNet10(nn.Module):
             name="classifier",
         )
         return Outputs(classifier(features), features, tuple(levels))
+
+
+def _pixel_mean(x: jax.Array) -> jax.Array:
+    """Float32 [B, C] of [B, H, W, C]."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 
 def _bias_init(fan_in: int, key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):

@@ -37,7 +37,71 @@ class LocalResult(NamedTuple):
     steps: jax.Array
 
 
-LocalTraining = Callable[..., LocalResult]
+class Plan(NamedTuple):
+    """What a client will do in a round, settled before its first step.
+
+    Attributes:
+      client: int32 scalar; negative: an empty place, which does nothing.
+      state: the client's own.
+      steps: int32 scalar, optimiser steps.
+      steps_per_epoch: int32 scalar.
+      orders: int32 [epochs, max_size], each epoch's order of the client's samples.
+      key: what augmentation and dropout are drawn from.
+      correction: added to every gradient; None: nothing is.
+    """
+
+    client: jax.Array
+    state: PyTree
+    steps: jax.Array
+    steps_per_epoch: jax.Array
+    orders: jax.Array
+    key: jax.Array
+    correction: PyTree | None
+
+
+class Progress(NamedTuple):
+    """A client under way.
+
+    Attributes:
+      index: int32 scalar, steps done.
+      model: as trained so far.
+      momentum: state of the optimiser.
+      losses: float32 [2], loss summed over samples seen: of all steps, and of the last epoch's.
+      counts: float32 [2], how many samples those are.
+    """
+
+    index: jax.Array
+    model: Model
+    momentum: PyTree
+    losses: jax.Array
+    counts: jax.Array
+
+
+class LocalTraining(NamedTuple):
+    """The local training of one client in parts, pure functions.
+
+    `received` is the server's `Model`, `broadcast` what its rule sends besides, `shared` is
+    `Algorithm.sent_once`, `key` depends on the seed, the round and the client alone.
+
+    Attributes:
+      plan: (broadcast, data, client, state, key) -> Plan.
+      start: (received, plan) -> Progress, before the first step.
+      advance: (received, shared, data, plan, progress, until) -> Progress after step number
+        `until`, or after the client's last.
+      finish: (plan, progress) -> LocalResult.
+      alone: (received, broadcast, shared, data, client, state, key) -> LocalResult, all in one.
+    """
+
+    plan: Callable[..., Plan]
+    start: Callable[[Model, Plan], Progress]
+    advance: Callable[..., Progress]
+    finish: Callable[[Plan, Progress], LocalResult]
+    alone: Callable[..., LocalResult]
+
+
+def batch_rows(batch_size: int, data: FederatedDataset) -> int:
+    """Rows of a batch: no more than the largest client has samples, which is all it can fill."""
+    return min(batch_size, data.max_size)
 
 
 def client_optimizer(config: ExperimentConfig) -> optax.GradientTransformation:
@@ -57,17 +121,11 @@ def make_local_training(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> LocalTraining:
-    """Builds the pure function that trains one client.
+    """Builds the pure functions that train one client.
 
-    Returns:
-      `local_training(received, broadcast, shared, data, client, state, key) -> LocalResult`, where
-      `received` is the server's `Model`, `broadcast` what its rule sends besides, `shared` is
-      `Algorithm.sent_once`, `client` is an int32 scalar (negative: an empty place, trained for no
-      step), `state` is the client's own, `key` depends on the seed, the round and the client alone.
-
-    The loop runs for the client's own number of steps. Under `vmap` it runs for the longest
-    client's, and JAX's batching rule of `while_loop` keeps the state of clients that are done, so
-    a short client is trained exactly as it would be alone.
+    `advance` loops over the client's own steps. Under `vmap` it runs for the longest client's, and
+    JAX's batching rule of `while_loop` keeps the progress of clients that are done, so a short
+    client is trained exactly as it would be alone.
     """
     optimizer = client_optimizer(config)
 
@@ -105,15 +163,9 @@ def make_local_training(
             loss += term.loss(inputs)
         return loss, updates.get("batch_stats", {})
 
-    def local_training(
-        received: Model,
-        broadcast: PyTree,
-        shared: PyTree,
-        data: FederatedDataset,
-        client: jax.Array,
-        state: PyTree,
-        key: jax.Array,
-    ) -> LocalResult:
+    def plan(
+        broadcast: PyTree, data: FederatedDataset, client: jax.Array, state: PyTree, key: jax.Array
+    ) -> Plan:
         size = jnp.where(client < 0, 0, data.sizes[client])
         steps_per_epoch = -(-size // config.batch_size)
         order_key, step_key, work_key = jax.random.split(key, 3)
@@ -124,40 +176,64 @@ def make_local_training(
         rule, correction = algorithm.client, None
         if rule is not None and rule.correction is not None:
             correction = rule.correction(state, broadcast)
+        return Plan(client, state, steps, steps_per_epoch, orders, step_key, correction)
 
-        def step(index, carry):
-            weights, statistics, momentum, losses, counts = carry
+    def start(received: Model, plan: Plan) -> Progress:
+        # Zeros made of `steps` vary over the mesh as the rest does.
+        zero = 0 * plan.steps
+        zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)
+        return Progress(zero, received, optimizer.init(received.params), zeros, zeros)
+
+    def advance(
+        received: Model,
+        shared: PyTree,
+        data: FederatedDataset,
+        plan: Plan,
+        progress: Progress,
+        until: jax.Array,
+    ) -> Progress:
+        steps, steps_per_epoch = plan.steps, plan.steps_per_epoch
+        rows = batch_rows(config.batch_size, data)
+
+        def step(progress: Progress) -> Progress:
+            index, (weights, statistics), momentum, losses, counts = progress
             epoch, position = index // steps_per_epoch, index % steps_per_epoch
-            batch = gather_batch(data, client, orders[epoch], position, config.batch_size)
-            augment_key, dropout_key = jax.random.split(jax.random.fold_in(step_key, index))
+            batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
+            augment_key, dropout_key = jax.random.split(jax.random.fold_in(plan.key, index))
             images = augment(augment_key, batch.images, config.augmentation)
             value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
             (loss, statistics), gradient = value_and_grad(
                 weights,
                 statistics,
                 received,
-                client,
-                state,
+                plan.client,
+                plan.state,
                 shared,
                 batch,
                 normalize(images, mean, std),
                 dropout_key,
             )
-            if correction is not None:
-                gradient = jax.tree.map(jnp.add, gradient, correction)
+            if plan.correction is not None:
+                gradient = jax.tree.map(jnp.add, gradient, plan.correction)
             updates, momentum = optimizer.update(gradient, momentum, weights)
-            weights = optax.apply_updates(weights, updates)
+            model = Model(optax.apply_updates(weights, updates), statistics)
             count = jnp.sum(batch.mask.astype(jnp.float32))
             # Of all steps, and of the last ones.
             counted = jnp.stack([count, jnp.where(index >= steps - steps_per_epoch, count, 0.0)])
-            return weights, statistics, momentum, losses + loss * counted, counts + counted
+            return Progress(index + 1, model, momentum, losses + loss * counted, counts + counted)
 
-        # Zeros made of `size` vary over the mesh as the rest of the carry does.
-        zeros = jnp.zeros(2) * size.astype(jnp.float32)
-        params, batch_stats = received
-        start = (params, batch_stats, optimizer.init(params), zeros, zeros)
-        trained, statistics, _, losses, counts = jax.lax.fori_loop(0, steps, step, start)
+        end = jnp.minimum(steps, until)
+        return jax.lax.while_loop(lambda progress: progress.index < end, step, progress)
+
+    def finish(plan: Plan, progress: Progress) -> LocalResult:
+        losses, counts = progress.losses, progress.counts
         last = losses[1] / jnp.maximum(counts[1], 1.0)
-        return LocalResult(Model(trained, statistics), losses[0], last, counts[0], steps)
+        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps)
 
-    return local_training
+    def alone(received, broadcast, shared, data, client, state, key):
+        planned = plan(broadcast, data, client, state, key)
+        progress = start(received, planned)
+        progress = advance(received, shared, data, planned, progress, planned.steps)
+        return finish(planned, progress)
+
+    return LocalTraining(plan, start, advance, finish, alone)

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms import Algorithm, make_algorithm
@@ -20,6 +21,7 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import create_model
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.block import in_blocks, longest_block, single
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
@@ -49,6 +51,8 @@ class Simulation:
       shared: arrays that clients receive once, `Algorithm.sent_once`.
       key: the run's random key.
       run_round: (state, data, shared, key) -> (state, metrics); donates `state`.
+      run_block: (state, data, shared, key, count) -> (state, stacked metrics), see `block`; None
+        where rounds are dispatched one by one.
       evaluate: state -> accuracy and loss on the test set.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
@@ -61,6 +65,7 @@ class Simulation:
     shared: PyTree
     key: jax.Array
     run_round: Callable[..., Any]
+    run_block: Callable[..., Any] | None
     evaluate: Callable[..., Any]
     traffic: Traffic
     compile_seconds: float
@@ -119,7 +124,13 @@ def prepare(
         return algorithm.server.evaluated(state.server, state.model)
 
     began = time.perf_counter()
-    run_round = run_round.lower(state, data, shared, key).compile()
+    longest, run_block = longest_block(config), None
+    if longest > 1:
+        run_block = in_blocks(run_round, longest)
+        run_block = run_block.lower(state, data, shared, key, np.int32(1)).compile()
+        run_round = single(run_block)
+    else:
+        run_round = run_round.lower(state, data, shared, key).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
     compile_seconds = time.perf_counter() - began
     lowering = config.model.conv
@@ -127,8 +138,8 @@ def prepare(
         lowering = choose_lowering(vmapped=chunk > 1)
     description = (
         _describe_task(config, algorithm, params),
-        f"{describe(mesh)}; convolution: "
-        f"{lowering}; {chunk} client{'s' * (chunk > 1)} at a time on each device",
+        f"{describe(mesh)}; {config.precision}; convolution: {lowering}; "
+        f"{chunk} client{'s' * (chunk > 1)} at a time on each device",
         f"compiled in {compile_seconds:.1f} s",
     )
     return Simulation(
@@ -137,6 +148,7 @@ def prepare(
         shared=shared,
         key=key,
         run_round=run_round,
+        run_block=run_block,
         evaluate=lambda state: evaluate(*tested(state), test),
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
@@ -172,6 +184,7 @@ def client_model(config: ExperimentConfig, num_classes: int) -> nn.Module:
         width=config.model.width,
         norm=config.model.norm,
         lowering=config.model.conv,
+        precision=config.precision,
     )
 
 

@@ -32,6 +32,11 @@ def anywhere(flag: bool) -> bool:
     return bool(flag if jax.process_count() == 1 else process_allgather(np.bool_(flag)).any())
 
 
+def of_main(number: int) -> int:
+    """The main process's `number`, where others may have come to another one; all must ask."""
+    return number if jax.process_count() == 1 else int(process_allgather(np.int32(number))[0])
+
+
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
     """The main process does what is inside first, then the others, who find the files it wrote.

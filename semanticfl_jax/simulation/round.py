@@ -1,8 +1,8 @@
 """One federated round, compiled once: cohort, local training, weighted sum, server step.
 
 Clients are spread over the mesh; on each device, chunks of clients follow one another in a scan,
-the clients of a chunk train side by side under vmap, and their weighted updates are summed as they
-come. Memory follows the chunk, not the cohort: clients' models are never stacked beyond a chunk.
+the clients of a chunk train side by side (`side_by_side`), and their weighted updates are summed as
+they come. Memory follows the chunk, not the cohort: clients' models are never stacked beyond it.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model, Trained
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.simulation.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
-from semanticfl_jax.simulation.local_training import LocalResult, LocalTraining
+from semanticfl_jax.simulation.local_training import LocalResult, LocalTraining, batch_rows
 from semanticfl_jax.simulation.mesh import CLIENTS, replicated
+from semanticfl_jax.simulation.side_by_side import by_steps, train_side_by_side
 
 PyTree = Any
 
@@ -125,9 +126,12 @@ def make_round(
         # devices, and clients would mix.
         model, broadcast = _varying((model, broadcast))
 
-        def train_one(client, weight, state):
+        def alone(client, weight, state):
             client_key = jax.random.fold_in(key, client)
-            result = local_training(model, broadcast, shared, data, client, state, client_key)
+            result = local_training.alone(model, broadcast, shared, data, client, state, client_key)
+            return outcome(result, weight, state)
+
+        def outcome(result, weight, state):
             update, statistics = jax.tree.map(jnp.subtract, result.model, model)
             measured = (result.loss_sum, result.samples, result.steps)
             if rule is None:
@@ -142,16 +146,20 @@ def make_round(
         def train_chunk(totals, inputs):
             ids, share, states = inputs
             if chunk == 1:  # a loop over clients needs no batched program
-                one = train_one(*jax.tree.map(lambda x: x[0], inputs))
+                one = alone(*jax.tree.map(lambda x: x[0], inputs))
                 results = jax.tree.map(lambda x: x[None], one)
+                computed = one[-1][-1]
             else:
-                results = jax.vmap(train_one)(ids, share, states)
-            updates, extras, states, (loss_sum, samples, steps) = results
+                trained, computed = train_side_by_side(
+                    local_training, model, broadcast, shared, data, ids, states, key
+                )
+                results = jax.vmap(outcome)(trained, share, states)
+            updates, extras, states, (loss_sum, samples, _) = results
 
             def weighted(x):
                 return jnp.sum(share.reshape((-1,) + (1,) * (x.ndim - 1)) * x, axis=0)
 
-            rows = jnp.max(steps).astype(jnp.float32) * (chunk * batch_size)
+            rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
             summed = (
                 jax.tree.map(weighted, updates),
                 jax.tree.map(lambda x: jnp.sum(x, axis=0), extras),
@@ -164,13 +172,20 @@ def make_round(
         def in_chunks(x):
             return x.reshape(-1, chunk, *x.shape[1:])
 
-        chunks = jax.tree.map(in_chunks, (clients, weights, states))
-        shapes = jax.eval_shape(train_one, *jax.tree.map(lambda x: x[0, 0], chunks))
+        places = (clients, weights, states)
+        if chunk > 1:
+            order = by_steps(local_training, broadcast, data, clients, states, key)
+            places = jax.tree.map(lambda x: x[order], places)
+        chunks = jax.tree.map(in_chunks, places)
+        shapes = jax.eval_shape(alone, *jax.tree.map(lambda x: x[0, 0], chunks))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
         scalar = jnp.zeros(())
         zeros = _varying((*zeros, scalar, scalar, scalar))
         totals, states = jax.lax.scan(train_chunk, zeros, chunks)
         states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
+        if chunk > 1:
+            back = jnp.argsort(order)
+            states = jax.tree.map(lambda x: x[back], states)
         return jax.lax.psum(totals, CLIENTS), states
 
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)

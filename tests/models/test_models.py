@@ -54,6 +54,7 @@ def test_outputs_have_the_announced_shapes(name, size):
         (lambda: create_model("resnet10", 10, norm="layer"), "norm must be one of batch, group"),
         (lambda: create_model("cnn", 10, lowering="fast"), "lowering must be one of auto, native"),
         (lambda: create_model("resnet10", 10, width=3, norm="group"), "multiple of 2"),
+        (lambda: create_model("cnn", 10, precision="half"), "must be one of float32, bfloat16"),
     ],
 )
 def test_bad_options(call, message):

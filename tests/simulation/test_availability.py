@@ -41,7 +41,7 @@ def client_key(key, number, client):
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_the_average_is_over_those_who_report(federation, chunk):
     run, (state, data, shared, key) = federation.round(config=available(dropout=0.5), chunk=chunk)
-    alone = jax.jit(make_local_training(federation.model, FEDAVG, CONFIG, MEAN, STD))
+    alone = jax.jit(make_local_training(federation.model, FEDAVG, CONFIG, MEAN, STD).alone)
     partial_rounds = 0
     for number in range(3):
         model = jax.tree.map(jnp.copy, state.model)
@@ -76,8 +76,8 @@ def test_a_round_without_reports_changes_nothing(federation, name):
 
 def test_stragglers_stop_early(federation):
     config = available(straggler_share=0.7, straggler_min_work=0.0)
-    local = jax.jit(make_local_training(federation.model, FEDAVG, config, MEAN, STD))
-    whole = jax.jit(make_local_training(federation.model, FEDAVG, CONFIG, MEAN, STD))
+    local = jax.jit(make_local_training(federation.model, FEDAVG, config, MEAN, STD).alone)
+    whole = jax.jit(make_local_training(federation.model, FEDAVG, CONFIG, MEAN, STD).alone)
     _, (state, data, shared, key) = federation.round()
     fewer = 0
     for client, size in enumerate(SIZES):

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from semanticfl_jax.config import (
+    AlgorithmConfig,
     ExperimentConfig,
     GuidanceConfig,
     PartitionConfig,
@@ -21,7 +22,8 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation import experiment, prepare
+from semanticfl_jax.simulation import block, experiment, prepare
+from semanticfl_jax.simulation.block import next_block
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 
 CONFIG = ExperimentConfig(
@@ -198,6 +200,50 @@ def test_a_signal_stops_after_the_round_and_saves_it(finished, tmp_path, monkeyp
     experiment.run(CONFIG, tmp_path, lines.append)
     assert any("resuming after round 1 of 5" in line for line in lines)
     same_parameters(tmp_path, finished[0])
+
+
+@pytest.mark.parametrize(("length", "devices"), [("auto", 1), (3, 2)])
+def test_rounds_in_blocks_are_those_dispatched_one_by_one(tmp_path, monkeypatch, length, devices):
+    config = dataclasses.replace(
+        CONFIG,
+        algorithm=AlgorithmConfig(name="scaffold"),
+        rounds=8,
+        eval_every=5,
+        checkpoint_every=7,
+        num_devices=devices,
+    )
+    counts = []
+
+    def spy(simulation, state, count, run_rounds=experiment.run_rounds):
+        counts.append(count)
+        return run_rounds(simulation, state, count)
+
+    monkeypatch.setattr(experiment, "run_rounds", spy)
+    monkeypatch.setattr(block, "_BLOCK_SECONDS", 1e6)  # even this machine's slowest minute
+    for name, rounds in (("single", 1), ("blocks", length)):
+        counts.clear()
+        chosen = dataclasses.replace(config, rounds_per_dispatch=rounds)
+        experiment.run(chosen, tmp_path / name, lambda line: None)
+        assert sum(counts) == 8
+        if rounds == 3:
+            assert counts == [3, 2, 2, 1]
+        if rounds == "auto":  # the first is timed
+            assert counts == [1, 4, 2, 1]
+    same_parameters(tmp_path / "blocks", tmp_path / "single")
+    assert metrics_without_times(tmp_path / "blocks") == metrics_without_times(tmp_path / "single")
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "count"),
+    [(0, None, 1), (0, 0.001, 20), (15, 0.001, 5), (20, 0.001, 10), (0, 0.3, 3), (0, 5.0, 1)],
+)
+def test_a_block_ends_where_something_is_due_and_within_a_second(done, seconds, count):
+    config = dataclasses.replace(CONFIG, rounds=33, eval_every=20, checkpoint_every=30)
+    assert next_block(config, done, seconds) == count
+    fixed = dataclasses.replace(config, rounds_per_dispatch=7)
+    assert next_block(fixed, done, seconds) == min(7, 20 - done if done < 20 else 10)
+    host = dataclasses.replace(fixed, client_state_memory="host")
+    assert next_block(host, done, seconds) == 1
 
 
 def test_another_configuration_is_refused_and_named(finished):

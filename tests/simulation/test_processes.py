@@ -85,6 +85,10 @@ def test_a_flag_in_any_process_counts(together):
     assert together(lambda index: processes.anywhere(False)) == [False, False]
 
 
+def test_the_main_process_decides(together):
+    assert together(lambda index: processes.of_main(5 + index)) == [5, 5]
+
+
 def test_what_differs_between_processes_is_refused_in_all(together):
     images = np.arange(12).reshape(3, 4)
 
@@ -101,6 +105,7 @@ def test_what_differs_between_processes_is_refused_in_all(together):
 def test_one_process_has_nobody_to_ask():
     assert processes.is_main()
     assert processes.anywhere(True) is True
+    assert processes.of_main(3) == 3
     processes.require_equal("images", np.zeros(3))
     with pytest.raises(OSError, match="mine"), processes.main_first():
         raise OSError("mine")

@@ -1,0 +1,83 @@
+"""Several rounds in one dispatch, where nothing has to be written or tested in between.
+
+A block ends where the next evaluation or checkpoint is due. One program serves blocks of every
+length, so that nothing is compiled twice. On two CPU cores a round of softmax regression took 0.38
+ms alone and 0.15 ms in a block: some 0.2 ms a round are saved, which only short rounds notice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig
+
+# A signal is heeded between blocks: so long they may last, unless the configuration fixes a length.
+_BLOCK_SECONDS = 1.0
+_LONGEST = 100
+
+
+def longest_block(config: ExperimentConfig) -> int:
+    """Rounds that a block can have at most; 1: rounds are dispatched one by one."""
+    if config.client_state_memory == "host":  # clients' states come and go with every round
+        return 1
+    wanted = _LONGEST if config.rounds_per_dispatch == "auto" else config.rounds_per_dispatch
+    return min(wanted, config.eval_every, config.checkpoint_every, config.rounds)
+
+
+def next_block(config: ExperimentConfig, done: int, seconds: float | None) -> int:
+    """How many rounds the next block has.
+
+    Args:
+      config: of the run.
+      done: rounds done.
+      seconds: of a round, as last measured; None before the first.
+    """
+    due = (
+        config.rounds - done,
+        *(n - done % n for n in (config.eval_every, config.checkpoint_every)),
+    )
+    count = min(longest_block(config), *due)
+    if config.rounds_per_dispatch != "auto":
+        return count
+    in_time = 1 if seconds is None else int(_BLOCK_SECONDS / seconds)
+    return max(1, min(count, in_time))
+
+
+def in_blocks(run_round: Callable[..., Any], longest: int) -> Callable[..., Any]:
+    """Makes a block of a round.
+
+    Args:
+      run_round: (state, data, shared, key) -> (state, metrics).
+      longest: rounds that a block can have.
+
+    Returns:
+      Jitted `run_block(state, data, shared, key, count) -> (state, metrics)`; donates `state`.
+      `count` is an int32 scalar of at most `longest`; metrics lead with [longest], of which the
+      first `count` are set.
+    """
+
+    def run_block(state, data, shared, key, count):
+        shapes = jax.eval_shape(run_round, state, data, shared, key)[1]
+        rows = jax.tree.map(lambda x: jnp.zeros((longest, *x.shape), x.dtype), shapes)
+
+        def one(index, carry):
+            state, rows = carry
+            state, metrics = run_round(state, data, shared, key)
+            return state, jax.tree.map(lambda row, x: row.at[index].set(x), rows, metrics)
+
+        return jax.lax.fori_loop(0, count, one, (state, rows))
+
+    return jax.jit(run_block, donate_argnums=0)
+
+
+def single(run_block: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled block as a function of one round."""
+
+    def run_round(state, data, shared, key):
+        state, rows = run_block(state, data, shared, key, np.int32(1))
+        return state, jax.tree.map(lambda x: x[0], rows)
+
+    return run_round
