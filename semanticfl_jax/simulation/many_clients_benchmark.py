@@ -54,7 +54,10 @@ def measure(
     rows = []
     for clients, asked in settings:
         say(f"{clients:,} clients, {asked:,} a round")
-        chosen = dataclasses.replace(config, num_clients=clients, clients_per_round=asked)
+        # Rounds one by one, as they are timed: the memory asked for is that of one round's program.
+        chosen = dataclasses.replace(
+            config, num_clients=clients, clients_per_round=asked, rounds_per_dispatch=1
+        )
         partition = overlapping_partition(len(dataset.train_labels), clients, IMAGES, config.seed)
         simulation = prepare(dataset, partition, None, chosen, mesh)
         figures = time_rounds(simulation, chosen, rounds, say)

@@ -183,6 +183,8 @@ def test_clients_share_samples_only_where_they_must():
 
 def test_many_clients_are_measured(tiny_net):
     config = dataclasses.replace(TINY, num_clients=800, clients_per_round=4)
+    # As launch/configs/many_clients.py, where rounds could be dispatched together.
+    config = dataclasses.replace(config, rounds=500, eval_every=10, checkpoint_every=50)
     lines = []
     dataset = noise_dataset(100, side=8)
     figures = many_clients_benchmark.measure(config, 1, dataset, lines.append)
