@@ -29,9 +29,8 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         public, partition = dealing.deal(dataset, config)
         dealing.save(directory / files.PARTITION, public, partition, dataset, config)
         summary = dealing.describe(dataset, partition, directory / files.PLOTS)
-        skew.record(config, directory / skew.CLIENTS)
-        skewed = skew.corrupted(dataset, partition, config)
-        skew.draw(dataset, skewed, partition, config, directory / files.PLOTS / skew.GALLERY)
+        skewed = skew.corrupt(dataset, partition, config)
+        skew.record(skewed, partition, config, directory, directory / files.PLOTS)
         write_json(directory / "partition.json", summary)
     except (ValueError, OSError) as error:
         flags.fail(error)

@@ -6,28 +6,13 @@ On digits, dealt evenly, so that nothing but the images differs. plots/corruptio
 clients.npz records each client's kind and severity. --config.dataset=cifar10 takes real images.
 """
 
-from launch.flags import to_config_dict
-from semanticfl_jax.config import (
-    ExperimentConfig,
-    FeatureSkewConfig,
-    ModelConfig,
-    PartitionConfig,
-)
+from launch.configs import digits
 
 
 def get_config():
     """Half of 10 clients corrupted, by one of four kinds each."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="digits",
-            augmentation=(),
-            model=ModelConfig(width=8),
-            partition=PartitionConfig(scheme="iid"),
-            feature_skew=FeatureSkewConfig(
-                corruptions=("noise", "blur", "low_resolution", "contrast"), share=0.5
-            ),
-            rounds=12,
-            local_epochs=2,
-            batch_size=16,
-        )
-    )
+    config = digits.get_config()
+    config.partition.scheme = "iid"
+    config.feature_skew.corruptions = ("noise", "blur", "low_resolution", "contrast")
+    config.feature_skew.share = 0.5
+    return config

@@ -6,28 +6,14 @@ SemanticFL on digits; a client drops the term whose anchors it lacks, and is not
 clients.npz records who has what.
 """
 
-from launch.flags import to_config_dict
-from semanticfl_jax.config import (
-    AlgorithmConfig,
-    ExperimentConfig,
-    ModalityConfig,
-    ModelConfig,
-    PartitionConfig,
-)
+from launch.configs import digits
 
 
 def get_config():
     """Of 10 clients two have no text, two no visual anchors, one neither."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="digits",
-            augmentation=(),
-            model=ModelConfig(width=8),
-            partition=PartitionConfig(scheme="nid1", alpha=0.2),
-            modality=ModalityConfig(without_text=0.2, without_visual=0.2, without_both=0.1),
-            algorithm=AlgorithmConfig(name="semanticfl"),
-            rounds=12,
-            local_epochs=2,
-            batch_size=16,
-        )
-    )
+    config = digits.get_config()
+    config.modality.without_text = 0.2
+    config.modality.without_visual = 0.2
+    config.modality.without_both = 0.1
+    config.algorithm.name = "semanticfl"
+    return config

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semanticfl_jax import files
+from semanticfl_jax.reporting import drawing
 from semanticfl_jax.reporting.pictures import tile
 
 
@@ -26,15 +26,11 @@ def plot_gallery(
     Raises:
       ValueError: if there are no rows.
     """
-    from matplotlib.figure import Figure
-
     if not rows:
         raise ValueError("rows must be at least one corrupted client")
     columns = max(len(before) for _, before, _ in rows)
-    figure = Figure(figsize=(2.4 + 1.3 * columns, 0.6 + 0.72 * len(rows)), dpi=150)
-    figure.set_layout_engine("constrained")
-    if note:
-        figure.suptitle(note, fontsize=8, x=0.01, ha="left")
+    figure = drawing.figure(2.4 + 1.3 * columns, 0.6 + 0.72 * len(rows))
+    drawing.note(figure, note)
     axes = figure.subplots(len(rows), 2, squeeze=False)
     for pair, (label, *strips) in zip(axes, rows, strict=True):
         for ax, images in zip(pair, strips, strict=True):
@@ -48,4 +44,4 @@ def plot_gallery(
         pair[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     for ax, title in zip(axes[0], ("before", "after"), strict=True):
         ax.set_title(title, fontsize=9)
-    files.write(path, lambda file: figure.savefig(file, format="png"))
+    drawing.save(figure, path)

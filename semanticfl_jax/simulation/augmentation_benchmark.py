@@ -18,7 +18,7 @@ from semanticfl_jax.reporting.metrics import spread, versions
 from semanticfl_jax.simulation.benchmark import in_turn
 from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.prepare import Simulation, clients_per_chunk, prepare
 
 #: Lists of steps to compare; the first, without any, is what the others are compared with.
 CASES = (
@@ -27,9 +27,6 @@ CASES = (
     ("crop_flip", "autoaugment"),
     ("crop_flip", "autoaugment", "cutout"),
 )
-#: Clients side by side: a round takes one at a time on CPU, several elsewhere (prepare.py).
-_CLIENTS = {"cpu": 1}
-_CLIENTS_ELSEWHERE = 16
 
 
 def measure(
@@ -63,7 +60,7 @@ def measure(
       `share_of_step`, `alone_microseconds_per_image`, and `alone_share_of_step`, what the time
       alone would be of a step's: less exact, and far less noisy.
     """
-    clients = _CLIENTS.get(jax.default_backend(), _CLIENTS_ELSEWHERE)
+    clients = clients_per_chunk(ExperimentConfig())
     dataset = noise_dataset(clients * steps * batch_size, side=image_size)
     config = ExperimentConfig(
         model=model,

@@ -16,19 +16,24 @@ _COHORT, _ORDER, _DROPOUT = 0, 3, 4
 Sampler = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
 
+def _at_random(
+    key: jax.Array, number: jax.Array, num_clients: int, count: int, shares: jax.Array | None
+) -> jax.Array:
+    """Distinct clients, drawn by `shares` float32 [N] of those that are left; None: all alike."""
+    ids = jnp.arange(num_clients, dtype=jnp.int32)
+    cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
+    return jax.random.choice(cohort_key, ids, (count,), replace=False, p=shares)
+
+
 def _uniform(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
     """At random, all alike."""
-    ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
-    cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
-    return jax.random.choice(cohort_key, ids, (count,), replace=False)
+    return _at_random(key, number, sizes.shape[0], count, None)
 
 
 def _size_weighted(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
     """At random one after another, each time in proportion to the sizes of those that are left."""
-    ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
-    cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
     shares = sizes / jnp.sum(sizes.astype(jnp.float32))
-    return jax.random.choice(cohort_key, ids, (count,), replace=False, p=shares)
+    return _at_random(key, number, sizes.shape[0], count, shares)
 
 
 def _in_turn(number: jax.Array, num_clients: int, count: int) -> jax.Array:

@@ -75,7 +75,8 @@ def run(
         mesh = make_mesh(config.num_devices, config.clients_per_round)
         dataset = sources.from_config(config)
         public, partition = dealing.deal(dataset, config)
-        clean, dataset = dataset, skew.corrupted(dataset, partition, config)
+        skewed = skew.corrupt(dataset, partition, config)
+        dataset = skewed.dataset
         anchors = None
         if config.uses_anchors:
             anchors = server_anchors(dataset, public, partition, config, directory, say)
@@ -86,8 +87,7 @@ def run(
         if processes.is_main():
             files.claim(directory, config)
             dealing.save(directory / files.PARTITION, public, partition, dataset, config)
-            skew.record(config, directory / skew.CLIENTS)
-            skew.draw(clean, dataset, partition, config, directory / files.PLOTS / skew.GALLERY)
+            skew.record(skewed, partition, config, directory, directory / files.PLOTS)
     with _input_errors():
         processes.require_equal(
             "images, labels and partition",
@@ -198,7 +198,7 @@ def report(
     private = config.private
     note = None if private else NOT_PRIVATE
     plot_curves(rows, plots / "curves.png", note)
-    label_counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
+    label_counts = np.asarray(simulation.data.label_counts)
     names = dataset.class_names
     plot_accuracy_maps(rows, names, label_counts, plots / "accuracy_maps.png", note)
     summary = {

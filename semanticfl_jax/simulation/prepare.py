@@ -104,9 +104,7 @@ def prepare(
     )
     state = state._replace(clients=clients)
 
-    chunk = config.clients_per_chunk
-    if chunk == "auto":
-        chunk = _CLIENTS_PER_CHUNK.get(jax.default_backend(), _CLIENTS_PER_CHUNK_ELSEWHERE)
+    chunk = clients_per_chunk(config)
     local_training = make_local_training(model, algorithm, config, dataset.mean, dataset.std)
     run_round = make_round(
         local_training,
@@ -155,6 +153,13 @@ def prepare(
         device=describe(mesh),
         description=description,
     )
+
+
+def clients_per_chunk(config: ExperimentConfig) -> int:
+    """Clients trained at once on one device; "auto" is what suits the backend."""
+    if config.clients_per_chunk != "auto":
+        return config.clients_per_chunk
+    return _CLIENTS_PER_CHUNK.get(jax.default_backend(), _CLIENTS_PER_CHUNK_ELSEWHERE)
 
 
 def check_memory(

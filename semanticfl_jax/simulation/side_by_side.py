@@ -30,12 +30,18 @@ def by_steps(
 
     Steps, not sizes: stragglers do fewer, and clients that dropped out none.
     """
+    plans = _plans(local_training, broadcast, data, clients, states, key)
+    return jnp.argsort(-plans.steps, stable=True)
 
-    def steps_of(client, state):
-        key_ = jax.random.fold_in(key, client)
-        return local_training.plan(broadcast, data, client, state, key_).steps
 
-    return jnp.argsort(-jax.vmap(steps_of)(clients, states), stable=True)
+def _plans(local_training, broadcast, data, clients, states, key) -> Plan:
+    """What each client will do, stacked; arguments as of `by_steps`."""
+
+    def plan_of(client, state):
+        own_key = jax.random.fold_in(key, client)
+        return local_training.plan(broadcast, data, client, state, own_key)
+
+    return jax.vmap(plan_of)(clients, states)
 
 
 def train_side_by_side(
@@ -65,14 +71,10 @@ def train_side_by_side(
       while others trained included.
     """
 
-    def plan_of(client, state):
-        key_ = jax.random.fold_in(key, client)
-        return local_training.plan(broadcast, data, client, state, key_)
-
     def advance(plan, progress, until):
         return local_training.advance(received, shared, data, plan, progress, until)
 
-    plans: Plan = jax.vmap(plan_of)(clients, states)
+    plans = _plans(local_training, broadcast, data, clients, states, key)
     under_way = jax.vmap(local_training.start, (None, 0))(received, plans)
     width, left, done, computed = len(clients), plans, [], 0 * plans.steps[0]
     while width:

@@ -2,12 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from semanticfl_jax import files
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.corruptions import corrupt_clients, draw_corruptions, examples
+from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.corruptions import plot_gallery
@@ -16,40 +17,45 @@ from semanticfl_jax.semantics.modality import draw_modalities
 CLIENTS, GALLERY = "clients.npz", "corruptions.png"
 
 
-def corrupted(
-    dataset: ImageDataset, partition: Partition, config: ExperimentConfig
-) -> ImageDataset:
-    """The data set as the clients have it; itself without `feature_skew`."""
+class Skewed(NamedTuple):
+    """A data set as the clients have it.
+
+    Attributes:
+      clean: as it was.
+      dataset: with the clients' images corrupted; `clean` itself without `feature_skew`.
+      corruptions: who is corrupted, and how.
+    """
+
+    clean: ImageDataset
+    dataset: ImageDataset
+    corruptions: Corruptions
+
+
+def corrupt(dataset: ImageDataset, partition: Partition, config: ExperimentConfig) -> Skewed:
+    """Draws who is corrupted, and corrupts their images."""
     corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
-    return dataclasses.replace(dataset, train_images=images)
+    return Skewed(dataset, dataclasses.replace(dataset, train_images=images), corruptions)
 
 
-def record(config: ExperimentConfig, path: Path) -> None:
-    """Writes who is corrupted how and who lacks which anchors; nothing if nobody is or does.
+def record(
+    skewed: Skewed, partition: Partition, config: ExperimentConfig, directory: Path, plots: Path
+) -> None:
+    """Writes who is corrupted how and who lacks which anchors, and draws corrupted images.
 
-    An `.npz` without pickles of arrays [num_clients]: `corruption` (str, empty for none) and
-    `severity` float32; `holds_text` and `holds_visual` bool.
+    `clients.npz`, without pickles, holds arrays [num_clients]: `corruption` (str, empty for none)
+    and `severity` float32; `holds_text` and `holds_visual` bool. Nothing is written of what does
+    not occur.
     """
     arrays = {}
     if config.feature_skew.corruptions:
-        kinds, severities = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
+        kinds, severities = skewed.corruptions
         arrays |= {"corruption": np.array([kind or "" for kind in kinds]), "severity": severities}
     holders = draw_modalities(config.modality, config.num_clients, config.seed)
     arrays |= {f"holds_{name}": who for name, who in holders.items()}
     if arrays:
-        files.write(path, lambda file: np.savez(file, **arrays))
-
-
-def draw(
-    clean: ImageDataset,
-    dataset: ImageDataset,
-    partition: Partition,
-    config: ExperimentConfig,
-    path: Path,
-) -> None:
-    """Draws images of corrupted clients as they are and were, if there are any."""
-    corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
-    rows = examples(clean.train_images, dataset.train_images, partition, corruptions)
+        files.write(directory / CLIENTS, lambda file: np.savez(file, **arrays))
+    before, after = skewed.clean.train_images, skewed.dataset.train_images
+    rows = examples(before, after, partition, skewed.corruptions)
     if rows:
-        plot_gallery(rows, path)
+        plot_gallery(rows, plots / GALLERY)
