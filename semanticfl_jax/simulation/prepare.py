@@ -5,9 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,10 +16,10 @@ from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batche
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.placement import put
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.models import create_model
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.block import in_blocks, longest_block, single
+from semanticfl_jax.simulation.client_model import client_model, init_params
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
@@ -31,9 +29,6 @@ from semanticfl_jax.simulation.round import ServerState, init_server, make_round
 from semanticfl_jax.simulation.traffic import Traffic, make_traffic
 
 PyTree = Any
-
-# The stream of randomness that initial parameters come from; rounds use others (round.py).
-_INIT = 2
 
 # One client at a time on CPU, where a loop over clients beat vmap at every size that was measured;
 # accelerators have not been measured yet and get as many as fit comfortably.
@@ -179,32 +174,6 @@ def check_memory(
     return check_client_memory(
         algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
     )
-
-
-def client_model(config: ExperimentConfig, num_classes: int) -> nn.Module:
-    """The network that the clients train."""
-    return create_model(
-        config.model.name,
-        num_classes,
-        width=config.model.width,
-        norm=config.model.norm,
-        lowering=config.model.conv,
-        precision=config.precision,
-    )
-
-
-def init_params(
-    model: nn.Module, algorithm: Algorithm, image_shape: tuple[int, ...], key: jax.Array
-) -> tuple[PyTree, PyTree]:
-    """Initial parameters {"model": ..., term name: ...} and batch statistics, float32."""
-    # The model's parameters depend on its own key alone: every algorithm starts from the same.
-    model_key, term_key = jax.random.split(jax.random.fold_in(key, _INIT))
-    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False))
-    variables = init(model_key)
-    params = {"model": variables["params"]}
-    for index, term in enumerate(term for term in algorithm.terms if term.init is not None):
-        params[term.name] = term.init(jax.random.fold_in(term_key, index))
-    return params, variables.get("batch_stats", {})
 
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:
