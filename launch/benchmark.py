@@ -8,6 +8,8 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
         [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
     python -m launch.benchmark --task=augmentation [--width=16] [--repeats=3]
+    python -m launch.benchmark --task=tuning [--width=16] [--cohort=32] \
+        [--dtype=float32|bfloat16] [--repeats=3]
 
 With --json=FILE the figures are also written there. --rounds are timed after one that is not, and
 --width chooses the ResNet-10. Tasks:
@@ -22,6 +24,8 @@ With --json=FILE the figures are also written there. --rounds are timed after on
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.
   augmentation     its share of a training step, for several lists of steps side by side; images
                    of 32x32 noise in batches of 64.
+  tuning           training steps with every lowering of the convolutions, and 1, 2, 4, ... clients
+                   up to --cohort at a time on each device; 32x32 noise in batches of 64.
 """
 
 import dataclasses
@@ -50,6 +54,7 @@ TASKS = {
     "guidance": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
     "augmentation": ("width", "repeats"),
+    "tuning": ("width", "cohort", "dtype", "repeats"),
 }
 _DTYPES = ("float32", "bfloat16")
 
@@ -61,7 +66,9 @@ _WIDTH = absl_flags.DEFINE_integer(
     "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients."
 )
 _NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients).")
-_COHORT = absl_flags.DEFINE_integer("cohort", 1000, "Clients a round (many_clients).")
+_COHORT = absl_flags.DEFINE_integer(
+    "cohort", None, "Clients a round: 1000 of many_clients, 32 of tuning, on each device."
+)
 _CHECKPOINT = absl_flags.DEFINE_string(
     "checkpoint", "tiny-sd", "A checkpoint as of guidance.checkpoint, or random-sd15."
 )
@@ -85,7 +92,8 @@ def check_flags(task: str) -> None:
         value = absl_flags.FLAGS[name].value
         require(value is None or value >= 1, f"--{name}", "at least 1", value)
     most = _NUM_CLIENTS.value
-    require(_COHORT.value <= most, "--cohort", f"at most --num_clients ({most})", _COHORT.value)
+    cohort = _COHORT.value or 1
+    require(cohort <= most, "--cohort", f"at most --num_clients ({most})", cohort)
     sizes = _BATCH_SIZES.value
     whole = bool(sizes) and all(size.isdecimal() and int(size) >= 1 for size in sizes)
     require(whole, "--batch_sizes", "whole numbers of at least 1", ",".join(sizes))
@@ -140,7 +148,7 @@ def time_many_clients() -> dict[str, Any]:
     config = dataclasses.replace(
         config,
         num_clients=_NUM_CLIENTS.value,
-        clients_per_round=_COHORT.value,
+        clients_per_round=_COHORT.value or min(1000, _NUM_CLIENTS.value),
         model=dataclasses.replace(config.model, width=_WIDTH.value or config.model.width),
         # One accelerator; of a CPU, whose cores are devices, all.
         num_devices=0 if jax.default_backend() == "cpu" else 1,
@@ -180,6 +188,16 @@ def time_augmentation() -> dict[str, Any]:
     return measure(ModelConfig(width=_WIDTH.value or 16), repeats=_REPEATS.value)
 
 
+def time_tuning() -> dict[str, Any]:
+    """Training steps with every lowering and chunk."""
+    from semanticfl_jax.simulation.tuning_benchmark import measure
+
+    config = ExperimentConfig(
+        model=ModelConfig(width=_WIDTH.value or 16), precision=_DTYPE.value, local_epochs=1
+    )
+    return measure(config, largest_chunk=_COHORT.value or 32, repeats=_REPEATS.value)
+
+
 #: What runs each task.
 _RUN = {
     "pfl_cifar10": time_pfl_cifar10,
@@ -188,6 +206,7 @@ _RUN = {
     "guidance": time_guidance,
     "anchors": time_anchors,
     "augmentation": time_augmentation,
+    "tuning": time_tuning,
 }
 
 

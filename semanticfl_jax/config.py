@@ -68,7 +68,7 @@ class ModelConfig:
     #: Channels of ResNet-10's first stage; its feature has 8 x width dimensions (64 in the paper).
     width: int = 64
     norm: Literal["batch", "group"] = "batch"
-    #: How a convolution is lowered; "auto" chooses for the backend (models/client_conv.py).
+    #: How a convolution is lowered (models/client_conv.py); "auto" chooses, see `tuning`.
     conv: Literal["auto", "native", "canonical", "patches", "shifted"] = "auto"
 
     def __post_init__(self):
@@ -209,8 +209,11 @@ class ExperimentConfig:
     #: Rounds in one dispatch where nothing is due in between; "auto": up to a second of them. They
     #: end at the next evaluation or checkpoint, so that both must be rarer for it to matter.
     rounds_per_dispatch: int | Literal["auto"] = "auto"
-    #: Clients trained at once on one device by vmap; "auto" chooses for the backend.
+    #: Clients trained at once on one device by vmap; "auto" chooses, see `tuning`.
     clients_per_chunk: int | Literal["auto"] = "auto"
+    #: Whether a short measurement, made once and kept in the user's cache, makes these choices and
+    #: that of model.conv: "auto": on accelerators; "never" takes defaults everywhere.
+    tuning: Literal["auto", "always", "never"] = "auto"
     #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
     #: and products are; parameters, statistics, losses and the optimiser stay in float32.
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -48,7 +48,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
-    """What "auto" stands for.
+    """What "auto" stands for, unless a measurement has chosen (simulation/tuning.py).
 
     On CPU "canonical" took the least processor time and memory in every case measured (2 cores;
     ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10; alone and under vmap). "patches" was

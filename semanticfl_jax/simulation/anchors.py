@@ -15,7 +15,7 @@ from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, obtain_anchors
 from semanticfl_jax.simulation import processes
 from semanticfl_jax.simulation import workdir as files
-from semanticfl_jax.simulation.prepare import client_model
+from semanticfl_jax.simulation.client_model import client_model
 
 
 def server_anchors(

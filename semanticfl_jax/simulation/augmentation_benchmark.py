@@ -18,7 +18,12 @@ from semanticfl_jax.reporting.metrics import spread, versions
 from semanticfl_jax.simulation.benchmark import in_turn
 from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import Simulation, clients_per_chunk, prepare
+from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.tuning import choose
+from semanticfl_jax.simulation.tuning_benchmark import noise_workload
+
+# Clients side by side, at most.
+_CLIENTS = 16
 
 #: Lists of steps to compare; the first, without any, is what the others are compared with.
 CASES = (
@@ -60,19 +65,25 @@ def measure(
       `share_of_step`, `alone_microseconds_per_image`, and `alone_share_of_step`, what the time
       alone would be of a step's: less exact, and far less noisy.
     """
-    clients = clients_per_chunk(ExperimentConfig())
-    dataset = noise_dataset(clients * steps * batch_size, side=image_size)
     config = ExperimentConfig(
         model=model,
+        augmentation=cases[0],
         partition=PartitionConfig(scheme="iid"),
-        num_clients=clients,
-        clients_per_round=clients,
-        clients_per_chunk=clients,
+        num_clients=_CLIENTS,
+        clients_per_round=_CLIENTS,
         local_epochs=1,
         batch_size=batch_size,
         public_per_class=0,
         num_devices=1,
     )
+    # What suits the first case, for all: they must differ in nothing else.
+    work = noise_workload(config, side=image_size, largest=steps * batch_size)
+    choice = choose(work, make_mesh(1), say=say)
+    clients = choice.clients_per_chunk
+    config = dataclasses.replace(
+        choice.applied(config), num_clients=clients, clients_per_round=clients
+    )
+    dataset = noise_dataset(clients * steps * batch_size, side=image_size)
     simulations = []
     for names in cases:
         simulations.append(_prepare(dataset, dataclasses.replace(config, augmentation=names)))
@@ -98,6 +109,7 @@ def measure(
         "batch_size": batch_size,
         "image_size": image_size,
         "clients_side_by_side": clients,
+        "choice": str(choice),
         "steps": steps,
         "repeats": repeats,
         "cases": figures,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.config import AvailabilityConfig
 
-# Streams of a run's key, each then folded with the round; prepare.py and round.py use others.
+# Streams of a run's key, each then folded with the round; client_model.py and round.py use others.
 _COHORT, _ORDER, _DROPOUT = 0, 3, 4
 
 Sampler = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]

@@ -51,8 +51,8 @@ def run(
 
     Args:
       config: what to run.
-      workdir: gets config.json, metrics.jsonl, partition.npz, clients.npz, anchors.npz,
-        checkpoints/, plots/ and, at the end, summary.json.
+      workdir: gets config.json, tuning.json, metrics.jsonl, partition.npz, clients.npz,
+        anchors.npz, checkpoints/, plots/ and, at the end, summary.json.
       say: takes lines for the user.
 
     Returns:
@@ -91,7 +91,9 @@ def run(
             *(dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels),
             *(public, partition.indices, partition.offsets),
         )
-    simulation = prepare(dataset, partition, anchors, config, mesh)
+    simulation = prepare(
+        dataset, partition, anchors, config, mesh, kept=directory / files.TUNING, say=say
+    )
     for line in simulation.description:
         say(line)
     train(simulation, config, directory, say)

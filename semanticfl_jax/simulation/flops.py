@@ -8,7 +8,7 @@ import optax
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.simulation.prepare import client_model
+from semanticfl_jax.simulation.client_model import client_model
 
 
 def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:

@@ -13,9 +13,10 @@ from semanticfl_jax.reporting.machine import peak_memory
 from semanticfl_jax.reporting.metrics import spread, versions
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.benchmark import in_turn
+from semanticfl_jax.simulation.client_model import client_model
 from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import client_model, prepare
+from semanticfl_jax.simulation.prepare import prepare
 
 #: Width of Stable Diffusion 1.5's pooled text embedding.
 TEXT_WIDTH = 768

@@ -3,11 +3,10 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,10 +17,11 @@ from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batche
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.placement import put
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.models import create_model
-from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation import tuning
 from semanticfl_jax.simulation.block import in_blocks, longest_block, single
+from semanticfl_jax.simulation.chunk_timing import Workload
+from semanticfl_jax.simulation.client_model import client_model, init_params
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import make_local_training
@@ -31,14 +31,6 @@ from semanticfl_jax.simulation.round import ServerState, init_server, make_round
 from semanticfl_jax.simulation.traffic import Traffic, make_traffic
 
 PyTree = Any
-
-# The stream of randomness that initial parameters come from; rounds use others (round.py).
-_INIT = 2
-
-# One client at a time on CPU, where a loop over clients beat vmap at every size that was measured;
-# accelerators have not been measured yet and get as many as fit comfortably.
-_CLIENTS_PER_CHUNK = {"cpu": 1}
-_CLIENTS_PER_CHUNK_ELSEWHERE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +71,20 @@ def prepare(
     anchors: Anchors | None,
     config: ExperimentConfig,
     mesh: Mesh,
+    kept: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Simulation:
-    """Puts data and model on the devices and compiles the round and the evaluation."""
+    """Puts data and model on the devices and compiles the round and the evaluation.
+
+    Args:
+      dataset: images of clients and test set.
+      partition: who holds which.
+      anchors: of a guided run.
+      config: what to run; what it leaves to choose is chosen here (`tuning`).
+      mesh: the devices.
+      kept: file of the run with that choice; None: no run.
+      say: takes lines for the user, should the choice take a measurement.
+    """
     model = client_model(config, dataset.num_classes)
     algorithm = make_algorithm(config, anchors, model.feature_dim)
     shared = put(algorithm.sent_once, replicated(mesh))
@@ -96,22 +100,35 @@ def prepare(
     )
     test = put(test, split(mesh))
     key = jax.random.key(config.seed)
-    params, batch_stats = init_params(model, algorithm, data.images.shape[1:], key)
-    state = init_server(params, batch_stats, algorithm, config.num_clients)
+    image_shape = data.images.shape[1:]
+    received = Model(*init_params(model, algorithm, image_shape, key))
+    state = init_server(*received, algorithm, config.num_clients)
     state, key = put((state, key), replicated(mesh))
     clients = init_clients(
         algorithm, state.model, config.num_clients, mesh, config.client_state_memory
     )
     state = state._replace(clients=clients)
 
-    chunk = clients_per_chunk(config)
-    local_training = make_local_training(model, algorithm, config, dataset.mean, dataset.std)
+    work = Workload(
+        config,
+        algorithm,
+        received,
+        image_shape,
+        dataset.num_classes,
+        data.max_size,
+        dataset.mean,
+        dataset.std,
+    )
+    choice = tuning.choose(work, mesh, kept, say)
+    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
+    trained = client_model(choice.applied(config), dataset.num_classes)
+    local_training = make_local_training(trained, algorithm, config, dataset.mean, dataset.std)
     run_round = make_round(
         local_training,
         algorithm,
         mesh,
         clients_per_round=config.clients_per_round,
-        clients_per_chunk=chunk,
+        clients_per_chunk=choice.clients_per_chunk,
         batch_size=config.batch_size,
         availability=config.availability,
     )
@@ -131,13 +148,9 @@ def prepare(
         run_round = run_round.lower(state, data, shared, key).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
     compile_seconds = time.perf_counter() - began
-    lowering = config.model.conv
-    if lowering == "auto":
-        lowering = choose_lowering(vmapped=chunk > 1)
     description = (
-        _describe_task(config, algorithm, params),
-        f"{describe(mesh)}; {config.precision}; convolution: {lowering}; "
-        f"{chunk} client{'s' * (chunk > 1)} at a time on each device",
+        _describe_task(config, algorithm, received.params),
+        f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s",
     )
     return Simulation(
@@ -153,13 +166,6 @@ def prepare(
         device=describe(mesh),
         description=description,
     )
-
-
-def clients_per_chunk(config: ExperimentConfig) -> int:
-    """Clients trained at once on one device; "auto" is what suits the backend."""
-    if config.clients_per_chunk != "auto":
-        return config.clients_per_chunk
-    return _CLIENTS_PER_CHUNK.get(jax.default_backend(), _CLIENTS_PER_CHUNK_ELSEWHERE)
 
 
 def check_memory(
@@ -179,32 +185,6 @@ def check_memory(
     return check_client_memory(
         algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
     )
-
-
-def client_model(config: ExperimentConfig, num_classes: int) -> nn.Module:
-    """The network that the clients train."""
-    return create_model(
-        config.model.name,
-        num_classes,
-        width=config.model.width,
-        norm=config.model.norm,
-        lowering=config.model.conv,
-        precision=config.precision,
-    )
-
-
-def init_params(
-    model: nn.Module, algorithm: Algorithm, image_shape: tuple[int, ...], key: jax.Array
-) -> tuple[PyTree, PyTree]:
-    """Initial parameters {"model": ..., term name: ...} and batch statistics, float32."""
-    # The model's parameters depend on its own key alone: every algorithm starts from the same.
-    model_key, term_key = jax.random.split(jax.random.fold_in(key, _INIT))
-    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False))
-    variables = init(model_key)
-    params = {"model": variables["params"]}
-    for index, term in enumerate(term for term in algorithm.terms if term.init is not None):
-        params[term.name] = term.init(jax.random.fold_in(term_key, index))
-    return params, variables.get("batch_stats", {})
 
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:

@@ -23,7 +23,7 @@ from semanticfl_jax.simulation.side_by_side import by_steps, train_side_by_side
 PyTree = Any
 
 # The stream of the run's key that clients train with, folded with the round; others are in
-# cohort.py and prepare.py.
+# cohort.py and client_model.py.
 _LOCAL = 1
 
 

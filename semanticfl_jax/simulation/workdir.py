@@ -8,7 +8,7 @@ from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.reporting.metrics import write_json
 
 CONFIG, SUMMARY, PARTITION, ANCHORS = "config.json", "summary.json", "partition.npz", "anchors.npz"
-CHECKPOINTS, PLOTS = "checkpoints", "plots"
+TUNING, CHECKPOINTS, PLOTS = "tuning.json", "checkpoints", "plots"
 
 
 def check(workdir: str | Path, config: ExperimentConfig, claimed: bool = False) -> Path:

@@ -28,6 +28,10 @@ SD1 = Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"
             ["--task=many_clients", "--num_clients=50", "--cohort=51"],
             "--cohort must be at most --num_clients (50), got 51",
         ),
+        (
+            ["--task=tuning", "--rounds=2"],
+            "--rounds is not for --task=tuning, which takes --width, --cohort, --dtype, --repeats",
+        ),
         (["--task=guidance", "--cohort=5"], "--cohort is not for --task=guidance, which takes"),
         (
             ["--task=anchors", "--batch_sizes=1,0"],

@@ -30,10 +30,10 @@ SMALL = (
 # launch.train with a network that compiles quickly.
 TRAIN = """
 import runpy
-from semanticfl_jax.simulation import prepare
+from semanticfl_jax.simulation import client_model
 from tests.federation import TinyNet
 
-prepare.create_model = lambda name, classes, **_: TinyNet(classes)
+client_model.create_model = lambda name, classes, **_: TinyNet(classes)
 runpy.run_module("launch.train", run_name="__main__")
 """
 SECONDS = 200  # after which a hang is a failure; a machine under load gets some slack

@@ -22,7 +22,7 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation import block, experiment, pipeline, prepare
+from semanticfl_jax.simulation import block, client_model, experiment, pipeline
 from semanticfl_jax.simulation.block import next_block
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 
@@ -54,7 +54,7 @@ def small_world():
     dataset = ImageDataset("noise", *split(140), *split(30), names, MEAN, STD)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.sources, "from_config", lambda config: dataset)
-        patch.setattr(prepare, "create_model", lambda name, classes, **_: TinyNet(classes))
+        patch.setattr(client_model, "create_model", lambda name, classes, **_: TinyNet(classes))
         yield dataset
 
 
