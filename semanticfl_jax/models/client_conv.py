@@ -12,7 +12,8 @@ So the three linear maps of a training step (forward, gradient by input, gradien
 written out here, each with the lowering asked for:
 
     native     `lax.conv_general_dilated` and XLA's own gradients; grouped under vmap
-    canonical  the same, but every gradient is itself an NHWC x HWIO -> NHWC convolution; under vmap
+    canonical  what is fast on CPU: the gradient by input as an NHWC x HWIO -> NHWC convolution, too,
+               and that by kernel as matrix products of patches, a few images at a time; under vmap
                a loop over the clients
     patches    im2col, then one matrix product; batched matrix products under vmap
     shifted    a sum over the kernel's taps of matrix products with the shifted image
@@ -39,7 +40,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 # XLA leaves a convolution whose channels, in and out, are no more than this to another library on
 # CPU, half as fast.
 _NARROW = 16
-# Patches of images that a kernel's gradient is summed over at once on CPU: what its cache holds, but
+# Patches that a kernel's gradient is summed over at once on CPU: what its cache holds, but
 # enough rows that adding up the products costs little beside them.
 _BLOCK_BYTES, _BLOCK_ROWS = 1_200_000, 256
 
@@ -50,10 +51,9 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
     """What "auto" stands for, unless a measurement has chosen (simulation/tuning.py).
 
-    On CPU "canonical" took the least processor time and memory in every case measured (2 cores;
-    ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10; alone and under vmap). "patches" was
-    sooner done with the CNN on jax 0.10, by a fifth, because XLA then runs convolutions of few
-    channels on one thread. On GPU and TPU nothing has been measured yet; the choice is reasoned:
+    On CPU "canonical" was the fastest in every case measured (2 cores; ResNet-10 of width 16 and 64,
+    batch 64: "patches" took 2.2 and 1.4 times as long; the CNN, batch 10: 1.1 times). Elsewhere this
+    is what a run starts from where nothing is measured (`simulation/tuning.py`), and is reasoned:
     the vendor's convolution for a single client, batched matrix products instead of a grouped
     convolution under vmap.
 
@@ -187,18 +187,20 @@ def _canonical(
         )
 
     *_, c_in, c_out = kernel.shape
-    columns = (x.shape[2] + sum(pads[1]) - kernel.shape[1]) // strides[1] + 1
+    if (strides, dilation) != ((1, 1), (1, 1)):
+        return convolve(kernel, strides)
+    columns = x.shape[2] + sum(pads[1]) - kernel.shape[1] + 1
     together = 1
     while max(c_in, together * c_out) <= _NARROW:
         together *= 2
-    if columns % together or (strides, dilation) != ((1, 1), (1, 1)):
+    if columns % together:
         together = 1
     # Neighbouring columns as channels of one output: some more arithmetic, at twice the speed.
     spread = [
         jnp.pad(kernel, ((0, 0), (column, together - 1 - column), (0, 0), (0, 0)))
         for column in range(together)
     ]
-    y = convolve(jnp.concatenate(spread, axis=-1), (strides[0], strides[1] * together))
+    y = convolve(jnp.concatenate(spread, axis=-1), (1, together))
     return y.reshape(*y.shape[:2], columns, c_out)
 
 
@@ -239,11 +241,10 @@ def _kernel_gradient(
         kernel = _like(dy, (*size, c_in, c_out))
         return jax.linear_transpose(lambda k: _forward(x, k, plan, lowering), kernel)(dy)[0]
     # As a convolution of the canonical form, with the batch as input channels, it would need both
-    # transposed, and took 1.4 to 11 times as long (ResNet-10 of width 16 and 64).
+    # transposed, and took 1.1 to 11 times as long in all but one layer (ResNet-10 of width 16, 64).
     length = math.prod(size) * c_in
-    pixels = math.prod(dy.shape[1:3])
     rows = max(_BLOCK_ROWS, _BLOCK_BYTES // (length * x.dtype.itemsize))
-    most = max(1, min(rows // pixels, x.shape[0]))
+    most = max(1, min(rows // math.prod(dy.shape[1:3]), x.shape[0]))
     even = (n for n in range(most, most // 2, -1) if x.shape[0] % n == 0)
     images = next(even, most)
     blocks = -(-x.shape[0] // images)
@@ -252,14 +253,22 @@ def _kernel_gradient(
         more = ((0, blocks * images - x.shape[0]), (0, 0), (0, 0), (0, 0))
         x, dy = jnp.pad(x, more), jnp.pad(dy, more)
 
-    def add_block(block, total):
+    def add_block(block, carry):
+        total, patches = carry
         part, part_dy = (lax.dynamic_slice_in_dim(a, block * images, images) for a in (x, dy))
-        patches = jnp.concatenate(_patches(part, size, plan), axis=-1).reshape(-1, length)
-        rows = part_dy.reshape(-1, c_out).T
-        return total + jnp.matmul(rows, patches, preferred_element_type=jnp.float32)
+        # Each tap is copied to its place once; to concatenate them would copy them twice.
+        for tap, pixels in enumerate(_patches(part, size, plan)):
+            patches = lax.dynamic_update_slice_in_dim(patches, pixels, tap * c_in, axis=3)
+        products = jnp.matmul(
+            part_dy.reshape(-1, c_out).T,
+            patches.reshape(-1, length),
+            preferred_element_type=jnp.float32,
+        )
+        return total + products, patches
 
-    zeros = 0 * _like(dy, (c_out, length)).astype(jnp.float32)
-    total = lax.fori_loop(0, blocks, add_block, zeros)
+    total = 0 * _like(dy, (c_out, length)).astype(jnp.float32)
+    patches = 0 * _like(x, (images, *dy.shape[1:3], length))
+    total, _ = lax.fori_loop(0, blocks, add_block, (total, patches))
     return total.T.reshape(*size, c_in, c_out).astype(dy.dtype)
 
 

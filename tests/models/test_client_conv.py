@@ -141,12 +141,12 @@ def convolutions(function, *args):
     return list(walk(jax.make_jaxpr(function)(*args).jaxpr))
 
 
-def test_cpu_gradients_are_convolutions_in_the_one_fast_form(clients):
+def test_cpu_convolutions_have_the_one_fast_form(clients):
     kernels, images, _ = clients
     gradient = jax.grad(functools.partial(loss, "canonical"), (0, 1))
     found = convolutions(jax.vmap(gradient), kernels, images)
     nhwc, hwio = (0, 3, 1, 2), (3, 2, 0, 1)
-    # For each of the two: by input, by kernel. Forward, their few channels are a matrix product.
+    # For each of the two: forward, and gradient by input. That by the kernel is a matrix product.
     assert len(found) == 4
     for params in found:
         numbers = params["dimension_numbers"]
@@ -168,20 +168,47 @@ def test_auto_never_groups_convolutions_under_vmap(clients, monkeypatch, backend
     close(jax.jit(jax.vmap(gradient))(kernels, images), expected)
 
 
-@pytest.mark.parametrize(
-    ("c_in", "c_out"), [(3, 16), (4, 17), (12, 16), (13, 8), (16, 16), (16, 17)]
-)
-def test_narrow_convolutions_have_the_same_values_on_cpu(c_in, c_out):
-    x, kernel = draw(0, 2, 6, 5, c_in), draw(1, 3, 3, c_in, c_out)
-
+def assert_canonical_equals_native(x, kernel, **options):
     def total(lowering, x, kernel):
-        return jnp.sum(jnp.sin(conv(x, kernel, padding=1, lowering=lowering)))
+        return jnp.sum(jnp.sin(conv(x, kernel, lowering=lowering, **options)))
 
     results = [
-        jax.value_and_grad(functools.partial(total, lowering), (0, 1))(x, kernel)
+        jax.jit(jax.value_and_grad(functools.partial(total, lowering), (0, 1)))(x, kernel)
         for lowering in ("canonical", "native")
     ]
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), *results)
+
+
+# Up to 16 channels, columns are computed together where they are a multiple of so many.
+@pytest.mark.parametrize("columns", [5, 8])
+@pytest.mark.parametrize(("c_in", "c_out"), [(3, 16), (4, 17), (13, 8), (16, 16), (3, 3)])
+def test_narrow_convolutions_have_the_same_values_on_cpu(c_in, c_out, columns):
+    assert_canonical_equals_native(
+        draw(0, 2, 6, columns, c_in), draw(1, 3, 3, c_in, c_out), padding=1
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 6, 7])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+def test_kernel_gradients_are_summed_over_blocks_of_images(monkeypatch, batch, strides):
+    # Three images, or two of 6; the third block of 7 lacks two of its three.
+    monkeypatch.setattr(client_conv, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(client_conv, "_BLOCK_ROWS", 3 * 30 // strides[0])
+    x, kernel = draw(0, batch, 6, 5, 3), draw(1, 3, 3, 3, 4)
+    loops = str(
+        jax.make_jaxpr(jax.grad(lambda k: jnp.sum(conv(x, k, strides, 1, "canonical"))))(kernel)
+    )
+    assert ("length=3" in loops) == (batch == 7), loops
+    assert_canonical_equals_native(x, kernel, strides=strides, padding=1)
+
+
+def test_kernel_gradients_of_bfloat16_are_summed_in_float32(monkeypatch):
+    monkeypatch.setattr(client_conv, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(client_conv, "_BLOCK_ROWS", 16)
+    # 512 blocks that add 16 each: from 4096 on, bfloat16 has only every 32nd number.
+    x, kernel = jnp.ones((512, 4, 4, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    gradient = jax.grad(lambda k: jnp.sum(conv(x, k, lowering="canonical").astype(jnp.float32)))
+    assert float(gradient(kernel)[0, 0, 0, 0]) == 512 * 16
 
 
 def test_choose_lowering():
