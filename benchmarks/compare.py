@@ -8,7 +8,7 @@ meets both. Other busy processes do not: threads that spin while they wait lose 
 of the CPU others take is measured before each run, and warned about. A run's figure is the median
 of its rounds, the first one not counted; the ratio is taken within each pair of runs. --env is what
 peers/make_env.sh made. Figures, machine, commands and versions go to --json, by default
-benchmarks/results/compare_TASK_PEER.json.
+benchmarks/results/compare_TASK_PEER.json, with what differs from the default in its name.
 """
 
 import argparse
@@ -48,6 +48,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--alternations", type=int, default=3, help="pairs of runs")
     parser.add_argument("--processes", type=int, default=1, help="of pfl_research and flower")
     parser.add_argument("--width", type=int, default=16, help="of ResNet-10 (family_cifar10)")
+    parser.add_argument(
+        "--memory_format", choices=("contiguous_format", "channels_last"), help="of pytorch_loop"
+    )
     parser.add_argument("--json", type=Path, default=None, help="where the figures go")
     args = parser.parse_args()
     if args.task not in PEERS[args.peer]:
@@ -57,6 +60,8 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.peer == "pytorch_loop" and args.processes > 1:
         parser.error("--processes is for pfl_research and flower")
+    if args.memory_format and args.peer != "pytorch_loop":
+        parser.error("--memory_format is for pytorch_loop")
     if not (args.env / "bin" / "python").is_file():
         parser.error(
             f"--env must be an environment with bin/python, made by make_env.sh: {args.env}"
@@ -74,6 +79,8 @@ def commands(args: argparse.Namespace, data: Path) -> dict[str, list[str]]:
         ours.append(f"--data_dir={os.path.abspath(args.data_dir)}")
     script = ROOT / "benchmarks" / "peers" / f"{args.peer}.py"
     peer = [str(args.env.absolute() / "bin" / "python"), str(script), *shared, f"--data={data}"]
+    if args.memory_format:
+        peer.append(f"--memory_format={args.memory_format}")
     if args.processes > 1:
         peer.append(f"--processes={args.processes}")
     return {"ours": ours, "peer": peer}
@@ -138,6 +145,18 @@ def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
     }
 
 
+def name_of(args: argparse.Namespace) -> str:
+    """Which comparison it is, in one word."""
+    parts = ["compare", args.task, args.peer]
+    if args.task == "family_cifar10" and args.width != 16:
+        parts.append(f"width{args.width}")
+    if args.memory_format == "channels_last":
+        parts.append("channels_last")
+    if args.processes > 1:
+        parts.append(f"{args.processes}processes")
+    return "_".join(parts)
+
+
 def main():
     args = parse_arguments()
     with tempfile.TemporaryDirectory() as directory:
@@ -147,7 +166,7 @@ def main():
         f"ours is {ratio['median']:.2f} times as fast as {args.peer} "
         f"({ratio['min']:.2f} to {ratio['max']:.2f} over {args.alternations} pairs)"
     )
-    path = args.json or ROOT / "benchmarks/results" / f"compare_{args.task}_{args.peer}.json"
+    path = args.json or ROOT / "benchmarks" / "results" / f"{name_of(args)}.json"
     write_json(path, figures)
     print(f"figures: {path}")
 

@@ -12,6 +12,8 @@ import cifar10
 import numpy as np
 import torch
 
+FORMATS = ("contiguous_format", "channels_last")
+
 
 def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False):
     """Reads the flags; `tasks` are those that the peer runs, `processes` whether it takes several.
@@ -31,6 +33,7 @@ def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False):
         parser.add_argument("--processes", type=int, default=1, help="sharing the machine's cores")
     if "family_cifar10" in tasks:
         parser.add_argument("--width", type=int, default=16, help="of ResNet-10")
+        parser.add_argument("--memory_format", choices=FORMATS, default=FORMATS[0])
     args = parser.parse_args()
     for name in ("rounds", "processes", "width"):
         if getattr(args, name, 1) < 1:
@@ -105,6 +108,8 @@ def report(args, stopwatch, accuracy, parameters, packages=()):
     }
     if args.task == "family_cifar10":
         figures["width"] = args.width
+    if hasattr(args, "memory_format"):
+        figures["memory_format"] = args.memory_format
     line = json.dumps(figures)
     if args.json:
         beside = f"{args.json}.{os.getpid()}.tmp"

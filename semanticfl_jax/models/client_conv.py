@@ -12,9 +12,9 @@ So the three linear maps of a training step (forward, gradient by input, gradien
 written out here, each with the lowering asked for:
 
     native     `lax.conv_general_dilated` and XLA's own gradients; grouped under vmap
-    canonical  what is fast on CPU: the gradient by input as an NHWC x HWIO -> NHWC convolution, too,
-               and that by kernel as matrix products of patches, a few images at a time; under vmap
-               a loop over the clients
+    canonical  what is fast on CPU: the gradient by input is an NHWC x HWIO -> NHWC convolution,
+               too, that by the kernel a sum of matrix products, patches of a few images at a time;
+               under vmap a loop over the clients
     patches    im2col, then one matrix product; batched matrix products under vmap
     shifted    a sum over the kernel's taps of matrix products with the shifted image
 
@@ -51,11 +51,10 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
     """What "auto" stands for, unless a measurement has chosen (simulation/tuning.py).
 
-    On CPU "canonical" was the fastest in every case measured (2 cores; ResNet-10 of width 16 and 64,
-    batch 64: "patches" took 2.2 and 1.4 times as long; the CNN, batch 10: 1.1 times). Elsewhere this
-    is what a run starts from where nothing is measured (`simulation/tuning.py`), and is reasoned:
-    the vendor's convolution for a single client, batched matrix products instead of a grouped
-    convolution under vmap.
+    On CPU "canonical" was the fastest in every case measured: "patches", the second, took 2.2, 1.4
+    and 1.1 times as long (2 cores; ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10). What
+    GPU and TPU get without a measurement is reasoned: the vendor's convolution for a single client,
+    batched matrix products instead of a grouped convolution under vmap.
 
     Args:
       backend: as `jax.default_backend()` names it, which is also the default.
