@@ -112,11 +112,12 @@ def test_a_bfloat16_network_learns_a_batch_of_digits():
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
         loss, gradient = jax.value_and_grad(loss_of)(params)
-        return jax.tree.map(lambda x, g: x - 0.1 * g, params, gradient), loss
+        # At larger rates the loss bounces, in float32 as well, and rounding decides where it ends.
+        return jax.tree.map(lambda x, g: x - 0.03 * g, params, gradient), loss
 
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         params, loss = descend(params)
         losses.append(float(loss))
     assert losses[0] > 2
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.2 * losses[0]
