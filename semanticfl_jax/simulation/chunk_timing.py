@@ -18,7 +18,7 @@ from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.simulation.client_model import client_model
 from semanticfl_jax.simulation.local_training import make_local_training
 from semanticfl_jax.simulation.memory import free_device_memory, free_host_memory
-from semanticfl_jax.simulation.mesh import CLIENTS, replicated, split
+from semanticfl_jax.simulation.mesh import CLIENTS, replicated, split, varying
 
 PyTree = Any
 
@@ -220,9 +220,7 @@ def _training(work: Workload, conv: str, mesh: Mesh) -> Callable[..., jax.Array]
     def train_device(received, broadcast, shared, data, ids, states, sizes):
         data = data.replace(sizes=sizes)
         # As in round.py: otherwise gradients would be summed over the devices.
-        received, broadcast = jax.tree.map(
-            lambda x: jax.lax.pcast(x, CLIENTS, to="varying"), (received, broadcast)
-        )
+        received, broadcast = varying((received, broadcast))
 
         def train(client, state):
             key = jax.random.fold_in(jax.random.key(0), client)

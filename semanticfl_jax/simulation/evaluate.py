@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.data.federated import Batch
-from semanticfl_jax.simulation.mesh import CLIENTS
+from semanticfl_jax.simulation.mesh import CLIENTS, varying
 
 PyTree = Any
 
@@ -104,7 +104,7 @@ def make_evaluation(
 
         shapes = jax.eval_shape(of_batch, jax.tree.map(lambda x: x[0], batches))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        zeros = jax.tree.map(lambda x: jax.lax.pcast(x, CLIENTS, to="varying"), zeros)
+        zeros = varying(zeros)
         totals, _ = jax.lax.scan(add_batch, zeros, batches)
         return jax.lax.psum(totals, CLIENTS)
 

@@ -1,7 +1,11 @@
 """The devices of a run: a one-dimensional mesh whose axis carries clients."""
 
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+PyTree = Any
 
 CLIENTS = "clients"
 
@@ -52,3 +56,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh) -> NamedSharding:
     """The leading dimension is spread over the devices."""
     return NamedSharding(mesh, PartitionSpec(CLIENTS))
+
+
+def varying(tree: PyTree) -> PyTree:
+    """`tree` as values that may differ from device to device, inside `jax.shard_map`."""
+    return jax.tree.map(lambda x: jax.lax.pcast(x, CLIENTS, to="varying"), tree)

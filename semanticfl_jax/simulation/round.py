@@ -17,7 +17,7 @@ from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.simulation.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
 from semanticfl_jax.simulation.local_training import LocalResult, LocalTraining, batch_rows
-from semanticfl_jax.simulation.mesh import CLIENTS, replicated
+from semanticfl_jax.simulation.mesh import CLIENTS, replicated, varying
 from semanticfl_jax.simulation.side_by_side import by_steps, train_side_by_side
 
 PyTree = Any
@@ -124,7 +124,7 @@ def make_round(
         """Sums over this device's clients, int32 [places], and what those keep."""
         # Without this cast the gradient with respect to replicated parameters would be summed over
         # devices, and clients would mix.
-        model, broadcast = _varying((model, broadcast))
+        model, broadcast = varying((model, broadcast))
 
         def alone(client, weight, state):
             client_key = jax.random.fold_in(key, client)
@@ -180,7 +180,7 @@ def make_round(
         shapes = jax.eval_shape(alone, *jax.tree.map(lambda x: x[0, 0], chunks))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
         scalar = jnp.zeros(())
-        zeros = _varying((*zeros, scalar, scalar, scalar))
+        zeros = varying((*zeros, scalar, scalar, scalar))
         totals, states = jax.lax.scan(train_chunk, zeros, chunks)
         states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
         if chunk > 1:
@@ -268,8 +268,3 @@ def _trained(
 
 def _where(condition: jax.Array, chosen: PyTree, otherwise: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
-
-
-def _varying(tree: PyTree) -> PyTree:
-    """`tree` as values that may differ from device to device."""
-    return jax.tree.map(lambda x: jax.lax.pcast(x, CLIENTS, to="varying"), tree)
