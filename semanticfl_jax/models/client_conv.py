@@ -154,7 +154,7 @@ def _lower(linear_map: Callable[..., jax.Array], plan: _Plan) -> Callable[..., j
 
 def _forward(x: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str) -> jax.Array:
     kh, kw, _, c_out = kernel.shape
-    if (kh, kw, plan.pads) == (1, 1, ((0, 0), (0, 0))):
+    if _pointwise(kernel, plan):
         return jnp.einsum("bhwc,cf->bhwf", _shifted(x, (0, 0), (1, 1), plan.strides), kernel[0, 0])
     if lowering == "native":
         return lax.conv_general_dilated(x, kernel, plan.strides, plan.pads, dimension_numbers=_NHWC)
@@ -169,6 +169,11 @@ def _forward(x: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str) -> jax
         jnp.einsum("bhwc,cf->bhwf", part, tap) for part, tap in zip(shifted, taps, strict=True)
     )
     return functools.reduce(jnp.add, products)
+
+
+def _pointwise(kernel: jax.Array, plan: _Plan) -> bool:
+    """Whether the convolution is one matrix product, whatever its lowering."""
+    return kernel.shape[:2] == (1, 1) and plan.pads == ((0, 0), (0, 0))
 
 
 def _canonical(
@@ -219,7 +224,7 @@ def _input_gradient(
     size: tuple[int, int], dy: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str
 ) -> jax.Array:
     """Gradient by images of `size` (H, W): dy, spread by the strides, meets the flipped kernel."""
-    if lowering != "canonical" or kernel.shape[:2] == (1, 1):
+    if lowering != "canonical" or _pointwise(kernel, plan):
         x = _like(dy, (dy.shape[0], *size, kernel.shape[2]))
         return jax.linear_transpose(lambda x: _forward(x, kernel, plan, lowering), x)(dy)[0]
     axes = zip(kernel.shape[:2], size, dy.shape[1:3], plan.strides, plan.pads, strict=True)

@@ -181,7 +181,9 @@ def assert_canonical_equals_native(x, kernel, **options):
 
 # Up to 16 channels, columns are computed together where they are a multiple of so many.
 @pytest.mark.parametrize("columns", [5, 8])
-@pytest.mark.parametrize(("c_in", "c_out"), [(3, 16), (4, 17), (13, 8), (16, 16), (3, 3)])
+@pytest.mark.parametrize(
+    ("c_in", "c_out"), [(3, 16), (4, 17), (12, 16), (13, 8), (16, 16), (16, 17), (3, 3)]
+)
 def test_narrow_convolutions_have_the_same_values_on_cpu(c_in, c_out, columns):
     assert_canonical_equals_native(
         draw(0, 2, 6, columns, c_in), draw(1, 3, 3, c_in, c_out), padding=1
