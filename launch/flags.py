@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from semanticfl_jax.config import ConfigError, check_override, from_dict
 from semanticfl_jax.data.array_cache import user_cache_dir
+from semanticfl_jax.simulation.cpu_threads import available_cores, threads_for
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -87,11 +89,18 @@ def use_every_core() -> None:
 
     One client a core beats all cores on one client: 1.6 times the images a second on two cores
     (`launch.benchmark`, ResNet-10 of width 16), because XLA runs narrow convolutions on one thread.
+    XLA gets the thread to spare that it needs then (`cpu_threads`).
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count()
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+    flags_of_xla = os.environ.get("XLA_FLAGS", "")
+    forced = re.search(r"xla_force_host_platform_device_count=(\d+)", flags_of_xla)
+    if forced:
+        devices = int(forced[1])
+    else:
+        given = os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(available_cores()))
+        if not given.isdecimal():
+            fail(f"JAX_NUM_CPU_DEVICES must be a whole number, got {given!r}")
+        devices = int(given)
+    os.environ.setdefault("PJRT_NPROC", str(threads_for(devices)))
 
 
 def fail(error: BaseException | str) -> NoReturn:

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from semanticfl_jax.simulation import cpu_threads
+
 PyTree = Any
 
 CLIENTS = "clients"
@@ -18,7 +20,8 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
       useful: clients a round: further devices would have none to train.
 
     Raises:
-      ValueError: if there are not that many devices, or not equally many for every process.
+      ValueError: if there are not that many devices, or not equally many for every process; on CPU,
+        if XLA has no thread to spare (`cpu_threads`).
     """
     devices = jax.devices()
     if num_devices > len(devices):
@@ -33,6 +36,8 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
         raise ValueError(
             f"clients_per_round must be at least the number of processes, {processes}, got {useful}"
         )
+    if jax.default_backend() == "cpu":
+        cpu_threads.check(count // processes, jax.local_device_count())
     devices = [
         device
         for index in range(processes)
