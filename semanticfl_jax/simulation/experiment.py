@@ -4,12 +4,10 @@ image source -> partition -> corruption -> anchors -> data on devices -> rounds 
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
@@ -31,12 +29,11 @@ from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.simulation import dealing, processes, skew
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
-from semanticfl_jax.simulation.block import next_block
 from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.mesh import make_mesh
+from semanticfl_jax.simulation.pipeline import finished_rounds
 from semanticfl_jax.simulation.prepare import Simulation, check_memory, prepare
-from semanticfl_jax.simulation.round import RoundMetrics, ServerState
 
 
 class InputError(Exception):
@@ -130,7 +127,7 @@ def train(
     label_counts = np.asarray(simulation.data.label_counts)
     main = processes.is_main()
     with Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
-        done = checkpoints.latest() or 0
+        number = done = checkpoints.latest() or 0
         if done:
             state = checkpoints.restore(state)
             say(f"resuming after round {done} of {config.rounds}, from {directory}")
@@ -139,51 +136,28 @@ def train(
             RoundProgress(config.rounds, done, quiet=not main) as progress,
             stop_between_rounds(progress.say) as asked_to_stop,
         ):
-            number, seconds = done, None
-            while number < config.rounds:
-                count = processes.of_main(next_block(config, number, seconds))
-                began = time.perf_counter()
-                state, results = run_rounds(simulation, state, count)
-                seconds = (time.perf_counter() - began) / count  # of each, if they were several
-                for result in results:
-                    number += 1
-                    row = {
-                        "round": number,
-                        "train_loss": result.train_loss,
-                        "seconds": seconds,
-                        "images_per_second": result.images / seconds,
-                        "padding_share": result.padding_share,
-                        **simulation.traffic.of_round(result),
-                    }
-                    if not config.private:
-                        row["private"] = False
-                    # Only ever due after the last of a block.
-                    if number == config.rounds or number % config.eval_every == 0:
-                        row |= evaluated(jax.device_get(simulation.evaluate(state)), label_counts)
-                    if main:
-                        metrics.write(row)
-                    progress.update(number, row.get("test_accuracy"), row["images_per_second"])
-                last = number == config.rounds
-                # Read once: a signal between two readings would stop without having saved.
-                stopping = processes.anywhere(asked_to_stop())
-                if last or stopping or number % config.checkpoint_every == 0:
-                    # A copy, because the next round donates the state while this is written.
-                    checkpoints.save(number, jax.tree.map(lambda x: x.copy(), state))
-                if stopping and not last:
-                    raise Stopped(f"stopped after round {number}; run the same command to go on")
-
-
-def run_rounds(
-    simulation: Simulation, state: ServerState, count: int
-) -> tuple[ServerState, list[RoundMetrics]]:
-    """Does `count` rounds in one dispatch; what each measured is on the host."""
-    arguments = (state, simulation.data, simulation.shared, simulation.key)
-    if simulation.run_block is None:
-        state, result = simulation.run_round(*arguments)
-        return state, [jax.device_get(result)]
-    state, rows = simulation.run_block(*arguments, np.int32(count))
-    rows = jax.device_get(rows)
-    return state, [jax.tree.map(lambda x, i=i: x[i], rows) for i in range(count)]
+            for finished in finished_rounds(simulation, state, config, done, asked_to_stop):
+                number, result = finished.number, finished.result
+                row = {
+                    "round": number,
+                    "train_loss": result.train_loss,
+                    "seconds": finished.seconds,
+                    "images_per_second": result.images / finished.seconds,
+                    "padding_share": result.padding_share,
+                    **simulation.traffic.of_round(result),
+                }
+                if not config.private:
+                    row["private"] = False
+                if finished.evaluation is not None:
+                    row |= evaluated(finished.evaluation, label_counts)
+                if main:
+                    metrics.write(row)
+                progress.update(number, row.get("test_accuracy"), row["images_per_second"])
+                # After its row: a run that goes on from here keeps the rows up to here.
+                if finished.state is not None:
+                    checkpoints.save(number, finished.state)
+            if number < config.rounds:
+                raise Stopped(f"stopped after round {number}; run the same command to go on")
 
 
 def report(

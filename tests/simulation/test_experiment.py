@@ -22,7 +22,7 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation import block, client_model, experiment
+from semanticfl_jax.simulation import block, client_model, experiment, pipeline
 from semanticfl_jax.simulation.block import next_block
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 
@@ -182,24 +182,32 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, a
     assert metrics_without_times(tmp_path / "killed") == metrics_without_times(tmp_path / "whole")
 
 
-def test_a_signal_stops_after_the_round_and_saves_it(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ahead", [False, True], ids=["one at a time", "ahead"])
+def test_a_signal_stops_after_the_round_under_way_and_saves_it(
+    finished, tmp_path, monkeypatch, ahead
+):
+    monkeypatch.setattr(pipeline, "runs_ahead", lambda: ahead)
     update = experiment.RoundProgress.update
+    config = dataclasses.replace(CONFIG, rounds_per_dispatch=1)
 
     def interrupt(self, number, *rest):
         update(self, number, *rest)
-        if number == 1:
+        if number == 2:
             signal.raise_signal(signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(experiment.RoundProgress, "update", interrupt)
-        with pytest.raises(experiment.Stopped, match="after round 1"):
-            experiment.run(CONFIG, tmp_path, lambda line: None)
+        # Dispatched while round 2 was recorded, or asked about only after round 3 was done.
+        with pytest.raises(experiment.Stopped, match="after round 3"):
+            experiment.run(config, tmp_path, lambda line: None)
     assert signal.getsignal(signal.SIGINT) is handler
+    assert [row["round"] for row in read_metrics(tmp_path)] == [1, 2, 3]
     lines = []
-    experiment.run(CONFIG, tmp_path, lines.append)
-    assert any("resuming after round 1 of 5" in line for line in lines)
+    experiment.run(config, tmp_path, lines.append)
+    assert any("resuming after round 3 of 5" in line for line in lines)
     same_parameters(tmp_path, finished[0])
+    assert metrics_without_times(tmp_path) == metrics_without_times(finished[0])
 
 
 @pytest.mark.parametrize(("length", "devices"), [("auto", 1), (3, 2)])
@@ -214,11 +222,11 @@ def test_rounds_in_blocks_are_those_dispatched_one_by_one(tmp_path, monkeypatch,
     )
     counts = []
 
-    def spy(simulation, state, count, run_rounds=experiment.run_rounds):
+    def spy(simulation, state, count, run_rounds=pipeline.run_rounds):
         counts.append(count)
         return run_rounds(simulation, state, count)
 
-    monkeypatch.setattr(experiment, "run_rounds", spy)
+    monkeypatch.setattr(pipeline, "run_rounds", spy)
     monkeypatch.setattr(block, "_BLOCK_SECONDS", 1e6)  # even this machine's slowest minute
     for name, rounds in (("single", 1), ("blocks", length)):
         counts.clear()

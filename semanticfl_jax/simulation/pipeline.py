@@ -1,0 +1,151 @@
+"""A run's rounds in order: the devices do the next ones while the host records the last.
+
+JAX dispatches programs without waiting for them, and devices run them one after another. So the
+host waits for a block of rounds alone; it dispatches their evaluation, the copy of the state for a
+checkpoint and the next block, and reads and records while the devices work. No block is dispatched
+before the last one is done, so that a signal is heeded after the block under way.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.simulation import processes
+from semanticfl_jax.simulation.block import next_block
+from semanticfl_jax.simulation.prepare import Simulation
+from semanticfl_jax.simulation.round import RoundMetrics, ServerState
+
+PyTree = Any
+
+
+class FinishedRound(NamedTuple):
+    """A round, and what is due after it.
+
+    Attributes:
+      number: from 1.
+      result: what it measured, on the host.
+      seconds: that the devices took, without evaluation and checkpoint; an equal share of a block.
+      evaluation: figures on the test set, on the host; None where none is due.
+      state: to be saved once the round is recorded; None where no checkpoint is due.
+    """
+
+    number: int
+    result: RoundMetrics
+    seconds: float
+    evaluation: dict[str, np.ndarray] | None
+    state: ServerState | None
+
+
+class _Block(NamedTuple):
+    """Rounds done, with what is due after the last of them, which the devices may still work on."""
+
+    numbers: range
+    results: RoundMetrics
+    seconds: float
+    evaluation: dict[str, jax.Array] | None
+    state: ServerState | None
+
+
+def runs_ahead() -> bool:
+    """Whether the devices get the next rounds before the last ones are recorded.
+
+    Not on CPU: its cores are busy with the rounds themselves, and two programs at a time can bring
+    it to a halt. Each holds threads while it waits for the other devices in a sum over all, and
+    devices of either may find none left.
+    """
+    return jax.default_backend() != "cpu"
+
+
+def finished_rounds(
+    simulation: Simulation,
+    state: ServerState,
+    config: ExperimentConfig,
+    done: int,
+    asked_to_stop: Callable[[], bool],
+) -> Iterator[FinishedRound]:
+    """Runs the rounds that are left.
+
+    Args:
+      simulation: the compiled programs and their data.
+      state: the server after round `done`; donated.
+      config: of the run.
+      done: rounds done before.
+      asked_to_stop: asked after every block. After a yes no other one follows; the last round comes
+        with its state, due or not, as does the last round of the run.
+
+    Yields:
+      The rounds in order, each after what is due has been read.
+    """
+    ahead = runs_ahead()
+    block, seconds, stopping = None, None, False
+    while done < config.rounds and not stopping:
+        count = processes.of_main(next_block(config, done, seconds))
+        if block is not None and config.client_state_memory == "host":
+            # The host takes part in the round, and would wait for the evaluation within its time.
+            jax.block_until_ready((block.evaluation, block.state))
+        began = time.perf_counter()
+        state, results = run_rounds(simulation, state, count)
+        if block is not None:
+            due = block.evaluation, block.state
+            if not _ready(due):
+                jax.block_until_ready(due)
+                began = time.perf_counter()
+            yield from _rounds(simulation, block)
+        jax.block_until_ready(results)
+        seconds = (time.perf_counter() - began) / count
+        done += count
+        # Blocks end where something is due (`next_block`).
+        tested = done == config.rounds or done % config.eval_every == 0
+        evaluation = simulation.evaluate(state) if tested else None
+        if not ahead:
+            jax.block_until_ready(evaluation)
+        stopping = processes.anywhere(asked_to_stop())
+        last = stopping or done == config.rounds
+        kept = None
+        if last:
+            kept = state
+        elif done % config.checkpoint_every == 0:
+            # A copy, because the next round is given the state while this is written.
+            kept = jax.tree.map(lambda x: x.copy(), state)
+        block = _Block(range(done - count + 1, done + 1), results, seconds, evaluation, kept)
+        if last or not ahead:
+            yield from _rounds(simulation, block)
+            block = None
+
+
+def run_rounds(
+    simulation: Simulation, state: ServerState, count: int
+) -> tuple[ServerState, RoundMetrics]:
+    """Dispatches `count` rounds, together if they can be; donates `state`.
+
+    Returns:
+      The state after them, and their metrics, stacked where the simulation runs blocks.
+    """
+    arguments = (state, simulation.data, simulation.shared, simulation.key)
+    if simulation.run_block is None:
+        return simulation.run_round(*arguments)
+    return simulation.run_block(*arguments, np.int32(count))
+
+
+def _ready(tree: PyTree) -> bool:
+    """Whether the devices are done with all arrays that are theirs."""
+    theirs = [x for x in jax.tree.leaves(tree) if hasattr(x, "is_ready")]
+    return all(x.is_ready() for x in theirs)
+
+
+def _rounds(simulation: Simulation, block: _Block) -> list[FinishedRound]:
+    """The rounds of a block, read from the devices, with all that is due after them."""
+    results, evaluation = jax.device_get((block.results, block.evaluation))
+    jax.block_until_ready(block.state)
+    rounds = []
+    for index, number in enumerate(block.numbers):
+        result = results
+        if simulation.run_block is not None:
+            result = jax.tree.map(lambda x, i=index: x[i], results)
+        rounds.append(FinishedRound(number, result, block.seconds, None, None))
+    rounds[-1] = rounds[-1]._replace(evaluation=evaluation, state=block.state)
+    return rounds

@@ -1,0 +1,145 @@
+"""Rounds come in order with what belongs to them; on accelerators the next ones run meanwhile."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.simulation import pipeline
+
+CONFIG = ExperimentConfig(
+    rounds=7, eval_every=2, checkpoint_every=3, rounds_per_dispatch=2, public_per_class=2
+)
+
+
+@pytest.fixture(params=[False, True], ids=["one at a time", "ahead"])
+def ahead(request, monkeypatch):
+    """Whether rounds are dispatched before the last ones are recorded."""
+    monkeypatch.setattr(pipeline, "runs_ahead", lambda: request.param)
+    return request.param
+
+
+@pytest.fixture
+def simulation():
+    """The state counts rounds, a round measures its number, an evaluation finds ten times that."""
+
+    def run_block(state, data, shared, key, count):
+        return state + count, state + 1 + jnp.arange(2)
+
+    return SimpleNamespace(
+        state=jnp.zeros((), jnp.int32),
+        data=None,
+        shared=None,
+        key=None,
+        run_round=None,
+        run_block=jax.jit(run_block, donate_argnums=0),
+        evaluate=jax.jit(lambda state: {"test_accuracy": 10 * state}),
+    )
+
+
+def run(simulation, config=CONFIG, asked_to_stop=lambda: False):
+    state = simulation.state.copy()
+    return pipeline.finished_rounds(simulation, state, config, 0, asked_to_stop)
+
+
+@pytest.mark.usefixtures("ahead")
+def test_rounds_come_in_order_with_their_own_evaluation_and_state(simulation):
+    rounds = list(run(simulation))
+    assert [finished.number for finished in rounds] == [1, 2, 3, 4, 5, 6, 7]
+    assert [int(finished.result) for finished in rounds] == [1, 2, 3, 4, 5, 6, 7]
+    tested = {f.number: int(f.evaluation["test_accuracy"]) for f in rounds if f.evaluation}
+    assert tested == {2: 20, 4: 40, 6: 60, 7: 70}
+    # States are whole although later rounds were given theirs.
+    assert {f.number: int(f.state) for f in rounds if f.state is not None} == {3: 3, 6: 6, 7: 7}
+
+
+def test_a_block_is_recorded_before_the_next_is_dispatched_or_while_it_runs(
+    simulation, ahead, monkeypatch
+):
+    events = []
+
+    def spy(function, name):
+        def call(*arguments):
+            events.append(name)
+            return function(*arguments)
+
+        return call
+
+    simulation.run_block = spy(simulation.run_block, "dispatch")
+    simulation.evaluate = spy(simulation.evaluate, "evaluate")
+    monkeypatch.setattr(jax, "device_get", spy(jax.device_get, "read"))
+    for finished in run(simulation, dataclasses.replace(CONFIG, checkpoint_every=100)):
+        events.append(finished.number)
+    expected = []
+    if ahead:
+        expected = ["dispatch", "evaluate"]
+        for number in (1, 3, 5):
+            expected += ["dispatch", "read", number, number + 1, "evaluate"]
+        expected += ["read", 7]
+    else:
+        for number in (1, 3, 5):
+            expected += ["dispatch", "evaluate", "read", number, number + 1]
+        expected += ["dispatch", "evaluate", "read", 7]
+    assert events == expected
+
+
+def test_nothing_runs_ahead_on_cpu():
+    assert not pipeline.runs_ahead()
+
+
+@pytest.mark.usefixtures("ahead")
+def test_after_a_request_to_stop_the_block_under_way_is_done_and_can_be_saved(simulation):
+    seen = []
+    config = dataclasses.replace(CONFIG, checkpoint_every=100)
+    # Asked for while rounds 1 and 2 are recorded.
+    for finished in run(simulation, config, lambda: bool(seen)):
+        seen.append(finished)
+    assert [finished.number for finished in seen] == [1, 2, 3, 4]
+    assert [finished.state is not None for finished in seen] == [False, False, False, True]
+    assert int(seen[-1].state) == 4
+    # Asked for during the first block: nothing else is dispatched.
+    assert [finished.number for finished in run(simulation, config, lambda: True)] == [1, 2]
+
+
+def test_seconds_are_those_of_the_rounds_without_what_comes_between(simulation, ahead, monkeypatch):
+    now, busy_until = 0.0, 0.0
+
+    class Timed:
+        """An array that is ready so many seconds after all that was dispatched before it."""
+
+        def __init__(self, seconds, values):
+            nonlocal busy_until
+            busy_until = max(now, busy_until) + seconds
+            self.ready, self.values = busy_until, values
+
+        def is_ready(self):
+            return now >= self.ready
+
+        def block_until_ready(self):
+            nonlocal now
+            now = max(now, self.ready)
+
+        def __array__(self, *_, **__):
+            self.block_until_ready()
+            return np.asarray(self.values)
+
+        def copy(self):
+            return Timed(100.0, self.values)
+
+    simulation.state = Timed(0.0, 0)
+    simulation.run_block = lambda state, *_: (state, Timed(3.0 * _[-1], [0, 0]))
+    simulation.evaluate = lambda state: {"test_accuracy": Timed(10.0, 0.5)}
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now))
+    rounds = []
+    for finished in pipeline.finished_rounds(
+        simulation, simulation.state, CONFIG, 0, lambda: False
+    ):
+        rounds.append(finished)
+        now += 0.5  # to record it
+    assert [finished.seconds for finished in rounds] == [3.0] * 7
+    # Seven rounds, four evaluations, two copies; recording costs time unless the devices go on.
+    assert now == 7 * 3.0 + 4 * 10.0 + 2 * 100.0 + (0.5 if ahead else 7 * 0.5)
