@@ -1,12 +1,13 @@
 """How many threads XLA needs on CPU, where fewer make it compute wrong numbers.
 
-On CPU, all devices run their programs on one pool of threads, which also does the pieces that an
-operation is cut into. A piece that turns out to be unneeded waits for an idle thread to clear it
-away. With no more threads than devices none is ever idle: after about a thousand such pieces a
-queue is full, further ones are run at once, inside others, and Eigen's parallel convolution then
-overwrites its own operands. From then on the first pixels of its results are wrong, without any
-message (seen with jax 0.10.2 and two devices; tests/simulation/test_cpu_threads.py does it again).
-One more thread than devices keeps the queues empty.
+With as many devices as threads, convolutions are wrong without any message, once a program has run
+for a second or so: in their first pixels, half of a sum is taken over the next pixels' operands
+(seen with jax 0.10.2 and two devices; tests/simulation/test_cpu_threads.py does it again). What
+probably happens: devices run their programs on one pool of threads, which also does the pieces that
+operations are cut into. Pieces that turn out to be unneeded wait for an idle thread to clear them
+away, and none is ever idle. Once a queue is full, after about a thousand, further pieces are run at
+once, inside others, and Eigen's parallel convolution overwrites operands it still needs. One more
+thread than devices cures it.
 """
 
 import os
