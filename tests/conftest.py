@@ -10,7 +10,7 @@ _XLA_FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_XLA_FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["PJRT_NPROC"] = "9"  # see simulation/cpu_threads.py
+os.environ["PJRT_NPROC"] = "9"  # see semanticfl_jax/cpu_threads.py
 
 import jax
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from semanticfl_jax.cpu_threads import available_cores
 from semanticfl_jax.data.array_cache import (
     RowWriter,
     cached_arrays,
@@ -108,7 +108,7 @@ def decode(
     def chunk(of: Sequence[str]) -> list[np.ndarray | str]:
         return [one(name) for name in of]
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = available_cores()
     chunks = (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
     with ThreadPoolExecutor(threads) as pool:
         # A bounded number under way: results must not pile up in memory.

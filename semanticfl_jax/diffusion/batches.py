@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from semanticfl_jax import files
+from semanticfl_jax.device_mesh import device_mesh
 
 #: Latent positions a batch and device by default: 128 images at 64 pixels of a checkpoint that
 #: halves three times, 8 at 256, 2 at 512, where an attention map alone takes half a gigabyte an
@@ -29,7 +30,7 @@ def default_batch_size(positions: int) -> int:
 def image_mesh(count: int) -> Mesh:
     """The local devices that share `count` images: at most one an image."""
     devices = jax.local_devices()[: max(1, min(len(jax.local_devices()), count))]
-    return jax.make_mesh((len(devices),), ("images",), (AxisType.Auto,), devices=devices)
+    return device_mesh(devices, "images")
 
 
 def over_batches(

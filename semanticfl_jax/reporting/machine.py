@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from semanticfl_jax.cpu_threads import available_cores
+
 #: Share of the cores in use by others from which a timing is doubted.
 BUSY = 0.05
 
@@ -23,10 +25,9 @@ def host() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": model,
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": available_cores(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "system": platform.platform(),
     }

@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from semanticfl_jax.simulation import cpu_threads
+from semanticfl_jax.device_mesh import device_mesh
 
 PyTree = Any
 
@@ -36,14 +36,12 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
         raise ValueError(
             f"clients_per_round must be at least the number of processes, {processes}, got {useful}"
         )
-    if jax.default_backend() == "cpu":
-        cpu_threads.check(count // processes, jax.local_device_count())
     devices = [
         device
         for index in range(processes)
         for device in jax.local_devices(process_index=index)[: count // processes]
     ]
-    return jax.make_mesh((len(devices),), (CLIENTS,), (AxisType.Auto,), devices=devices)
+    return device_mesh(devices, CLIENTS)
 
 
 def describe(mesh: Mesh) -> str:

@@ -8,7 +8,7 @@ before the last one is done, so that a signal is heeded after the block under wa
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,8 +18,6 @@ from semanticfl_jax.simulation import processes
 from semanticfl_jax.simulation.block import next_block
 from semanticfl_jax.simulation.prepare import Simulation
 from semanticfl_jax.simulation.round import RoundMetrics, ServerState
-
-PyTree = Any
 
 
 class FinishedRound(NamedTuple):
@@ -80,18 +78,17 @@ def finished_rounds(
     Yields:
       The rounds in order, each after what is due has been read.
     """
-    ahead = runs_ahead()
+    # The host takes part in rounds whose clients' states it holds, and would wait in their midst.
+    ahead = runs_ahead() and config.client_state_memory == "device"
     block, seconds, stopping = None, None, False
     while done < config.rounds and not stopping:
         count = processes.of_main(next_block(config, done, seconds))
-        if block is not None and config.client_state_memory == "host":
-            # The host takes part in the round, and would wait for the evaluation within its time.
-            jax.block_until_ready((block.evaluation, block.state))
         began = time.perf_counter()
         state, results = run_rounds(simulation, state, count)
         if block is not None:
-            due = block.evaluation, block.state
-            if not _ready(due):
+            # What is due after the last block goes first, and is not part of this one's time.
+            due = jax.tree.leaves((block.evaluation, block.state))
+            if not all(x.is_ready() for x in due):
                 jax.block_until_ready(due)
                 began = time.perf_counter()
             yield from _rounds(simulation, block)
@@ -129,12 +126,6 @@ def run_rounds(
     if simulation.run_block is None:
         return simulation.run_round(*arguments)
     return simulation.run_block(*arguments, np.int32(count))
-
-
-def _ready(tree: PyTree) -> bool:
-    """Whether the devices are done with all arrays that are theirs."""
-    theirs = [x for x in jax.tree.leaves(tree) if hasattr(x, "is_ready")]
-    return all(x.is_ready() for x in theirs)
 
 
 def _rounds(simulation: Simulation, block: _Block) -> list[FinishedRound]:

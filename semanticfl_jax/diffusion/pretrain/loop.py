@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from semanticfl_jax.device_mesh import device_mesh
 from semanticfl_jax.diffusion.pretrain import files
 
 
@@ -38,7 +39,7 @@ def adamw(
 def placements(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
     """Shardings of a batch (rows over as many devices as divide them) and of a state (whole)."""
     count = max(n for n in range(1, len(jax.devices()) + 1) if batch_size % n == 0)
-    mesh = jax.make_mesh((count,), ("data",), (AxisType.Auto,), devices=jax.devices()[:count])
+    mesh = device_mesh(jax.devices()[:count], "data")
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from semanticfl_jax.simulation import cpu_threads
+from semanticfl_jax import cpu_threads
+from semanticfl_jax.diffusion.batches import image_mesh
+from semanticfl_jax.diffusion.pretrain.loop import placements
 from semanticfl_jax.simulation.mesh import make_mesh
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 # The same convolution in every step of a loop on two devices, between operations that XLA cuts into
 # pieces. With a thread a device and no more, its first pixels are wrong from about step 110 on.
 REPEAT_A_CONVOLUTION = """
@@ -81,9 +83,14 @@ def test_devices_without_a_thread_to_spare_are_refused(monkeypatch):
     cpu_threads.check(devices=1, local_devices=1)
 
 
-def test_a_mesh_is_refused_without_a_thread_to_spare(monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    (make_mesh, image_mesh, placements),
+    ids=("clients", "images", "rows of a batch"),
+)
+def test_a_mesh_is_refused_without_a_thread_to_spare(make, monkeypatch):
     devices = jax.local_device_count()
     monkeypatch.setenv("PJRT_NPROC", str(devices))
-    make_mesh(devices - 1)
+    make(devices - 1)
     with pytest.raises(ValueError, match="with no thread to spare XLA computes wrong numbers"):
-        make_mesh()
+        make(devices)

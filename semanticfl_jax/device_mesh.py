@@ -1,0 +1,20 @@
+"""The one way a mesh is made: a single axis, on devices whose numbers can be trusted."""
+
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from semanticfl_jax import cpu_threads
+
+
+def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """A mesh over `devices`, in their order, along one axis.
+
+    Raises:
+      ValueError: on CPU, if XLA has no thread to spare (`cpu_threads`).
+    """
+    if devices[0].platform == "cpu":
+        here = sum(device.process_index == jax.process_index() for device in devices)
+        cpu_threads.check(here, jax.local_device_count())
+    return jax.make_mesh((len(devices),), (axis,), (AxisType.Auto,), devices=devices)
