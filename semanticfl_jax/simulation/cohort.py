@@ -64,15 +64,16 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def place_cohort(cohort: jax.Array, sizes: jax.Array, devices: int, chunk: int) -> jax.Array:
-    """Deals a cohort to devices and chunks so that clients of like size train side by side.
+def place_cohort(cohort: jax.Array, steps: jax.Array, devices: int, chunk: int) -> jax.Array:
+    """Deals a cohort to devices, each about equal work, and chunks, each clients of like work.
 
-    Sorted by size and dealt in turn, devices get about equal work and the clients of a chunk about
-    equal step counts, which keeps padding low.
+    In order of their steps, `chunk` clients at a time go to the device that has least to do so far
+    and places left: Graham's rule, longest processing time first (SIAM J. Appl. Math., 1969), with
+    the places of each device limited to what an even share of the clients takes (our choice).
 
     Args:
       cohort: int32 [m].
-      sizes: int32 [m], samples of each.
+      steps: int32 [m], local steps of each.
       devices: how many devices share the cohort.
       chunk: clients trained at once on each.
 
@@ -80,10 +81,23 @@ def place_cohort(cohort: jax.Array, sizes: jax.Array, devices: int, chunk: int) 
       int32 [devices * places], the first `places` for the first device and so on; `places` is a
       multiple of `chunk`; -1 fills empty places.
     """
-    places = -(-cohort.shape[0] // (devices * chunk)) * chunk
-    order = jnp.argsort(-sizes, stable=True)
-    filled = jnp.full(devices * places, -1, jnp.int32).at[: cohort.shape[0]].set(cohort[order])
-    return filled.reshape(places, devices).T.reshape(-1)
+    most = -(-cohort.shape[0] // (devices * chunk))
+    empty = devices * most * chunk - cohort.shape[0]
+    order = jnp.argsort(-steps, stable=True)
+    chunks = jnp.pad(cohort[order], (0, empty), constant_values=-1).reshape(-1, chunk)
+    if devices == 1:
+        return chunks.reshape(-1)
+
+    def deal(carry, load):
+        loads, dealt = carry
+        device = jnp.argmin(jnp.where(dealt < most, loads, jnp.iinfo(loads.dtype).max))
+        carry = loads.at[device].add(load), dealt.at[device].add(1)
+        return carry, device * most + dealt[device]
+
+    work = jnp.sum(jnp.pad(steps[order], (0, empty)).reshape(-1, chunk), axis=1)
+    nothing = jnp.zeros(devices, work.dtype)
+    _, slots = jax.lax.scan(deal, (nothing, nothing), work)
+    return jnp.zeros_like(chunks).at[slots].set(chunks).reshape(-1)
 
 
 def draw_reporting(

@@ -1,5 +1,7 @@
 """Who takes part in a round, and how much of it: statistics and rules, without training."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,19 +53,42 @@ def test_turns_do_not_overflow():
     np.testing.assert_array_equal(late, (1000 * (10**9 + 7) + np.arange(1000)) % 100_000)
 
 
-@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2), (8, 1)])
-def test_placing_keeps_every_client_once_and_balances_work(devices, chunk):
-    sizes = jnp.array([5, 100, 7, 90, 50, 60, 1])
-    cohort = jnp.array([10, 11, 12, 13, 14, 15, 16])
-    placed = np.asarray(place_cohort(cohort, sizes, devices, chunk)).reshape(devices, -1)
-    assert placed.shape[1] % chunk == 0
-    assert sorted(placed[placed >= 0]) == list(range(10, 17))
-    work = dict(zip(range(10, 17), np.asarray(sizes), strict=True))
-    loads = [sum(work.get(c, 0) for c in row) for row in placed]
-    assert max(loads) - min(loads) <= 100
-    for row in placed:
-        ordered = [work[c] for c in row if c >= 0]
-        assert ordered == sorted(ordered, reverse=True)
+def dealt_in_python(steps, devices, chunk):
+    """Indices of clients for each device: longest first, to whoever has least to do."""
+    order = sorted(range(len(steps)), key=lambda i: -steps[i])
+    chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
+    most = -(-len(chunks) // devices)
+    rows = [[] for _ in range(devices)]
+    for part in chunks:
+        free = [row for row in rows if len(row) < most * chunk]
+        min(free, key=lambda row: sum(steps[i] for i in row)).extend(part)
+    return [row + [-1] * (most * chunk - len(row)) for row in rows]
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2), (8, 1), (3, 1), (4, 4)])
+def test_clients_go_to_the_device_with_least_to_do(devices, chunk):
+    steps = np.random.default_rng(devices).pareto(1.0, 21).astype(np.int32) + 1
+    cohort = jnp.arange(100, 121)
+    placed = np.asarray(place_cohort(cohort, jnp.asarray(steps), devices, chunk))
+    expected = np.array(dealt_in_python(steps.tolist(), devices, chunk))
+    np.testing.assert_array_equal(
+        placed.reshape(devices, -1), np.where(expected < 0, -1, 100 + expected)
+    )
+
+
+@pytest.mark.parametrize(("devices", "in_turn"), [(2, 1.12), (4, 1.33)])
+def test_devices_have_about_equal_work_where_clients_differ_in_size(devices, in_turn):
+    steps = np.random.default_rng(0).lognormal(3, 1, (50, 20)).astype(np.int32) + 1
+    place = functools.partial(place_cohort, jnp.arange(20), devices=devices, chunk=1)
+    placed = np.asarray(jax.vmap(place)(jnp.asarray(steps)))
+    ideal = np.maximum(steps.sum(1) / devices, steps.max(1))
+
+    def beyond_ideal(dealt):
+        return np.mean(dealt.reshape(50, devices, -1).sum(2).max(1) / ideal)
+
+    assert beyond_ideal(np.take_along_axis(steps, placed, 1)) < 1.06
+    longest_first = -np.sort(-steps).reshape(50, -1, devices).swapaxes(1, 2)
+    assert beyond_ideal(longest_first) > in_turn
 
 
 def test_clients_drop_out_independently_of_where_they_are_placed():
