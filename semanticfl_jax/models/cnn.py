@@ -64,8 +64,8 @@ class CNN(nn.Module):
             )
             x = conv(x)
             levels.append(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
-            x = nn.relu(x)
-        x = _max_pool(x)
+            # The maximum of what ReLU leaves is what it leaves of the maximum, a quarter of it.
+            x = nn.relu(x if number == 1 else _max_pool(x))
         x = nn.Dropout(0.25, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1)
         dense = nn.Dense(self.feature_dim, kernel_init=init, dtype=self.dtype, name="dense")
@@ -77,11 +77,34 @@ class CNN(nn.Module):
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2x2 squares: [B, H, W, C] to [B, H // 2, W // 2, C].
+    """Maxima of 2x2 squares: [B, H, W, C] to [B, H // 2, W // 2, C]."""
+    height, width = (2 * (length // 2) for length in x.shape[1:3])
+    return _max_of_squares(x[:, :height, :width])
 
-    Not `nn.max_pool`, whose gradient XLA lowers to a slow select-and-scatter on CPU.
+
+@jax.custom_vjp
+def _max_of_squares(x: jax.Array) -> jax.Array:
+    """`_max_pool` for an even height and width; of equal values the first gets the gradient.
+
+    As PyTorch does. Not `nn.max_pool`, whose gradient XLA lowers to a slow select-and-scatter
+    on CPU, nor `jnp.max`, whose gradient is shared by equals, which takes more passes over x.
     """
-    batch, height, width, channels = x.shape
-    height, width = height // 2, width // 2
-    x = x[:, : 2 * height, : 2 * width]
-    return jnp.max(x.reshape(batch, height, 2, width, 2, channels), axis=(2, 4))
+    return _max_and_place(x)[0]
+
+
+def _max_and_place(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maxima of 2x2 squares, and where each was in its square, 0 to 3 row by row."""
+    a, b, c, d = (x[:, row::2, column::2] for row in (0, 1) for column in (0, 1))
+    upper, lower = jnp.maximum(a, b), jnp.maximum(c, d)
+    place = jnp.where(upper >= lower, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))
+    return jnp.maximum(upper, lower), place
+
+
+def _spread_gradient(place: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    batch, height, width, channels = gradient.shape
+    is_here = place[:, :, None, :, None] == jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
+    spread = jnp.where(is_here, gradient[:, :, None, :, None], 0)
+    return (spread.reshape(batch, 2 * height, 2 * width, channels),)
+
+
+_max_of_squares.defvjp(_max_and_place, _spread_gradient)

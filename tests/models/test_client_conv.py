@@ -190,6 +190,15 @@ def test_narrow_convolutions_have_the_same_values_on_cpu(c_in, c_out, columns):
     )
 
 
+@pytest.mark.parametrize("c_out", [3, 20])
+@pytest.mark.parametrize(("rows", "pads"), [(9, ((0, 0), (0, 0))), (10, ((0, 1), (0, 0)))])
+def test_images_without_padding_get_a_row_that_is_cut_off_again(rows, pads, c_out):
+    x, kernel = draw(0, 2, rows, 10, 3), draw(1, 3, 3, 3, c_out)
+    assert_canonical_equals_native(x, kernel, padding="VALID")
+    function = functools.partial(conv, padding="VALID", lowering="canonical")
+    assert [params["padding"] for params in convolutions(function, x, kernel)] == [pads]
+
+
 @pytest.mark.parametrize("batch", [1, 6, 7])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
 def test_kernel_gradients_are_summed_over_blocks_of_images(monkeypatch, batch, strides):

@@ -5,6 +5,7 @@ import pytest
 
 from semanticfl_jax.config import LEVELS
 from semanticfl_jax.models import MODELS, create_model
+from semanticfl_jax.models.cnn import _max_pool
 
 
 def variable_shapes(model, size=32):
@@ -82,6 +83,21 @@ def test_cnn_equals_numpy():
     outputs = model.apply({"params": params}, images, train=False)
     np.testing.assert_allclose(outputs.features, features, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_maxima_of_squares_give_their_gradient_to_the_first_of_equals():
+    # Few values, so that many are equal; the last row and column belong to no square.
+    x = np.random.default_rng(0).integers(0, 3, (2, 5, 7, 4)).astype(np.float32)
+    given = np.random.default_rng(1).standard_normal((2, 2, 3, 4)).astype(np.float32)
+    maxima, gradient = np.zeros_like(given), np.zeros_like(x)
+    for i, row, column, c in np.ndindex(given.shape):
+        square = x[i, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2, c]
+        down, right = np.unravel_index(square.argmax(), (2, 2))
+        maxima[i, row, column, c] = square.max()
+        gradient[i, 2 * row + down, 2 * column + right, c] = given[i, row, column, c]
+    found, pullback = jax.vjp(_max_pool, jnp.asarray(x))
+    np.testing.assert_array_equal(found, maxima)
+    np.testing.assert_array_equal(pullback(jnp.asarray(given))[0], gradient)
 
 
 def test_cnn_dropout_acts_in_training_only():
