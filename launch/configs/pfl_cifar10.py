@@ -40,7 +40,6 @@ def get_config():
             momentum=0.0,
             weight_decay=0.0,
             eval_every=10,
-            eval_batch_size=1000,
             checkpoint_every=100,
         )
     )
