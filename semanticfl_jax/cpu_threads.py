@@ -2,7 +2,7 @@
 
 With as many devices as threads, convolutions are wrong without any message, once a program has run
 for a second or so: in their first pixels, half of a sum is taken over the next pixels' operands
-(seen with jax 0.10.2 and two devices; tests/test_cpu_threads.py does it again). What
+(seen with jax 0.10.2 and 0.12.0 on two devices; tests/test_cpu_threads.py does it again). What
 probably happens: devices run their programs on one pool of threads, which also does the pieces that
 operations are cut into. Pieces that turn out to be unneeded wait for an idle thread to clear them
 away, and none is ever idle. Once a queue is full, after about a thousand, further pieces are run at
