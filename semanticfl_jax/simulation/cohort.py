@@ -64,16 +64,19 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def place_cohort(cohort: jax.Array, steps: jax.Array, devices: int, chunk: int) -> jax.Array:
+def place_cohort(
+    cohort: jax.Array, sizes: jax.Array, batch_size: int, devices: int, chunk: int
+) -> jax.Array:
     """Deals a cohort to devices, each about equal work, and chunks, each clients of like work.
 
-    In order of their steps, `chunk` clients at a time go to the device that has least to do so far
+    The largest first, `chunk` clients at a time go to the device that has the fewest steps so far
     and places left: Graham's rule, longest processing time first (SIAM J. Appl. Math., 1969), with
     the places of each device limited to what an even share of the clients takes (our choice).
 
     Args:
       cohort: int32 [m].
-      steps: int32 [m], local steps of each.
+      sizes: int32 [m], samples of each.
+      batch_size: samples a step.
       devices: how many devices share the cohort.
       chunk: clients trained at once on each.
 
@@ -83,7 +86,7 @@ def place_cohort(cohort: jax.Array, steps: jax.Array, devices: int, chunk: int) 
     """
     most = -(-cohort.shape[0] // (devices * chunk))
     empty = devices * most * chunk - cohort.shape[0]
-    order = jnp.argsort(-steps, stable=True)
+    order = jnp.argsort(-sizes, stable=True)
     chunks = jnp.pad(cohort[order], (0, empty), constant_values=-1).reshape(-1, chunk)
     if devices == 1:
         return chunks.reshape(-1)
@@ -94,7 +97,8 @@ def place_cohort(cohort: jax.Array, steps: jax.Array, devices: int, chunk: int) 
         carry = loads.at[device].add(load), dealt.at[device].add(1)
         return carry, device * most + dealt[device]
 
-    work = jnp.sum(jnp.pad(steps[order], (0, empty)).reshape(-1, chunk), axis=1)
+    steps = jnp.pad(-(-sizes[order] // batch_size), (0, empty))
+    work = jnp.sum(steps.reshape(-1, chunk), axis=1)
     nothing = jnp.zeros(devices, work.dtype)
     _, slots = jax.lax.scan(deal, (nothing, nothing), work)
     return jnp.zeros_like(chunks).at[slots].set(chunks).reshape(-1)

@@ -198,7 +198,7 @@ def make_round(
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
         cohort = SAMPLERS[availability.sampling](key, number, sizes, clients_per_round)
-        return place_cohort(cohort, -(-sizes[cohort] // batch_size), devices, chunk)
+        return place_cohort(cohort, sizes[cohort], batch_size, devices, chunk)
 
     def train(
         state: ServerState, rows: PyTree, data: FederatedDataset, shared: PyTree, key: jax.Array

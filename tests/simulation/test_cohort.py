@@ -53,24 +53,24 @@ def test_turns_do_not_overflow():
     np.testing.assert_array_equal(late, (1000 * (10**9 + 7) + np.arange(1000)) % 100_000)
 
 
-def dealt_in_python(steps, devices, chunk):
-    """Indices of clients for each device: longest first, to whoever has least to do."""
-    order = sorted(range(len(steps)), key=lambda i: -steps[i])
+def dealt_in_python(sizes, batch_size, devices, chunk):
+    """Indices of clients for each device: largest first, to whoever has the fewest steps."""
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
     most = -(-len(chunks) // devices)
     rows = [[] for _ in range(devices)]
     for part in chunks:
         free = [row for row in rows if len(row) < most * chunk]
-        min(free, key=lambda row: sum(steps[i] for i in row)).extend(part)
+        min(free, key=lambda row: sum(-(-sizes[i] // batch_size) for i in row)).extend(part)
     return [row + [-1] * (most * chunk - len(row)) for row in rows]
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2), (8, 1), (3, 1), (4, 4)])
 def test_clients_go_to_the_device_with_least_to_do(devices, chunk):
-    steps = np.random.default_rng(devices).pareto(1.0, 21).astype(np.int32) + 1
+    sizes = (5 * np.random.default_rng(devices).pareto(1.0, 21)).astype(np.int32) + 1
     cohort = jnp.arange(100, 121)
-    placed = np.asarray(place_cohort(cohort, jnp.asarray(steps), devices, chunk))
-    expected = np.array(dealt_in_python(steps.tolist(), devices, chunk))
+    placed = np.asarray(place_cohort(cohort, jnp.asarray(sizes), 4, devices, chunk))
+    expected = np.array(dealt_in_python(sizes.tolist(), 4, devices, chunk))
     np.testing.assert_array_equal(
         placed.reshape(devices, -1), np.where(expected < 0, -1, 100 + expected)
     )
@@ -79,7 +79,7 @@ def test_clients_go_to_the_device_with_least_to_do(devices, chunk):
 @pytest.mark.parametrize(("devices", "in_turn"), [(2, 1.12), (4, 1.33)])
 def test_devices_have_about_equal_work_where_clients_differ_in_size(devices, in_turn):
     steps = np.random.default_rng(0).lognormal(3, 1, (50, 20)).astype(np.int32) + 1
-    place = functools.partial(place_cohort, jnp.arange(20), devices=devices, chunk=1)
+    place = functools.partial(place_cohort, jnp.arange(20), batch_size=1, devices=devices, chunk=1)
     placed = np.asarray(jax.vmap(place)(jnp.asarray(steps)))
     ideal = np.maximum(steps.sum(1) / devices, steps.max(1))
 
