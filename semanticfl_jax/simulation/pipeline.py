@@ -48,14 +48,15 @@ class _Block(NamedTuple):
     state: ServerState | None
 
 
-def runs_ahead() -> bool:
+def runs_ahead(config: ExperimentConfig) -> bool:
     """Whether the devices get the next rounds before the last ones are recorded.
 
     Not on CPU: its cores are busy with the rounds themselves, and two programs at a time can bring
     it to a halt. Each holds threads while it waits for the other devices in a sum over all, and
-    devices of either may find none left.
+    devices of either may find none left. Nor with clients' states in host memory: the host takes
+    part in those rounds, and would wait in their midst.
     """
-    return jax.default_backend() != "cpu"
+    return jax.default_backend() != "cpu" and config.client_state_memory == "device"
 
 
 def finished_rounds(
@@ -78,8 +79,7 @@ def finished_rounds(
     Yields:
       The rounds in order, each after what is due has been read.
     """
-    # The host takes part in rounds whose clients' states it holds, and would wait in their midst.
-    ahead = runs_ahead() and config.client_state_memory == "device"
+    ahead = runs_ahead(config)
     block, seconds, stopping = None, None, False
     while done < config.rounds and not stopping:
         count = processes.of_main(next_block(config, done, seconds))

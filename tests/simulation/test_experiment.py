@@ -186,7 +186,7 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, a
 def test_a_signal_stops_after_the_round_under_way_and_saves_it(
     finished, tmp_path, monkeypatch, ahead
 ):
-    monkeypatch.setattr(pipeline, "runs_ahead", lambda: ahead)
+    monkeypatch.setattr(pipeline, "runs_ahead", lambda config: ahead)
     update = experiment.RoundProgress.update
     config = dataclasses.replace(CONFIG, rounds_per_dispatch=1)
 

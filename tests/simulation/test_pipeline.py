@@ -19,7 +19,7 @@ CONFIG = ExperimentConfig(
 @pytest.fixture(params=[False, True], ids=["one at a time", "ahead"])
 def ahead(request, monkeypatch):
     """Whether rounds are dispatched before the last ones are recorded."""
-    monkeypatch.setattr(pipeline, "runs_ahead", lambda: request.param)
+    monkeypatch.setattr(pipeline, "runs_ahead", lambda config: request.param)
     return request.param
 
 
@@ -88,7 +88,13 @@ def test_a_block_is_recorded_before_the_next_is_dispatched_or_while_it_runs(
 
 
 def test_nothing_runs_ahead_on_cpu():
-    assert not pipeline.runs_ahead()
+    assert not pipeline.runs_ahead(CONFIG)
+
+
+def test_accelerators_run_ahead_but_for_states_in_host_memory(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert pipeline.runs_ahead(CONFIG)
+    assert not pipeline.runs_ahead(dataclasses.replace(CONFIG, client_state_memory="host"))
 
 
 @pytest.mark.usefixtures("ahead")
