@@ -3,12 +3,13 @@ r"""Times this project and a peer alternately on one machine, and prints the rat
     python -m benchmarks.compare --task=pfl_cifar10 --peer=pfl_research --env=DIR \
         --data_dir=DIR [--rounds=20] [--processes=1] [--alternations=3]
 
-Each run is a process of its own, ours and the peer's in turn, so that a slow drift of the machine
-meets both. Other busy processes do not: threads that spin while they wait lose far more. What share
-of the CPU others take is measured before each run, and warned about. A run's figure is the median
-of its rounds, the first one not counted; the ratio is taken within each pair of runs. --env is what
-peers/make_env.sh made. Figures, machine, commands and versions go to --json, by default
-benchmarks/results/compare_TASK_PEER.json, with what differs from the default in its name.
+Each run is a process of its own, ours and the peer's in turn, the peer's first in every other pair,
+so that a slow drift of the machine meets both. Other busy processes do not: threads that spin while
+they wait lose far more. What share of the CPU others take is measured before each run, and warned
+about. A run's figure is the median of its rounds, the first one not counted; the ratio is taken
+within each pair of runs. --env is what peers/make_env.sh made. Figures, machine, commands and
+versions go to --json, by default benchmarks/results/compare_TASK_PEER.json, with what differs from
+the default in its name.
 """
 
 import argparse
@@ -115,8 +116,8 @@ def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
     sides = commands(args, data)
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
     for number in range(args.alternations):
-        for side, command in sides.items():
-            figures = run(command, directory)
+        for side in sorted(sides, reverse=number % 2 == 1):
+            figures = run(sides[side], directory)
             runs[side].append(figures)
             seconds, accuracy = figures["seconds_per_round"], figures.get("accuracy")
             print(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from semanticfl_jax import cpu_threads
@@ -17,4 +18,5 @@ def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
     if devices[0].platform == "cpu":
         here = sum(device.process_index == jax.process_index() for device in devices)
         cpu_threads.check(here, jax.local_device_count())
-    return jax.make_mesh((len(devices),), (axis,), (AxisType.Auto,), devices=devices)
+    # `jax.make_mesh` would reorder a TPU's devices, and refuse some of them that are no cuboid.
+    return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))

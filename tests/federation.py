@@ -16,7 +16,7 @@ from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import BatchNorm
 from semanticfl_jax.simulation.client_model import init_params
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
-from semanticfl_jax.simulation.local_training import make_local_training
+from semanticfl_jax.simulation.local_training import known_steps, make_local_training
 from semanticfl_jax.simulation.mesh import make_mesh, replicated
 from semanticfl_jax.simulation.round import init_server, make_round
 
@@ -100,6 +100,7 @@ class Federation:
             clients_per_chunk=chunk,
             batch_size=config.batch_size,
             availability=config.availability,
+            steps=known_steps(self.partition.sizes, config),
         )
         return join_clients(parts, mesh, memory), self.start(algorithm, mesh, memory)
 

@@ -128,15 +128,23 @@ def _conv_forward(x, kernel, plan):
 def _conv_backward(plan, residuals, dy):
     x, kernel = residuals
     dx = _lower(functools.partial(_input_gradient, x.shape[1:3]), plan)(dy, kernel)
-    dkernel = _lower(functools.partial(_kernel_gradient, kernel.shape[:2]), plan)(x, dy)
+    # dy is no kernel that clients could share.
+    alike = plan.vmapped
+    dkernel = _lower(functools.partial(_kernel_gradient, kernel.shape[:2]), plan, alike)(x, dy)
     return dx, dkernel
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _lower(linear_map: Callable[..., jax.Array], plan: _Plan) -> Callable[..., jax.Array]:
-    """`linear_map(lhs, rhs, plan, lowering)` as a function of lhs and rhs, aware of vmap."""
+def _lower(
+    linear_map: Callable[..., jax.Array], plan: _Plan, shared: str | None = None
+) -> Callable[..., jax.Array]:
+    """`linear_map(lhs, rhs, plan, lowering)` as a function of lhs and rhs, aware of vmap.
+
+    Clients that share rhs get the lowering `shared`, by default that of a model alone: if rhs is
+    the kernel, their images are one larger batch.
+    """
 
     @jax.custom_batching.custom_vmap
     def function(lhs, rhs):
@@ -144,18 +152,26 @@ def _lower(linear_map: Callable[..., jax.Array], plan: _Plan) -> Callable[..., j
 
     @function.def_vmap
     def vmapped(axis_size, in_batched, *operands):
-        clients = tuple(
-            operand if batched else jnp.broadcast_to(operand[None], (axis_size, *operand.shape))
-            for operand, batched in zip(operands, in_batched, strict=True)
-        )
+        del axis_size
         if plan.vmapped == "canonical":
-            return lax.map(lambda client: function(*client), clients), True
-        return jax.vmap(lambda *client: linear_map(*client, plan, plan.vmapped))(*clients), True
+            own = [x for x, batched in zip(operands, in_batched, strict=True) if batched]
+
+            def client(own):
+                rest = iter(own)
+                pairs = zip(operands, in_batched, strict=True)
+                return function(*[next(rest) if batched else x for x, batched in pairs])
+
+            return lax.map(client, own), True
+        lowering = plan.vmapped if in_batched[1] else shared or plan.alone
+        axes = tuple(0 if batched else None for batched in in_batched)
+        return jax.vmap(lambda *both: linear_map(*both, plan, lowering), axes)(*operands), True
 
     return function
 
 
-def _forward(x: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str) -> jax.Array:
+def _forward(
+    x: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str, sum_dtype: Any = jnp.float32
+) -> jax.Array:
     kh, kw, _, c_out = kernel.shape
     if _pointwise(kernel, plan):
         return jnp.einsum("bhwc,cf->bhwf", _shifted(x, (0, 0), (1, 1), plan.strides), kernel[0, 0])
@@ -163,15 +179,17 @@ def _forward(x: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str) -> jax
         return lax.conv_general_dilated(x, kernel, plan.strides, plan.pads, dimension_numbers=_NHWC)
     if lowering == "canonical":
         return _canonical(x, kernel, plan.strides, plan.pads)
-    shifted = _patches(x, (kh, kw), plan)
+    # x may be float32 beside a bfloat16 kernel (`_input_gradient`).
+    shifted = [part.astype(kernel.dtype) for part in _patches(x, (kh, kw), plan)]
     if lowering == "patches":
         patches = jnp.concatenate(shifted, axis=-1)
         return jnp.einsum("bhwk,kf->bhwf", patches, kernel.reshape(-1, c_out))
     taps = kernel.reshape(kh * kw, -1, c_out)
     products = (
-        jnp.einsum("bhwc,cf->bhwf", part, tap) for part, tap in zip(shifted, taps, strict=True)
+        jnp.einsum("bhwc,cf->bhwf", part, tap, preferred_element_type=sum_dtype)
+        for part, tap in zip(shifted, taps, strict=True)
     )
-    return functools.reduce(jnp.add, products)
+    return functools.reduce(jnp.add, products).astype(kernel.dtype)
 
 
 def _pointwise(kernel: jax.Array, plan: _Plan) -> bool:
@@ -232,7 +250,11 @@ def _input_gradient(
     """Gradient by images of `size` (H, W): dy, spread by the strides, meets the flipped kernel."""
     if lowering != "canonical" or _pointwise(kernel, plan):
         x = _like(dy, (dy.shape[0], *size, kernel.shape[2]))
-        return jax.linear_transpose(lambda x: _forward(x, kernel, plan, lowering), x)(dy)[0]
+        if lowering in ("patches", "shifted") and not _pointwise(kernel, plan):
+            x = x.astype(jnp.float32)  # in which a pixel's gradients by all taps are added up
+        # In float32, the sum over taps would make all its products, transposed, float32, too.
+        forward = functools.partial(_forward, plan=plan, lowering=lowering, sum_dtype=None)
+        return jax.linear_transpose(lambda x: forward(x, kernel), x)(dy)[0].astype(dy.dtype)
     axes = zip(kernel.shape[:2], size, dy.shape[1:3], plan.strides, plan.pads, strict=True)
     pads = [
         # From the first to the last position of a tap it is (out - 1) * stride + 1 pixels.
@@ -249,7 +271,8 @@ def _kernel_gradient(
     c_in, c_out = x.shape[3], dy.shape[3]
     if lowering != "canonical":
         kernel = _like(dy, (*size, c_in, c_out))
-        return jax.linear_transpose(lambda k: _forward(x, k, plan, lowering), kernel)(dy)[0]
+        forward = functools.partial(_forward, plan=plan, lowering=lowering, sum_dtype=None)
+        return jax.linear_transpose(lambda k: forward(x, k), kernel)(dy)[0]
     # As a convolution of the canonical form, with the batch as input channels, it would need both
     # transposed, and took 1.1 to 11 times as long in all but one layer (ResNet-10 of width 16, 64).
     length = math.prod(size) * c_in

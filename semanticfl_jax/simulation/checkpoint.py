@@ -35,7 +35,11 @@ class Checkpoints:
         """Saves `state` as it is now; writing goes on in the background."""
         self._manager.save(rounds_done, args=ocp.args.StandardSave(state))
 
-    def restore(self, template: PyTree) -> PyTree:
-        """The newest checkpoint, with the structure, types and shardings of `template`."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+    def restore(self, shapes: PyTree) -> PyTree:
+        """The newest checkpoint, with structure, types and shardings as `shapes_of` gives them."""
+        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(shapes))
+
+
+def shapes_of(state: PyTree) -> PyTree:
+    """What is needed to restore a state like this one, which may then be freed."""
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.device_mesh import device_mesh
 from semanticfl_jax.simulation.client_model import client_model
 from semanticfl_jax.simulation.local_training import make_local_training
 from semanticfl_jax.simulation.memory import free_device_memory, free_host_memory
@@ -39,7 +40,7 @@ class Workload(NamedTuple):
       received: the initial model.
       image_shape: H, W, 3.
       num_classes: K.
-      largest: samples of the largest client.
+      sizes: int [N], samples of each client.
       mean: of each channel.
       std: of each channel.
     """
@@ -49,9 +50,14 @@ class Workload(NamedTuple):
     received: Model
     image_shape: tuple[int, ...]
     num_classes: int
-    largest: int
+    sizes: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def largest(self) -> int:
+        """Samples of the largest client."""
+        return int(self.sizes.max())
 
     @property
     def rows(self) -> int:
@@ -75,7 +81,8 @@ class Figure:
       outcome: "measured"; "too large": not run; "failed"; "no time": not tried.
       seconds: of one step of one client, if measured: a call's time over all steps in it.
       compile_seconds: until the program was ready, if it was compiled.
-      memory_bytes: on each device, arguments and results included, if it was compiled.
+      memory_bytes: on each device, arguments and results included, if it was compiled and XLA
+        tells.
       note: why it was not measured.
     """
 
@@ -91,8 +98,9 @@ class Figure:
         clients = f"{self.clients_per_chunk} client{'s' * (self.clients_per_chunk > 1)}"
         found = self.note or self.outcome
         if self.seconds is not None:
+            memory = f"{self.memory_bytes / 1e6:.0f} MB, " if self.memory_bytes is not None else ""
             found = (
-                f"{1e3 * self.seconds:.3g} ms a client's step, {self.memory_bytes / 1e6:.0f} MB, "
+                f"{1e3 * self.seconds:.3g} ms a client's step, {memory}"
                 f"compiled in {self.compile_seconds:.1f} s"
             )
         return f"{self.conv}, {clients} at a time: {found}"
@@ -115,8 +123,7 @@ def time_chunk(
       repeats: calls that are timed, of which the median counts.
     """
     found = Figure(conv, clients_per_chunk, "failed")
-    local = mesh.local_devices
-    mesh = Mesh(np.asarray(local), (CLIENTS,), axis_types=(AxisType.Auto,))
+    mesh = device_mesh(mesh.local_devices, CLIENTS)
     try:
         began = time.perf_counter()
         room = room_for_chunk(mesh)
@@ -124,14 +131,12 @@ def time_chunk(
         program = _training(work, conv, mesh).lower(*arguments, _sizes(1, work, arguments))
         program = program.compile()
         memory = program.memory_analysis()
-        found = dataclasses.replace(
-            found,
-            compile_seconds=time.perf_counter() - began,
-            memory_bytes=memory.temp_size_in_bytes
-            + memory.output_size_in_bytes
-            + memory.argument_size_in_bytes,
-        )
-        if found.memory_bytes > room:
+        found = dataclasses.replace(found, compile_seconds=time.perf_counter() - began)
+        if memory is not None:
+            parts = ("temp_size", "output_size", "argument_size")
+            total = sum(getattr(memory, f"{part}_in_bytes") for part in parts)
+            found = dataclasses.replace(found, memory_bytes=total)
+        if not fits(found, room):
             return too_large(found, room)
 
         def call(steps: int) -> float:
@@ -142,17 +147,23 @@ def time_chunk(
 
         seconds = seconds_per_step(call, work.steps, repeats) / clients_per_chunk
         return dataclasses.replace(found, outcome="measured", seconds=seconds)
-    except jax.errors.JaxRuntimeError as error:  # too large after all, or not to be had here
-        return dataclasses.replace(found, note=str(error).splitlines()[0][:200])
+    except jax.errors.JaxRuntimeError as error:  # not to be had here, or too large after all
+        outcome = "too large" if "RESOURCE_EXHAUSTED" in str(error) else "failed"
+        return dataclasses.replace(found, outcome=outcome, note=str(error).splitlines()[0][:200])
 
 
-def room_for_chunk(mesh: Mesh) -> int:
-    """Bytes that a chunk may take on each of this process's devices."""
+def room_for_chunk(mesh: Mesh) -> int | None:
+    """Bytes that a chunk may take on each of this process's devices; None if they do not tell."""
     here = mesh.local_devices
     free = free_device_memory(here[0])
-    if free is None:  # CPU devices share the host's
+    if here[0].platform == "cpu" and free is None:  # CPU devices share the host's
         free = free_host_memory() // len(here)
-    return int(_ROOM * free)
+    return None if free is None else int(_ROOM * free)
+
+
+def fits(figure: Figure, room: int | None) -> bool:
+    """Whether that much memory is to be had, as far as one can tell."""
+    return room is None or figure.memory_bytes is None or figure.memory_bytes <= room
 
 
 def too_large(figure: Figure, room: int) -> Figure:

@@ -65,14 +65,14 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
         return HostRound(parts, mesh)
 
     def run_round(state, data, shared, key):
-        if not jax.tree.leaves(state.clients):
-            state, _, metrics = parts.train(state, state.clients, data, shared, key)
-            return state, metrics
         clients = parts.cohort(state.round, data.sizes, key)
+        if not jax.tree.leaves(state.clients):
+            state, _, metrics = parts.train(state, clients, state.clients, data, shared, key)
+            return state, metrics
         rows = take_rows(state.clients, clients, mesh)
         num_clients = data.sizes.shape[0]
         everyone, state = state.clients, state._replace(clients=())
-        state, rows, metrics = parts.train(state, rows, data, shared, key)
+        state, rows, metrics = parts.train(state, clients, rows, data, shared, key)
         # Empty places, -1, are put beyond the last client, where they are dropped.
         places = jnp.where(clients < 0, num_clients, clients)
         everyone = jax.tree.map(lambda x, row: x.at[places].set(row, mode="drop"), everyone, rows)
@@ -96,13 +96,14 @@ class HostRound:
     def __init__(self, parts: Round, mesh: Mesh):
         self._mesh = mesh
         self._cohort = jax.jit(parts.cohort)
-        self._train = jax.jit(parts.train, donate_argnums=(0, 1))
+        self._train = jax.jit(parts.train, donate_argnums=(0, 2))
 
     def __call__(self, state, data, shared, key):
         """One round."""
         clients = self._cohort(state.round, data.sizes, key)
         everyone, rows = state.clients, self._rows(state.clients, clients)
-        state, rows, metrics = self._train(state._replace(clients=()), rows, data, shared, key)
+        state = state._replace(clients=())
+        state, rows, metrics = self._train(state, clients, rows, data, shared, key)
         ids = np.asarray(clients)
         present = ids >= 0
 
@@ -117,7 +118,8 @@ class HostRound:
         clients = self._cohort(state.round, data.sizes, key)
         rows = self._rows(state.clients, clients)
         self._cohort = self._cohort.lower(state.round, data.sizes, key).compile()
-        self._train = self._train.lower(state._replace(clients=()), rows, data, shared, key)
+        state = state._replace(clients=())
+        self._train = self._train.lower(state, clients, rows, data, shared, key)
         return self
 
     def compile(self):

@@ -1,5 +1,6 @@
 """The server model on a test set held on the devices: accuracy, loss, each class, calibration."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,13 +53,15 @@ def count(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Totals:
     place = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
     in_class = jax.nn.one_hot(labels, logits.shape[-1])
     in_bin = jax.nn.one_hot(place.astype(jnp.int32), CALIBRATION_BINS)
+    # By default accelerators would round the confidences first.
+    add_up = functools.partial(jnp.matmul, precision="highest")
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return Totals(
         loss=jnp.sum(valid * losses),
-        class_count=valid @ in_class,
-        class_correct=correct @ in_class,
-        bin_confidence=(valid * confidence) @ in_bin,
-        bin_correct=correct @ in_bin,
+        class_count=add_up(valid, in_class),
+        class_correct=add_up(correct, in_class),
+        bin_confidence=add_up(valid * confidence, in_bin),
+        bin_correct=add_up(correct, in_bin),
     )
 
 

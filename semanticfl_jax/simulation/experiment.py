@@ -29,7 +29,7 @@ from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.simulation import dealing, processes, skew
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
-from semanticfl_jax.simulation.checkpoint import Checkpoints
+from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.mesh import make_mesh
 from semanticfl_jax.simulation.pipeline import finished_rounds
@@ -123,13 +123,15 @@ def train(
     Raises:
       Stopped: if a signal asked for it; the last round done is saved first.
     """
-    state = simulation.state
+    state = simulation.take_state()
     label_counts = np.asarray(simulation.data.label_counts)
     main = processes.is_main()
     with Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
         number = done = checkpoints.latest() or 0
         if done:
-            state = checkpoints.restore(state)
+            shapes = shapes_of(state)
+            del state  # else it would be in memory beside the one that is restored
+            state = checkpoints.restore(shapes)
             say(f"resuming after round {done} of {config.rounds}, from {directory}")
         with (
             MetricsWriter(directory, done) if main else contextlib.nullcontext() as metrics,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, TermInputs
@@ -86,10 +87,12 @@ class LocalTraining(NamedTuple):
     Attributes:
       plan: (broadcast, data, client, state, key) -> Plan.
       start: (received, plan) -> Progress, before the first step.
-      advance: (received, shared, data, plan, progress, until) -> Progress after step number
-        `until`, or after the client's last.
+      advance: (received, shared, data, plan, progress, until, known=False) -> Progress after step
+        number `until`, or after the client's last. If `known`, it begins with the first step, and
+        `until`, an int, is the last.
       finish: (plan, progress) -> LocalResult.
-      alone: (received, broadcast, shared, data, client, state, key) -> LocalResult, all in one.
+      alone: (received, broadcast, shared, data, client, state, key, steps=None) -> LocalResult, all
+        in one. `steps`: the client's, where they are known (`known_steps`).
     """
 
     plan: Callable[..., Plan]
@@ -102,6 +105,17 @@ class LocalTraining(NamedTuple):
 def batch_rows(batch_size: int, data: FederatedDataset) -> int:
     """Rows of a batch: no more than the largest client has samples, which is all it can fill."""
     return min(batch_size, data.max_size)
+
+
+def known_steps(sizes: np.ndarray, config: ExperimentConfig) -> int | None:
+    """Local steps of every client in every round; None if they differ.
+
+    A loop of so many steps need not ask the device after each of them whether to go on, as GPUs do,
+    and under `vmap` need not spare clients that are done.
+    """
+    steps = config.local_epochs * -(-np.asarray(sizes) // config.batch_size)
+    whole = config.availability.dropout == 0 and config.availability.straggler_share == 0
+    return int(steps[0]) if whole and np.all(steps == steps[0]) else None
 
 
 def client_optimizer(config: ExperimentConfig) -> optax.GradientTransformation:
@@ -190,7 +204,8 @@ def make_local_training(
         data: FederatedDataset,
         plan: Plan,
         progress: Progress,
-        until: jax.Array,
+        until: jax.Array | int,
+        known: bool = False,
     ) -> Progress:
         steps, steps_per_epoch = plan.steps, plan.steps_per_epoch
         rows = batch_rows(config.batch_size, data)
@@ -222,6 +237,8 @@ def make_local_training(
             counted = jnp.stack([count, jnp.where(index >= steps - steps_per_epoch, count, 0.0)])
             return Progress(index + 1, model, momentum, losses + loss * counted, counts + counted)
 
+        if known:
+            return jax.lax.fori_loop(0, until, lambda _, progress: step(progress), progress)
         end = jnp.minimum(steps, until)
         return jax.lax.while_loop(lambda progress: progress.index < end, step, progress)
 
@@ -230,10 +247,11 @@ def make_local_training(
         last = losses[1] / jnp.maximum(counts[1], 1.0)
         return LocalResult(progress.model, losses[0], last, counts[0], plan.steps)
 
-    def alone(received, broadcast, shared, data, client, state, key):
+    def alone(received, broadcast, shared, data, client, state, key, steps=None):
         planned = plan(broadcast, data, client, state, key)
         progress = start(received, planned)
-        progress = advance(received, shared, data, planned, progress, planned.steps)
+        known, until = steps is not None, planned.steps if steps is None else steps
+        progress = advance(received, shared, data, planned, progress, until, known)
         return finish(planned, progress)
 
     return LocalTraining(plan, start, advance, finish, alone)

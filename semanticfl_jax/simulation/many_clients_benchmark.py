@@ -97,14 +97,15 @@ def overlapping_partition(num_samples: int, num_clients: int, size: int, seed: i
     return Partition(indices, size * np.arange(num_clients + 1), overlapping=num_clients > hands)
 
 
-def _bytes(simulation: Simulation) -> dict[str, int]:
+def _bytes(simulation: Simulation) -> dict[str, int | None]:
     data, program = simulation.data, simulation.run_round.memory_analysis()
     table = (data.indices, data.offsets, data.sizes, data.label_counts)
     return {
         "images_bytes": size_in_bytes((data.images, data.labels)),
         "index_table_bytes": size_in_bytes(table),
-        "round_arguments_bytes": program.argument_size_in_bytes,
-        "round_temporary_bytes": program.temp_size_in_bytes,
+        # None where XLA does not tell.
+        "round_arguments_bytes": getattr(program, "argument_size_in_bytes", None),
+        "round_temporary_bytes": getattr(program, "temp_size_in_bytes", None),
     }
 
 
@@ -117,7 +118,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         sizes = ("images", "index_table", "round_arguments", "round_temporary")
-        megabytes = " | ".join(f"{row[f'{name}_bytes'] / 1e6:.1f}" for name in sizes)
+        found = [row[f"{name}_bytes"] for name in sizes]
+        megabytes = " | ".join("" if size is None else f"{size / 1e6:.1f}" for size in found)
         lines.append(
             f"| {row['num_clients']:,} | {row['cohort']:,} "
             f"| {row['seconds_per_round']['median']:.3f} | {row['milliseconds_per_client']:.2f} "

@@ -28,8 +28,8 @@ def check_client_memory(
       memory: "device" or "host".
 
     Raises:
-      ValueError: if they do not fit into what is free, with both numbers; for host memory in a run
-        of several processes.
+      ValueError: if they do not fit into what is free, where that is known, with both numbers; for
+        host memory in a run of several processes.
     """
     if memory == "host" and jax.process_count() > 1:
         raise ValueError(
@@ -50,14 +50,14 @@ def check_client_memory(
         said += f", {how} {devices} device{'s' * (devices > 1)}"
         here = mesh.local_devices
         free, where = free_device_memory(here[0]), "on each device"
-        if free is None:  # CPU devices share the host's
+        if free is None and here[0].platform == "cpu":  # they share the host's
             each, free, where = each * len(here), free_host_memory(), "in host memory"
         remedy = "use fewer clients, a smaller model, or client_state_memory=host (in one process)"
     else:
         said += ", in host memory"
         each, free, where = total, free_host_memory(), "in host memory"
         remedy = "use fewer clients or a smaller model"
-    if _COPIES * each > free:
+    if free is not None and _COPIES * each > free:
         raise ValueError(
             f"{said}. With the copy that is made for a checkpoint they need "
             f"{_readable(_COPIES * each)} {where}, and {_readable(free)} are free: {remedy}"

@@ -8,6 +8,7 @@ before the last one is done, so that a signal is heeded after the block under wa
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -79,12 +80,26 @@ def finished_rounds(
     Yields:
       The rounds in order, each after what is due has been read.
     """
+    with ThreadPoolExecutor(1) as clock:
+        yield from _finished_rounds(simulation, state, config, done, asked_to_stop, clock)
+
+
+def _finished_rounds(
+    simulation: Simulation,
+    state: ServerState,
+    config: ExperimentConfig,
+    done: int,
+    asked_to_stop: Callable[[], bool],
+    clock: ThreadPoolExecutor,
+) -> Iterator[FinishedRound]:
     ahead = runs_ahead(config)
     block, seconds, stopping = None, None, False
     while done < config.rounds and not stopping:
         count = processes.of_main(next_block(config, done, seconds))
         began = time.perf_counter()
         state, results = run_rounds(simulation, state, count)
+        # To record the last block may take longer than this one.
+        ended = clock.submit(_time_when_ready, results)
         if block is not None:
             # What is due after the last block goes first, and is not part of this one's time.
             due = jax.tree.leaves((block.evaluation, block.state))
@@ -93,7 +108,7 @@ def finished_rounds(
                 began = time.perf_counter()
             yield from _rounds(simulation, block)
         jax.block_until_ready(results)
-        seconds = (time.perf_counter() - began) / count
+        seconds = (ended.result() - began) / count
         done += count
         # Blocks end where something is due (`next_block`).
         tested = done == config.rounds or done % config.eval_every == 0
@@ -112,6 +127,11 @@ def finished_rounds(
         if last or not ahead:
             yield from _rounds(simulation, block)
             block = None
+
+
+def _time_when_ready(results: RoundMetrics) -> float:
+    jax.block_until_ready(results)
+    return time.perf_counter()
 
 
 def run_rounds(

@@ -24,7 +24,7 @@ from semanticfl_jax.simulation.chunk_timing import Workload
 from semanticfl_jax.simulation.client_model import client_model, init_params
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
 from semanticfl_jax.simulation.evaluate import make_evaluation
-from semanticfl_jax.simulation.local_training import make_local_training
+from semanticfl_jax.simulation.local_training import known_steps, make_local_training
 from semanticfl_jax.simulation.memory import check_client_memory
 from semanticfl_jax.simulation.mesh import describe, replicated, split
 from semanticfl_jax.simulation.round import ServerState, init_server, make_round
@@ -33,12 +33,12 @@ from semanticfl_jax.simulation.traffic import Traffic, make_traffic
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Simulation:
     """Everything that a run's rounds need, on the devices, and its compiled programs.
 
     Attributes:
-      state: the server before round 1.
+      state: the server before round 1; None once it is taken.
       data: the clients' images.
       shared: arrays that clients receive once, `Algorithm.sent_once`.
       key: the run's random key.
@@ -52,7 +52,7 @@ class Simulation:
       description: the choices that were made, a line each.
     """
 
-    state: ServerState
+    state: ServerState | None
     data: FederatedDataset
     shared: PyTree
     key: jax.Array
@@ -63,6 +63,11 @@ class Simulation:
     compile_seconds: float
     device: str
     description: tuple[str, ...]
+
+    def take_state(self) -> ServerState:
+        """The server before round 1, which is kept no longer: its memory is the rounds'."""
+        state, self.state = self.state, None
+        return state
 
 
 def prepare(
@@ -115,7 +120,7 @@ def prepare(
         received,
         image_shape,
         dataset.num_classes,
-        data.max_size,
+        partition.sizes,
         dataset.mean,
         dataset.std,
     )
@@ -131,6 +136,7 @@ def prepare(
         clients_per_chunk=choice.clients_per_chunk,
         batch_size=config.batch_size,
         availability=config.availability,
+        steps=known_steps(partition.sizes, config),
     )
     run_round = join_clients(run_round, mesh, config.client_state_memory)
     evaluate = make_evaluation(model, mesh, dataset.mean, dataset.std)

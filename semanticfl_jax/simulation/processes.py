@@ -78,7 +78,7 @@ def _meet(failure: BaseException | None) -> None:
     barrier(key=f"semanticfl_jax.{next(_meetings)}", timeout_ms=_PATIENCE_MS)
     message = np.zeros(_MESSAGE, np.uint8)
     if failure is not None:
-        text = f"process {jax.process_index()}: {failure or type(failure).__name__}"
+        text = f"process {jax.process_index()}: {str(failure) or type(failure).__name__}"
         encoded = text.encode()[:_MESSAGE]
         message[: len(encoded)] = list(encoded)
     told = process_allgather(message)

@@ -92,8 +92,9 @@ class Round(NamedTuple):
 
     Attributes:
       cohort: (round, sizes [N], key) -> int32 [places], the client ids in their places.
-      train: (state, rows, data, shared, key) -> (state, rows, metrics). `rows` are the cohort's
-        client states, [places, ...], spread over the devices; `state.clients` is not touched.
+      train: (state, cohort, rows, data, shared, key) -> (state, rows, metrics). `rows` are the
+        cohort's client states, [places, ...], spread over the devices; `state.clients` is not
+        touched.
     """
 
     cohort: Callable[..., jax.Array]
@@ -109,8 +110,11 @@ def make_round(
     clients_per_chunk: int,
     batch_size: int,
     availability: AvailabilityConfig,
+    steps: int | None = None,
 ) -> Round:
     """Builds the round; `client_state` makes one jitted function of it.
+
+    `steps` are those of every client, if they all have as many (`local_training.known_steps`).
 
     `shared` is `Algorithm.sent_once`, `key` is the run's key. The cohort depends on (key, round), a
     client's randomness on (key, round, client id): never on chunks or devices. A client that drops
@@ -118,6 +122,8 @@ def make_round(
     """
     devices = mesh.devices.size
     chunk = min(clients_per_chunk, -(-clients_per_round // devices))
+    if clients_per_round % (devices * chunk):  # empty places have no steps
+        steps = None
     rule = algorithm.client
 
     def train_device(model, broadcast, shared, data, clients, weights, states, key):
@@ -128,7 +134,9 @@ def make_round(
 
         def alone(client, weight, state):
             client_key = jax.random.fold_in(key, client)
-            result = local_training.alone(model, broadcast, shared, data, client, state, client_key)
+            result = local_training.alone(
+                model, broadcast, shared, data, client, state, client_key, steps
+            )
             return outcome(result, weight, state)
 
         def outcome(result, weight, state):
@@ -149,6 +157,9 @@ def make_round(
                 one = alone(*jax.tree.map(lambda x: x[0], inputs))
                 results = jax.tree.map(lambda x: x[None], one)
                 computed = one[-1][-1]
+            elif steps is not None:
+                results = jax.vmap(alone)(ids, share, states)
+                computed = jnp.sum(results[-1][-1])
             else:
                 trained, computed = train_side_by_side(
                     local_training, model, broadcast, shared, data, ids, states, key
@@ -173,7 +184,8 @@ def make_round(
             return x.reshape(-1, chunk, *x.shape[1:])
 
         places = (clients, weights, states)
-        if chunk > 1:
+        ragged = chunk > 1 and steps is None
+        if ragged:
             order = by_steps(local_training, broadcast, data, clients, states, key)
             places = jax.tree.map(lambda x: x[order], places)
         chunks = jax.tree.map(in_chunks, places)
@@ -183,7 +195,7 @@ def make_round(
         zeros = varying((*zeros, scalar, scalar, scalar))
         totals, states = jax.lax.scan(train_chunk, zeros, chunks)
         states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
-        if chunk > 1:
+        if ragged:
             back = jnp.argsort(order)
             states = jax.tree.map(lambda x: x[back], states)
         return jax.lax.psum(totals, CLIENTS), states
@@ -201,10 +213,14 @@ def make_round(
         return place_cohort(cohort, sizes[cohort], batch_size, devices, chunk)
 
     def train(
-        state: ServerState, rows: PyTree, data: FederatedDataset, shared: PyTree, key: jax.Array
+        state: ServerState,
+        cohort: jax.Array,
+        rows: PyTree,
+        data: FederatedDataset,
+        shared: PyTree,
+        key: jax.Array,
     ) -> tuple[ServerState, PyTree, RoundMetrics]:
         local_key = jax.random.fold_in(jax.random.fold_in(key, _LOCAL), state.round)
-        cohort = cohort_of(state.round, data.sizes, key)
         reported = draw_reporting(key, state.round, cohort, availability.dropout)
         clients = jnp.where(reported, cohort, -1)
         sizes = jnp.where(reported, data.sizes[clients], 0)

@@ -1,12 +1,14 @@
 """What `model.conv=auto` and `clients_per_chunk=auto` stand for.
 
 On accelerators a short measurement at the first run decides (`tuning_search`), whose figures are
-kept in the user's cache for later ones. On a CPU, where measurements gave the same answer in every
+kept in the user's cache for later ones, together with how long clients of this partition wait for
+one another (`chunk_load`). On a CPU, where measurements gave the same answer in every
 case, that answer is taken at once. A run that goes on keeps the choice that it began with: results
 of other chunks agree to rounding, not bit for bit.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.models.client_conv import LOWERINGS, choose_lowering
 from semanticfl_jax.reporting.metrics import write_json
 from semanticfl_jax.simulation import processes
+from semanticfl_jax.simulation.chunk_load import chunk_load
 from semanticfl_jax.simulation.chunk_timing import Workload
 from semanticfl_jax.simulation.tuning_cache import Measured
 from semanticfl_jax.simulation.tuning_search import best, chunks_up_to, search
@@ -102,7 +105,13 @@ def _choose(
     lowerings.sort(key=lambda name: name != likely)
     chunks = chunks_up_to(largest) if chunk == "auto" else [chunk]
     measured = Measured(work, mesh, say)
-    fastest = best(search(measured.look, lowerings, chunks))
+
+    @functools.cache
+    def load(chunk: int) -> dict[int, float]:
+        cohort, batch = work.config.clients_per_round, work.config.batch_size
+        return chunk_load(work.sizes, cohort, batch, mesh.devices.size, chunk)
+
+    fastest = best(search(measured.look, lowerings, chunks, load), load)
     where = measured.write()
     if fastest is None:
         return assumed._replace(how=f"{assumed.how}: nothing could be measured; {where}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.algorithms.base import Model
@@ -102,7 +103,8 @@ def noise_workload(
     model = client_model(config, num_classes)
     algorithm = make_algorithm(config, None, model.feature_dim)
     received = Model(*init_params(model, algorithm, shape, jax.random.key(config.seed)))
-    return Workload(config, algorithm, received, shape, num_classes, largest, noise.mean, noise.std)
+    sizes = np.array([largest])
+    return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)
 
 
 def table(figures: list[Figure], rows: int) -> list[str]:
@@ -116,7 +118,9 @@ def table(figures: list[Figure], rows: int) -> list[str]:
         if figure.seconds is not None:
             cells[:2] = f"{1e3 * figure.seconds:.3g}", f"{rows / figure.seconds:.0f}"
         if figure.memory_bytes is not None:
-            cells[2:] = f"{figure.memory_bytes / 1e6:.0f}", f"{figure.compile_seconds:.1f}"
+            cells[2] = f"{figure.memory_bytes / 1e6:.0f}"
+        if figure.compile_seconds is not None:
+            cells[3] = f"{figure.compile_seconds:.1f}"
         lines.append(f"| {figure.conv} | {figure.clients_per_chunk} | {' | '.join(cells)} |")
     return lines
 

@@ -16,10 +16,12 @@ from jax.sharding import Mesh
 
 from semanticfl_jax.config import to_dict
 from semanticfl_jax.data.array_cache import user_cache_dir
+from semanticfl_jax.reporting.machine import host
 from semanticfl_jax.reporting.metrics import versions, write_json
 from semanticfl_jax.simulation.chunk_timing import (
     Figure,
     Workload,
+    fits,
     room_for_chunk,
     time_chunk,
     too_large,
@@ -52,9 +54,9 @@ class Measured:
     def look(self, conv: str, clients_per_chunk: int) -> Figure:
         """The figure there is, else a new one."""
         found = self._figures.get((conv, clients_per_chunk))
-        if found is not None and (found.memory_bytes or 0) > self._room:
+        if found is not None and not fits(found, self._room):
             return too_large(found, self._room)
-        if found is not None and found.outcome != "too large":
+        if found is not None and found.outcome in ("measured", "failed"):
             return found
         if not self.new:
             self._say("measuring convolutions and clients at a time, once, for about a minute")
@@ -70,7 +72,9 @@ class Measured:
 
     def write(self) -> str:
         """Writes the figures if there are new ones; says where they are."""
-        figures = list(map(dataclasses.asdict, self._figures.values()))
+        # What there was no time for is left to the next run, with time of its own.
+        known = (figure for figure in self._figures.values() if figure.outcome != "no time")
+        figures = list(map(dataclasses.asdict, known))
         try:
             if self.new:
                 write_json(self._path, {"of": self._of, "figures": figures})
@@ -90,7 +94,7 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
     own = getattr(config.algorithm, config.algorithm.name, None)
     found = versions()
     return {
-        "device": device.device_kind,
+        "device": host()["cpu"] if device.platform == "cpu" else device.device_kind,
         "devices": len(mesh.local_devices),
         "versions": {name: found[name] for name in ("jax", "jaxlib", "semanticfl_jax")},
         "model": model,

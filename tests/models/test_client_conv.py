@@ -116,6 +116,22 @@ def test_gradients_under_vmap_with_one_shared_kernel(clients):
     close(found["patches"], found["native"])
 
 
+@pytest.mark.parametrize("lowering", ["native", "patches", "shifted"])
+def test_images_that_meet_one_kernel_are_one_batch(clients, lowering):
+    kernels, images, _ = clients
+
+    def of_images(kernel, images):
+        forward = functools.partial(conv, kernel=kernel, padding=1, lowering=lowering)
+        y, pullback = jax.vjp(forward, images)
+        return pullback(y)
+
+    program = jax.jit(jax.vmap(of_images, (None, 0))).lower(kernels[0], images).compile().as_text()
+    assert program.count(" convolution(") == (2 if lowering == "native" else 0)
+    assert "group_count" not in program
+    # Nor is there a copy of the kernel for each client.
+    assert "f32[3,3,2,4]" in program and "f32[3,3,3,2,4]" not in program
+
+
 def test_gradients_inside_shard_map(clients):
     kernels, images, expected = clients
     mesh = jax.make_mesh((3,), ("clients",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -220,6 +236,17 @@ def test_kernel_gradients_of_bfloat16_are_summed_in_float32(monkeypatch):
     x, kernel = jnp.ones((512, 4, 4, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
     gradient = jax.grad(lambda k: jnp.sum(conv(x, k, lowering="canonical").astype(jnp.float32)))
     assert float(gradient(kernel)[0, 0, 0, 0]) == 512 * 16
+
+
+@pytest.mark.parametrize("lowering", EXPLICIT)
+def test_taps_of_bfloat16_are_summed_in_float32(lowering):
+    # From 256 on bfloat16 has only every second number: the last four ones would be lost.
+    taps = jnp.ones((3, 3, 1, 1), jnp.bfloat16).at[1, 1].set(256)
+    forward = functools.partial(conv, kernel=taps, padding=1, lowering=lowering)
+    y, pullback = jax.vjp(forward, jnp.ones((1, 5, 5, 1), jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16 and float(y[0, 2, 2, 0]) == 264
+    (dx,) = pullback(jnp.ones_like(y))
+    assert dx.dtype == jnp.bfloat16 and float(dx[0, 2, 2, 0]) == 264
 
 
 def test_choose_lowering():

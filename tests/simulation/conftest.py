@@ -15,11 +15,16 @@ def federation():
 
 
 @pytest.fixture(scope="session")
-def guided(federation):
-    """SemanticFL on the federation, with made-up anchors."""
+def anchors():
+    """Made up, for the federation's classes and network."""
     rng = np.random.default_rng(1)
     visual, text = rng.normal(size=(CLASSES, 6)), rng.normal(size=(CLASSES, 6))
     visual, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (visual, text))
-    anchors = Anchors(visual.astype(np.float32), text.astype(np.float32), tuple("abcd"), {}, {}, 0)
+    return Anchors(visual.astype(np.float32), text.astype(np.float32), tuple("abcd"), {}, {}, 0)
+
+
+@pytest.fixture(scope="session")
+def guided(federation, anchors):
+    """SemanticFL on the federation."""
     term = guidance_term(anchors, GuidanceConfig(lambda_con=0.5), federation.model.feature_dim)
     return FEDAVG.with_term(term)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+import weakref
 from pathlib import Path
 
 import jax
@@ -174,7 +175,20 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, a
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(experiment.RoundProgress, "update", die)
         experiment.run(other, tmp_path / "killed", lambda line: None)
-    lines = []
+    lines, initial = [], []
+    prepare, restore = experiment.prepare, experiment.Checkpoints.restore
+
+    def prepared(*args, **options):
+        simulation = prepare(*args, **options)
+        initial.extend(map(weakref.ref, jax.tree.leaves(simulation.state)))
+        return simulation
+
+    def restored(self, shapes):
+        assert initial and all(leaf() is None for leaf in initial)  # or all would be there twice
+        return restore(self, shapes)
+
+    monkeypatch.setattr(experiment, "prepare", prepared)
+    monkeypatch.setattr(experiment.Checkpoints, "restore", restored)
     experiment.run(other, tmp_path / "killed", lines.append)
     assert any("resuming after round 2 of 5" in line for line in lines)
     # Clients' states in host memory are saved and restored as those on the devices are.

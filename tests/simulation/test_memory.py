@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms import make_algorithm
@@ -55,6 +56,22 @@ def test_what_cannot_fit_is_refused_with_the_numbers(monkeypatch):
     monkeypatch.setattr(memory, "free_device_memory", lambda device: 119 * 10**6)
     with pytest.raises(ValueError, match=r"need 120\.1 MB on each device, and 119\.0 MB are free"):
         check("fedcda")
+
+
+def test_where_an_accelerator_does_not_tell_its_memory_nothing_is_refused(monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {}
+
+    class Mesh:
+        devices, local_devices = np.array([Device()]), (Device(),)
+
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 1)
+    algorithm = make_algorithm(ExperimentConfig(algorithm=AlgorithmConfig(name="scaffold")))
+    said = check_client_memory(algorithm, MODEL, 10, Mesh(), "device")
+    assert "client states: 40.0 MB" in said
 
 
 def test_host_memory_needs_a_single_process(monkeypatch):

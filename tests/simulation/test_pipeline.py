@@ -1,6 +1,7 @@
 """Rounds come in order with what belongs to them; on accelerators the next ones run meanwhile."""
 
 import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -111,7 +112,10 @@ def test_after_a_request_to_stop_the_block_under_way_is_done_and_can_be_saved(si
     assert [finished.number for finished in run(simulation, config, lambda: True)] == [1, 2]
 
 
-def test_seconds_are_those_of_the_rounds_without_what_comes_between(simulation, ahead, monkeypatch):
+@pytest.mark.parametrize("recording", [0.5, 8.0])  # less and more than a block takes
+def test_seconds_are_those_of_the_rounds_without_what_comes_between(
+    simulation, ahead, monkeypatch, recording
+):
     now, busy_until = 0.0, 0.0
 
     class Timed:
@@ -140,12 +144,19 @@ def test_seconds_are_those_of_the_rounds_without_what_comes_between(simulation, 
     simulation.run_block = lambda state, *_: (state, Timed(3.0 * _[-1], [0, 0]))
     simulation.evaluate = lambda state: {"test_accuracy": Timed(10.0, 0.5)}
     monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(pipeline, "_time_when_ready", lambda results: results.ready)
     rounds = []
     for finished in pipeline.finished_rounds(
         simulation, simulation.state, CONFIG, 0, lambda: False
     ):
         rounds.append(finished)
-        now += 0.5  # to record it
+        now += recording
     assert [finished.seconds for finished in rounds] == [3.0] * 7
-    # Seven rounds, four evaluations, two copies; recording costs time unless the devices go on.
-    assert now == 7 * 3.0 + 4 * 10.0 + 2 * 100.0 + (0.5 if ahead else 7 * 0.5)
+    blocks = (2, 1, 1, 2, 1)
+    due = 4 * 10.0 + 2 * 100.0  # evaluations, copies
+    if ahead:  # a block is recorded while the next one runs
+        pairs = itertools.pairwise(blocks)
+        both = sum(max(recording * last, 3.0 * following) for last, following in pairs)
+        assert now == due + 3.0 * blocks[0] + both + recording * blocks[-1]
+    else:
+        assert now == due + 7 * (3.0 + recording)

@@ -10,12 +10,13 @@ import optax
 import pytest
 
 from semanticfl_jax.algorithms import LossTerm, make_algorithm
-from semanticfl_jax.config import AlgorithmConfig
+from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, GuidanceConfig
 from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.semantics.losses import masked_mean
 from semanticfl_jax.simulation.cohort import SAMPLERS
-from tests.federation import CLASSES, CONFIG, FEDAVG, MEAN, SIZES, STD, TinyNet
+from semanticfl_jax.simulation.local_training import known_steps
+from tests.federation import CLASSES, CONFIG, FEDAVG, MEAN, SIZES, STD, TinyNet, make_federation
 
 
 def plain_client(federation, params, batch_stats, client, key):
@@ -191,14 +192,49 @@ def test_empty_places_do_not_train(federation):
     assert metrics.images == CONFIG.local_epochs * sum(SIZES[c] for c in cohort if c >= 0)
 
 
-def test_equal_guidance_weights_of_zero_are_fedavg_bit_for_bit(federation):
-    from semanticfl_jax.algorithms import guidance_term
-    from semanticfl_jax.config import GuidanceConfig
+@pytest.fixture(scope="module")
+def equals():
+    """Six clients that all have two steps an epoch, and what four of them do in two rounds."""
+    federation = make_federation(TinyNet(CLASSES), (5, 6, 7, 8, 8, 8))
+    config = dataclasses.replace(CONFIG, num_clients=6, clients_per_round=4)
 
-    silent = guidance_term(None, GuidanceConfig(lambda_kd=0.0, lambda_con=0.0), 6)
-    algorithm = FEDAVG.with_term(silent) if silent else FEDAVG
+    def train(chunk, devices):
+        run, (state, data, shared, key) = federation.round(
+            chunk=chunk, devices=devices, config=config
+        )
+        loops = "while[" in str(jax.make_jaxpr(run)(state, data, shared, key))
+        for _ in range(2):
+            state, metrics = run(state, data, shared, key)
+        padding = float(metrics.padding_share)
+        return jax.tree.map(np.array, (state, metrics.train_loss, metrics.images)), padding, loops
+
+    return train, train(3, 1)  # of four, three and one: two empty places
+
+
+@pytest.mark.parametrize(("chunk", "devices"), [(1, 1), (4, 1), (2, 2)])
+def test_equal_clients_are_trained_without_asking_whether_they_are_done(equals, chunk, devices):
+    train, (expected, padding, loops) = equals
+    assert loops
+    found, found_padding, loops = train(chunk, devices)
+    assert not loops
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found_padding == pytest.approx(padding, abs=1e-6)
+
+
+def test_steps_are_known_where_all_clients_have_as_many_in_every_round():
+    config = dataclasses.replace(CONFIG, batch_size=4, local_epochs=3)
+    assert known_steps([5, 8, 7], config) == 6
+    assert known_steps([4, 8, 7], config) is None
+    for changes in ({"dropout": 0.1}, {"straggler_share": 0.1}):
+        some = dataclasses.replace(config, availability=AvailabilityConfig(**changes))
+        assert known_steps([5, 8, 7], some) is None
+
+
+def test_guidance_weights_of_zero_are_fedavg_bit_for_bit(federation, anchors):
+    silent = GuidanceConfig(enabled=True, lambda_kd=0.0, lambda_con=0.0)
+    guided = make_algorithm(dataclasses.replace(CONFIG, guidance=silent), anchors, 6)
     results = []
-    for chosen in (algorithm, FEDAVG):
+    for chosen in (guided, FEDAVG):
         run, start = federation.round(chosen)
         results.append(jax.tree.map(np.array, run(*start)[0]))
     chex.assert_trees_all_equal(*results)

@@ -4,13 +4,15 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, PartitionConfig
 from semanticfl_jax.data.partition import make_partition
-from semanticfl_jax.simulation.cohort import SAMPLERS
+from semanticfl_jax.simulation.chunk_load import chunk_load
+from semanticfl_jax.simulation.cohort import SAMPLERS, place_cohort
 from tests.federation import CONFIG, SoftmaxRegression, make_federation
 
 LABELS = np.repeat(np.arange(10, dtype=np.int32), 5000)
@@ -49,6 +51,17 @@ def test_padding_of_a_skewed_cohort_stays_low(scheme, batch_size, chunk, bound):
             share = 1 - partition.sizes[cohort].sum() / expected
             assert float(metrics.padding_share) == pytest.approx(share, abs=1e-5)
     assert 0 < 1 - samples / computed < bound
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 4), (4, 8)])
+def test_the_load_of_the_busiest_device_is_foreseen(devices, chunk):
+    sizes = np.random.default_rng(1).integers(1, 400, 30)
+    everyone = place_cohort(jnp.arange(30), jnp.asarray(sizes), 16, devices, chunk)
+    of_devices = np.asarray(everyone).reshape(devices, -1)
+    busiest = max(rows(sizes[own[own >= 0]], chunk, 16) for own in of_devices)
+    even = (-(-sizes // 16) * 16).sum() / devices
+    load = chunk_load(sizes, 30, 16, devices, chunk)
+    assert sum(width * steps for width, steps in load.items()) == pytest.approx(busiest / even)
 
 
 def rows(sizes, chunk, batch_size):

@@ -27,7 +27,7 @@ from semanticfl_jax.simulation.client_model import init_params
 from semanticfl_jax.simulation.dealing import deal
 from semanticfl_jax.simulation.mesh import make_mesh
 from semanticfl_jax.simulation.prepare import prepare
-from semanticfl_jax.simulation.tuning_search import best, chunks_up_to, search
+from semanticfl_jax.simulation.tuning_search import best, chunks_up_to, expected, search
 from tests.federation import CLASSES, FEDAVG, MEAN, STD, TinyNet
 
 CONFIG = ExperimentConfig(
@@ -68,10 +68,10 @@ def received():
     return Model(*init_params(TinyNet(CLASSES), FEDAVG, (8, 8, 3), jax.random.key(0)))
 
 
-def workload(**changes):
+def workload(sizes=(20,) * 40, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    algorithm = make_algorithm(config)
-    return Workload(config, algorithm, received(), (8, 8, 3), CLASSES, 20, MEAN, STD)
+    algorithm, sizes = make_algorithm(config), np.array(sizes)
+    return Workload(config, algorithm, received(), (8, 8, 3), CLASSES, sizes, MEAN, STD)
 
 
 @pytest.fixture
@@ -218,6 +218,55 @@ def test_time_runs_out(timed, monkeypatch):
     assert not timed
 
 
+def test_clients_that_would_wait_for_one_another_are_fewer_side_by_side(timed):
+    # One of 40 has six times as many images as the others together, and trains alone most of the
+    # time: with patches for 6 ms a step, otherwise for 4.
+    skewed = workload(sizes=(20,) * 39 + (20 * 39 * 6,))
+    choice = tuning.choose(skewed, make_mesh(1), say=lambda line: None)
+    assert choice[:2] == ("canonical", 1)
+    assert choose()[:2] == ("patches", 16)
+
+
+def test_what_a_narrowing_chunk_takes_is_added_up():
+    figures = [
+        Figure("patches", chunk, "measured", seconds)
+        for chunk, seconds in ((1, 6.0), (4, 2.0), (8, 1.5))
+    ]
+    load = {8: 0.05, 4: 0.1, 2: 0.0, 1: 0.2}
+    total = expected(figures[2], figures, lambda chunk: load)
+    assert total == pytest.approx(0.05 * 8 * 1.5 + 0.1 * 4 * 2.0 + 0.2 * 6.0)
+    # Two take a third of the way from one to four.
+    assert expected(figures[2], figures, lambda chunk: {2: 1.0}) == pytest.approx(6 + (8 - 6) / 3)
+    # As far as one knows from eight alone.
+    assert expected(figures[2], figures[2:], lambda chunk: {2: 1.0}) == pytest.approx(2 * 1.5)
+    assert expected(Figure("patches", 8, "failed"), figures, lambda chunk: load) == math.inf
+
+
+def test_what_there_was_no_time_for_is_measured_by_the_next_run(timed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning_cache, "_SECONDS", -1.0)
+        choose()
+    assert choose()[:2] == ("patches", 16) and timed
+
+
+def test_an_accelerator_that_does_not_tell_its_memory_is_not_taken_for_a_cpu(monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return None
+
+    class Mesh:
+        local_devices = (Device(),)
+
+    monkeypatch.setattr(chunk_timing, "free_host_memory", lambda: 1)
+    assert chunk_timing.room_for_chunk(Mesh()) is None
+    huge = Figure("patches", 1, "measured", 1.0, 1.0, 10**15)
+    assert chunk_timing.fits(huge, None) and not chunk_timing.fits(huge, 10**12)
+    assert chunk_timing.fits(dataclasses.replace(huge, memory_bytes=None), 1)
+    assert "MB" not in str(dataclasses.replace(huge, memory_bytes=None))
+
+
 def test_what_does_not_fit_is_not_run(timed, monkeypatch):
     def run(*_):
         raise AssertionError("was run")
@@ -242,7 +291,8 @@ def test_what_fails_is_skipped_and_said(monkeypatch):
 
     monkeypatch.setattr(chunk_timing, "seconds_per_step", fail)
     figure = time_chunk(workload(), "patches", 1, make_mesh(1))
-    assert (figure.outcome, figure.note) == ("failed", "RESOURCE_EXHAUSTED: 80 GB")
+    # Another run may find more memory free, and tries again.
+    assert (figure.outcome, figure.note) == ("too large", "RESOURCE_EXHAUSTED: 80 GB")
     assert str(figure) == "patches, 1 client at a time: RESOURCE_EXHAUSTED: 80 GB"
 
 
