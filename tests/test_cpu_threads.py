@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 # The same convolution in every step of a loop on two devices, between operations that XLA cuts into
 # pieces. With a thread a device and no more, its first pixels are wrong from about step 110 on.
 REPEAT_A_CONVOLUTION = """
+import os
 import numpy as np
+if hasattr(os, "sched_setaffinity"):  # more cores would be more threads
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from launch import flags
 flags.use_every_core()
 import jax

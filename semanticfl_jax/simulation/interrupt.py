@@ -19,7 +19,7 @@ def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], boo
         del frame
         nonlocal asked
         asked = True
-        say("stopping after this round; once more to stop at once")
+        say("stopping after the rounds under way; once more to stop at once")
         signal.signal(number, previous[number])
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -23,6 +23,7 @@ from semanticfl_jax.simulation.block import in_blocks, longest_block, single
 from semanticfl_jax.simulation.chunk_timing import Workload
 from semanticfl_jax.simulation.client_model import client_model, init_params
 from semanticfl_jax.simulation.client_state import init_clients, join_clients
+from semanticfl_jax.simulation.compiled_before import found_in_cache
 from semanticfl_jax.simulation.evaluate import make_evaluation
 from semanticfl_jax.simulation.local_training import known_steps, make_local_training
 from semanticfl_jax.simulation.memory import check_client_memory
@@ -144,7 +145,7 @@ def prepare(
     def tested(state: ServerState) -> Model:
         return algorithm.server.evaluated(state.server, state.model)
 
-    began = time.perf_counter()
+    began, found = time.perf_counter(), found_in_cache()
     longest, run_block = longest_block(config), None
     if longest > 1:
         run_block = in_blocks(run_round, longest)
@@ -153,11 +154,12 @@ def prepare(
     else:
         run_round = run_round.lower(state, data, shared, key).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
-    compile_seconds = time.perf_counter() - began
+    compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
+    before = f" ({found} of 2 programs before)" if found else ""
     description = (
         _describe_task(config, algorithm, received.params),
         f"{describe(mesh)}; {config.precision}; {choice}",
-        f"compiled in {compile_seconds:.1f} s",
+        f"compiled in {compile_seconds:.1f} s{before}",
     )
     return Simulation(
         state=state,
@@ -188,9 +190,11 @@ def check_memory(
     shapes = jax.eval_shape(
         lambda key: init_params(model, algorithm, shape, key), jax.random.key(0)
     )
-    return check_client_memory(
+    said = check_client_memory(
         algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
     )
+    every = config.checkpoint_every
+    return said and f"{said}; every checkpoint has them all (checkpoint_every={every})"
 
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:

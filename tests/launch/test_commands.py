@@ -24,12 +24,13 @@ def command(*arguments, cwd):
     settings = {
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(cwd / "xla"),
+        "XDG_CACHE_HOME": str(cwd / "cache"),
     }
+    given = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=cwd,
-        env={**os.environ, **settings},
+        env=given | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -93,10 +94,13 @@ def test_a_run_killed_with_no_warning_goes_on_from_its_checkpoint(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    text, _ = process.communicate()
+    assert "compiled in" in text and "of 2 programs before" not in text
     code, text = output(command(*arguments, cwd=tmp_path))
     assert code == 0, text
     assert "resuming after round" in text
+    assert "of 2 programs before)" in text
+    assert list((tmp_path / "cache" / "semanticfl_jax" / "xla").iterdir())
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["round"] for row in rows] == list(range(1, 13))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["rounds"] == 12
