@@ -118,7 +118,7 @@ class _Plan(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x: jax.Array, kernel: jax.Array, plan: _Plan) -> jax.Array:
-    return _lower(_forward, plan)(x, kernel)
+    return _lower(_forward, plan, of_kernel=True)(x, kernel)
 
 
 def _conv_forward(x, kernel, plan):
@@ -127,10 +127,9 @@ def _conv_forward(x, kernel, plan):
 
 def _conv_backward(plan, residuals, dy):
     x, kernel = residuals
-    dx = _lower(functools.partial(_input_gradient, x.shape[1:3]), plan)(dy, kernel)
-    # dy is no kernel that clients could share.
-    alike = plan.vmapped
-    dkernel = _lower(functools.partial(_kernel_gradient, kernel.shape[:2]), plan, alike)(x, dy)
+    input_gradient = functools.partial(_input_gradient, x.shape[1:3])
+    dx = _lower(input_gradient, plan, of_kernel=True)(dy, kernel)
+    dkernel = _lower(functools.partial(_kernel_gradient, kernel.shape[:2]), plan)(x, dy)
     return dx, dkernel
 
 
@@ -138,12 +137,11 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _lower(
-    linear_map: Callable[..., jax.Array], plan: _Plan, shared: str | None = None
+    linear_map: Callable[..., jax.Array], plan: _Plan, of_kernel: bool = False
 ) -> Callable[..., jax.Array]:
     """`linear_map(lhs, rhs, plan, lowering)` as a function of lhs and rhs, aware of vmap.
 
-    Clients that share rhs get the lowering `shared`, by default that of a model alone: if rhs is
-    the kernel, their images are one larger batch.
+    `of_kernel`: lhs are images, rhs is the kernel. Images of clients that share it are one batch.
     """
 
     @jax.custom_batching.custom_vmap
@@ -152,7 +150,6 @@ def _lower(
 
     @function.def_vmap
     def vmapped(axis_size, in_batched, *operands):
-        del axis_size
         if plan.vmapped == "canonical":
             own = [x for x, batched in zip(operands, in_batched, strict=True) if batched]
 
@@ -162,9 +159,12 @@ def _lower(
                 return function(*[next(rest) if batched else x for x, batched in pairs])
 
             return lax.map(client, own), True
-        lowering = plan.vmapped if in_batched[1] else shared or plan.alone
+        if of_kernel and not in_batched[1]:
+            images, kernel = operands
+            y = function(images.reshape(-1, *images.shape[2:]), kernel)
+            return y.reshape(axis_size, -1, *y.shape[1:]), True
         axes = tuple(0 if batched else None for batched in in_batched)
-        return jax.vmap(lambda *both: linear_map(*both, plan, lowering), axes)(*operands), True
+        return jax.vmap(lambda *both: linear_map(*both, plan, plan.vmapped), axes)(*operands), True
 
     return function
 

@@ -181,6 +181,9 @@ def test_auto_never_groups_convolutions_under_vmap(clients, monkeypatch, backend
     assert all(params["feature_group_count"] == 1 for params in many)
     assert all(params["batch_group_count"] == 1 for params in many)
     assert len(many) == (count if backend == "cpu" else 0)
+    # A client's own kernel for several batches of its images.
+    nested = convolutions(jax.vmap(jax.vmap(gradient, (None, 0))), kernels, images[:, None])
+    assert all(params["feature_group_count"] == 1 for params in nested)
     close(jax.jit(jax.vmap(gradient))(kernels, images), expected)
 
 
