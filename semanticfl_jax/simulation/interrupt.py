@@ -10,7 +10,8 @@ def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], boo
     """Turns the first SIGINT or SIGTERM into a request that the loop reads between rounds.
 
     Yields:
-      A function that tells whether a stop was asked for. A second signal stops at once.
+      A function that tells whether a stop was asked for. A second signal stops at once, in the
+      midst of a round, for whose end Python's own handler of SIGINT would wait.
     """
     asked = False
     previous = {}
@@ -19,8 +20,11 @@ def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], boo
         del frame
         nonlocal asked
         asked = True
+        insists = previous[number]
+        if insists is signal.default_int_handler:
+            insists = signal.SIG_DFL
+        signal.signal(number, insists)
         say("stopping after the rounds under way; once more to stop at once")
-        signal.signal(number, previous[number])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, ask)

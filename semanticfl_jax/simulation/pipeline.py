@@ -98,7 +98,7 @@ def _finished_rounds(
         count = processes.of_main(next_block(config, done, seconds))
         began = time.perf_counter()
         state, results = run_rounds(simulation, state, count)
-        # To record the last block may take longer than this one.
+        # A thread of its own, because to record the last block may take longer than this one.
         ended = clock.submit(_time_when_ready, results)
         if block is not None:
             # What is due after the last block goes first, and is not part of this one's time.
@@ -107,8 +107,7 @@ def _finished_rounds(
                 jax.block_until_ready(due)
                 began = time.perf_counter()
             yield from _rounds(simulation, block)
-        jax.block_until_ready(results)
-        seconds = (ended.result() - began) / count
+        seconds = (ended.result() - began) / count  # signals are heeded while it waits
         done += count
         # Blocks end where something is due (`next_block`).
         tested = done == config.rounds or done % config.eval_every == 0

@@ -1,5 +1,6 @@
 """Rounds come in order with what belongs to them; on accelerators the next ones run meanwhile."""
 
+import contextlib
 import dataclasses
 import itertools
 from types import SimpleNamespace
@@ -140,11 +141,22 @@ def test_seconds_are_those_of_the_rounds_without_what_comes_between(
         def copy(self):
             return Timed(100.0, self.values)
 
+    class Clock:
+        @staticmethod
+        def submit(function, results):
+            del function
+
+            def result():
+                results.block_until_ready()
+                return results.ready
+
+            return SimpleNamespace(result=result)
+
     simulation.state = Timed(0.0, 0)
     simulation.run_block = lambda state, *_: (state, Timed(3.0 * _[-1], [0, 0]))
     simulation.evaluate = lambda state: {"test_accuracy": Timed(10.0, 0.5)}
     monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(pipeline, "_time_when_ready", lambda results: results.ready)
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", lambda count: contextlib.nullcontext(Clock))
     rounds = []
     for finished in pipeline.finished_rounds(
         simulation, simulation.state, CONFIG, 0, lambda: False

@@ -1,0 +1,60 @@
+"""Signals: the first one asks, the second one is not left waiting for the rounds under way."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semanticfl_jax.simulation.interrupt import stop_between_rounds
+
+ROOT = Path(__file__).parents[2]
+ENDLESS_ROUND = """
+from types import SimpleNamespace
+import jax
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.simulation import pipeline
+from semanticfl_jax.simulation.interrupt import stop_between_rounds
+
+def run_round(state, *_):
+    state = jax.lax.while_loop(lambda x: x >= 0, lambda x: (x + 1) % 1000, state)
+    return state, state
+
+simulation = SimpleNamespace(
+    run_round=jax.jit(run_round), run_block=None, data=None, shared=None, key=None
+)
+with stop_between_rounds(lambda line: print(line, flush=True)) as asked:
+    print("under way", flush=True)
+    list(pipeline.finished_rounds(simulation, 0, ExperimentConfig(), 0, asked))
+"""
+
+
+def test_the_first_signal_asks_and_handlers_come_back():
+    lines, before = [], signal.getsignal(signal.SIGTERM)
+    with stop_between_rounds(lines.append) as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked() and "once more to stop at once" in lines[0]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_stops_in_the_midst_of_a_round(number):
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", ENDLESS_ROUND],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
+        assert process.stdout.readline() == "under way\n"
+        process.send_signal(number)
+        assert process.stdout.readline().startswith("stopping after the rounds under way")
+        process.send_signal(number)
+        assert process.wait(timeout=20) == -number
