@@ -10,7 +10,8 @@ import numpy as np
 
 from semanticfl_jax.simulation.cohort import place_cohort
 
-# Cohorts over which the load is averaged, drawn as the sampler `uniform` does.
+# Cohorts over which the load is averaged, drawn as the sampler `uniform` does; nobody drops out or
+# does part of the steps.
 _COHORTS = 20
 
 

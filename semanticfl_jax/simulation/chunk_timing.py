@@ -82,7 +82,7 @@ class Figure:
       seconds: of one step of one client, if measured: a call's time over all steps in it.
       compile_seconds: until the program was ready, if it was compiled.
       memory_bytes: on each device, arguments and results included, if it was compiled and XLA
-        tells.
+        tells; of what was too large although it seemed to fit, a byte more than there was room for.
       note: why it was not measured.
     """
 
@@ -124,9 +124,9 @@ def time_chunk(
     """
     found = Figure(conv, clients_per_chunk, "failed")
     mesh = device_mesh(mesh.local_devices, CLIENTS)
+    room = room_for_chunk(mesh)
     try:
         began = time.perf_counter()
-        room = room_for_chunk(mesh)
         arguments = _arguments(work, clients_per_chunk, mesh)
         program = _training(work, conv, mesh).lower(*arguments, _sizes(1, work, arguments))
         program = program.compile()
@@ -148,8 +148,11 @@ def time_chunk(
         seconds = seconds_per_step(call, work.steps, repeats) / clients_per_chunk
         return dataclasses.replace(found, outcome="measured", seconds=seconds)
     except jax.errors.JaxRuntimeError as error:  # not to be had here, or too large after all
-        outcome = "too large" if "RESOURCE_EXHAUSTED" in str(error) else "failed"
-        return dataclasses.replace(found, outcome=outcome, note=str(error).splitlines()[0][:200])
+        found = dataclasses.replace(found, note=str(error).splitlines()[0][:200])
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            return found
+        more = None if room is None else max(room + 1, found.memory_bytes or 0)
+        return dataclasses.replace(found, outcome="too large", memory_bytes=more)
 
 
 def room_for_chunk(mesh: Mesh) -> int | None:

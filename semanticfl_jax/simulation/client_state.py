@@ -104,11 +104,11 @@ class HostRound:
         everyone, rows = state.clients, self._rows(state.clients, clients)
         state = state._replace(clients=())
         state, rows, metrics = self._train(state, clients, rows, data, shared, key)
-        ids = np.asarray(clients)
+        ids, rows = jax.device_get((clients, rows))  # heeds signals as it waits, unlike NumPy
         present = ids >= 0
 
         def put_back(x, row):
-            x[ids[present]] = np.asarray(row)[present]
+            x[ids[present]] = row[present]
 
         jax.tree.map(put_back, everyone, rows)
         return state._replace(clients=everyone), metrics

@@ -11,7 +11,7 @@ def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], boo
 
     Yields:
       A function that tells whether a stop was asked for. A second signal stops at once, in the
-      midst of a round, for whose end Python's own handler of SIGINT would wait.
+      midst of a round, for whose end Python would wait after its own handler of SIGINT.
     """
     asked = False
     previous = {}

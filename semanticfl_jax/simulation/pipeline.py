@@ -9,7 +9,7 @@ before the last one is done, so that a signal is heeded after the block under wa
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -98,16 +98,14 @@ def _finished_rounds(
         count = processes.of_main(next_block(config, done, seconds))
         began = time.perf_counter()
         state, results = run_rounds(simulation, state, count)
-        # A thread of its own, because to record the last block may take longer than this one.
+        # What is due after the last block goes first, and is not part of this one's time. A thread
+        # notes both, because to record the last block may take longer than this one.
+        due = clock.submit(_time_when_ready, block and (block.evaluation, block.state))
         ended = clock.submit(_time_when_ready, results)
         if block is not None:
-            # What is due after the last block goes first, and is not part of this one's time.
-            due = jax.tree.leaves((block.evaluation, block.state))
-            if not all(x.is_ready() for x in due):
-                jax.block_until_ready(due)
-                began = time.perf_counter()
             yield from _rounds(simulation, block)
-        seconds = (ended.result() - began) / count  # signals are heeded while it waits
+            began = max(began, due.result())
+        seconds = (ended.result() - began) / count
         done += count
         # Blocks end where something is due (`next_block`).
         tested = done == config.rounds or done % config.eval_every == 0
@@ -128,8 +126,8 @@ def _finished_rounds(
             block = None
 
 
-def _time_when_ready(results: RoundMetrics) -> float:
-    jax.block_until_ready(results)
+def _time_when_ready(arrays: Any) -> float:
+    jax.block_until_ready(arrays)
     return time.perf_counter()
 
 

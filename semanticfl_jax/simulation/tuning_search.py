@@ -59,9 +59,11 @@ def search(
     middle = sum(chunk <= _MIDDLING for chunk in chunks) - 1
     middle = max(middle, 0)  # a single, large one that was given
     least, lowering = compare(chunks[middle])
-    while middle and least == float("inf"):  # nothing fits
+    while middle and least == math.inf:  # nothing fits
         middle -= 1
         least, lowering = compare(chunks[middle])
+    if least == math.inf:
+        return list(seen.values())
     grown = False
     for chunk in chunks[middle + 1 :]:
         before, least = least, seconds(lowering, chunk)

@@ -15,20 +15,27 @@ ROOT = Path(__file__).parents[2]
 ENDLESS_ROUND = """
 from types import SimpleNamespace
 import jax
+import jax.numpy as jnp
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.simulation import pipeline
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
 
+def count(state):
+    return jax.lax.while_loop(lambda x: x[0, 0] >= 0, lambda x: (x @ x + 1) % 10, state)
+
+start = jnp.ones((100, 100))
+count = jax.jit(count).lower(start).compile()
+
 def run_round(state, *_):
-    state = jax.lax.while_loop(lambda x: x >= 0, lambda x: (x + 1) % 1000, state)
+    state = count(state)
+    print("under way", flush=True)
     return state, state
 
 simulation = SimpleNamespace(
-    run_round=jax.jit(run_round), run_block=None, data=None, shared=None, key=None
+    run_round=run_round, run_block=None, data=None, shared=None, key=None
 )
 with stop_between_rounds(lambda line: print(line, flush=True)) as asked:
-    print("under way", flush=True)
-    list(pipeline.finished_rounds(simulation, 0, ExperimentConfig(), 0, asked))
+    list(pipeline.finished_rounds(simulation, start, ExperimentConfig(), 0, asked))
 """
 
 

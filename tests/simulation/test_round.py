@@ -192,15 +192,20 @@ def test_empty_places_do_not_train(federation):
     assert metrics.images == CONFIG.local_epochs * sum(SIZES[c] for c in cohort if c >= 0)
 
 
-@pytest.fixture(scope="module")
-def equals():
+@pytest.fixture(scope="module", params=["scaffold", "fednova"])  # a state, extra sums
+def equals(request):
     """Six clients that all have two steps an epoch, and what four of them do in two rounds."""
     federation = make_federation(TinyNet(CLASSES), (5, 6, 7, 8, 8, 8))
-    config = dataclasses.replace(CONFIG, num_clients=6, clients_per_round=4)
+    config = dataclasses.replace(
+        CONFIG,
+        num_clients=6,
+        clients_per_round=4,
+        algorithm=AlgorithmConfig(name=request.param),
+    )
 
     def train(chunk, devices):
         run, (state, data, shared, key) = federation.round(
-            chunk=chunk, devices=devices, config=config
+            make_algorithm(config), chunk=chunk, devices=devices, config=config
         )
         loops = "while[" in str(jax.make_jaxpr(run)(state, data, shared, key))
         for _ in range(2):

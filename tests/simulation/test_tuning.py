@@ -293,6 +293,8 @@ def test_what_fails_is_skipped_and_said(monkeypatch):
     figure = time_chunk(workload(), "patches", 1, make_mesh(1))
     # Another run may find more memory free, and tries again.
     assert (figure.outcome, figure.note) == ("too large", "RESOURCE_EXHAUSTED: 80 GB")
+    room = figure.memory_bytes - 1
+    assert not chunk_timing.fits(figure, room) and chunk_timing.fits(figure, room + 1)
     assert str(figure) == "patches, 1 client at a time: RESOURCE_EXHAUSTED: 80 GB"
 
 
