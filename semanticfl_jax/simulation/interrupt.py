@@ -21,7 +21,8 @@ def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], boo
         nonlocal asked
         asked = True
         insists = previous[number]
-        if insists is signal.default_int_handler:
+        # Commands that a script starts in the background come with SIGINT ignored.
+        if insists in (signal.default_int_handler, signal.SIG_IGN):
             insists = signal.SIG_DFL
         signal.signal(number, insists)
         say("stopping after the rounds under way; once more to stop at once")

@@ -49,13 +49,15 @@ def test_the_first_signal_asks_and_handlers_come_back():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_stops_in_the_midst_of_a_round(number):
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN], ids=["heeded", "ignored"])
+def test_the_second_signal_stops_in_the_midst_of_a_round(number, before):
     with (
         subprocess.Popen(
             [sys.executable, "-c", ENDLESS_ROUND],
             env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(number, before),
         ) as process,
         contextlib.ExitStack() as stack,
     ):
