@@ -155,7 +155,7 @@ def prepare(
         run_round = run_round.lower(state, data, shared, key).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
-    before = f"; compiled before: {found} of the programs" if found else ""
+    before = f" (programs that were compiled before: {found})" if found else ""
     description = (
         _describe_task(config, algorithm, received.params),
         f"{describe(mesh)}; {config.precision}; {choice}",
