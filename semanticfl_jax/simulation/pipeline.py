@@ -80,50 +80,39 @@ def finished_rounds(
     Yields:
       The rounds in order, each after what is due has been read.
     """
-    with ThreadPoolExecutor(1) as clock:
-        yield from _finished_rounds(simulation, state, config, done, asked_to_stop, clock)
-
-
-def _finished_rounds(
-    simulation: Simulation,
-    state: ServerState,
-    config: ExperimentConfig,
-    done: int,
-    asked_to_stop: Callable[[], bool],
-    clock: ThreadPoolExecutor,
-) -> Iterator[FinishedRound]:
     ahead = runs_ahead(config)
     block, seconds, stopping = None, None, False
-    while done < config.rounds and not stopping:
-        count = processes.of_main(next_block(config, done, seconds))
-        began = time.perf_counter()
-        state, results = run_rounds(simulation, state, count)
-        # What is due after the last block goes first, and is not part of this one's time. A thread
-        # notes both, because to record the last block may take longer than this one.
-        due = clock.submit(_time_when_ready, block and (block.evaluation, block.state))
-        ended = clock.submit(_time_when_ready, results)
-        if block is not None:
-            yield from _rounds(simulation, block)
-            began = max(began, due.result())
-        seconds = (ended.result() - began) / count
-        done += count
-        # Blocks end where something is due (`next_block`).
-        tested = done == config.rounds or done % config.eval_every == 0
-        evaluation = simulation.evaluate(state) if tested else None
-        if not ahead:
-            jax.block_until_ready(evaluation)
-        stopping = processes.anywhere(asked_to_stop())
-        last = stopping or done == config.rounds
-        kept = None
-        if last:
-            kept = state
-        elif done % config.checkpoint_every == 0:
-            # A copy, because the next round is given the state while this is written.
-            kept = jax.tree.map(lambda x: x.copy(), state)
-        block = _Block(range(done - count + 1, done + 1), results, seconds, evaluation, kept)
-        if last or not ahead:
-            yield from _rounds(simulation, block)
-            block = None
+    with ThreadPoolExecutor(1) as clock:
+        while done < config.rounds and not stopping:
+            count = processes.of_main(next_block(config, done, seconds))
+            began = time.perf_counter()
+            state, results = run_rounds(simulation, state, count)
+            # What is due after the last block goes first, and is not part of this one's time. A
+            # thread notes both, because to record the last block may take longer than this one.
+            due = clock.submit(_time_when_ready, block and (block.evaluation, block.state))
+            ended = clock.submit(_time_when_ready, results)
+            if block is not None:
+                yield from _rounds(simulation, block)
+                began = max(began, due.result())
+            seconds = (ended.result() - began) / count
+            done += count
+            # Blocks end where something is due (`next_block`).
+            tested = done == config.rounds or done % config.eval_every == 0
+            evaluation = simulation.evaluate(state) if tested else None
+            if not ahead:
+                jax.block_until_ready(evaluation)
+            stopping = processes.anywhere(asked_to_stop())
+            last = stopping or done == config.rounds
+            kept = None
+            if last:
+                kept = state
+            elif done % config.checkpoint_every == 0:
+                # A copy, because the next round is given the state while this is written.
+                kept = jax.tree.map(lambda x: x.copy(), state)
+            block = _Block(range(done - count + 1, done + 1), results, seconds, evaluation, kept)
+            if last or not ahead:
+                yield from _rounds(simulation, block)
+                block = None
 
 
 def _time_when_ready(arrays: Any) -> float:

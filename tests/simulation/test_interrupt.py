@@ -1,6 +1,5 @@
 """Signals: the first one asks, the second one is not left waiting for the rounds under way."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -56,18 +55,17 @@ def test_the_first_signal_asks_and_handlers_come_back():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("before", ["heeded", "ignored"])
 def test_the_second_signal_stops_in_the_midst_of_a_round(number, before):
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", ENDLESS_ROUND, str(int(number)), before],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process,
-        contextlib.ExitStack() as stack,
-    ):
-        stack.callback(process.kill)
-        assert process.stdout.readline() == "under way\n"
-        process.send_signal(number)
-        assert process.stdout.readline().startswith("stopping after the rounds under way")
-        process.send_signal(number)
-        assert process.wait(timeout=20) == -number
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_ROUND, str(int(number)), before],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "under way\n"
+            process.send_signal(number)
+            assert process.stdout.readline().startswith("stopping after the rounds under way")
+            process.send_signal(number)
+            assert process.wait(timeout=20) == -number
+        finally:
+            process.kill()
