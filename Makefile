@@ -9,7 +9,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 # Named by the interpreter's version, so that choosing another one makes .venv anew.
 INSTALLED := .venv/installed-py$(VERSION)
-SOURCES := launch semanticfl_jax tests $(wildcard benchmarks)
+SOURCES := launch semanticfl_jax tests $(wildcard comparisons)
 
 .PHONY: help venv demo test lint format wheel lock clean
 

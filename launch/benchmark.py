@@ -15,7 +15,7 @@ With --json=FILE the figures are also written there. --rounds are timed after on
 --width chooses the ResNet-10. Tasks:
   pfl_cifar10      rounds: pfl-research's published benchmark, launch/configs/pfl_cifar10.py.
   family_cifar10   rounds: the protocol of launch/configs/cifar10.py, but one local epoch and 5 of
-                   50 clients of 1,000 IID images, as benchmarks/peers runs it.
+                   50 clients of 1,000 IID images, as comparisons/peers runs it.
   many_clients     rounds: --cohort of --num_clients clients of 20 images each, and whether time
                    follows the cohort and memory does not follow the clients. Noise in place of
                    CIFAR-10 without --data_dir.
@@ -123,14 +123,14 @@ def family_config() -> ExperimentConfig:
 
 def time_pfl_cifar10() -> dict[str, Any]:
     """Rounds of pfl-research's benchmark."""
-    from semanticfl_jax.simulation.benchmark import measure
+    from semanticfl_jax.benchmarks.rounds import measure
 
     return measure(installed_config("pfl_cifar10"), _ROUNDS.value)
 
 
 def time_family_cifar10() -> dict[str, Any]:
     """Rounds of the family's protocol."""
-    from semanticfl_jax.simulation.benchmark import measure
+    from semanticfl_jax.benchmarks.rounds import measure
 
     config = family_config()
     return {"width": config.model.width, **measure(config, _ROUNDS.value)}
@@ -140,9 +140,9 @@ def time_many_clients() -> dict[str, Any]:
     """Rounds of many clients, and of fewer, and of smaller cohorts."""
     import jax
 
-    from semanticfl_jax.data.noise import noise_dataset
+    from semanticfl_jax.benchmarks.many_clients import measure
+    from semanticfl_jax.benchmarks.noise import noise_dataset
     from semanticfl_jax.data.sources import from_config
-    from semanticfl_jax.simulation.many_clients_benchmark import measure
 
     config = installed_config("many_clients")
     config = dataclasses.replace(
@@ -162,7 +162,7 @@ def time_many_clients() -> dict[str, Any]:
 
 def time_guidance() -> dict[str, Any]:
     """Rounds of the family's protocol with and without guidance."""
-    from semanticfl_jax.simulation.guidance_benchmark import measure
+    from semanticfl_jax.benchmarks.guidance import measure
 
     config = family_config()
     return {"width": config.model.width, **measure(config, _ROUNDS.value)}
@@ -170,7 +170,7 @@ def time_guidance() -> dict[str, Any]:
 
 def time_anchors() -> dict[str, Any]:
     """Extraction of features."""
-    from semanticfl_jax.diffusion.benchmark import measure
+    from semanticfl_jax.benchmarks.features import measure
 
     return measure(
         _CHECKPOINT.value,
@@ -183,14 +183,14 @@ def time_anchors() -> dict[str, Any]:
 
 def time_augmentation() -> dict[str, Any]:
     """Training steps with and without augmentation."""
-    from semanticfl_jax.simulation.augmentation_benchmark import measure
+    from semanticfl_jax.benchmarks.augmentation import measure
 
     return measure(ModelConfig(width=_WIDTH.value or 16), repeats=_REPEATS.value)
 
 
 def time_tuning() -> dict[str, Any]:
     """Training steps with every lowering and chunk."""
-    from semanticfl_jax.simulation.tuning_benchmark import measure
+    from semanticfl_jax.benchmarks.tuning import measure
 
     config = ExperimentConfig(
         model=ModelConfig(width=_WIDTH.value or 16), precision=_DTYPE.value, local_epochs=1
@@ -212,7 +212,7 @@ _RUN = {
 
 def describe_machine() -> dict[str, Any]:
     """What the task will run on and how busy others are; warns where figures will mean little."""
-    from semanticfl_jax.reporting import machine
+    from semanticfl_jax.devices import machine
 
     found = machine.host() | machine.load() | machine.devices()
     print(
@@ -236,7 +236,7 @@ def main(arguments: list[str]) -> None:
         figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
     except (ValueError, FileNotFoundError) as error:
         flags.fail(error)
-    from semanticfl_jax.reporting.metrics import to_json_values, write_json
+    from semanticfl_jax.files import to_json_values, write_json
 
     print(json.dumps(to_json_values(figures), indent=2))
     if _JSON.value:

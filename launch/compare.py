@@ -22,13 +22,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
-from semanticfl_jax.config import (
-    ConfigError,
-    ExperimentConfig,
-    check_override,
-    from_dict,
-    to_dict,
-)
+from semanticfl_jax.config import ConfigError, ExperimentConfig, check_override, from_dict, to_dict
 
 
 def define() -> None:

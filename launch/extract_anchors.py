@@ -20,8 +20,8 @@ from semanticfl_jax.config import ExperimentConfig
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Builds the anchors of the configuration's public split."""
     from semanticfl_jax.data import sources
+    from semanticfl_jax.data.federation import deal
     from semanticfl_jax.simulation.anchors import server_anchors
-    from semanticfl_jax.simulation.dealing import deal
 
     try:
         dataset = sources.from_config(config)

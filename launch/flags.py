@@ -12,8 +12,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from semanticfl_jax.config import ConfigError, check_override, from_dict
-from semanticfl_jax.cpu_threads import available_cores, threads_for
-from semanticfl_jax.data.array_cache import user_cache_dir
+from semanticfl_jax.devices.cpu_threads import available_cores, threads_for
+from semanticfl_jax.files import user_cache_dir
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -17,20 +17,19 @@ from semanticfl_jax.config import ExperimentConfig
 
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Deals the training samples as `launch.train` would."""
-    from semanticfl_jax.data import sources
-    from semanticfl_jax.reporting.metrics import write_json
-    from semanticfl_jax.simulation import dealing, skew
+    from semanticfl_jax.data import federation, sources
+    from semanticfl_jax.files import write_json
     from semanticfl_jax.simulation import workdir as files
 
     try:
         # The partition of a run with another configuration must not be replaced.
         directory: Path = files.check(workdir, config)
         dataset = sources.from_config(config)
-        public, partition = dealing.deal(dataset, config)
-        dealing.save(directory / files.PARTITION, public, partition, dataset, config)
-        summary = dealing.describe(dataset, partition, directory / files.PLOTS)
-        skewed = skew.corrupt(dataset, partition, config)
-        skew.record(skewed, partition, config, directory, directory / files.PLOTS)
+        public, partition = federation.deal(dataset, config)
+        federation.save(directory / files.PARTITION, public, partition, dataset, config)
+        summary = federation.describe(dataset, partition, directory / files.PLOTS)
+        skewed = federation.corrupt(dataset, partition, config)
+        federation.record(skewed, partition, config, directory, directory / files.PLOTS)
         write_json(directory / "partition.json", summary)
     except (ValueError, OSError) as error:
         flags.fail(error)

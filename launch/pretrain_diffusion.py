@@ -8,12 +8,12 @@ Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it r
 
 from launch import flags
 from semanticfl_jax.config import ConfigError
-from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
+from semanticfl_jax.pretraining.config import PretrainConfig
 
 
 def main(config: PretrainConfig, workdir: str) -> None:
     """Trains what is not yet trained under `workdir`, and says where the checkpoint is."""
-    from semanticfl_jax.diffusion.pretrain.run import pretrain
+    from semanticfl_jax.pretraining.run import pretrain
 
     try:
         print(f"checkpoint: {pretrain(config, workdir)}")

@@ -34,9 +34,9 @@ def main(config: ExperimentConfig, workdir: str) -> None:
             flags.fail(f"--seeds must be whole numbers, got {seed!r}")
 
     from semanticfl_jax.data import sources
-    from semanticfl_jax.reporting.metrics import write_json, write_text
-    from semanticfl_jax.reporting.probe import plot_probe, probe_report, summarize_probe
-    from semanticfl_jax.semantics.probe import ProbeConfig, probe
+    from semanticfl_jax.files import write_json, write_text
+    from semanticfl_jax.probing.probe import ProbeConfig, probe
+    from semanticfl_jax.probing.report import plot_probe, probe_report, summarize_probe
 
     directory = Path(workdir)
     try:

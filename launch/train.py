@@ -17,7 +17,8 @@ __doc__ = f"{__doc__}\n{describe_algorithms()}\n"
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Runs the experiment and prints its accuracies."""
     # Imported late, so that a mistake on the command line is reported before JAX loads.
-    from semanticfl_jax.simulation import experiment, processes
+    from semanticfl_jax.devices import processes
+    from semanticfl_jax.simulation import experiment
 
     distributed.initialize()
     try:

@@ -1,7 +1,12 @@
-"""Writing files whole: a reader sees the old file or the new one, never a part."""
+"""Files written whole: a reader sees the old file or the new one, never a part.
 
+JSON has no NaN or infinity: both are written as null.
+"""
+
+import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,3 +25,34 @@ def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, beside and renamed."""
+    write_text(path, json.dumps(to_json_values(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a file beside and renames it: a reader sees the old file or the new, never a part."""
+    write(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def to_json_values(value: Any) -> Any:
+    """`value` with NumPy and JAX numbers as Python's, tuples as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_values(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if not isinstance(value, float) and hasattr(value, "tolist"):
+        return to_json_values(value.tolist())
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def user_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semanticfl_jax"

@@ -11,14 +11,14 @@ from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.devices.mesh import make_mesh, replicated
+from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.federated.local_training import known_steps, make_local_training
+from semanticfl_jax.federated.round import init_server, make_round
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import BatchNorm
-from semanticfl_jax.simulation.client_model import init_params
-from semanticfl_jax.simulation.client_state import init_clients, join_clients
-from semanticfl_jax.simulation.local_training import known_steps, make_local_training
-from semanticfl_jax.simulation.mesh import make_mesh, replicated
-from semanticfl_jax.simulation.round import init_server, make_round
 
 SIZES = (3, 5, 8, 13, 1, 20, 10)
 CLASSES = 4

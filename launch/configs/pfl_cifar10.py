@@ -9,7 +9,7 @@ learning" (NeurIPS 2024), IID and without privacy: one epoch in batches of 10, S
 server averages, a CNN of 1,626,442 parameters, 1,500 rounds. We ran the first 328 of them, seed 0:
 64.7 % and rising.
 
-Where it differs from what the published benchmark carries out (benchmarks/peers/README.md):
+Where it differs from what the published benchmark carries out (comparisons/peers/README.md):
 
 - users are drawn without replacement; there one user can occur twice in a cohort;
 - their images are reshuffled in every round; there they keep their order;

@@ -16,7 +16,7 @@ A larger model for a better machine, for instance:
 """
 
 from launch.flags import to_config_dict
-from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
+from semanticfl_jax.pretraining.config import PretrainConfig
 
 
 def get_config():

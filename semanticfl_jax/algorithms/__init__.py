@@ -17,8 +17,8 @@ from semanticfl_jax.algorithms.scaffold import scaffold
 from semanticfl_jax.algorithms.semanticfl import guidance_term
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.modality import draw_modalities
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.semantics.modality import draw_modalities
 
 ALGORITHMS: dict[str, Callable[[ExperimentConfig], Algorithm]] = {
     "fedavg": fedavg,

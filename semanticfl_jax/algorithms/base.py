@@ -27,8 +27,7 @@ import jax
 
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.models import Outputs
-
-PyTree = Any
+from semanticfl_jax.types import PyTree
 
 
 class Model(NamedTuple):

@@ -22,7 +22,7 @@ too; running statistics do not count in the distance, and those of the chosen mo
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,6 @@ from semanticfl_jax.algorithms.base import (
 )
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.config import ExperimentConfig
-
-PyTree = Any
 
 
 class Cache(NamedTuple):

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import LossTerm, TermInputs
 from semanticfl_jax.config import FedDifRCConfig
+from semanticfl_jax.models.losses import masked_mean, unit
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.semantics.losses import distillation, masked_mean, unit
+from semanticfl_jax.semantics.losses import distillation
 
 
 def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) -> LossTerm | None:

@@ -15,7 +15,7 @@ model. Tested is the average sum_i p_i y_i, not the shifted x'. Running statisti
 With large learning rates it diverges unless gradients are clipped (`clip_norm`; its authors: 10).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,7 @@ from semanticfl_jax.algorithms.base import (
 from semanticfl_jax.algorithms.fedprox import proximal_term
 from semanticfl_jax.algorithms.weights import uniform
 from semanticfl_jax.config import ExperimentConfig
-
-PyTree = Any
+from semanticfl_jax.types import PyTree
 
 
 class FedDynState(NamedTuple):

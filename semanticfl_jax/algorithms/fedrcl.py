@@ -27,7 +27,7 @@ from semanticfl_jax.algorithms.base import Algorithm, LossTerm, TermInputs
 from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.algorithms.weights import uniform
 from semanticfl_jax.config import ExperimentConfig, FedRCLConfig
-from semanticfl_jax.semantics.losses import masked_mean, unit
+from semanticfl_jax.models.losses import masked_mean, unit
 
 _HARDEST = 2  # negatives of a sample
 

@@ -16,7 +16,6 @@ random network then, except in round 1.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +31,8 @@ from semanticfl_jax.algorithms.base import (
 )
 from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.semantics.losses import masked_mean, unit
-
-PyTree = Any
+from semanticfl_jax.models.losses import masked_mean, unit
+from semanticfl_jax.types import PyTree
 
 
 def moon(config: ExperimentConfig) -> Algorithm:

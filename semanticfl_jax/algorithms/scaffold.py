@@ -14,8 +14,6 @@ Momentum (ours): the correction enters before the momentum, and K_i becomes the 
 steps, else c_i would be up to 1 / (1 - rho) times too large.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -32,8 +30,7 @@ from semanticfl_jax.algorithms.local_steps import effective_steps
 from semanticfl_jax.algorithms.server_optimizers import learning_rate
 from semanticfl_jax.algorithms.weights import uniform
 from semanticfl_jax.config import ExperimentConfig
-
-PyTree = Any
+from semanticfl_jax.types import PyTree
 
 
 def scaffold(config: ExperimentConfig) -> Algorithm:

@@ -17,7 +17,7 @@ They move trained parameters alone; running statistics are averaged, because a s
 make a variance negative.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,7 @@ import optax
 
 from semanticfl_jax.algorithms.base import Aggregate, Model, ServerRule
 from semanticfl_jax.config import AlgorithmConfig
-
-PyTree = Any
+from semanticfl_jax.types import PyTree
 
 
 def optimizer_rule(optimizer: optax.GradientTransformation) -> ServerRule:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semanticfl_jax.config_heterogeneity import FeatureSkewConfig
+from semanticfl_jax.config.heterogeneity import FeatureSkewConfig
 from semanticfl_jax.data.partition import Partition
 
 # Streams of randomness apart from the partition's.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.data.placement import put
+from semanticfl_jax.devices.placement import put
 
 
 @flax.struct.dataclass

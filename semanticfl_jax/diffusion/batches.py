@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from semanticfl_jax import files
-from semanticfl_jax.device_mesh import device_mesh
+from semanticfl_jax.devices.mesh import device_mesh
 
 #: Latent positions a batch and device by default: 128 images at 64 pixels of a checkpoint that
 #: halves three times, 8 at 256, 2 at 512, where an attention map alone takes half a gigabyte an

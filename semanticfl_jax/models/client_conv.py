@@ -52,7 +52,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
-    """What "auto" stands for, unless a measurement has chosen (simulation/tuning.py).
+    """What "auto" stands for, unless a measurement has chosen (tuning/choose.py).
 
     On CPU "canonical" was the fastest in every case measured: "patches", the second, took 2.2, 1.4
     and 1.1 times as long (2 cores; ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10). What

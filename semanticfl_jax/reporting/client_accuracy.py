@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semanticfl_jax.reporting.metrics import to_json_values
+from semanticfl_jax.files import to_json_values
 
 #: Clients whose accuracies a summary lists one by one.
 MAX_LISTED = 1000

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semanticfl_jax.reporting.metrics import write_text
+from semanticfl_jax.files import write_text
 from semanticfl_jax.reporting.runs import (
     NOT_METHOD,
     Method,
@@ -67,7 +67,7 @@ def compare(directories: Sequence[str | os.PathLike], out: str | os.PathLike | N
 
 
 def _write(methods: Sequence[Method], text: str, out: Path) -> list[Path]:
-    from semanticfl_jax.reporting.plots import plot_comparison
+    from semanticfl_jax.reporting.plots.curves import plot_comparison
 
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semanticfl_jax.reporting.metrics import read_metrics, summarize
+from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
 #: Fields that tell seeds and machines apart, not methods.
 NOT_METHOD = ("seed", "data_dir")

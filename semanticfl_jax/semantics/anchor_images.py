@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semanticfl_jax.data.file_tree import Directory
-from semanticfl_jax.data.image_files import SUFFIXES, decode, describe_problems, is_image
+from semanticfl_jax.data.sources.file_tree import Directory
+from semanticfl_jax.data.sources.image_files import SUFFIXES, decode, describe_problems, is_image
 
 NOT_PRIVATE = (
     "not private: the anchors are features of the clients' own images "

@@ -20,7 +20,7 @@ import numpy as np
 from semanticfl_jax.config import GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint
-from semanticfl_jax.reporting import pictures
+from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.anchors import Anchors

@@ -1,1 +1,1 @@
-"""The simulation: one compiled round, and the loop around it."""
+"""A run, from images to report."""

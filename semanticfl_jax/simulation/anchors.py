@@ -8,14 +8,14 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.devices import processes
 from semanticfl_jax.diffusion.fingerprint import image_size
-from semanticfl_jax.reporting.plots import plot_feature_maps
+from semanticfl_jax.federated.initial import client_model
+from semanticfl_jax.reporting.plots.curves import plot_feature_maps
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE, AnchorImages, directory_images
 from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, obtain_anchors
-from semanticfl_jax.simulation import processes
 from semanticfl_jax.simulation import workdir as files
-from semanticfl_jax.simulation.client_model import client_model
 
 
 def server_anchors(

@@ -1,12 +1,11 @@
 """Checkpoints of the server state, by Orbax: the run goes on exactly where it was saved."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-PyTree = Any
+from semanticfl_jax.types import PyTree
 
 
 class Checkpoints:

@@ -11,27 +11,23 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data import sources
+from semanticfl_jax.data import federation, sources
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.reporting.accuracy_maps import plot_accuracy_maps
+from semanticfl_jax.devices import processes
+from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.devices.versions import versions
+from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
-from semanticfl_jax.reporting.metrics import (
-    MetricsWriter,
-    read_metrics,
-    summarize,
-    versions,
-    write_json,
-)
-from semanticfl_jax.reporting.plots import plot_curves
-from semanticfl_jax.reporting.progress import RoundProgress
+from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
+from semanticfl_jax.reporting.plots.curves import plot_curves
+from semanticfl_jax.reporting.writers.metrics import MetricsWriter, read_metrics, summarize
+from semanticfl_jax.reporting.writers.progress import RoundProgress
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
-from semanticfl_jax.simulation import dealing, processes, skew
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
-from semanticfl_jax.simulation.mesh import make_mesh
 from semanticfl_jax.simulation.pipeline import finished_rounds
 from semanticfl_jax.simulation.prepare import Simulation, check_memory, prepare
 
@@ -71,8 +67,8 @@ def run(
             return summary
         mesh = make_mesh(config.num_devices, config.clients_per_round)
         dataset = sources.from_config(config)
-        public, partition = dealing.deal(dataset, config)
-        skewed = skew.corrupt(dataset, partition, config)
+        public, partition = federation.deal(dataset, config)
+        skewed = federation.corrupt(dataset, partition, config)
         dataset = skewed.dataset
         anchors = None
         if config.uses_anchors:
@@ -83,8 +79,8 @@ def run(
         # Claimed only now: a directory must not be bound to a configuration that cannot run.
         if processes.is_main():
             files.claim(directory, config)
-            dealing.save(directory / files.PARTITION, public, partition, dataset, config)
-            skew.record(skewed, partition, config, directory, directory / files.PLOTS)
+            federation.save(directory / files.PARTITION, public, partition, dataset, config)
+            federation.record(skewed, partition, config, directory, directory / files.PLOTS)
     with _input_errors():
         processes.require_equal(
             "images, labels and partition",
@@ -187,7 +183,7 @@ def report(
         "seed": config.seed,
         **summarize(rows),
         **final_figures(rows[-1], names, label_counts),
-        "partition": dealing.describe(dataset, partition, plots),
+        "partition": federation.describe(dataset, partition, plots),
         "compile_seconds": simulation.compile_seconds,
         "device": simulation.device,
         "versions": versions(),

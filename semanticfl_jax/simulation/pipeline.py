@@ -15,10 +15,10 @@ import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.simulation import processes
-from semanticfl_jax.simulation.block import next_block
+from semanticfl_jax.devices import processes
+from semanticfl_jax.federated.dispatch import next_block
+from semanticfl_jax.federated.round import RoundMetrics, ServerState
 from semanticfl_jax.simulation.prepare import Simulation
-from semanticfl_jax.simulation.round import RoundMetrics, ServerState
 
 
 class FinishedRound(NamedTuple):

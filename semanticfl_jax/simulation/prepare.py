@@ -15,23 +15,22 @@ from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
 from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.data.placement import put
 from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.devices.compilation_cache import found_in_cache
+from semanticfl_jax.devices.mesh import describe, replicated, split
+from semanticfl_jax.devices.placement import put
+from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
+from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.federated.initial import client_model, init_params
+from semanticfl_jax.federated.local_training import known_steps, make_local_training
+from semanticfl_jax.federated.memory import check_client_memory
+from semanticfl_jax.federated.round import ServerState, init_server, make_round
+from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation import tuning
-from semanticfl_jax.simulation.block import in_blocks, longest_block, single
-from semanticfl_jax.simulation.chunk_timing import Workload
-from semanticfl_jax.simulation.client_model import client_model, init_params
-from semanticfl_jax.simulation.client_state import init_clients, join_clients
-from semanticfl_jax.simulation.compiled_before import found_in_cache
-from semanticfl_jax.simulation.evaluate import make_evaluation
-from semanticfl_jax.simulation.local_training import known_steps, make_local_training
-from semanticfl_jax.simulation.memory import check_client_memory
-from semanticfl_jax.simulation.mesh import describe, replicated, split
-from semanticfl_jax.simulation.round import ServerState, init_server, make_round
-from semanticfl_jax.simulation.traffic import Traffic, make_traffic
-
-PyTree = Any
+from semanticfl_jax.tuning import choose
+from semanticfl_jax.tuning.timing import Workload
+from semanticfl_jax.types import PyTree
 
 
 @dataclasses.dataclass
@@ -125,7 +124,7 @@ def prepare(
         dataset.mean,
         dataset.std,
     )
-    choice = tuning.choose(work, mesh, kept, say)
+    choice = choose.choose(work, mesh, kept, say)
     # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
     trained = client_model(choice.applied(config), dataset.num_classes)
     local_training = make_local_training(trained, algorithm, config, dataset.mean, dataset.std)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
-from semanticfl_jax.reporting.metrics import write_json
+from semanticfl_jax.files import write_json
 
 CONFIG, SUMMARY, PARTITION, ANCHORS = "config.json", "summary.json", "partition.npz", "anchors.npz"
 TUNING, CHECKPOINTS, PLOTS = "tuning.json", "checkpoints", "plots"

@@ -9,8 +9,8 @@ import pytest
 from semanticfl_jax.algorithms import ALGORITHMS, make_algorithm
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
+from semanticfl_jax.federated.cohort import SAMPLERS
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation.cohort import SAMPLERS
 from tests.algorithms.reference import Reference
 from tests.federation import MEAN, STD, SoftmaxRegression, make_federation, squares
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from semanticfl_jax.config_heterogeneity import FeatureSkewConfig
+from semanticfl_jax.config.heterogeneity import FeatureSkewConfig
 from semanticfl_jax.data.corruptions import (
     KINDS,
     Corruptions,
@@ -17,7 +17,7 @@ from semanticfl_jax.data.corruptions import (
     examples,
 )
 from semanticfl_jax.data.partition import Partition
-from tests.data.test_image_operations import pictures
+from tests.data.augment.test_image_operations import pictures
 
 ALL = FeatureSkewConfig(corruptions=tuple(KINDS), min_severity=0.2, max_severity=0.7)
 IMAGES = pictures(32, 24)

@@ -31,9 +31,3 @@ def sd2():
 def model(request):
     """Either of them."""
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="session")
-def goldens():
-    """The directory with the checkpoints sd1 and sd2."""
-    return GOLDENS

@@ -112,7 +112,8 @@ from semanticfl_jax.config import *
 from semanticfl_jax.data.sources import load_dataset
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, expected_provenance
-from semanticfl_jax.simulation import dealing, experiment
+from semanticfl_jax.data import federation
+from semanticfl_jax.simulation import experiment
 from semanticfl_jax.simulation.anchors import anchor_images
 import numpy as np
 
@@ -122,7 +123,7 @@ config = ExperimentConfig(
     guidance=GuidanceConfig(anchors_file="anchors.npz"),
 )
 dataset = load_dataset("digits", None)
-public, partition = dealing.deal(dataset, config)
+public, partition = federation.deal(dataset, config)
 images = anchor_images(dataset, public, partition, config.guidance)
 checkpoint = checkpoint_directory(config.guidance)
 provenance = expected_provenance(

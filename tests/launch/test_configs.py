@@ -6,7 +6,7 @@ import pytest
 
 from launch.flags import CONFIGS
 from semanticfl_jax.config import ExperimentConfig, from_dict
-from semanticfl_jax.diffusion.pretrain.config import PretrainConfig
+from semanticfl_jax.pretraining.config import PretrainConfig
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
 

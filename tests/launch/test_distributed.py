@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from semanticfl_jax.reporting.metrics import read_metrics
+from semanticfl_jax.reporting.writers.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 8

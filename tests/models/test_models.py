@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import LEVELS
+from semanticfl_jax.config.experiment import LEVELS
 from semanticfl_jax.models import MODELS, create_model
 from semanticfl_jax.models.cnn import _max_pool
 

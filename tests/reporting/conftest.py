@@ -1,6 +1,6 @@
 import pytest
 
-from semanticfl_jax.reporting import drawing
+from semanticfl_jax.reporting.plots import drawing
 
 
 @pytest.fixture

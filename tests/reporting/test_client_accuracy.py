@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semanticfl_jax.reporting.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.client_accuracy import (
     client_accuracy,
     evaluated,
     fairness,
     final_figures,
 )
+from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
 
 
 def test_a_client_is_worth_its_classes():

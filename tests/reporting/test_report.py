@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from semanticfl_jax.reporting import metrics, runs
+from semanticfl_jax.reporting import runs
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
+from semanticfl_jax.reporting.writers import metrics
 
 ACCURACIES = {
     ("fedavg", 0): [0.2, 0.8, 0.6],

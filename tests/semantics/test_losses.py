@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation, masked_mean, unit
+from semanticfl_jax.models.losses import masked_mean, unit
+from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation
 
 B, D, K = 6, 5, 4
 MASK = np.array([True, True, False, True, False, True])

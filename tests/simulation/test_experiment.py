@@ -21,10 +21,11 @@ from semanticfl_jax.config import (
 )
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.reporting.metrics import read_metrics
+from semanticfl_jax.federated import dispatch, initial
+from semanticfl_jax.federated.dispatch import next_block
+from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation import block, client_model, experiment, pipeline
-from semanticfl_jax.simulation.block import next_block
+from semanticfl_jax.simulation import experiment, pipeline
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 
 CONFIG = ExperimentConfig(
@@ -55,7 +56,7 @@ def small_world():
     dataset = ImageDataset("noise", *split(140), *split(30), names, MEAN, STD)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment.sources, "from_config", lambda config: dataset)
-        patch.setattr(client_model, "create_model", lambda name, classes, **_: TinyNet(classes))
+        patch.setattr(initial, "create_model", lambda name, classes, **_: TinyNet(classes))
         yield dataset
 
 
@@ -241,7 +242,7 @@ def test_rounds_in_blocks_are_those_dispatched_one_by_one(tmp_path, monkeypatch,
         return run_rounds(simulation, state, count)
 
     monkeypatch.setattr(pipeline, "run_rounds", spy)
-    monkeypatch.setattr(block, "_BLOCK_SECONDS", 1e6)  # even this machine's slowest minute
+    monkeypatch.setattr(dispatch, "_BLOCK_SECONDS", 1e6)  # even this machine's slowest minute
     for name, rounds in (("single", 1), ("blocks", length)):
         counts.clear()
         chosen = dataclasses.replace(config, rounds_per_dispatch=rounds)

@@ -1,0 +1,54 @@
+"""How much arithmetic a training step takes, whatever computes it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.federated.initial import client_model
+
+
+def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
+    """Floating-point operations of one image in training, by XLA's cost analysis.
+
+    Counted is one step's loss and gradient: network and cross-entropy, forward and backward, at the
+    configuration's batch size. Left out is what a faster simulator could do away with or what does
+    not depend on the network: augmentation, optimiser, aggregation, the algorithm's own terms.
+
+    The step is lowered by itself, because the analysis counts a loop's body once, and with native
+    convolutions, because other lowerings do more work for the same values. It is JAX's CPU backend
+    that counts, wherever rounds run: GPU and TPU plugins do not offer the analysis.
+
+    Raises:
+      ValueError: if JAX_PLATFORMS leaves out the CPU.
+    """
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise ValueError(f"JAX_PLATFORMS must contain cpu, to count operations: {error}") from error
+    native = dataclasses.replace(config.model, conv="native")
+    model = client_model(dataclasses.replace(config, model=native), dataset.num_classes)
+
+    def loss(params, batch_stats, images, labels, key):
+        outputs, updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels)
+        return jnp.mean(losses), updates
+
+    shape = (config.batch_size, *dataset.train_images.shape[1:])
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), key, images)
+    arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
+    with jax.default_device(cpu):
+        lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments)
+    return lowered.cost_analysis()["flops"] / config.batch_size

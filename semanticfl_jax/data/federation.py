@@ -1,0 +1,175 @@
+"""A data set as its clients hold it: the public split, the partition, and what sets clients apart.
+
+public split -> long tail -> scheme, or all of it from a file -> partition -> corrupted images
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from semanticfl_jax import files
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
+from semanticfl_jax.data.modality import draw_modalities
+from semanticfl_jax.data.partition import Partition, make_partition, split_public
+from semanticfl_jax.data.partition.statistics import partition_statistics
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.reporting.plots.corruptions import plot_gallery
+from semanticfl_jax.reporting.plots.partition import plot_clients, plot_partition
+
+CLIENTS, GALLERY = "clients.npz", "corruptions.png"
+
+
+class Skewed(NamedTuple):
+    """A data set as the clients have it.
+
+    Attributes:
+      clean: as it was.
+      dataset: with the clients' images corrupted; `clean` itself without `feature_skew`.
+      corruptions: who is corrupted, and how.
+    """
+
+    clean: ImageDataset
+    dataset: ImageDataset
+    corruptions: Corruptions
+
+
+def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
+    """The server's public indices, int64 `[p]`, and the partition of the other training samples.
+
+    Both come from `partition.file` if there is one, whatever the scheme and the seed.
+
+    Raises:
+      ValueError: for a partition that cannot be made, or a file of another one.
+    """
+    if config.partition.file is not None:
+        return _read(config.partition.file, dataset, config)
+    public, private = split_public(dataset.train_labels, config.public_per_class, config.seed)
+    column = config.partition.column
+    if column is not None and column not in dataset.columns:
+        known = ", ".join(dataset.columns) or "none"
+        raise ValueError(
+            f"partition.column must be a column of {dataset.name} ({known}), got {column!r}"
+        )
+    local = make_partition(
+        config.partition,
+        dataset.train_labels[private],
+        config.num_clients,
+        seed=config.seed,
+        column=None if column is None else dataset.columns[column][private],
+    )
+    return public, Partition(private[local.indices], local.offsets)
+
+
+def save(
+    path: Path,
+    public: np.ndarray,
+    partition: Partition,
+    dataset: ImageDataset,
+    config: ExperimentConfig,
+) -> None:
+    """Writes what `deal` returned, with all that `partition.file` needs to give it back."""
+    partition.save(
+        path,
+        dataset=dataset.name,
+        num_samples=len(dataset.train_labels),
+        public_per_class=config.public_per_class,
+        public=public.tolist(),
+        seed=config.seed,
+        partition=dataclasses.asdict(config.partition),
+    )
+
+
+def _read(
+    path: str, dataset: ImageDataset, config: ExperimentConfig
+) -> tuple[np.ndarray, Partition]:
+    partition, made = Partition.load_with_metadata(path)
+    here = {
+        "dataset": dataset.name,
+        "num_samples": len(dataset.train_labels),
+        "public_per_class": config.public_per_class,
+        "num_clients": config.num_clients,
+    }
+    there = {**made, "num_clients": partition.num_clients}
+    differences = [
+        f"{name} was {there.get(name)!r}, is {value!r}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"partition.file {path} was made for another setting: {'; '.join(differences)}"
+        )
+    public = np.asarray(made.get("public", []), np.int64)
+    # One use of each sample at most, by the server or by a client, is what a partition checks too.
+    used = np.concatenate([public, partition.indices])
+    if used.min() < 0 or used.max() >= len(dataset.train_labels):
+        raise ValueError(
+            f"partition.file {path} must have indices from 0 to {len(dataset.train_labels) - 1}, "
+            f"has {used.min()} to {used.max()}"
+        )
+    if np.bincount(used).max() > 1:
+        raise ValueError(f"partition.file {path} gives the server samples that clients hold")
+    if partition.sizes.min() == 0:
+        empty = int(partition.sizes.argmin())
+        raise ValueError(f"partition.file {path} leaves client {empty} without samples")
+    return public, partition
+
+
+def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[str, Any]:
+    """Draws a partition into the folder `plots`, and returns its figures for JSON."""
+    counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
+    statistics = partition_statistics(counts)
+    summary = statistics.summary()
+    plot_partition(counts, dataset.class_names, plots / "partition.png", headline(summary))
+    plot_clients(
+        {
+            f"Images (Gini {summary['gini']:.2f})": statistics.sizes,
+            f"Effective classes, of {summary['classes']}": statistics.effective_classes,
+            "Total variation to all labels": statistics.total_variation,
+        },
+        plots / "partition_clients.png",
+    )
+    return summary
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The most telling figures of a partition in one line."""
+    classes, distance = summary["effective_classes"], summary["total_variation"]
+    return (
+        f"effective classes {classes['mean']:.2f} of {summary['classes']} "
+        f"({classes['min']:.2f} to {classes['max']:.2f}), total variation {distance['mean']:.2f}, "
+        f"Gini of sizes {summary['gini']:.2f}"
+    )
+
+
+def corrupt(dataset: ImageDataset, partition: Partition, config: ExperimentConfig) -> Skewed:
+    """Draws who is corrupted, and corrupts their images."""
+    corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
+    images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
+    return Skewed(dataset, dataclasses.replace(dataset, train_images=images), corruptions)
+
+
+def record(
+    skewed: Skewed, partition: Partition, config: ExperimentConfig, directory: Path, plots: Path
+) -> None:
+    """Writes who is corrupted how and who lacks which anchors, and draws corrupted images.
+
+    `clients.npz`, without pickles, holds arrays [num_clients]: `corruption` (str, empty for none)
+    and `severity` float32; `holds_text` and `holds_visual` bool. Nothing is written of what does
+    not occur.
+    """
+    arrays = {}
+    if config.feature_skew.corruptions:
+        kinds, severities = skewed.corruptions
+        arrays |= {"corruption": np.array([kind or "" for kind in kinds]), "severity": severities}
+    holders = draw_modalities(config.modality, config.num_clients, config.seed)
+    arrays |= {f"holds_{name}": who for name, who in holders.items()}
+    if arrays:
+        files.write(directory / CLIENTS, lambda file: np.savez(file, **arrays))
+    before, after = skewed.clean.train_images, skewed.dataset.train_images
+    rows = examples(before, after, partition, skewed.corruptions)
+    if rows:
+        plot_gallery(rows, plots / GALLERY)

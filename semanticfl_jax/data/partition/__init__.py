@@ -1,0 +1,206 @@
+"""Partitions: which client owns which training samples. NumPy only, seeded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax import files
+from semanticfl_jax.config.heterogeneity import PartitionConfig
+from semanticfl_jax.data.partition.grouping import by_class
+from semanticfl_jax.data.partition.long_tail import long_tail
+from semanticfl_jax.data.partition.schemes import SCHEMES
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Partition:
+    """Sample indices of every client in compressed-row form.
+
+    Attributes:
+      indices: int32 `[total]`, client after client, each index at most once unless `overlapping`.
+      offsets: int64 `[num_clients + 1]`; client i owns `indices[offsets[i]:offsets[i + 1]]`.
+      overlapping: clients may hold the same samples: to simulate more clients than the data set can
+        fill. Runs from a configuration never do.
+    """
+
+    indices: np.ndarray
+    offsets: np.ndarray
+    overlapping: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "indices", np.asarray(self.indices, np.int32))
+        object.__setattr__(self, "offsets", np.asarray(self.offsets, np.int64))
+        rows = self.offsets.ndim == self.indices.ndim == 1 and len(self.offsets) >= 2
+        if not rows or self.offsets[0] != 0 or self.offsets[-1] != len(self.indices):
+            raise ValueError("offsets must go from 0 to the number of indices, one step a client")
+        if (np.diff(self.offsets) < 0).any():
+            raise ValueError("offsets must not fall")
+        if (self.indices < 0).any():
+            raise ValueError("indices must be at least 0")
+        ordered = np.sort(self.indices)
+        if not self.overlapping and (ordered[1:] == ordered[:-1]).any():
+            raise ValueError("indices must be used at most once, unless overlapping")
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients."""
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Samples of each client, int64 `[num_clients]`."""
+        return np.diff(self.offsets)
+
+    def client(self, i: int) -> np.ndarray:
+        """Sample indices of client i, int32 `[sizes[i]]`."""
+        if not 0 <= i < self.num_clients:
+            raise ValueError(f"client must be from 0 to {self.num_clients - 1}, got {i}")
+        return self.indices[self.offsets[i] : self.offsets[i + 1]]
+
+    def label_counts(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
+        """Samples of each class at each client, int64 `[num_clients, num_classes]`.
+
+        Args:
+          labels: integers `[n]` in 0..num_classes-1, of all samples that `indices` point into.
+          num_classes: number of classes K.
+        """
+        dealt = np.asarray(labels)[self.indices]
+        if ((dealt < 0) | (dealt >= num_classes)).any():
+            raise ValueError(f"labels must be from 0 to num_classes - 1 = {num_classes - 1}")
+        owner = np.repeat(np.arange(self.num_clients), self.sizes)
+        cells = np.bincount(owner * num_classes + dealt, minlength=self.num_clients * num_classes)
+        return cells.reshape(self.num_clients, num_classes)
+
+    def save(self, path: str | os.PathLike, **metadata: Any) -> None:
+        """Writes the attributes and `metadata` (as JSON) to an `.npz` without pickles."""
+        text = np.array(json.dumps(metadata, sort_keys=True))
+        arrays = {"indices": self.indices, "offsets": self.offsets, "metadata": text}
+        if self.overlapping:
+            arrays["overlapping"] = np.array(True)
+        files.write(path, lambda file: np.savez(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Partition:
+        """Reads what `save` wrote.
+
+        Raises:
+          ValueError: if the file does not hold a partition.
+        """
+        return cls.load_with_metadata(path)[0]
+
+    @classmethod
+    def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
+        """The partition that `save` wrote, and the metadata that it was given."""
+        try:
+            with open(path, "rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("not an .npz file")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    overlapping = bool(arrays.get("overlapping", False))
+                    partition = cls(arrays["indices"], arrays["offsets"], overlapping)
+                    return partition, json.loads(str(arrays["metadata"]))
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} does not hold a partition: {error}") from error
+
+
+def make_partition(
+    config: PartitionConfig,
+    labels: np.ndarray,
+    num_clients: int,
+    *,
+    seed: int,
+    column: np.ndarray | None = None,
+) -> Partition:
+    """Deals samples to clients; the same arguments always give the same partition.
+
+    Args:
+      config: the scheme and its settings. `file` is not read here.
+      labels: integers `[n]`.
+      num_clients: from 1 to the number of samples.
+      seed: at least 0.
+      column: `[n]` of any type, for the scheme `natural`: the values that clients go by.
+
+    Returns:
+      A partition that leaves no client empty. It uses every sample exactly once, or with
+      `imbalance_factor` above 1 every sample that the long tail keeps.
+
+    Raises:
+      ValueError: for an argument out of range, or if no split is found within a bounded number of
+        draws.
+    """
+    labels = _checked_labels(labels)
+    if not 1 <= num_clients <= len(labels):
+        raise ValueError(
+            f"num_clients must be from 1 to the number of samples {len(labels)}, got {num_clients}"
+        )
+    groups = labels
+    if config.scheme == "natural":
+        if column is None or np.shape(column) != labels.shape:
+            raise ValueError(f"column must be one value a sample, [{len(labels)}]")
+        groups = np.asarray(column)
+    rng = _rng(seed)
+    if config.imbalance_factor == 1:
+        return Partition(*SCHEMES[config.scheme](rng, _numbered(groups), num_clients, config))
+
+    kept = long_tail(rng, _numbered(labels), config.imbalance_factor)
+    if num_clients > len(kept):
+        raise ValueError(
+            f"num_clients must be at most {len(kept)}, the samples that imbalance_factor "
+            f"{config.imbalance_factor:g} keeps of {len(labels)}; got {num_clients}"
+        )
+    local, offsets = SCHEMES[config.scheme](rng, _numbered(groups[kept]), num_clients, config)
+    return Partition(kept[local], offsets)
+
+
+def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Carves the server's public split out of train, before clients are formed [our choice].
+
+    Args:
+      labels: integers `[n]`.
+      per_class: public samples of every class that occurs, drawn at random; 0 for none.
+      seed: at least 0.
+
+    Returns:
+      (public, private): sorted sample indices, int64 `[per_class * K]` and the rest, int64.
+
+    Raises:
+      ValueError: if per_class is negative or a class has fewer samples.
+    """
+    labels = _checked_labels(labels)
+    if per_class < 0:
+        raise ValueError(f"per_class must be at least 0, got {per_class}")
+    classes, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if counts.min() < per_class:
+        raise ValueError(
+            f"per_class must be at most {counts.min()}, the samples of class "
+            f"{classes[counts.argmin()]}, got {per_class}"
+        )
+    order, counts = by_class(_rng(seed), labels)
+    firsts = (np.cumsum(counts) - counts)[:, None] + np.arange(per_class)[None]
+    is_public = np.zeros(len(labels), bool)
+    is_public[order[firsts]] = True
+    return np.flatnonzero(is_public), np.flatnonzero(~is_public)
+
+
+def _checked_labels(labels: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}")
+    return labels
+
+
+def _numbered(values: np.ndarray) -> np.ndarray:
+    """Values `[n]` as numbers 0..K-1 of the K that occur, so that none is without samples."""
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _rng(seed: int) -> np.random.Generator:
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    return np.random.default_rng(seed)

@@ -1,0 +1,202 @@
+"""Memory-mapped arrays on disk, computed once; an interruption never leaves half a cache.
+
+A cache is a directory of `.npy` files and `provenance.json`. It is written under another name
+beside its place and renamed, so that it is either there and whole or not there; of several writers
+at once, the first one's is kept. What a killed writer leaves is removed by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROVENANCE = "provenance.json"
+#: Age, in seconds, from which another machine's unfinished directory counts as abandoned.
+ABANDONED_AFTER = 24 * 3600
+COLUMN = "column."
+
+
+def cached_arrays(
+    places: Sequence[Path],
+    build: Callable[[Path], Mapping[str, np.ndarray]],
+    provenance: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Opens the first cache that exists, else builds one in the first place that can be written.
+
+    Args:
+      places: directories the cache may be in, best first. Their names must tell contents apart: an
+        existing one is not compared with `provenance`.
+      build: computes the arrays by name. What is too large for memory it writes itself, as
+        NAME.npy, into the directory it is given (`RowWriter`).
+      provenance: where the arrays come from, written beside them as JSON.
+
+    Returns:
+      The arrays by name, memory-mapped read-only.
+
+    Raises:
+      OSError: if no place can be written.
+    """
+    for place in places:
+        if (place / PROVENANCE).is_file():
+            return _open(place)
+    place, partial, lock = _start(places)
+    print(f"Writing a cache to {place} (once)", file=sys.stderr)
+    try:
+        for name, array in build(partial).items():
+            np.save(partial / f"{name}.npy", array, allow_pickle=False)
+        names = sorted(path.name.removesuffix(".npy") for path in partial.glob("*.npy"))
+        described = {"arrays": names, **provenance}
+        (partial / PROVENANCE).write_text(json.dumps(described, indent=2) + "\n")
+        try:
+            os.rename(partial, place)
+        except OSError:
+            # Another writer was first; anything else at that place is an error.
+            if not (place / PROVENANCE).is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        os.close(lock)
+    return _open(place)
+
+
+class RowWriter:
+    """Appends rows to a `.npy` file; their number is known only at the end, their shape at first.
+
+    Written front to back rather than through a memory map, so that a full disk is an `OSError`
+    and not the end of the process. Use as a context manager.
+
+    Attributes:
+      shape: of the rows; None before the first.
+      rows: number of rows so far.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype | type = np.uint8):
+        self.shape: tuple[int, ...] | None = None
+        self.rows = 0
+        self._path, self._dtype = path, np.dtype(dtype)
+
+    def append(self, row: np.ndarray) -> None:
+        """Writes one more row, of the first one's shape and of the file's type."""
+        if self.shape is None:
+            self.shape = row.shape
+            self._header()
+        if row.shape != self.shape or row.dtype != self._dtype:
+            raise ValueError(f"rows are {self._dtype}{self.shape}, got {row.dtype}{row.shape}")
+        self._file.write(np.ascontiguousarray(row).data)
+        self.rows += 1
+
+    def _header(self) -> None:
+        # NumPy leaves room for the first axis to grow: the header's length stays the same.
+        shape = (self.rows, *(self.shape or ()))
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> RowWriter:
+        self._file = open(self._path, "wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._header()
+
+
+def put_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of a data set's columns, named so that they can lie among others.
+
+    Raises:
+      ValueError: for a name that is no good as a file's.
+    """
+    for name in columns:
+        if not re.fullmatch(r"[\w][\w .-]*", name):
+            raise ValueError(f"a column's name must be letters, digits, '_', '-', got {name!r}")
+    return {f"{COLUMN}{name}": values for name, values in columns.items()}
+
+
+def take_columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The other arrays, and under "columns" a dict of what `put_columns` put among them."""
+    columns = {
+        name.removeprefix(COLUMN): np.asarray(values)
+        for name, values in arrays.items()
+        if name.startswith(COLUMN)
+    }
+    others = {name: values for name, values in arrays.items() if not name.startswith(COLUMN)}
+    return {**others, "columns": columns}
+
+
+def _open(place: Path) -> dict[str, np.ndarray]:
+    names = json.loads((place / PROVENANCE).read_text())["arrays"]
+    return {
+        name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names
+    }
+
+
+def _start(places: Sequence[Path]) -> tuple[Path, Path, int]:
+    """The first place that can be written, a fresh directory beside it, and that one's lock."""
+    refusals = []
+    machine = re.sub(r"\W", "_", platform.node())
+    for place in places:
+        stem = f".{place.name}-{machine}"
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            # A directory marked read-only is respected even where the user (root) could write.
+            if not place.parent.stat().st_mode & 0o222:
+                raise PermissionError(f"{place.parent} is read-only")
+            # Not tempfile's mkdtemp: others who share the data set may read the cache.
+            fresh = place.with_name(f"{stem}-{uuid.uuid4().hex}")
+            fresh.mkdir()
+        except OSError as error:
+            refusals.append(str(error))
+            continue
+        lock = os.open(fresh, os.O_RDONLY)
+        _try_lock(lock)
+        # Only now is it seen by others, who take what is not locked for abandoned.
+        partial = fresh.with_name(f"{fresh.name}.partial")
+        fresh.rename(partial)
+        for other in place.parent.glob(f".{place.name}-*.partial"):
+            if other != partial and _abandoned(other, other.name.startswith(f"{stem}-")):
+                shutil.rmtree(other, ignore_errors=True)
+        return place, partial, lock
+    raise OSError(
+        f"no place for a cache of decoded images: {'; '.join(refusals)} "
+        "(set XDG_CACHE_HOME to a directory that can be written)"
+    )
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Locks an open directory while this process lives; None where that cannot be done."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _abandoned(partial: Path, of_this_machine: bool) -> bool:
+    """Whether nobody writes there any more; another machine's locks may not be visible here."""
+    try:
+        old = time.time() - partial.stat().st_mtime > ABANDONED_AFTER
+        if not of_this_machine:
+            return old
+        handle = os.open(partial, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    free = _try_lock(handle)
+    os.close(handle)
+    return old if free is None else free

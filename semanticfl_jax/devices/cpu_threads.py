@@ -1,0 +1,53 @@
+"""How many threads XLA needs on CPU, where fewer make it compute wrong numbers.
+
+With as many devices as threads, convolutions are wrong without any message, once a program has run
+for a second or so: in their first pixels, half of a sum is taken over the next pixels' operands
+(seen with jax 0.10.2 and 0.12.0 on two devices; tests/devices/test_cpu_threads.py does it again).
+What probably happens: devices run their programs on one pool of threads, which also does the pieces
+that operations are cut into. Pieces that turn out to be unneeded wait for an idle thread to clear
+them away, and none is ever idle. Once a queue is full, after about a thousand, further pieces are
+run at once, inside others, and Eigen's parallel convolution overwrites operands it still needs. One
+more thread than devices cures it.
+"""
+
+import os
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def threads_for(devices: int) -> int:
+    """What `PJRT_NPROC` should be for so many CPU devices: a thread for each core, one to spare."""
+    return max(devices, available_cores()) + 1
+
+
+def check(devices: int, local_devices: int) -> None:
+    """Makes sure that XLA's CPU backend computes what it is asked to.
+
+    Args:
+      devices: CPU devices of this process that take part.
+      local_devices: that this process has.
+
+    Raises:
+      ValueError: if there is no thread to spare.
+    """
+    threads = max(_pool_size(), local_devices)
+    # A single thread never cuts an operation into pieces.
+    if 1 < threads <= devices:
+        raise ValueError(
+            f"PJRT_NPROC must be at least {devices + 1} for {devices} CPU devices, set before JAX "
+            f"starts, got {threads}: with no thread to spare XLA computes wrong numbers"
+        )
+
+
+def _pool_size() -> int:
+    """The environment's number of threads, read as XLA does."""
+    for name in ("PJRT_NPROC", "NPROC"):
+        try:
+            return int(os.environ[name])
+        except (KeyError, ValueError):
+            continue
+    return available_cores()

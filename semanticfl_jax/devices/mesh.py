@@ -1,0 +1,79 @@
+"""Meshes: a single axis, on devices whose numbers can be trusted; in a run it carries clients."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from semanticfl_jax.devices import cpu_threads
+from semanticfl_jax.types import PyTree
+
+CLIENTS = "clients"
+
+
+def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """A mesh over `devices`, in their order, along one axis.
+
+    Raises:
+      ValueError: on CPU, if XLA has no thread to spare (`cpu_threads`).
+    """
+    if devices[0].platform == "cpu":
+        here = sum(device.process_index == jax.process_index() for device in devices)
+        cpu_threads.check(here, jax.local_device_count())
+    # `jax.make_mesh` would reorder a TPU's devices, and refuse some of them that are no cuboid.
+    return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+
+
+def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
+    """A mesh over `num_devices` devices, the first of each process, axis "clients".
+
+    Args:
+      num_devices: how many; 0 takes all, but no more than `useful`.
+      useful: clients a round: further devices would have none to train.
+
+    Raises:
+      ValueError: if there are not that many devices, or not equally many for every process; on CPU,
+        if XLA has no thread to spare (`cpu_threads`).
+    """
+    devices = jax.devices()
+    if num_devices > len(devices):
+        raise ValueError(f"num_devices must be at most {len(devices)} here, got {num_devices}")
+    count = num_devices or min(len(devices), useful or len(devices))
+    processes = jax.process_count()
+    if num_devices % processes:
+        raise ValueError(
+            f"num_devices must be a multiple of the {processes} processes, got {num_devices}"
+        )
+    if count < processes:
+        raise ValueError(
+            f"clients_per_round must be at least the number of processes, {processes}, got {useful}"
+        )
+    devices = [
+        device
+        for index in range(processes)
+        for device in jax.local_devices(process_index=index)[: count // processes]
+    ]
+    return device_mesh(devices, CLIENTS)
+
+
+def describe(mesh: Mesh) -> str:
+    """How many devices of what kind, as in "8 x NVIDIA H100"."""
+    processes = jax.process_count()
+    spread = f" in {processes} processes" if processes > 1 else ""
+    return f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}{spread}"
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The leading dimension is spread over the devices."""
+    return NamedSharding(mesh, PartitionSpec(CLIENTS))
+
+
+def varying(tree: PyTree) -> PyTree:
+    """`tree` as values that may differ from device to device, inside `jax.shard_map`."""
+    return jax.tree.map(lambda x: jax.lax.pcast(x, CLIENTS, to="varying"), tree)

@@ -1,0 +1,1 @@
+"""One federated round: the cohort, local training, aggregation, evaluation."""

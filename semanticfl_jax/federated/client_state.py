@@ -1,0 +1,130 @@
+"""The states that clients keep between rounds: stacked, on the devices or in host memory.
+
+Both ways run the same functions, `Round.cohort` and `Round.train`, and give the same numbers. On
+the devices, a client's state is a row of arrays [num_clients, ...] that are spread over the mesh,
+and taking the cohort's rows out and putting them back is part of the compiled round. In host memory
+they are NumPy arrays, so that clients whose states exceed the devices can be simulated: the cohort
+is chosen first, its rows go to the devices, and they come back when the round is over.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.devices.mesh import replicated, split
+from semanticfl_jax.federated.round import Round, RoundMetrics, ServerState
+from semanticfl_jax.types import PyTree
+
+RunRound = Callable[..., tuple[ServerState, RoundMetrics]]
+
+
+def init_clients(
+    algorithm: Algorithm, model: Model, num_clients: int, mesh: Mesh, memory: str
+) -> PyTree:
+    """Every client's state before its first round, stacked; () if clients keep nothing.
+
+    Args:
+      algorithm: whose client rule says what one client keeps.
+      model: the initial model.
+      num_clients: N.
+      mesh: the devices.
+      memory: "device" or "host".
+    """
+    if algorithm.client is None:
+        return ()
+
+    def stack(model: Model) -> PyTree:
+        state = algorithm.client.init(model)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_clients, *x.shape)), state)
+
+    if memory == "device":
+        return jax.jit(stack, out_shardings=sharding(mesh, num_clients))(model)
+    one = jax.device_get(jax.jit(algorithm.client.init)(model))
+    return jax.tree.map(lambda x: np.repeat(x[None], num_clients, axis=0), one)
+
+
+def sharding(mesh: Mesh, num_clients: int) -> NamedSharding:
+    """Clients' rows are spread over the devices if they come out even; else all have them all."""
+    return split(mesh) if num_clients % mesh.devices.size == 0 else replicated(mesh)
+
+
+def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
+    """One function of a round and the clients' states: what a run calls.
+
+    Returns:
+      `run_round(state, data, shared, key) -> (state, metrics)`, jitted, with `state` donated; from
+      host memory, an object that is called and compiled in the same way.
+    """
+    if memory == "host":
+        return HostRound(parts, mesh)
+
+    def run_round(state, data, shared, key):
+        clients = parts.cohort(state.round, data.sizes, key)
+        if not jax.tree.leaves(state.clients):
+            state, _, metrics = parts.train(state, clients, state.clients, data, shared, key)
+            return state, metrics
+        rows = take_rows(state.clients, clients, mesh)
+        num_clients = data.sizes.shape[0]
+        everyone, state = state.clients, state._replace(clients=())
+        state, rows, metrics = parts.train(state, clients, rows, data, shared, key)
+        # Empty places, -1, are put beyond the last client, where they are dropped.
+        places = jnp.where(clients < 0, num_clients, clients)
+        everyone = jax.tree.map(lambda x, row: x.at[places].set(row, mode="drop"), everyone, rows)
+        kept = sharding(mesh, num_clients)
+        everyone = jax.lax.with_sharding_constraint(everyone, kept)
+        return state._replace(clients=everyone), metrics
+
+    return jax.jit(run_round, donate_argnums=0)
+
+
+def take_rows(everyone: PyTree, clients: jax.Array, mesh: Mesh) -> PyTree:
+    """The rows of `clients` [places], spread over the devices; any client's in empty places."""
+    some = jnp.maximum(clients, 0)
+    rows = jax.tree.map(lambda x: jnp.take(x, some, axis=0, mode="clip"), everyone)
+    return jax.lax.with_sharding_constraint(rows, split(mesh))
+
+
+class HostRound:
+    """A round whose clients' states stay in host memory; changes `state.clients` in place."""
+
+    def __init__(self, parts: Round, mesh: Mesh):
+        self._mesh = mesh
+        self._cohort = jax.jit(parts.cohort)
+        self._train = jax.jit(parts.train, donate_argnums=(0, 2))
+
+    def __call__(self, state, data, shared, key):
+        """One round."""
+        clients = self._cohort(state.round, data.sizes, key)
+        everyone, rows = state.clients, self._rows(state.clients, clients)
+        state = state._replace(clients=())
+        state, rows, metrics = self._train(state, clients, rows, data, shared, key)
+        ids, rows = jax.device_get((clients, rows))  # heeds signals as it waits, unlike NumPy
+        present = ids >= 0
+
+        def put_back(x, row):
+            x[ids[present]] = row[present]
+
+        jax.tree.map(put_back, everyone, rows)
+        return state._replace(clients=everyone), metrics
+
+    def lower(self, state, data, shared, key):
+        """As of a jitted function; `compile` follows."""
+        clients = self._cohort(state.round, data.sizes, key)
+        rows = self._rows(state.clients, clients)
+        self._cohort = self._cohort.lower(state.round, data.sizes, key).compile()
+        state = state._replace(clients=())
+        self._train = self._train.lower(state, clients, rows, data, shared, key)
+        return self
+
+    def compile(self):
+        """Compiles what was lowered."""
+        self._train = self._train.compile()
+        return self
+
+    def _rows(self, everyone, clients):
+        some = np.maximum(np.asarray(clients), 0)
+        return jax.device_put(jax.tree.map(lambda x: x[some], everyone), split(self._mesh))

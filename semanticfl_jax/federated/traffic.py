@@ -1,0 +1,88 @@
+"""What clients and server send each other in a round, in bytes; nothing is really sent."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from semanticfl_jax.algorithms.base import Algorithm, LossTerm, Model, Trained
+from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.devices.memory import size_in_bytes
+from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.types import PyTree
+
+
+class Traffic(NamedTuple):
+    """Bytes by direction and occasion.
+
+    Attributes:
+      up: of one client in a round: its model, and what the algorithm adds.
+      down: to one client in a round: the model, and what the server broadcasts besides.
+      up_once: of one client at its first contact.
+      down_once: to each client at its first contact: anchors, for instance; int64 [num_clients].
+    """
+
+    up: int
+    down: int
+    up_once: int
+    down_once: np.ndarray
+
+    def of_round(self, metrics: RoundMetrics) -> dict[str, int]:
+        """`bytes_up` and `bytes_down` of a whole round; who drops out has received, not sent."""
+        cohort, new = np.asarray(metrics.cohort), np.asarray(metrics.new)
+        reported = int(np.sum(metrics.reported))
+        return {
+            "bytes_up": reported * self.up + int(new.sum()) * self.up_once,
+            "bytes_down": int(np.sum(cohort >= 0)) * self.down
+            + int(self.down_once[cohort[new]].sum()),
+        }
+
+
+def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDataset) -> Traffic:
+    """Counts what `algorithm` sends, of the shapes alone."""
+    model = size_in_bytes(state.model)
+    broadcast = size_in_bytes(jax.eval_shape(algorithm.server.broadcast, state.server))
+    extra = 0
+    if algorithm.client is not None and algorithm.client.sends_extra:
+        extra = size_in_bytes(_extra(algorithm, state))
+    counts = data.label_counts
+    return Traffic(
+        up=model + extra,
+        down=model + broadcast,
+        up_once=counts.shape[1] * counts.dtype.itemsize if algorithm.sends_label_counts else 0,
+        down_once=sum(
+            (
+                _sent_once(term, np.asarray(data.sizes), len(data.labels))
+                for term in algorithm.terms
+            ),
+            np.zeros(data.sizes.shape, np.int64),
+        ),
+    )
+
+
+def _sent_once(term: LossTerm, sizes: np.ndarray, samples: int) -> np.ndarray:
+    """Bytes of a term's entries that each client receives, int64 [num_clients]."""
+    total = np.zeros(sizes.shape, np.int64)
+    for name, entry in _named(term.shared):
+        total += size_in_bytes(entry) * np.asarray(term.holders.get(name, True))
+    for name, entry in _named(term.per_sample):
+        a_sample = size_in_bytes(entry) // samples
+        total += sizes * a_sample * np.asarray(term.holders.get(name, True))
+    return total
+
+
+def _named(entries: PyTree) -> list[tuple[str, PyTree]]:
+    return list(entries.items()) if isinstance(entries, Mapping) else [("", entries)]
+
+
+def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
+    """Shapes of what a client sends besides its model."""
+
+    def finish(model: Model, server: PyTree, steps: jax.Array, number: jax.Array) -> PyTree:
+        own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
+        trained = Trained(own, broadcast, model, model, steps, weight=number, loss=number)
+        return algorithm.client.finish(trained).extra
+
+    steps, number = jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.float32)
+    return jax.eval_shape(finish, state.model, state.server, steps, number)

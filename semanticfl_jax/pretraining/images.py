@@ -1,0 +1,119 @@
+"""Natural images with class names: the TinyImageNet-200 layout, from a folder or a tar file."""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from semanticfl_jax.config import ConfigError
+from semanticfl_jax.pretraining import files
+
+
+class Images(NamedTuple):
+    """A split: `pixels` [n, size, size, 3] uint8 and `labels` [n] int32, indices of `wnids`."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    wnids: list[str]
+
+
+def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
+    """Training and validation split, images resized to `size` pixels (area average).
+
+    Args:
+      path: the folder `tiny-imagenet-200`, or a tar file that holds it.
+      size: height and width.
+      cache: `.npz` kept of the result.
+      progress: wraps the iterable over files (as tqdm does).
+
+    Raises:
+      ConfigError: if `path` is missing or holds no such images.
+    """
+    key = files.digest([str(path.resolve()), str(size)])
+    if not cache.is_file() or _key(cache) != key:
+        splits = _read(path, size, progress)
+        files.write_npz(cache, key=key, **splits)
+    with np.load(cache, allow_pickle=False) as saved:
+        wnids = [str(wnid) for wnid in saved["wnids"]]
+        return tuple(
+            Images(saved[f"{split}_pixels"], saved[f"{split}_labels"], wnids)
+            for split in ("train", "val")
+        )
+
+
+def _key(cache: Path) -> str:
+    with np.load(cache, allow_pickle=False) as saved:
+        return str(saved["key"])
+
+
+def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:
+    from PIL import Image
+
+    wnids, annotations, pixels = [], {}, {}
+    for name, content in progress(_contents(path)):
+        parts = PurePosixPath(name).parts
+        if parts[-1] == "wnids.txt":
+            wnids = content.decode().split()
+        elif parts[-1] == "val_annotations.txt":
+            lines = (line.split("\t") for line in content.decode().splitlines())
+            annotations = {line[0]: line[1] for line in lines}
+        elif parts[-1].lower().endswith(".jpeg") and {"train", "val"} & set(parts):
+            split = "train" if "train" in parts else "val"
+            image = Image.open(io.BytesIO(content)).convert("RGB")
+            image = image.resize((size, size), Image.Resampling.BOX)
+            pixels[split, parts[-1]] = np.asarray(image)
+    index = {wnid: label for label, wnid in enumerate(wnids)}
+    result = {"wnids": np.array(wnids)}
+    for split in ("train", "val"):
+        chosen = {}
+        for (owner, name), image in sorted(pixels.items()):
+            wnid = name.split("_")[0] if split == "train" else annotations.get(name)
+            if owner == split and wnid in index:
+                chosen[name] = (image, index[wnid])
+        if not chosen:
+            raise ConfigError(f"images: {path} holds no {split} images in TinyImageNet's layout")
+        result[f"{split}_pixels"] = np.stack([image for image, _ in chosen.values()])
+        result[f"{split}_labels"] = np.array([label for _, label in chosen.values()], np.int32)
+    return result
+
+
+def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every file under a folder or in a tar file."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                yield file.as_posix(), file.read_bytes()
+    elif path.is_file() and tarfile.is_tarfile(path):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isfile():
+                    yield member.name, tar.extractfile(member).read()
+    else:
+        raise ConfigError(f"images: {path} is neither a folder nor a tar file")
+
+
+def to_input(pixels: np.ndarray) -> np.ndarray:
+    """uint8 pixels [n, h, w, 3] as float32 in [-1, 1]."""
+    return pixels.astype(np.float32) / 127.5 - 1
+
+
+class Batches:
+    """Batches of rows in an order that depends on (seed, epoch) alone, whole batches only."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int):
+        if rows < batch_size:
+            raise ConfigError(f"batch_size must be at most the {rows} images, got {batch_size}")
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.per_epoch = rows // batch_size
+        self.epoch = -1
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Row indices [batch_size] of a step."""
+        epoch, index = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+            self.epoch = epoch
+        return self.order[index * self.batch_size :][: self.batch_size]

@@ -1,0 +1,1 @@
+"""How much class meaning features carry."""

@@ -1,0 +1,145 @@
+"""Scalars of every round as JSON lines, and their summary.
+
+JSON has no NaN or infinity: both are written as null and read back as None.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semanticfl_jax.files import to_json_values, write_text
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends one JSON line a round to `metrics.jsonl`.
+
+    Args:
+      workdir: directory of the run; made if missing.
+      resume_round: rounds already trained (0 for a new run). Lines after it, which a run that was
+        killed between checkpoints leaves behind, are dropped.
+
+    Raises:
+      ValueError: if `resume_round` is negative or the file has a damaged line before its last.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, resume_round: int = 0):
+        if resume_round < 0:
+            raise ValueError(f"resume_round must be at least 0, got {resume_round}")
+        directory = Path(workdir)
+        directory.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(directory) if row["round"] <= resume_round]
+        path = directory / METRICS_FILE
+        write_text(path, "".join(map(_line, kept)))
+        self._last_round = kept[-1]["round"] if kept else 0
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends one round and flushes it, so that a killed process loses nothing written.
+
+        Args:
+          row: `round` (counted from 1) and scalars: Python, NumPy or JAX numbers. By convention
+            `train_loss`, `test_accuracy` (fraction) and `test_loss` when evaluated, `seconds`,
+            `images_per_second`, `bytes_up`, `bytes_down`.
+
+        Raises:
+          ValueError: if `round` does not come after the last one written.
+        """
+        row = to_json_values(row)
+        if row["round"] <= self._last_round:
+            raise ValueError(f"round must be above {self._last_round}, got {row['round']}")
+        self._last_round = row["round"]
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Rows of a run's `metrics.jsonl`, by round; empty when there is none.
+
+    A last line cut short, as `kill -9` can leave it, is ignored.
+
+    Raises:
+      ValueError: if any other line is not a JSON object with a `round`.
+    """
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["round"] + 0
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not a metrics row ({error!r})") from error
+        rows.append(row)
+    return rows
+
+
+def summarize(rows: Iterable[Mapping[str, Any]], last: int = 10) -> dict[str, Any]:
+    """Figures of one run.
+
+    Best, last and the mean of the last evaluations are reported together, because the best round
+    alone is optimistic: it is chosen on the test set.
+
+    Args:
+      rows: rounds in order, as `read_metrics` returns them.
+      last: how many evaluated rounds `mean_last10_accuracy` averages.
+
+    Returns:
+      `rounds`; `final_accuracy`, `best_accuracy`, `mean_last10_accuracy` (fractions) and
+      `best_round` (the first that reached it), None without evaluations; `train_seconds` (sum);
+      `seconds_per_round` and `images_per_second` (medians, which the first round's compilation
+      does not move), None without rows; `bytes_up`, `bytes_down` (sums).
+    """
+    rows = list(rows)
+    evaluated = [row for row in rows if row.get("test_accuracy") is not None]
+    accuracies = [row["test_accuracy"] for row in evaluated]
+    best = max(evaluated, key=lambda row: row["test_accuracy"], default=None)
+
+    def column(name):
+        return [row[name] for row in rows if row.get(name) is not None]
+
+    def median(values):
+        return statistics.median(values) if values else None
+
+    return {
+        "rounds": max((row["round"] for row in rows), default=0),
+        "final_accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": best["test_accuracy"] if best else None,
+        "best_round": best["round"] if best else None,
+        "mean_last10_accuracy": statistics.fmean(accuracies[-last:]) if accuracies else None,
+        "train_seconds": math.fsum(column("seconds")),
+        "seconds_per_round": median(column("seconds")),
+        "images_per_second": median(column("images_per_second")),
+        "bytes_up": sum(column("bytes_up")),
+        "bytes_down": sum(column("bytes_down")),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest of timings."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

@@ -1,0 +1,1 @@
+"""The choice of lowering and chunk by a short measurement."""

@@ -1,0 +1,249 @@
+"""Configuration: what is allowed, and how a mistake is answered."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import pytest
+
+from semanticfl_jax.config import (
+    ConfigError,
+    ExperimentConfig,
+    GuidanceConfig,
+    check_override,
+    from_dict,
+    to_dict,
+)
+
+
+def test_round_trip_through_json():
+    config = ExperimentConfig(
+        seed=3, guidance=GuidanceConfig(enabled=True, maps=("vae", "mid")), clients_per_chunk=4
+    )
+    assert from_dict(ExperimentConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_semanticfl_is_guided_whatever_the_flag_says():
+    values = {"algorithm": {"name": "semanticfl"}, "guidance": {"enabled": False}}
+    assert from_dict(ExperimentConfig, values).guidance.enabled
+    assert not ExperimentConfig().guidance.enabled
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"roundz": 3}, "unknown config field roundz. Did you mean rounds?"),
+        ({"model": {"widht": 3}}, "model.widht. Did you mean model.width?"),
+        (
+            {"dataset": "mnist"},
+            "dataset must be one of digits, cifar10, cifar100, tiny_imagenet, image_folder, "
+            "got 'mnist'",
+        ),
+        ({"rounds": "many"}, "rounds must be a whole number, got 'many'"),
+        ({"rounds": 2.5}, "rounds must be a whole number"),
+        ({"rounds": True}, "rounds must be a whole number"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"partition": {"alpha": 0}}, "partition.alpha must be greater than 0"),
+        ({"partition": 3}, "partition is a group of fields"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"clients_per_round": 11}, "clients_per_round must be at most num_clients (10), got 11"),
+        ({"clients_per_chunk": 0}, 'clients_per_chunk must be "auto" or at least 1'),
+        ({"clients_per_chunk": "some"}, "a whole number or one of auto"),
+        ({"guidance": {"prompt": "a photo"}}, "guidance.prompt must be a text with one {}"),
+        ({"guidance": {"aggregation": "single"}}, "guidance.maps must be exactly one name"),
+        (
+            {"guidance": {"maps": "vae,mid", "budgets": "256"}},
+            "guidance.budgets must be one number",
+        ),
+        ({"guidance": {"budgets": "many"}}, "guidance.budgets must be a list of whole numbers"),
+        ({"guidance": {"anchor_source": "directory"}}, "guidance.anchor_dir must be a folder"),
+        ({"guidance": {"anchor_dir": "x"}}, "guidance.anchor_dir must be none unless"),
+        (
+            {"guidance": {"anchor_source": "oracle", "anchors": "shuffled"}},
+            'guidance.anchors must be "semantic" with anchor_source "oracle"',
+        ),
+        (
+            {"algorithm": {"name": "semanticfl"}, "public_per_class": 0},
+            "public_per_class must be at least 1 when guidance builds its anchors",
+        ),
+    ],
+)
+def test_mistakes_name_the_field_and_what_is_allowed(values, message):
+    with pytest.raises(ConfigError) as error:
+        from_dict(ExperimentConfig, values)
+    assert message in str(error.value)
+
+
+def test_command_line_forms_are_understood():
+    values = {
+        "guidance": {
+            "maps": "vae, mid",
+            "budgets": "256,128",
+            "enabled": "true",
+            "anchors_file": "none",
+        },
+        "data_dir": 2024,
+        "learning_rate": 1,
+    }
+    config = from_dict(ExperimentConfig, values)
+    assert config.guidance.maps == ("vae", "mid")
+    assert config.guidance.budgets == (256, 128)
+    assert config.guidance.enabled is True
+    assert config.guidance.anchors_file is None
+    assert config.data_dir == "2024"
+    assert isinstance(config.learning_rate, float)
+
+
+def test_only_the_oracle_is_not_private():
+    oracle = GuidanceConfig(enabled=True, anchor_source="oracle")
+    assert not ExperimentConfig(guidance=oracle).private
+    assert ExperimentConfig(guidance=dataclasses.replace(oracle, enabled=False)).private
+    assert ExperimentConfig(guidance=dataclasses.replace(oracle, anchor_source="public")).private
+
+
+def test_override_paths_are_checked():
+    check_override(ExperimentConfig, "guidance.lambda_kd")
+    with pytest.raises(ConfigError, match=r"model\.depth"):
+        check_override(ExperimentConfig, "model.depth")
+    with pytest.raises(ConfigError, match=r"rounds\.x"):
+        check_override(ExperimentConfig, "rounds.x")
+
+
+def literals(cls, field):
+    hint = typing.get_type_hints(cls)[field]
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
+    return set(typing.get_args(hint))
+
+
+def test_allowed_names_are_the_registries():
+    from semanticfl_jax.algorithms import ALGORITHMS
+    from semanticfl_jax.data.augment import AUGMENTATIONS
+    from semanticfl_jax.data.partition.schemes import SCHEMES
+    from semanticfl_jax.data.sources import DATASETS
+    from semanticfl_jax.models import MODELS
+    from semanticfl_jax.models.client_conv import LOWERINGS
+    from semanticfl_jax.semantics.aggregation import WEIGHTINGS
+    from semanticfl_jax.semantics.losses import KD_KINDS
+
+    config = ExperimentConfig()
+    assert literals(ExperimentConfig, "dataset") == set(DATASETS)
+    assert literals(ExperimentConfig, "augmentation") == set(AUGMENTATIONS)
+    assert literals(type(config.partition), "scheme") == set(SCHEMES)
+    assert literals(type(config.model), "name") == set(MODELS)
+    assert literals(type(config.model), "conv") == set(LOWERINGS)
+    assert literals(type(config.algorithm), "name") == set(ALGORITHMS)
+    assert literals(GuidanceConfig, "aggregation") == set(WEIGHTINGS)
+    assert literals(GuidanceConfig, "kd") == set(KD_KINDS)
+
+
+def test_configuration_cannot_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ExperimentConfig().rounds = 3
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ({"name": "fedprx"}, "algorithm.name must be one of fedavg, fedprox, scaffold"),
+        ({"fedprox": {"mu": -1}}, "algorithm.fedprox.mu must be at least 0, got -1"),
+        ({"fedprox": {"alpha": 1}}, "unknown config field algorithm.fedprox.alpha"),
+        ({"moon": {"temperature": 0}}, "algorithm.moon.temperature must be greater than 0"),
+        ({"fedrcl": {"levels": "stem"}}, "algorithm.fedrcl.levels must be"),
+        (
+            {"name": "fedrcl", "fedrcl": {"levels": [5]}},
+            "algorithm.fedrcl.levels must be from 0 to 4",
+        ),
+        ({"name": "fedcda", "fedcda": {"models": 99}}, "9,509,900,499 combinations"),
+        ({"fedcda": {"models": 0}}, "algorithm.fedcda.models must be at least 1"),
+        ({"feddyn": {"alpha": 0}}, "algorithm.feddyn.alpha must be greater than 0"),
+        ({"server_learning_rate": 0}, "algorithm.server_learning_rate must be"),
+        ({"server_momentum": 1}, "algorithm.server_momentum must be at least 0 and below 1"),
+        ({"name": "scaffold", "server_optimizer": "adam"}, "control variates"),
+        ({"name": "fednova", "server_optimizer": "momentum"}, "numbers of steps itself"),
+        ({"name": "feddyn", "server_optimizer": "sgd"}, "accumulated drift itself"),
+        ({"name": "feddyn", "server_learning_rate": 0.5}, "accumulated drift itself"),
+        ({"name": "fedcda", "server_optimizer": "yogi"}, "the models it selects"),
+        ({"name": "fedcda", "weights": "disco"}, "it averages all clients alike"),
+        (
+            {"name": "feddisco", "weights": "size"},
+            "algorithm.weights must be auto or disco with algorithm.name=feddisco "
+            "(it is those weights), got 'size'",
+        ),
+        ({"name": "fedadam", "server_optimizer": "sgd"}, "must be auto or adam with"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused_with_the_reason(algorithm, message):
+    with pytest.raises(ConfigError) as error:
+        from_dict(ExperimentConfig, {"algorithm": algorithm})
+    assert message in str(error.value)
+
+
+def test_weights_and_server_optimisers_go_with_any_local_objective():
+    for name in ("fedprox", "moon", "fedrcl", "feddifrc", "feddisco", "semanticfl"):
+        for optimizer in ("sgd", "momentum", "adam", "yogi"):
+            values = {"name": name, "server_optimizer": optimizer, "weights": "disco"}
+            assert (
+                from_dict(ExperimentConfig, {"algorithm": values}).algorithm.optimizer == optimizer
+            )
+
+
+def test_levels_are_all_or_a_list_of_numbers():
+    for given, meant in (("all", "all"), ("0, 4", (0, 4)), (3, (3,)), ("", ()), ([], ())):
+        values = {"algorithm": {"fedrcl": {"levels": given}}}
+        assert from_dict(ExperimentConfig, values).algorithm.fedrcl.levels == meant
+
+
+def test_help_and_readme_tell_of_every_algorithm_and_its_knobs():
+    from semanticfl_jax.config.algorithm import ABOUT, AlgorithmConfig, describe_algorithms, knobs
+
+    assert set(ABOUT) == literals(AlgorithmConfig, "name")
+    text, readme = describe_algorithms(), (Path(__file__).parents[2] / "README.md").read_text()
+    for name in ABOUT:
+        assert f"\n  {name} " in text
+        assert f"| `{name}` |" in readme
+        for knob in knobs(name):
+            assert f"{knob}=" in text
+            assert f"`{knob.rpartition('.')[-1]}`" in readme
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_a_list_of_names_is_typed_as_words_or_none():
+    def augmentation(value):
+        return from_dict(ExperimentConfig, {"augmentation": value}).augmentation
+
+    assert augmentation("none") == augmentation([]) == ()
+    assert augmentation("crop_flip") == augmentation(["crop_flip"]) == ("crop_flip",)
+    with pytest.raises(ConfigError, match="augmentation must be none or a list of crop_flip, auto"):
+        augmentation("crop_flip,rotate")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"partition": {"scheme": "natural"}}, r"partition\.column must be the name of a column"),
+        ({"partition": {"column": "writer"}}, r"partition\.column must be .* none otherwise"),
+        (
+            {"partition": {"scheme": "nid2", "biased_clients": 11}},
+            r"biased_clients must be at",
+        ),
+        ({"partition": {"imbalance_factor": 0.1}}, r"imbalance_factor must be at least 1"),
+        ({"feature_skew": {"corruptions": "fog"}}, r"corruptions must be .* noise, blur"),
+        ({"feature_skew": {"min_severity": 0.9, "max_severity": 0.5}}, r"at most max_severity"),
+        ({"modality": {"without_text": 0.5}}, r"unless guidance\.enabled"),
+        ({"modality": {"without_text": 0.6, "without_both": 0.6}}, r"sum to 1 at most"),
+        ({"availability": {"dropout": 1.0}}, r"dropout must be at least 0 and below 1"),
+    ],
+)
+def test_impossible_heterogeneity_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(ExperimentConfig, values)
+
+
+def test_readme_tells_of_every_partition_scheme():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for name in literals(type(ExperimentConfig().partition), "scheme"):
+        assert f"| `{name}` |" in readme

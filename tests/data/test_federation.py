@@ -1,0 +1,129 @@
+"""Who gets which samples in a run, and partitions that come back from a file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.config import ExperimentConfig, PartitionConfig
+from semanticfl_jax.data import federation
+from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources import ImageDataset
+
+LABELS = np.arange(200, dtype=np.int32) % 4
+CONFIG = ExperimentConfig(dataset="digits", num_clients=6, public_per_class=3, seed=5)
+
+
+@pytest.fixture
+def dataset():
+    image = np.zeros((1, 1, 1, 3), np.uint8)
+    return ImageDataset(
+        "digits",
+        np.broadcast_to(image, (200, 1, 1, 3)),
+        LABELS,
+        image,
+        LABELS[:1],
+        tuple("abcd"),
+        (0.5,) * 3,
+        (0.5,) * 3,
+        columns={"writer": np.array(["x", "y", "z"] * 66 + ["x", "y"])},
+    )
+
+
+def with_partition(config=CONFIG, **fields):
+    return dataclasses.replace(config, partition=PartitionConfig(**fields))
+
+
+@pytest.mark.parametrize("factor", [1, 10])
+def test_server_and_clients_share_no_sample(dataset, factor):
+    config = with_partition(scheme="dirichlet", imbalance_factor=factor)
+    public, partition = federation.deal(dataset, config)
+    assert np.bincount(LABELS[public]).tolist() == [3, 3, 3, 3]
+    used = np.concatenate([public, partition.indices])
+    assert len(np.unique(used)) == len(used)
+    left = np.bincount(LABELS[partition.indices]).tolist()
+    assert left == ([47] * 4 if factor == 1 else [47, 21, 10, 4])
+
+
+def test_natural_clients_go_by_the_column_of_the_private_samples(dataset):
+    config = dataclasses.replace(CONFIG, num_clients=3, clients_per_round=3)
+    _, partition = federation.deal(
+        dataset, with_partition(config, scheme="natural", column="writer")
+    )
+    writers = [set(dataset.columns["writer"][partition.client(i)]) for i in range(3)]
+    assert sorted(map(sorted, writers)) == [["x"], ["y"], ["z"]]
+
+
+def test_an_unknown_column_is_answered_with_those_there_are(dataset):
+    config = with_partition(scheme="natural", column="author")
+    with pytest.raises(ValueError, match=r"column of digits \(writer\), got 'author'"):
+        federation.deal(dataset, config)
+    with pytest.raises(ValueError, match=r"column of digits \(none\)"):
+        federation.deal(dataclasses.replace(dataset, columns={}), config)
+
+
+def save(dataset, config, path):
+    public, partition = federation.deal(dataset, config)
+    federation.save(path, public, partition, dataset, config)
+    return public, partition
+
+
+def test_a_saved_partition_comes_back_for_any_scheme_and_seed(dataset, tmp_path):
+    path = tmp_path / "partition.npz"
+    made = with_partition(scheme="shards", imbalance_factor=2)
+    public, partition = save(dataset, made, path)
+    config = dataclasses.replace(with_partition(scheme="iid", file=str(path)), seed=9)
+    public_again, partition_again = federation.deal(dataset, config)
+    for old, new in (
+        (public, public_again),
+        (partition.indices, partition_again.indices),
+        (partition.offsets, partition_again.offsets),
+    ):
+        np.testing.assert_array_equal(old, new)
+        assert old.dtype == new.dtype
+    told = Partition.load_with_metadata(path)[1]
+    assert told["partition"] == dataclasses.asdict(made.partition)
+    assert told["seed"] == 5
+
+
+def test_a_saved_partition_of_something_else_is_refused_naming_what_differs(dataset, tmp_path):
+    path = tmp_path / "partition.npz"
+    save(dataset, CONFIG, path)
+    config = with_partition(file=str(path))
+    for change, message in (
+        ({"num_clients": 7}, "num_clients was 6, is 7"),
+        ({"public_per_class": 4}, "public_per_class was 3, is 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            federation.deal(dataset, dataclasses.replace(config, **change))
+    other = dataclasses.replace(dataset, name="cifar10", train_labels=LABELS[:-1])
+    with pytest.raises(ValueError, match="dataset was 'digits', is 'cifar10'; num_samples was 200"):
+        federation.deal(other, config)
+
+
+@pytest.mark.parametrize(
+    ("indices", "public", "message"),
+    [
+        ([0, 1, 2, 3, 4, 200], [], "indices from 0 to 199, has 0 to 200"),
+        ([0, 1, 2, 3, 4, 5], [-1], "indices from 0 to 199, has -1 to 5"),
+        ([0, 1, 2, 3, 4, 5], [7, 3], "gives the server samples that clients hold"),
+        ([0, 1, 2, 3, 4], [], "leaves client 2 without samples"),
+    ],
+)
+def test_a_damaged_saved_partition_is_refused(dataset, tmp_path, indices, public, message):
+    path = tmp_path / "partition.npz"
+    offsets = [0, 1, 2, 3, 4, 5, 6] if len(indices) == 6 else [0, 1, 2, 2, 3, 4, 5]
+    partition = Partition(indices, offsets)
+    federation.save(path, np.array(public), partition, dataset, CONFIG)
+    with pytest.raises(ValueError, match=message):
+        federation.deal(dataset, with_partition(file=str(path)))
+
+
+def test_description_agrees_with_the_partition(dataset, tmp_path):
+    _, partition = federation.deal(dataset, with_partition(scheme="shards"))
+    summary = federation.describe(dataset, partition, tmp_path)
+    assert summary["sizes"]["max"] == partition.sizes.max()
+    holds = [len(set(LABELS[partition.client(i)])) for i in range(6)]
+    assert summary["effective_classes"]["max"] <= max(holds)
+    assert {path.name for path in tmp_path.iterdir()} == {"partition.png", "partition_clients.png"}
+    assert "Gini of sizes 0.0" in federation.headline(summary)

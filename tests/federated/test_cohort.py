@@ -1,0 +1,118 @@
+"""Who takes part in a round, and how much of it: statistics and rules, without training."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.config import AvailabilityConfig
+from semanticfl_jax.federated.cohort import SAMPLERS, draw_reporting, place_cohort, straggle
+
+SAMPLE = {
+    name: jax.jit(sampler, static_argnums=3) for name, sampler in SAMPLERS.items()
+}  # (key, round, sizes, count)
+KEY = jax.random.key(0)
+
+
+def cohorts(sampling, sizes, count, rounds):
+    sizes = jnp.asarray(sizes)
+    return np.array([SAMPLE[sampling](KEY, jnp.int32(r), sizes, count) for r in range(rounds)])
+
+
+@pytest.mark.parametrize("sampling", sorted(SAMPLERS))
+def test_a_cohort_has_no_client_twice(sampling):
+    drawn = cohorts(sampling, np.arange(1, 51), 20, rounds=6)
+    assert drawn.min() >= 0
+    assert drawn.max() < 50
+    assert all(len(set(cohort)) == 20 for cohort in drawn.tolist())
+    assert len({tuple(cohort) for cohort in drawn.tolist()}) > 1
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "size_weighted"])
+def test_single_clients_are_drawn_in_proportion(sampling):
+    sizes = np.array([1, 2, 3, 10])
+    drawn = jax.vmap(lambda r: SAMPLERS[sampling](KEY, r, jnp.asarray(sizes), 1))(jnp.arange(4000))
+    frequency = np.bincount(np.ravel(drawn), minlength=4) / 4000
+    expected = sizes / 16 if sampling == "size_weighted" else np.full(4, 0.25)
+    # Four standard errors of a share.
+    np.testing.assert_allclose(frequency, expected, atol=4 * 0.5 / np.sqrt(4000))
+
+
+def test_clients_in_turn_take_part_equally_often():
+    fixed = cohorts("fixed_order", np.ones(7), 3, rounds=7)
+    np.testing.assert_array_equal(fixed.ravel(), np.arange(21) % 7)
+    robin = cohorts("round_robin", np.ones(7), 3, rounds=7)
+    assert set(np.bincount(robin.ravel(), minlength=7)) == {3}
+    assert robin.ravel()[:7].tolist() != list(range(7))
+
+
+def test_turns_do_not_overflow():
+    late = SAMPLE["fixed_order"](KEY, jnp.int32(10**9 + 7), jnp.ones(100_000), 1000)
+    np.testing.assert_array_equal(late, (1000 * (10**9 + 7) + np.arange(1000)) % 100_000)
+
+
+def dealt_in_python(sizes, batch_size, devices, chunk):
+    """Indices of clients for each device: largest first, to whoever has the fewest steps."""
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
+    most = -(-len(chunks) // devices)
+    rows = [[] for _ in range(devices)]
+    for part in chunks:
+        free = [row for row in rows if len(row) < most * chunk]
+        min(free, key=lambda row: sum(-(-sizes[i] // batch_size) for i in row)).extend(part)
+    return [row + [-1] * (most * chunk - len(row)) for row in rows]
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2), (8, 1), (3, 1), (4, 4)])
+def test_clients_go_to_the_device_with_least_to_do(devices, chunk):
+    sizes = (5 * np.random.default_rng(devices).pareto(1.0, 21)).astype(np.int32) + 1
+    cohort = jnp.arange(100, 121)
+    placed = np.asarray(place_cohort(cohort, jnp.asarray(sizes), 4, devices, chunk))
+    expected = np.array(dealt_in_python(sizes.tolist(), 4, devices, chunk))
+    np.testing.assert_array_equal(
+        placed.reshape(devices, -1), np.where(expected < 0, -1, 100 + expected)
+    )
+
+
+@pytest.mark.parametrize(("devices", "in_turn"), [(2, 1.12), (4, 1.33)])
+def test_devices_have_about_equal_work_where_clients_differ_in_size(devices, in_turn):
+    steps = np.random.default_rng(0).lognormal(3, 1, (50, 20)).astype(np.int32) + 1
+    place = functools.partial(place_cohort, jnp.arange(20), batch_size=1, devices=devices, chunk=1)
+    placed = np.asarray(jax.vmap(place)(jnp.asarray(steps)))
+    ideal = np.maximum(steps.sum(1) / devices, steps.max(1))
+
+    def beyond_ideal(dealt):
+        return np.mean(dealt.reshape(50, devices, -1).sum(2).max(1) / ideal)
+
+    assert beyond_ideal(np.take_along_axis(steps, placed, 1)) < 1.07
+    longest_first = -np.sort(-steps).reshape(50, -1, devices).swapaxes(1, 2)
+    assert beyond_ideal(longest_first) > in_turn
+
+
+def test_clients_drop_out_independently_of_where_they_are_placed():
+    clients = jnp.arange(2000)
+    reporting = draw_reporting(KEY, 3, clients, 0.3)
+    assert abs(float(reporting.mean()) - 0.7) < 4 * 0.5 / np.sqrt(2000)
+    np.testing.assert_array_equal(draw_reporting(KEY, 3, clients[::-1], 0.3), reporting[::-1])
+    assert (draw_reporting(KEY, 4, clients, 0.3) != reporting).any()
+    np.testing.assert_array_equal(
+        draw_reporting(KEY, 0, jnp.array([4, -1, 0]), 0.0), [True, False, True]
+    )
+    assert not draw_reporting(KEY, 0, jnp.full(50, -1), 0.3).any()
+
+
+def test_stragglers_do_a_part_of_their_steps():
+    config = AvailabilityConfig(straggler_share=0.5, straggler_min_work=0.2)
+    keys = jax.random.split(KEY, 2000)
+    done = np.asarray(jax.vmap(lambda key: straggle(key, jnp.int32(1000), config))(keys))
+    late = done < 1000
+    assert abs(late.mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)
+    assert done.min() >= 200
+    # Uniform on 200..1000: mean 600, standard deviation 800 / sqrt(12).
+    assert abs(done[late].mean() - 600) < 4 * 231 / np.sqrt(late.sum())
+    everyone = AvailabilityConfig(straggler_share=1.0, straggler_min_work=0.0)
+    few = np.asarray(jax.vmap(lambda key: straggle(key, jnp.int32(2), everyone))(keys))
+    assert set(few.tolist()) == {1}
+    assert straggle(KEY, jnp.int32(0), everyone) == 0
