@@ -24,9 +24,10 @@ from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.initial import client_model, init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
-from semanticfl_jax.federated.memory import check_client_memory
+from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
 from semanticfl_jax.federated.round import ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.timing import Workload
@@ -104,7 +105,7 @@ def prepare(
         dataset.test_images, dataset.test_labels, config.eval_batch_size, mesh.devices.size
     )
     test = put(test, split(mesh))
-    key = jax.random.key(config.seed)
+    key = run_key(config.seed)
     image_shape = data.images.shape[1:]
     received = Model(*init_params(model, algorithm, image_shape, key))
     state = init_server(*received, algorithm, config.num_clients)
@@ -178,7 +179,7 @@ def prepare(
 def check_memory(
     dataset: ImageDataset, anchors: Anchors | None, config: ExperimentConfig, mesh: Mesh
 ) -> str | None:
-    """How much the clients' states will take, before anything is made; None if there are none.
+    """Return what clients' states and updates will take, before anything is made; None if nothing.
 
     Raises:
       ValueError: if they cannot fit, and for anchors that do not fit the model.
@@ -187,13 +188,15 @@ def check_memory(
     algorithm = make_algorithm(config, anchors, model.feature_dim)
     shape = dataset.train_images.shape[1:]
     shapes = jax.eval_shape(
-        lambda key: init_params(model, algorithm, shape, key), jax.random.key(0)
+        lambda key: init_params(model, algorithm, shape, key), run_key(config.seed)
     )
-    said = check_client_memory(
+    states = check_client_memory(
         algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
     )
-    every = config.checkpoint_every
-    return said and f"{said}; every checkpoint has them all (checkpoint_every={every})"
+    if states:
+        states += f"; every checkpoint has them all (checkpoint_every={config.checkpoint_every})"
+    updates = check_update_memory(algorithm, Model(*shapes), config.clients_per_round, mesh)
+    return "\n".join(line for line in (states, updates) if line) or None
 
 
 def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:
