@@ -258,9 +258,9 @@ class Algorithm:
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:
-        """What clients receive at their first contact: {term: (shared, per_sample, holders)}."""
+        """Return what clients receive at first contact: {term: (shared, per_sample, holders)}."""
         return {t.name: (t.shared, t.per_sample, dict(t.holders)) for t in self.terms}
 
     def with_term(self, term: LossTerm) -> Algorithm:
-        """This algorithm with one more term in its local loss."""
+        """Return this algorithm with one more term in its local loss."""
         return dataclasses.replace(self, terms=(*self.terms, term))

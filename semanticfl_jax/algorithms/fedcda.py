@@ -152,7 +152,7 @@ def _server(config: ExperimentConfig) -> ServerRule:
 
 
 def _sum_chosen(kept: jax.Array, chosen: jax.Array) -> jax.Array:
-    """Sum over clients of the chosen one of each, [places, K, ...] to [...]; -1 adds nothing."""
+    """Return the sum of the clients' chosen ones, [places, K, ...] to [...]; -1 adds nothing."""
     rows = jnp.arange(len(chosen))
     picked = kept[rows, jnp.maximum(chosen, 0)]
     return jnp.tensordot((chosen >= 0).astype(kept.dtype), picked, 1, precision="highest")

@@ -1,8 +1,7 @@
 """The server model on a test set held on the devices: accuracy, loss, each class, calibration."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -38,7 +37,7 @@ class Totals(NamedTuple):
 
 
 def count(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Totals:
-    """Sums over a batch.
+    """Add up a batch.
 
     Args:
       logits: float32 [B, K].
@@ -65,7 +64,7 @@ def count(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Totals:
 
 
 def figures(totals: Totals) -> dict[str, jax.Array]:
-    """What a test set says.
+    """Return the measurements on a test set.
 
     Returns:
       `test_accuracy`, `test_loss`; `class_accuracy` [K], NaN for a class without test images; and
@@ -81,16 +80,23 @@ def figures(totals: Totals) -> dict[str, jax.Array]:
     }
 
 
+class Evaluate(Protocol):
+    """Tests a model; jitted."""
+
+    def __call__(self, params: PyTree, batch_stats: PyTree, batches: Batch) -> dict[str, jax.Array]:
+        """Return `figures` over the valid rows.
+
+        Args:
+          params: {"model": ..., term name: ...}.
+          batch_stats: running statistics.
+          batches: arrays [n_batches, B, ...], n_batches a multiple of the number of devices.
+        """
+
+
 def make_evaluation(
     model: nn.Module, mesh: Mesh, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
-    """Builds the jitted evaluation.
-
-    Returns:
-      `evaluate(params, batch_stats, batches) -> figures`, over the valid rows; `params` is the
-      server's tree, `batches` is a `Batch` whose arrays lead with [n_batches, B], n_batches a
-      multiple of the number of devices.
-    """
+) -> Evaluate:
+    """Build the evaluation of a network on images of this mean and deviation."""
 
     def evaluate_device(params, batch_stats, batches):
         def of_batch(batch):

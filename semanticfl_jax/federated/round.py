@@ -61,7 +61,7 @@ class ServerState(NamedTuple):
 
     @property
     def model(self) -> Model:
-        """The model that clients receive."""
+        """Return the model that clients receive."""
         return Model(self.params, self.batch_stats)
 
 

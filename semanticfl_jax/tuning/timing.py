@@ -56,17 +56,17 @@ class Workload(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """Samples of the largest client."""
+        """Return the samples of the largest client."""
         return int(self.sizes.max())
 
     @property
     def rows(self) -> int:
-        """Images of a step."""
+        """Return the images of a step."""
         return min(self.config.batch_size, self.largest)
 
     @property
     def steps(self) -> int:
-        """Steps to time, at most: no more than the largest client has."""
+        """Return the steps to time, at most: no more than the largest client has."""
         steps = self.config.local_epochs * -(-self.largest // self.config.batch_size)
         return min(_STEPS, steps)
 
@@ -109,7 +109,7 @@ class Figure:
 def time_chunk(
     work: Workload, conv: str, clients_per_chunk: int, mesh: Mesh, repeats: int = 3
 ) -> Figure:
-    """Compiles the local training of a chunk of clients, and times it if it fits.
+    """Compile the local training of a chunk of clients, and time it if it fits.
 
     It is the training of a round's chunk (`federated.chunks`), of clients that have equally many
     steps: one copy of the step to compile. Images are noise. All devices of this process do the
@@ -156,7 +156,7 @@ def time_chunk(
 
 
 def room_for_chunk(mesh: Mesh) -> int | None:
-    """Bytes that a chunk may take on each of this process's devices; None if they do not tell."""
+    """Return the bytes that a chunk may take on each device of this process; None if unknown."""
     here = mesh.local_devices
     free = free_device_memory(here[0])
     if here[0].platform == "cpu" and free is None:  # CPU devices share the host's
@@ -165,18 +165,18 @@ def room_for_chunk(mesh: Mesh) -> int | None:
 
 
 def fits(figure: Figure, room: int | None) -> bool:
-    """Whether that much memory is to be had, as far as one can tell."""
+    """Return whether that much memory is to be had, as far as one can tell."""
     return room is None or figure.memory_bytes is None or figure.memory_bytes <= room
 
 
 def too_large(figure: Figure, room: int) -> Figure:
-    """The figure of what does not fit into `room` bytes."""
+    """Return the figure of what does not fit into `room` bytes."""
     note = f"needs {figure.memory_bytes / 1e6:.0f} MB, and {room / 1e6:.0f} MB are to be had"
     return dataclasses.replace(figure, outcome="too large", seconds=None, note=note)
 
 
 def seconds_per_step(call: Callable[[int], float], most: int, repeats: int) -> float:
-    """Seconds of a step, given `call(steps)` that does so many and returns the seconds it took.
+    """Return seconds of a step; `call(steps)` does so many and returns the seconds it took.
 
     The first call is not counted, unless it is long.
     """
@@ -188,7 +188,7 @@ def seconds_per_step(call: Callable[[int], float], most: int, repeats: int) -> f
 
 
 def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
-    """Model, broadcast, sent_once, data, client ids and states, on the devices.
+    """Return model, broadcast, sent_once, data, client ids and states, on the devices.
 
     The clients share their images: what they see decides nothing.
     """
@@ -214,7 +214,7 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
 
 
 def _sizes(steps: int, work: Workload, arguments: tuple[PyTree, ...]) -> jax.Array:
-    """Every client's samples, with which it does `steps`: int32 [clients]."""
+    """Return every client's samples, with which it does `steps`: int32 [clients]."""
     sizes = arguments[3].sizes
     return jax.device_put(np.full(sizes.shape, steps * work.rows, np.int32), sizes.sharding)
 
