@@ -9,6 +9,7 @@ import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.mesh import make_mesh, replicated
@@ -33,7 +34,16 @@ CONFIG = ExperimentConfig(
     weight_decay=1e-3,
 )
 
-FEDAVG = make_algorithm(CONFIG)
+
+def algorithm_of(config, anchors=None, feature_dim=0, holders=None):
+    """The algorithm that a configuration means, for a network with features of that width."""
+    logits, features = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in (CLASSES, feature_dim))
+    outputs = Outputs(logits, features)
+    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {})
+    return make_algorithm(context)
+
+
+FEDAVG = algorithm_of(CONFIG)
 
 
 class TinyNet(nn.Module):

@@ -26,12 +26,13 @@ from semanticfl_jax.algorithms.base import (
 from semanticfl_jax.algorithms.fedprox import proximal_term
 from semanticfl_jax.algorithms.local_steps import effective_steps
 from semanticfl_jax.algorithms.server_optimizers import learning_rate
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import FedNovaConfig
+from semanticfl_jax.contexts import AlgorithmContext
 
 
-def fednova(config: ExperimentConfig) -> Algorithm:
+def fednova(settings: FedNovaConfig, context: AlgorithmContext) -> Algorithm:
     """FedNova; clients that take equal numbers of steps make it FedAvg."""
-    mu = config.algorithm.fednova.mu
+    mu, config = settings.mu, context.config
     algorithm = Algorithm(
         name=config.algorithm.name,
         server=_server(learning_rate(config.algorithm)),

@@ -29,12 +29,14 @@ from semanticfl_jax.algorithms.base import (
 from semanticfl_jax.algorithms.local_steps import effective_steps
 from semanticfl_jax.algorithms.server_optimizers import learning_rate
 from semanticfl_jax.algorithms.weights import uniform
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
 
 
-def scaffold(config: ExperimentConfig) -> Algorithm:
+def scaffold(settings: object, context: AlgorithmContext) -> Algorithm:
     """SCAFFOLD; `server_learning_rate` is eta_g."""
+    del settings
+    config = context.config
     return Algorithm(
         name=config.algorithm.name,
         server=_server(learning_rate(config.algorithm), config.num_clients),

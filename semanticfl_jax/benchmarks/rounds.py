@@ -12,13 +12,13 @@ from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.benchmarks.matmul_rate import matmul_rate
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.data.federation import deal
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.round import RoundMetrics, ServerState
 from semanticfl_jax.reporting.writers.metrics import spread
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
 
 Say = Callable[[str], None]
 
@@ -31,15 +31,14 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
     """
     dataset = sources.from_config(config)
     flops = training_flops(config, dataset)
-    _, partition = deal(dataset, config)
-    mesh = make_mesh(config.num_devices, config.clients_per_round)
-    simulation = prepare(dataset, partition, None, config, mesh)
+    mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
+    simulation = prepare(make_parts(config, make_federation(dataset, config)), mesh)
     figures = time_rounds(simulation, config, rounds, say)
     return figures | efficiency(flops, figures, mesh, say)
 
 
 def time_rounds(
-    simulation: Simulation, config: ExperimentConfig, rounds: int, say: Say = print
+    simulation: Engine, config: ExperimentConfig, rounds: int, say: Say = print
 ) -> dict[str, Any]:
     """Times `rounds` rounds after one that is not counted, evaluating every `config.eval_every`.
 
@@ -84,9 +83,7 @@ def time_rounds(
     }
 
 
-def timed_round(
-    simulation: Simulation, state: ServerState
-) -> tuple[ServerState, RoundMetrics, float]:
+def timed_round(simulation: Engine, state: ServerState) -> tuple[ServerState, RoundMetrics, float]:
     """One round to its end, and the seconds that it took; donates `state`."""
     began = time.perf_counter()
     state, metrics = jax.block_until_ready(
@@ -95,7 +92,7 @@ def timed_round(
     return state, metrics, time.perf_counter() - began
 
 
-def in_turn(simulations: Sequence[Simulation], turns: int) -> list[list[float]]:
+def in_turn(simulations: Sequence[Engine], turns: int) -> list[list[float]]:
     """Seconds of `turns` rounds of each simulation, after one that is not counted.
 
     They take turns, so that a slower minute of the machine falls on all of them, and every other

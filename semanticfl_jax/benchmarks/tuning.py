@@ -10,10 +10,12 @@ import numpy as np
 from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, to_dict
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.devices.mesh import describe, make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.initial import client_model, init_params
+from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.models import make_model
 from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.tuning.search import best, chunks_up_to
 from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
@@ -49,7 +51,7 @@ def measure(
       in "fastest" and "chosen", those of the fastest and of what `tuning` would take of them all;
       and what it ran on.
     """
-    mesh = make_mesh(config.num_devices)
+    mesh = make_mesh(config.runtime.num_devices)
     work = noise_workload(config, side=side, largest=16 * config.batch_size)
     say(f"{describe(mesh)}; {config.precision}; all devices at once, figures of one")
     figures = []
@@ -73,7 +75,7 @@ def measure(
         default=None,
     )
     return {
-        "model": dataclasses.asdict(config.model),
+        "model": to_dict(config.model),
         "precision": config.precision,
         "algorithm": config.algorithm.name,
         "images_a_step": work.rows,
@@ -100,8 +102,8 @@ def noise_workload(
     """
     noise = noise_dataset(1, side=side, num_classes=num_classes)
     shape = noise.train_images.shape[1:]
-    model = client_model(config, num_classes)
-    algorithm = make_algorithm(config, None, model.feature_dim)
+    model = make_model(config, num_classes, shape)
+    algorithm = make_algorithm(AlgorithmContext(config, num_classes, model.outputs(shape)))
     received = Model(*init_params(model, algorithm, shape, jax.random.key(config.seed)))
     sizes = np.array([largest])
     return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)

@@ -22,6 +22,7 @@ import numpy as np
 
 from semanticfl_jax.config.heterogeneity import FeatureSkewConfig
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.errors import SemanticFLError
 
 # Streams of randomness apart from the partition's.
 _DRAWS, _NOISE = 101, 102
@@ -60,7 +61,7 @@ def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> 
       ValueError: if seed is negative.
     """
     if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+        raise SemanticFLError(f"seed must be at least 0, got {seed}")
     order, kinds, severities = (
         np.random.default_rng([seed, _DRAWS, stream]).random(num_clients) for stream in range(3)
     )
@@ -96,7 +97,7 @@ def corrupt_clients(
       ValueError: if the partition has another number of clients.
     """
     if len(corruptions.kinds) != partition.num_clients:
-        raise ValueError(
+        raise SemanticFLError(
             f"corruptions are of {len(corruptions.kinds)} clients, the partition has "
             f"{partition.num_clients}"
         )
@@ -120,11 +121,11 @@ def corrupt(
       ValueError: for an unknown kind or a severity out of 0..1.
     """
     if not 0 <= severity <= 1:
-        raise ValueError(f"severity must be from 0 to 1, got {severity}")
+        raise SemanticFLError(f"severity must be from 0 to 1, got {severity}")
     if kind is None or severity == 0:
         return images
     if kind not in KINDS:
-        raise ValueError(f"corruption must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise SemanticFLError(f"corruption must be one of {', '.join(KINDS)}, got {kind!r}")
     values = KINDS[kind](images.astype(np.float32), severity, indices, seed)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 

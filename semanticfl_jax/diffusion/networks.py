@@ -22,6 +22,8 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
+from semanticfl_jax.errors import SemanticFLError
+
 # What the Flax classes cannot express, and the values at which they agree with PyTorch.
 _UNET_FIXED = {
     "act_fn": "silu",
@@ -121,21 +123,23 @@ class Networks:
         unet, vae, text_width = self.unet, self.vae, self.text_config.hidden_size
         for block in (*unet.down_block_types, *unet.up_block_types):
             if block not in _BLOCKS:
-                raise ValueError(f"unet: block type {block}; supported are {', '.join(_BLOCKS)}")
+                raise SemanticFLError(
+                    f"unet: block type {block}; supported are {', '.join(_BLOCKS)}"
+                )
         if not isinstance(unet.sample_size, int):
-            raise ValueError(f"unet: sample_size must be an integer, not {unet.sample_size!r}")
+            raise SemanticFLError(f"unet: sample_size must be an integer, not {unet.sample_size!r}")
         if unet.in_channels != vae.latent_channels:
-            raise ValueError(
+            raise SemanticFLError(
                 f"unet: in_channels {unet.in_channels} differs from the vae's latent_channels "
                 f"{vae.latent_channels}; inpainting, depth and editing checkpoints do not work here"
             )
         if unet.cross_attention_dim != text_width:
-            raise ValueError(
+            raise SemanticFLError(
                 f"unet: cross_attention_dim {unet.cross_attention_dim} differs from the text "
                 f"encoder's hidden_size {text_width}"
             )
         if self.prediction_type not in _PREDICTIONS:
-            raise ValueError(
+            raise SemanticFLError(
                 f"scheduler: prediction_type {self.prediction_type}; supported are "
                 f"{', '.join(_PREDICTIONS)}"
             )
@@ -243,13 +247,17 @@ def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
     start, end = schedule.get("beta_start", 1e-4), schedule.get("beta_end", 0.02)
     steps, kind = schedule.get("num_train_timesteps", 1000), schedule.get("beta_schedule", "linear")
     if schedule.get("trained_betas") is not None or schedule.get("rescale_betas_zero_snr"):
-        raise ValueError("scheduler: trained_betas and rescale_betas_zero_snr are not supported")
+        raise SemanticFLError(
+            "scheduler: trained_betas and rescale_betas_zero_snr are not supported"
+        )
     if kind == "linear":
         betas = np.linspace(start, end, steps)
     elif kind == "scaled_linear":
         betas = np.linspace(start**0.5, end**0.5, steps) ** 2
     else:
-        raise ValueError(f"scheduler: beta_schedule {kind}; supported are linear, scaled_linear")
+        raise SemanticFLError(
+            f"scheduler: beta_schedule {kind}; supported are linear, scaled_linear"
+        )
     return np.cumprod(1 - betas)
 
 
@@ -258,10 +266,12 @@ def _read_config(path: Path, fixed: dict[str, Any]) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise SemanticFLError(f"{path} is not JSON: {error}") from error
     for name, value in fixed.items():
         if config.get(name, value) != value:
-            raise ValueError(f"{path}: {name} is {config[name]!r}; only {value!r} is supported")
+            raise SemanticFLError(
+                f"{path}: {name} is {config[name]!r}; only {value!r} is supported"
+            )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
 
 

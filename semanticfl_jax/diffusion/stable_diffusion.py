@@ -20,6 +20,7 @@ from flax.traverse_util import unflatten_dict
 from semanticfl_jax.diffusion import torch_weights
 from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint, weight_file
 from semanticfl_jax.diffusion.networks import Networks
+from semanticfl_jax.errors import SemanticFLError
 
 _PROMPTS_PER_BATCH = 64
 
@@ -144,7 +145,7 @@ class StableDiffusion:
         """
         unknown = [name for name in maps if name not in self.available_maps]
         if unknown:
-            raise ValueError(
+            raise SemanticFLError(
                 f"maps: {', '.join(unknown)} not in this checkpoint, which has "
                 f"{', '.join(self.available_maps)}"
             )
@@ -164,7 +165,7 @@ def load(checkpoint: str | Path, *, dtype: Any = jnp.float32) -> StableDiffusion
       ValueError: if a configuration is not supported, or weights do not fit it.
     """
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"dtype: {jnp.dtype(dtype).name}; allowed are float32, bfloat16")
+        raise SemanticFLError(f"dtype: {jnp.dtype(dtype).name}; allowed are float32, bfloat16")
     directory = resolve_checkpoint(checkpoint)
     networks = Networks(directory, jnp.dtype(dtype))
     params = {

@@ -21,26 +21,30 @@ _LONGEST = 100
 
 def longest_block(config: ExperimentConfig) -> int:
     """Rounds that a block can have at most; 1: rounds are dispatched one by one."""
-    if config.client_state_memory == "host":  # clients' states come and go with every round
+    if config.runtime.client_state_memory == "host":  # clients' states come and go with every round
         return 1
-    wanted = _LONGEST if config.rounds_per_dispatch == "auto" else config.rounds_per_dispatch
+    wanted = config.runtime.rounds_per_dispatch
+    wanted = _LONGEST if wanted == "auto" else wanted
     return min(wanted, config.eval_every, config.checkpoint_every, config.rounds)
 
 
-def next_block(config: ExperimentConfig, done: int, seconds: float | None) -> int:
+def next_block(
+    config: ExperimentConfig, done: int, seconds: float | None, until: int | None = None
+) -> int:
     """How many rounds the next block has.
 
     Args:
       config: of the run.
       done: rounds done.
       seconds: of a round, as last measured; None before the first.
+      until: the round to stop after; by default the run's last.
     """
     due = (
-        config.rounds - done,
+        (until or config.rounds) - done,
         *(n - done % n for n in (config.eval_every, config.checkpoint_every)),
     )
     count = min(longest_block(config), *due)
-    if config.rounds_per_dispatch != "auto":
+    if config.runtime.rounds_per_dispatch != "auto":
         return count
     in_time = 1 if seconds is None else int(_BLOCK_SECONDS / seconds)
     return max(1, min(count, in_time))

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
 #: Fields that tell seeds and machines apart, not methods.
 NOT_METHOD = ("seed", "data_dir")
 
 
-class ReportError(ValueError):
+class ReportError(SemanticFLError):
     """The given directories cannot be compared; the message names them and says why."""
 
 

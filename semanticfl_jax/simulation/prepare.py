@@ -1,97 +1,187 @@
 """From a configuration to compiled programs: data and model on the devices, and the round."""
 
+from __future__ import annotations
+
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from semanticfl_jax.algorithms import Algorithm, make_algorithm
+from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
-from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.devices.compilation_cache import found_in_cache
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
-from semanticfl_jax.federated.initial import client_model, init_params
+from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.memory import check_client_memory
-from semanticfl_jax.federated.round import ServerState, init_server, make_round
+from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
+from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.timing import Workload
-from semanticfl_jax.types import PyTree
+from semanticfl_jax.types import PyTree, Say
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run trains, and how: everything but the devices.
+
+    Attributes:
+      config: of the run.
+      federation: its data set, in the hands of server and clients.
+      network: what the clients train.
+      algorithm: with its weights, its guidance and its terms.
+      module: the Flax module that was given in place of `config.model`; None: none was.
+      init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
+    """
+
+    config: ExperimentConfig
+    federation: Federation
+    network: Network
+    algorithm: Algorithm
+    module: nn.Module | None = None
+    init: Mapping[str, PyTree] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """H, W, 3."""
+        return self.federation.dataset.train_images.shape[1:]
+
+    def init_model(self, key: jax.Array) -> Model:
+        """Return the initial model for the run's key."""
+        drawn = init_params(self.network, self.algorithm, self.image_shape, key)
+        return Model(*replace_weights(*drawn, self.init))
+
+
+def make_network(
+    config: ExperimentConfig, federation: Federation, module: nn.Module | None = None
+) -> Network:
+    """Return the network that the clients train: `module`, or what the configuration names."""
+    if module is not None:
+        return Network(module)
+    dataset = federation.dataset
+    return make_model(config, dataset.num_classes, dataset.train_images.shape[1:])
+
+
+def make_parts(
+    config: ExperimentConfig,
+    federation: Federation,
+    anchors: Anchors | None = None,
+    *,
+    module: nn.Module | None = None,
+    algorithm: Algorithm | None = None,
+    init: Mapping[str, PyTree] | None = None,
+) -> Parts:
+    """Put together what a run trains.
+
+    Args:
+      config: of the run.
+      federation: its data.
+      anchors: of a run that uses them.
+      module: a Flax module in place of `config.model`.
+      algorithm: an algorithm in place of `config.algorithm`; guidance is added to it all the same.
+      init: weights to start from.
+
+    Raises:
+      SemanticFLError: if the algorithm needs what the model does not return, or anchors that do not
+        fit the model.
+    """
+    network = make_network(config, federation, module)
+    image_shape = federation.dataset.train_images.shape[1:]
+    outputs = network.outputs(image_shape)
+    classes = federation.dataset.num_classes
+    if outputs.logits.shape != (1, classes):
+        raise SemanticFLError(
+            f"{network.name} must return logits [B, {classes}], one for each class of "
+            f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
+        )
+    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
+    algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
+    for term in algorithm.terms:
+        for need in getattr(term, "needs", ()):
+            if getattr(outputs, need) is None or len(getattr(outputs, need)) == 0:
+                raise SemanticFLError(
+                    f"{term.name} needs the model's {need}, which {network.name} does not return; "
+                    f"let it return semanticfl_jax.Outputs(logits, features, levels)"
+                )
+    return Parts(config, federation, network, algorithm, module, init)
 
 
 @dataclasses.dataclass
-class Simulation:
+class Engine:
     """Everything that a run's rounds need, on the devices, and its compiled programs.
 
     Attributes:
-      state: the server before round 1; None once it is taken.
+      state: the server, after as many rounds as were dispatched; the next one takes its memory.
       data: the clients' images.
       shared: arrays that clients receive once, `Algorithm.sent_once`.
       key: the run's random key.
       run_round: (state, data, shared, key) -> (state, metrics); donates `state`.
-      run_block: (state, data, shared, key, count) -> (state, stacked metrics), see `block`; None
+      run_block: (state, data, shared, key, count) -> (state, stacked metrics), see `dispatch`; None
         where rounds are dispatched one by one.
       evaluate: state -> accuracy and loss on the test set.
+      tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
       device: how many devices of what kind.
       description: the choices that were made, a line each.
     """
 
-    state: ServerState | None
+    state: ServerState
     data: FederatedDataset
     shared: PyTree
     key: jax.Array
     run_round: Callable[..., Any]
     run_block: Callable[..., Any] | None
-    evaluate: Callable[..., Any]
+    evaluate: Callable[[ServerState], dict[str, jax.Array]]
+    tested: Callable[[ServerState], Model]
     traffic: Traffic
     compile_seconds: float
     device: str
     description: tuple[str, ...]
 
-    def take_state(self) -> ServerState:
-        """The server before round 1, which is kept no longer: its memory is the rounds'."""
-        state, self.state = self.state, None
-        return state
+    def advance(self, count: int) -> RoundMetrics:
+        """Dispatch `count` rounds, together if they can be.
+
+        Returns:
+          Their metrics, stacked where rounds are dispatched in blocks.
+        """
+        arguments = (self.state, self.data, self.shared, self.key)
+        if self.run_block is None:
+            self.state, metrics = self.run_round(*arguments)
+        else:
+            self.state, metrics = self.run_block(*arguments, np.int32(count))
+        return metrics
 
 
-def prepare(
-    dataset: ImageDataset,
-    partition: Partition,
-    anchors: Anchors | None,
-    config: ExperimentConfig,
-    mesh: Mesh,
-    kept: Path | None = None,
-    say: Callable[[str], None] = print,
-) -> Simulation:
-    """Puts data and model on the devices and compiles the round and the evaluation.
+def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = print) -> Engine:
+    """Put data and model on the devices and compile the round and the evaluation.
 
     Args:
-      dataset: images of clients and test set.
-      partition: who holds which.
-      anchors: of a guided run.
-      config: what to run; what it leaves to choose is chosen here (`tuning`).
+      parts: what to train.
       mesh: the devices.
-      kept: file of the run with that choice; None: no run.
-      say: takes lines for the user, should the choice take a measurement.
+      kept: file of the run with the choice of lowering and chunk; None: no run.
+      say: takes lines for the user, should that choice take a measurement.
     """
-    model = client_model(config, dataset.num_classes)
-    algorithm = make_algorithm(config, anchors, model.feature_dim)
+    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    partition, runtime = parts.federation.partition, config.runtime
     shared = put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
@@ -101,16 +191,15 @@ def prepare(
         sharding=replicated(mesh),
     )
     test = pad_batches(
-        dataset.test_images, dataset.test_labels, config.eval_batch_size, mesh.devices.size
+        dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
     test = put(test, split(mesh))
     key = jax.random.key(config.seed)
-    image_shape = data.images.shape[1:]
-    received = Model(*init_params(model, algorithm, image_shape, key))
+    received = parts.init_model(key)
     state = init_server(*received, algorithm, config.num_clients)
     state, key = put((state, key), replicated(mesh))
     clients = init_clients(
-        algorithm, state.model, config.num_clients, mesh, config.client_state_memory
+        algorithm, state.model, config.num_clients, mesh, runtime.client_state_memory
     )
     state = state._replace(clients=clients)
 
@@ -118,15 +207,16 @@ def prepare(
         config,
         algorithm,
         received,
-        image_shape,
+        parts.image_shape,
         dataset.num_classes,
         partition.sizes,
         dataset.mean,
         dataset.std,
+        parts.module,
     )
     choice = choose.choose(work, mesh, kept, say)
     # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
-    trained = client_model(choice.applied(config), dataset.num_classes)
+    trained = make_network(choice.applied(config), parts.federation, parts.module)
     local_training = make_local_training(trained, algorithm, config, dataset.mean, dataset.std)
     run_round = make_round(
         local_training,
@@ -138,8 +228,8 @@ def prepare(
         availability=config.availability,
         steps=known_steps(partition.sizes, config),
     )
-    run_round = join_clients(run_round, mesh, config.client_state_memory)
-    evaluate = make_evaluation(model, mesh, dataset.mean, dataset.std)
+    run_round = join_clients(run_round, mesh, runtime.client_state_memory)
+    evaluate = make_evaluation(parts.network, mesh, dataset.mean, dataset.std)
 
     def tested(state: ServerState) -> Model:
         return algorithm.server.evaluated(state.server, state.model)
@@ -156,11 +246,11 @@ def prepare(
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
-        _describe_task(config, algorithm, received.params),
+        _describe_task(parts, received.params),
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
-    return Simulation(
+    return Engine(
         state=state,
         data=data,
         shared=shared,
@@ -168,6 +258,7 @@ def prepare(
         run_round=run_round,
         run_block=run_block,
         evaluate=lambda state: evaluate(*tested(state), test),
+        tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
@@ -175,34 +266,33 @@ def prepare(
     )
 
 
-def check_memory(
-    dataset: ImageDataset, anchors: Anchors | None, config: ExperimentConfig, mesh: Mesh
-) -> str | None:
-    """How much the clients' states will take, before anything is made; None if there are none.
+def check_memory(parts: Parts, mesh: Mesh) -> str | None:
+    """Return how much the clients' states will take, before anything is made; None: nothing.
 
     Raises:
-      ValueError: if they cannot fit, and for anchors that do not fit the model.
+      SemanticFLError: if they cannot fit.
     """
-    model = client_model(config, dataset.num_classes)
-    algorithm = make_algorithm(config, anchors, model.feature_dim)
-    shape = dataset.train_images.shape[1:]
-    shapes = jax.eval_shape(
-        lambda key: init_params(model, algorithm, shape, key), jax.random.key(0)
-    )
-    said = check_client_memory(
-        algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
+    config = parts.config
+    shapes = jax.eval_shape(parts.init_model, jax.random.key(0))
+    line = check_client_memory(
+        parts.algorithm, shapes, config.num_clients, mesh, config.runtime.client_state_memory
     )
     every = config.checkpoint_every
-    return said and f"{said}; every checkpoint has them all (checkpoint_every={every})"
+    return line and (
+        f"{line}; checkpoints include all client states; with many clients, raise "
+        f"checkpoint_every ({every})"
+    )
 
 
-def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:
+def _describe_task(parts: Parts, params: PyTree) -> str:
+    config, algorithm = parts.config, parts.algorithm
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     names = [term.name for term in algorithm.terms if term.name != algorithm.name]
     terms = f" with {' and '.join(names)}" if names else ""
     partition = config.partition.file or config.partition.scheme
+    model = config.model.name if parts.module is None else parts.network.name
     return (
-        f"{config.algorithm.name}{terms} on {config.dataset}: {config.clients_per_round} of "
-        f"{config.num_clients} clients a round, {partition} partition; "
-        f"{config.model.name} with {count:,} parameters"
+        f"{algorithm.name}{terms} on {parts.federation.dataset.name}: {config.clients_per_round} "
+        f"of {config.num_clients} clients a round, {partition} partition; "
+        f"{model} with {count:,} parameters"
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +18,8 @@ from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
-from semanticfl_jax.federated.initial import client_model
 from semanticfl_jax.federated.local_training import make_local_training
+from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.types import PyTree
 
 # Share of what is free that a chunk may take: the rest of the round needs some, too.
@@ -41,6 +42,7 @@ class Workload(NamedTuple):
       sizes: int [N], samples of each client.
       mean: of each channel.
       std: of each channel.
+      module: the Flax module that takes the place of `config.model`; None: none does.
     """
 
     config: ExperimentConfig
@@ -51,6 +53,13 @@ class Workload(NamedTuple):
     sizes: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    module: nn.Module | None = None
+
+    def network(self, config: ExperimentConfig) -> Network:
+        """Return the network that clients train, with the lowering that `config` has."""
+        if self.module is not None:
+            return Network(self.module)
+        return make_model(config, self.num_classes, self.image_shape)
 
     @property
     def largest(self) -> int:
@@ -221,12 +230,12 @@ def _training(work: Workload, conv: str, mesh: Mesh) -> Callable[..., jax.Array]
     """(*arguments, sizes) -> float32 [devices], which depends on all that the clients trained."""
     config = dataclasses.replace(
         work.config,
-        model=dataclasses.replace(work.config.model, conv=conv),
+        runtime=dataclasses.replace(work.config.runtime, conv=conv),
         local_epochs=1,
         batch_size=work.rows,
         availability=AvailabilityConfig(),
     )
-    model = client_model(config, work.num_classes)
+    model = work.network(config)
     local_training = make_local_training(model, work.algorithm, config, work.mean, work.std)
 
     def train_device(received, broadcast, shared, data, ids, states, sizes):

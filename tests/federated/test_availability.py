@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import LossTerm, make_algorithm
+from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.federated.cohort import straggle
 from semanticfl_jax.federated.local_training import make_local_training
@@ -21,6 +21,7 @@ from tests.federation import (
     SIZES,
     STD,
     TinyNet,
+    algorithm_of,
     make_federation,
 )
 
@@ -64,7 +65,7 @@ def test_the_average_is_over_those_who_report(federation, chunk):
 def test_a_round_without_reports_changes_nothing(federation, name):
     config = available(dropout=0.999999)
     config = dataclasses.replace(config, algorithm=dataclasses.replace(config.algorithm, name=name))
-    run, (state, data, shared, key) = federation.round(make_algorithm(config), config=config)
+    run, (state, data, shared, key) = federation.round(algorithm_of(config), config=config)
     before = jax.tree.map(np.array, (state.params, state.batch_stats, state.server, state.clients))
     state, metrics = run(state, data, shared, key)
     assert not metrics.reported.any()

@@ -11,9 +11,9 @@ import optax
 import pytest
 
 from semanticfl_jax.data.sources import load_dataset
-from semanticfl_jax.models import create_model
 from semanticfl_jax.models.client_conv import conv
 from semanticfl_jax.models.normalization import BatchNorm, GroupNorm
+from tests.models.networks import create_model
 
 BATCH = 16
 

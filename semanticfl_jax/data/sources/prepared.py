@@ -23,6 +23,7 @@ from semanticfl_jax.data.sources.array_cache import (
     put_columns,
     take_columns,
 )
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 
 #: Record format that can be read without TensorFlow.
@@ -94,7 +95,7 @@ def _fingerprint(directory: Path) -> str:
 
 def _require_tensorflow(problem: str) -> None:
     if importlib.util.find_spec("tensorflow") is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{problem}, and TensorFlow, which is needed for that once, is not installed: "
             "pip install 'semanticfl-jax[prepare]', or point data_dir (or TFDS_DATA_DIR) at a "
             "directory where it is prepared in array_record format"
@@ -136,7 +137,9 @@ def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
                     columns[name].append(example[name])
                 bar.update()
         if len(labels) != total:
-            raise ValueError(f"{directory}: {split} has {len(labels)} images instead of {total}")
+            raise SemanticFLError(
+                f"{directory}: {split} has {len(labels)} images instead of {total}"
+            )
         arrays[f"{split}_labels"] = np.array(labels, np.int32)
     columns = {name: _column(values) for name, values in columns.items()}
     return {**arrays, **put_columns(columns)}
