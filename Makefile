@@ -18,7 +18,7 @@ help:  ## show this list
 
 venv: $(INSTALLED)  ## make .venv with the package and its tools (PYTHON=python3.12 chooses another Python)
 
-$(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
+$(INSTALLED): setup.py setup.cfg pyproject.toml $(CONSTRAINTS)
 	@test -n "$(VERSION)" || { echo "PYTHON=$(PYTHON) does not run"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'

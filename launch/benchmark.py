@@ -36,7 +36,6 @@ from typing import Any
 from absl import app, logging
 from absl import flags as absl_flags
 
-from launch import flags
 from semanticfl_jax.config import (
     ConfigError,
     ExperimentConfig,
@@ -45,6 +44,8 @@ from semanticfl_jax.config import (
     from_dict,
     require,
 )
+
+from . import flags
 
 #: The flags of each task; another task's are refused.
 TASKS = {
@@ -101,7 +102,7 @@ def check_flags(task: str) -> None:
 
 def installed_config(name: str) -> ExperimentConfig:
     """The configuration launch/configs/NAME.py, with --data_dir."""
-    module = importlib.import_module(f"launch.configs.{name}")
+    module = importlib.import_module(f"{__package__}.configs.{name}")
     config = from_dict(ExperimentConfig, module.get_config().to_dict())
     return dataclasses.replace(config, data_dir=_DATA_DIR.value)
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import flags
 from semanticfl_jax.config import ConfigError, ExperimentConfig, check_override, from_dict, to_dict
+
+from . import flags
 
 
 def define() -> None:

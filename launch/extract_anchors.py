@@ -13,8 +13,9 @@ command goes on from the last batch of images when it is run again. A real check
 
 from pathlib import Path
 
-from launch import flags
 from semanticfl_jax.config import ExperimentConfig
+
+from . import flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:

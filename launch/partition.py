@@ -11,8 +11,9 @@ run with --config.partition.file=DIR/partition.npz trains on it.
 
 from pathlib import Path
 
-from launch import flags
 from semanticfl_jax.config import ExperimentConfig
+
+from . import flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:

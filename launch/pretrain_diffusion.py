@@ -6,9 +6,10 @@
 Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it resumes.
 """
 
-from launch import flags
 from semanticfl_jax.config import ConfigError
 from semanticfl_jax.pretraining.config import PretrainConfig
+
+from . import flags
 
 
 def main(config: PretrainConfig, workdir: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import flags
 from semanticfl_jax.config import ConfigError, ExperimentConfig
+
+from . import flags
 
 
 def define() -> None:

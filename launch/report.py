@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from launch.flags import fail
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError
+
+from .flags import fail
 
 _OUT = flags.DEFINE_string("out", None, "Directory for comparison.md, .csv and .png.")
 

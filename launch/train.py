@@ -7,8 +7,9 @@ the same run (README, "Several machines") is also told --distributed, or --coord
 --num_processes and --process_id.
 """
 
-from launch import distributed, flags
 from semanticfl_jax.config import ExperimentConfig, describe_algorithms
+
+from . import distributed, flags
 
 # What --help prints.
 __doc__ = f"{__doc__}\n{describe_algorithms()}\n"
