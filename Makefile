@@ -21,7 +21,7 @@ venv: $(INSTALLED)  ## make .venv with the package and its tools (PYTHON=python3
 $(INSTALLED): setup.py setup.cfg pyproject.toml $(CONSTRAINTS)
 	@test -n "$(VERSION)" || { echo "PYTHON=$(PYTHON) does not run"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[all,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## train FedAvg and SemanticFL on digits with three seeds, and compare them

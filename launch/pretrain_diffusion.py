@@ -7,6 +7,7 @@ Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it r
 """
 
 from semanticfl_jax.config import ConfigError
+from semanticfl_jax.errors import MissingDependencyError
 from semanticfl_jax.pretraining.config import PretrainConfig
 
 from . import flags
@@ -18,7 +19,7 @@ def main(config: PretrainConfig, workdir: str) -> None:
 
     try:
         print(f"checkpoint: {pretrain(config, workdir)}")
-    except ConfigError as error:
+    except (ConfigError, MissingDependencyError) as error:
         flags.fail(error)
 
 

@@ -22,6 +22,8 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
+from semanticfl_jax.optional import optional_imports
+
 # What the Flax classes cannot express, and the values at which they agree with PyTorch.
 _UNET_FIXED = {
     "act_fn": "silu",
@@ -89,11 +91,13 @@ class Networks:
 
         Raises:
           ValueError: if they describe something other than Stable Diffusion 1.x or 2.x.
+          MissingDependencyError: without diffusers or transformers.
         """
         for name in _NOISY:
             logging.getLogger(name).setLevel(logging.ERROR)
-        from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
-        from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+        with optional_imports("diffusion", "a diffusion checkpoint"):
+            from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+            from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
 
         unet_config = _read_config(directory / "unet" / "config.json", _UNET_FIXED)
         vae_config = _read_config(directory / "vae" / "config.json", _VAE_FIXED)
