@@ -215,7 +215,8 @@ class Networks:
         1e-5 instead of 1e-6 in the transformers' group norm, and ignores `norm_num_groups` and
         `norm_eps`.
         """
-        from diffusers.models.attention_flax import FlaxGEGLU, FlaxTransformer2DModel
+        with optional_imports("diffusion", "a diffusion checkpoint"):
+            from diffusers.models.attention_flax import FlaxGEGLU, FlaxTransformer2DModel
 
         module = context.module
         if context.method_name != "__call__":

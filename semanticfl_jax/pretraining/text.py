@@ -240,7 +240,7 @@ def _pooled(model, params, ids):
     return model(ids, params=params).pooler_output
 
 
-def token_states(model, params, ids: np.ndarray) -> np.ndarray:
+def token_states(model, params, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Token states [n, context, width] float32 and pooled output [n, width] of ids [n, context]."""
     output = jax.jit(lambda params, ids: model(ids, params=params))(params, ids)
     return np.asarray(output.last_hidden_state), np.asarray(output.pooler_output)

@@ -171,7 +171,7 @@ def load_images(
             raise ValueError(f"{tree.path}: cannot use {unusable}; {SKIP}")
         for split in listings:
             counts = np.bincount(arrays[f"{split}_labels"], minlength=len(class_names))
-            empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
+            empty = [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
             if empty:
                 raise ValueError(f"{tree.path}: no {split} image of {', '.join(empty[:NAMED])}")
         _require_one_size(tree, *firsts)

@@ -143,8 +143,7 @@ def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
         if len(labels) != total:
             raise ValueError(f"{directory}: {split} has {len(labels)} images instead of {total}")
         arrays[f"{split}_labels"] = np.array(labels, np.int32)
-    columns = {name: _column(values) for name, values in columns.items()}
-    return {**arrays, **put_columns(columns)}
+    return {**arrays, **put_columns({name: _column(column) for name, column in columns.items()})}
 
 
 def _column(values: list[Any]) -> np.ndarray:
@@ -156,7 +155,8 @@ def _column(values: list[Any]) -> np.ndarray:
 def _examples(builder, split: str) -> Iterator[dict[str, Any]]:
     """The split's examples, in the order they are stored."""
     if _format(Path(builder.data_dir)) != ARRAY_RECORD:
-        import tensorflow_datasets as tfds  # imported by `_decode` before
+        with optional_imports("prepare", f"the data set in {builder.data_dir}"):
+            import tensorflow_datasets as tfds
 
         yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
         return
