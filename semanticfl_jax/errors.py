@@ -10,7 +10,7 @@ class ConfigError(SemanticFLError):
 
 
 class MissingDependencyError(SemanticFLError, ImportError):
-    """A library is missing that only some runs need; the message says how to install it."""
+    """A library is missing that only some runs need; the message names its extra."""
 
 
 class MissingFileError(SemanticFLError, FileNotFoundError):

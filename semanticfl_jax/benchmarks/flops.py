@@ -1,6 +1,7 @@
 """How much arithmetic a training step takes, whatever computes it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,4 +57,5 @@ def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
     arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
     with jax.default_device(cpu):
         lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments)
-    return lowered.cost_analysis()["flops"] / config.batch_size
+    costs: Any = lowered.cost_analysis()
+    return costs["flops"] / config.batch_size

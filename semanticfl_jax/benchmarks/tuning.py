@@ -22,6 +22,7 @@ from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
 
 # Seconds of a chunk's step from which larger chunks of that lowering are left out.
 _ENOUGH = 20.0
+_LOWERINGS = tuple(name for name in LOWERINGS if name != "auto")
 
 
 def measure(
@@ -29,7 +30,7 @@ def measure(
     *,
     largest_chunk: int,
     repeats: int,
-    lowerings: tuple[str, ...] = tuple(name for name in LOWERINGS if name != "auto"),
+    lowerings: tuple[str, ...] = _LOWERINGS,
     side: int = 32,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -69,11 +70,8 @@ def measure(
     for line in table(figures, work.rows):
         say(line)
     chosen = best(figures)
-    fastest = min(
-        (figure for figure in figures if figure.seconds is not None),
-        key=lambda figure: figure.seconds,
-        default=None,
-    )
+    measured = [(figure.seconds, figure) for figure in figures if figure.seconds is not None]
+    fastest = min(measured, key=lambda pair: pair[0])[1] if measured else None
     return {
         "model": to_dict(config.model),
         "precision": config.precision,

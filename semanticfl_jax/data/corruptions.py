@@ -219,7 +219,7 @@ def examples(
     rows = []
     for client in chosen:
         indices = partition.client(client)[:max_images]
-        label = f"client {client}: {corruptions.kinds[client].replace('_', ' ')}"
+        label = f"client {client}: {str(corruptions.kinds[client]).replace('_', ' ')}"
         label += f", severity {corruptions.severities[client]:.2f}"
         rows.append((label, before[indices], after[indices]))
     return rows

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from semanticfl_jax.errors import MissingFileError
+from semanticfl_jax.optional import optional_imports
 
 BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
 
@@ -121,6 +122,7 @@ def resolve_checkpoint(
 
     Raises:
       FileNotFoundError: if there is no such checkpoint, or files of it are missing.
+      MissingDependencyError: for a hub id, without huggingface_hub.
     """
     if str(checkpoint) in BUNDLED:
         path = BUNDLED[str(checkpoint)]
@@ -140,7 +142,8 @@ def resolve_checkpoint(
 def _download(
     hub_id: str, revision: str | None, cache_dir: str | Path | None, offline: bool
 ) -> Path:
-    from huggingface_hub import snapshot_download
+    with optional_imports("diffusion", f"the download of {hub_id}"):
+        from huggingface_hub import snapshot_download
 
     wanted = [f"{component}/*.json" for component in _CONFIGS] + ["tokenizer/merges.txt"]
     for component, names in WEIGHTS.items():

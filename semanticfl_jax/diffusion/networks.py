@@ -23,6 +23,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.optional import optional_imports
 
 # What the Flax classes cannot express, and the values at which they agree with PyTorch.
 _UNET_FIXED = {
@@ -91,11 +92,13 @@ class Networks:
 
         Raises:
           ValueError: if they describe something other than Stable Diffusion 1.x or 2.x.
+          MissingDependencyError: without diffusers or transformers.
         """
         for name in _NOISY:
             logging.getLogger(name).setLevel(logging.ERROR)
-        from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
-        from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+        with optional_imports("diffusion", "a diffusion checkpoint"):
+            from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+            from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
 
         unet_config = _read_config(directory / "unet" / "config.json", _UNET_FIXED)
         vae_config = _read_config(directory / "vae" / "config.json", _VAE_FIXED)
@@ -215,7 +218,8 @@ class Networks:
         1e-5 instead of 1e-6 in the transformers' group norm, and ignores `norm_num_groups` and
         `norm_eps`.
         """
-        from diffusers.models.attention_flax import FlaxGEGLU, FlaxTransformer2DModel
+        with optional_imports("diffusion", "a diffusion checkpoint"):
+            from diffusers.models.attention_flax import FlaxGEGLU, FlaxTransformer2DModel
 
         module = context.module
         if context.method_name != "__call__":

@@ -7,6 +7,7 @@ NumPy, a leaf at a time, so that a model of a billion parameters needs no more t
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -70,4 +71,4 @@ def with_random_weights(
     for name in components:
         shapes = {path: leaf.shape for path, leaf in flatten_dict(sd.params[name]).items()}
         drawn[name] = random_params(shapes, seed, sd.networks.dtype)
-    return sd.replace(params=sd.params | drawn)
+    return dataclasses.replace(sd, params=sd.params | drawn)

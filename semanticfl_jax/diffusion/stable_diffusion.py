@@ -182,8 +182,8 @@ def load(checkpoint: str | Path, *, dtype: Any = jnp.float32) -> StableDiffusion
 def _encode(sd: StableDiffusion, images: jax.Array) -> jax.Array:
     vae = sd.networks.vae
     pixels = images.transpose(0, 3, 1, 2).astype(sd.networks.dtype)
-    posterior = vae.apply({"params": sd.params["vae"]}, pixels, method=vae.encode).latent_dist
-    return posterior.mean.astype(jnp.float32) * vae.scaling_factor
+    encoded: Any = vae.apply({"params": sd.params["vae"]}, pixels, method=vae.encode)
+    return encoded.latent_dist.mean.astype(jnp.float32) * vae.scaling_factor
 
 
 @jax.jit
@@ -191,8 +191,8 @@ def _decode(sd: StableDiffusion, latents: jax.Array) -> jax.Array:
     vae = sd.networks.vae
     scaled = (latents / vae.scaling_factor).astype(sd.networks.dtype)
     # The decoder takes channels last as well (it looks for them there), but gives channels first.
-    images = vae.apply({"params": sd.params["vae"]}, scaled, method=vae.decode).sample
-    return images.transpose(0, 2, 3, 1).astype(jnp.float32)
+    decoded: Any = vae.apply({"params": sd.params["vae"]}, scaled, method=vae.decode)
+    return decoded.sample.transpose(0, 2, 3, 1).astype(jnp.float32)
 
 
 @jax.jit

@@ -135,8 +135,8 @@ def time_chunk(
     try:
         began = time.perf_counter()
         arguments = _arguments(work, clients_per_chunk, mesh)
-        program = _training(work, conv, mesh).lower(*arguments, _sizes(1, work, arguments))
-        program = program.compile()
+        lowered = _training(work, conv, mesh).lower(*arguments, _sizes(1, work, arguments))
+        program = lowered.compile()
         memory = program.memory_analysis()
         found = dataclasses.replace(found, compile_seconds=time.perf_counter() - began)
         if memory is not None:
@@ -178,7 +178,7 @@ def fits(figure: Figure, room: int | None) -> bool:
 
 def too_large(figure: Figure, room: int) -> Figure:
     """The figure of what does not fit into `room` bytes."""
-    note = f"needs {figure.memory_bytes / 1e6:.0f} MB, and {room / 1e6:.0f} MB are to be had"
+    note = f"needs {(figure.memory_bytes or 0) / 1e6:.0f} MB, and {room / 1e6:.0f} MB are to be had"
     return dataclasses.replace(figure, outcome="too large", seconds=None, note=note)
 
 
@@ -226,7 +226,7 @@ def _sizes(steps: int, work: Workload, arguments: tuple[PyTree, ...]) -> jax.Arr
     return jax.device_put(np.full(sizes.shape, steps * work.rows, np.int32), sizes.sharding)
 
 
-def _training(work: Workload, conv: str, mesh: Mesh) -> Callable[..., jax.Array]:
+def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
     """(*arguments, sizes) -> float32 [devices], which depends on all that the clients trained."""
     config = dataclasses.replace(
         work.config,

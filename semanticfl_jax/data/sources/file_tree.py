@@ -116,7 +116,7 @@ class Archive:
                 return file.read(member.size)
 
         with tarfile.open(self.path, fileobj=io.BytesIO(unpacked) if packed else None) as archive:
-            members = []
+            members: list[tuple[str, Callable[[], bytes]]] = []
             for member in archive.getmembers():
                 target = archive.getmember(member.linkname) if member.islnk() else member
                 if not member.isdir():

@@ -172,7 +172,7 @@ def load_images(
             raise SemanticFLError(f"{tree.path}: cannot use {unusable}; {SKIP}")
         for split in listings:
             counts = np.bincount(arrays[f"{split}_labels"], minlength=len(class_names))
-            empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
+            empty = [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
             if empty:
                 raise SemanticFLError(
                     f"{tree.path}: no {split} image of {', '.join(empty[:NAMED])}"

@@ -167,7 +167,7 @@ def _divide(listing: Listing) -> tuple[Listing, Listing]:
         is_test[members[: max(1, round(TEST_SHARE * len(members)))]] = True
 
     def part(chosen: np.ndarray, problems: dict[str, str]) -> Listing:
-        places = np.flatnonzero(chosen)
+        places = np.flatnonzero(chosen).tolist()
         columns = {k: [values[i] for i in places] for k, values in listing.columns.items()}
         return Listing([listing.names[i] for i in places], labels[places], columns, problems)
 

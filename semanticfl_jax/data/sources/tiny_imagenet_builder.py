@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from semanticfl_jax.data.sources.file_tree import Archive
 from semanticfl_jax.data.sources.image_files import Listing, describe_problems, read_image
 from semanticfl_jax.data.sources.tiny_imagenet import list_files
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.optional import optional_imports
+
+with optional_imports("prepare", "the TFDS builder of TinyImageNet"):
+    import tensorflow_datasets as tfds
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 CLASSES = 200
