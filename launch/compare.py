@@ -81,7 +81,7 @@ def guide(
         return methods
     chosen = {}
     for name, settings in methods.items():
-        entry = ALGORITHMS.get(settings["algorithm.name"])
+        entry = ALGORITHMS.get(str(settings["algorithm.name"]))
         if entry is not None and entry.traits.guided:
             chosen[name] = settings
             continue

@@ -80,6 +80,7 @@ def _load_file(path: Path) -> None:
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path.resolve()):
         return
     spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None  # of a .py file there is one
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

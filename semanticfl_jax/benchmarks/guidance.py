@@ -52,7 +52,9 @@ def measure(
     guidance = GuidanceConfig(enabled=True, anchor_source="generated")
     guided = dataclasses.replace(config, guidance=guidance)
     outputs = make_network(config, federation).outputs(dataset.train_images.shape[1:])
-    anchors = random_anchors(dataset, outputs.features.shape[-1])
+    assert outputs.features is not None
+    width = outputs.features.shape[-1]
+    anchors = random_anchors(dataset, width)
     simulations = {
         "plain": prepare(make_parts(config, federation), mesh),
         "guided": prepare(make_parts(guided, federation, anchors), mesh),
@@ -71,7 +73,7 @@ def measure(
         "overhead_percent": overhead,
         "seconds_per_round": {"plain": spread(plain), "guided": spread(with_guidance)},
         "compile_seconds": {name: each.compile_seconds for name, each in simulations.items()},
-        "anchors": {"visual_width": outputs.features.shape[-1], "text_width": TEXT_WIDTH},
+        "anchors": {"visual_width": width, "text_width": TEXT_WIDTH},
         "rounds": rounds,
         **peak_memory(),
         "description": simulations["guided"].description,

@@ -171,16 +171,14 @@ class ExperimentConfig(Config):
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
-        choices = [
-            ("model", self.model, "name", MODELS[self.model.name].uses, ("width", "norm")),
-            ("partition", self.partition, "scheme", self.partition.entry.uses, _SCHEME_FIELDS),
-        ]
-        for group, config, field, uses, optional in choices:
-            if group == "partition" and config.file is not None:
-                continue  # it takes the place of the scheme and all its fields
-            for name in changed_fields(config):
-                if name in optional and name not in uses:
-                    found[f"{group}.{name}"] = f"{group}.{field} is {getattr(config, field)}"
+        uses = MODELS[self.model.name].uses
+        for name in changed_fields(self.model):
+            if name in ("width", "norm") and name not in uses:
+                found[f"model.{name}"] = f"model.name is {self.model.name}"
+        if self.partition.file is None:  # else it takes the place of the scheme and all its fields
+            for name in changed_fields(self.partition):
+                if name in _SCHEME_FIELDS and name not in self.partition.entry.uses:
+                    found[f"partition.{name}"] = f"partition.scheme is {self.partition.scheme}"
         if "image_size" not in DATASETS[self.dataset].uses and self.image_size:
             found["image_size"] = f"dataset is {self.dataset}, whose images have one size"
         return found

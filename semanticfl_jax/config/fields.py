@@ -82,6 +82,7 @@ class Choosing(Config):
 
     #: By field: where its name, or names, are looked up.
     registries: ClassVar[dict[str, Registry]] = {}
+    settings: Any
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -368,7 +368,7 @@ class Simulation:
 
     def result(self) -> Result:
         """Return what the run has come to after `round` rounds."""
-        if self._finished is not None:
+        if self._finished is not None and self.workdir is not None:
             model = load_model(self.workdir / files.MODEL, self._model)
             return Result(model, self.history, self._finished, self.workdir)
         return Result(self._trained_model(), self.history, self.summary(), self.workdir)
@@ -429,10 +429,9 @@ def run(
     """
     with Simulation(config, workdir=workdir, **options) as simulation:
         result = simulation.run()
-        if simulation.engine is not None and workdir is not None and processes.is_main():
-            simulation.say(
-                f"wrote {result.workdir / files.SUMMARY} and {result.workdir / files.PLOTS}/"
-            )
+        directory = result.workdir
+        if simulation.engine is not None and directory is not None:
+            simulation.say(f"wrote {directory / files.SUMMARY} and {directory / files.PLOTS}/")
         return result
 
 

@@ -152,7 +152,8 @@ def channel_moments(images: np.ndarray) -> tuple[Channels, Channels]:
         count += len(block)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
-    return tuple(map(float, mean)), tuple(map(float, std))
+    red, green, blue = map(float, mean)
+    return (red, green, blue), (float(std[0]), float(std[1]), float(std[2]))
 
 
 def _pictures(name: str, images: Any) -> np.ndarray:
