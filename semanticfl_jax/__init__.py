@@ -28,6 +28,7 @@ _EXPORTS = {
         "GuidanceConfig",
         "ModalityConfig",
         "ModelConfig",
+        "OptimizerConfig",
         "PartitionConfig",
         "RuntimeConfig",
     ),
@@ -39,7 +40,10 @@ _EXPORTS = {
         "register_algorithm",
         "register_dataset",
         "register_model",
+        "register_optimizer",
         "register_partition",
+        "register_schedule",
+        "register_server_optimizer",
         "register_transform",
     ),
     "api": (

@@ -21,7 +21,10 @@ from semanticfl_jax.registry import (
     ALGORITHMS,
     DATASETS,
     MODELS,
+    OPTIMIZERS,
     PARTITIONS,
+    SCHEDULES,
+    SERVER_OPTIMIZERS,
     TRANSFORMS,
 )
 
@@ -33,6 +36,9 @@ register_dataset = DATASETS.register
 register_partition = PARTITIONS.register
 register_aggregator = AGGREGATORS.register
 register_transform = TRANSFORMS.register
+register_optimizer = OPTIMIZERS.register
+register_server_optimizer = SERVER_OPTIMIZERS.register
+register_schedule = SCHEDULES.register
 
 __all__ = [
     "load_plugins",
@@ -40,7 +46,10 @@ __all__ = [
     "register_algorithm",
     "register_dataset",
     "register_model",
+    "register_optimizer",
     "register_partition",
+    "register_schedule",
+    "register_server_optimizer",
     "register_transform",
 ]
 

@@ -85,6 +85,10 @@ class Registry(Mapping[str, Entry]):
             raise KeyError(name)
         return self._entries[name]
 
+    # Two registries are never the same one.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __contains__(self, name: object) -> bool:
         if name not in self._entries:
             _load_installed()
@@ -209,9 +213,49 @@ class AggregatorTraits:
     weighted: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class OptimizerTraits:
+    """What the configuration has to know of an optimiser.
+
+    Attributes:
+      sgd: whether its steps go along the gradient, momentum included.
+      decoupled: whether weight decay is no part of the gradient.
+    """
+
+    sgd: bool = False
+    decoupled: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOptimizerTraits:
+    """What the configuration has to know of a server optimiser.
+
+    Attributes:
+      rate: what `algorithm.server_learning_rate` is by default.
+    """
+
+    rate: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleTraits:
+    """What the configuration has to know of a schedule.
+
+    Attributes:
+      rounds_matter: why the number of all rounds decides the rate of each; None: it does not.
+    """
+
+    rounds_matter: str | None = None
+
+
+_OPTIMIZER_FIELDS = ("schedule", "server_schedule", "warmup_rounds")
+
 MODELS = Registry("model", reserved=("width", "norm"))
 ALGORITHMS = Registry("algorithm", AlgorithmTraits)
 DATASETS = Registry("data set")
 PARTITIONS = Registry("partition scheme")
 AGGREGATORS = Registry("aggregator", AggregatorTraits, reserved=("aggregator", "transforms"))
 TRANSFORMS = Registry("update transform", reserved=("aggregator", "transforms"))
+OPTIMIZERS = Registry("optimizer", OptimizerTraits, _OPTIMIZER_FIELDS)
+SCHEDULES = Registry("schedule", ScheduleTraits, _OPTIMIZER_FIELDS)
+SERVER_OPTIMIZERS = Registry("server optimizer", ServerOptimizerTraits)

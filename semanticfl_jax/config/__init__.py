@@ -1,16 +1,17 @@
 """Experiment configuration: frozen dataclasses, checked in every constructor, without JAX.
 
-experiment      one run
-model           the clients' network
-algorithm       what clients and server do
-aggregation     what happens to updates between them
-guidance        semantic anchors, and the terms they add to the loss
-heterogeneity   what makes clients differ
-data            the data sets
-runtime         devices, chunks, memory: what does not decide results
-fields          what these classes are made of
-overrides       values typed on the command line
-describe        all of it as text, for --help
+    experiment      one run
+    model           the clients' network
+    algorithm       what clients and server do
+    optimizer       what clients and server optimise with, and rates over rounds
+    aggregation     what happens to updates between them
+    guidance        semantic anchors, and the terms they add to the loss
+    heterogeneity   what makes clients differ
+    data            the data sets
+    runtime         devices, chunks, memory: what does not decide results
+    fields          what these classes are made of
+    overrides       values typed on the command line
+    describe        all of it as text, for --help
 """
 
 from semanticfl_jax.config import data  # noqa: F401 - registers the data sets
@@ -46,10 +47,12 @@ from semanticfl_jax.config.heterogeneity import (
     PartitionConfig,
 )
 from semanticfl_jax.config.model import ModelConfig
+from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
 
 __all__ = [
+    "AdamConfig",
     "AggregationConfig",
     "AlgorithmConfig",
     "AvailabilityConfig",
@@ -69,6 +72,7 @@ __all__ = [
     "ModalityConfig",
     "ModelConfig",
     "MoonConfig",
+    "OptimizerConfig",
     "PartitionConfig",
     "RuntimeConfig",
     "check_override",

@@ -21,7 +21,7 @@ from semanticfl_jax.config.fields import (
     require_positive,
 )
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import ALGORITHMS, Entry
+from semanticfl_jax.registry import ALGORITHMS, SERVER_OPTIMIZERS, Entry
 
 if TYPE_CHECKING:
     from semanticfl_jax.config.experiment import ExperimentConfig
@@ -284,15 +284,16 @@ class AlgorithmConfig(Choosing):
     weights: Literal["auto", "size", "uniform", "disco"] = "auto"
     #: What the server does with the average update; auto: one step along it, unless the algorithm
     #: is a server optimiser.
-    server_optimizer: Literal["auto", "sgd", "momentum", "adam", "yogi"] = "auto"
+    server_optimizer: Literal["auto"] | Annotated[str, SERVER_OPTIMIZERS] = "auto"
     #: Step along the average update: 1 replaces the model by the clients' average. Auto: 1, and
-    #: 0.01 for adam and yogi. FedAvgM's damped form is 1 - server_momentum.
+    #: 0.01 for adam, yogi and adagrad. FedAvgM's damped form is 1 - server_momentum.
     server_learning_rate: float | Literal["auto"] = "auto"
-    #: beta of momentum, beta_1 of adam and yogi.
+    #: beta of momentum, beta_1 of adam, yogi and adagrad.
     server_momentum: float = 0.9
     #: beta_2 of adam and yogi.
     server_beta2: float = 0.99
-    #: Added to the root of the second moment in adam and yogi, whose square it starts from.
+    #: Added to the root of the second moment, which starts from its square, in adam, yogi and
+    #: adagrad.
     server_tau: float = 1e-3
     #: Of the weights disco, whichever algorithm has them.
     feddisco: FedDiscoConfig = dataclasses.field(default_factory=FedDiscoConfig)
@@ -334,19 +335,28 @@ class AlgorithmConfig(Choosing):
 
     @property
     def optimizer(self) -> str:
-        """The server optimiser that is meant, "auto" resolved: sgd, momentum, adam or yogi."""
+        """The server optimiser that is meant, "auto" resolved."""
         if self.server_optimizer != "auto":
             return self.server_optimizer
         return self.entry.traits.server_optimizer or "sgd"
 
+    @property
+    def server_rate(self) -> float:
+        """The server learning rate that is meant, "auto" resolved.
+
+        0.01 for adaptive optimisers, whose steps do not follow the update's size, is our choice
+        within the range 1e-3 .. 1e-1 that FedOpt's authors search.
+        """
+        if self.server_learning_rate != "auto":
+            return self.server_learning_rate
+        return SERVER_OPTIMIZERS[self.optimizer].traits.rate
+
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason."""
         found = {}
-        adaptive, momentum = ("adam", "yogi"), ("momentum", "adam", "yogi")
-        needs = {"server_momentum": momentum, "server_beta2": adaptive, "server_tau": adaptive}
-        changed = changed_fields(self)
-        for name, optimizers in needs.items():
-            if name in changed and self.optimizer not in optimizers:
+        changed, uses = changed_fields(self), SERVER_OPTIMIZERS[self.optimizer].uses
+        for name in ("server_momentum", "server_beta2", "server_tau"):
+            if name in changed and name not in uses:
                 found[name] = f"the server optimiser is {self.optimizer}"
         weighted = self.weights == "disco" or "disco" in (self.entry.traits.weights or ())
         if "feddisco" in changed and not weighted:

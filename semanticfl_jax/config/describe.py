@@ -6,13 +6,16 @@ import dataclasses
 import textwrap
 from typing import Any
 
-from semanticfl_jax.config.algorithm import knobs
+from semanticfl_jax.config.algorithm import AlgorithmConfig, knobs
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
     DATASETS,
     MODELS,
+    OPTIMIZERS,
     PARTITIONS,
+    SCHEDULES,
+    SERVER_OPTIMIZERS,
     TRANSFORMS,
     Entry,
     Registry,
@@ -24,6 +27,9 @@ _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Models", "model.name", MODELS),
     ("Data sets", "dataset", DATASETS),
     ("Partitions", "partition.scheme", PARTITIONS),
+    ("Optimizers", "optimizer.name", OPTIMIZERS),
+    ("Server optimizers", "algorithm.server_optimizer", SERVER_OPTIMIZERS),
+    ("Schedules", "optimizer.schedule", SCHEDULES),
     ("Aggregators", "aggregation.aggregator", AGGREGATORS),
     ("Update transforms", "aggregation.transforms", TRANSFORMS),
 )
@@ -41,7 +47,7 @@ def describe_choices() -> str:
                 "",
                 "With any of them: --config.guidance.enabled=true (semantic guidance). Where the",
                 "algorithm leaves them open: --config.algorithm.weights=size|uniform|disco and",
-                "--config.algorithm.server_optimizer=sgd|momentum|adam|yogi.",
+                "--config.algorithm.server_optimizer=" + "|".join(SERVER_OPTIMIZERS) + ".",
             ]
         lines.append("")
     return "\n".join(lines).rstrip()
@@ -63,8 +69,10 @@ def _entry(field: str, name: str, entry: Entry) -> list[str]:
 
 def entry_settings(field: str, entry: Entry) -> dict[str, Any]:
     """Return an entry's settings with their defaults, by their names within the field's group."""
-    if entry.name in ALGORITHMS and field.startswith("algorithm"):
+    if field == "algorithm.name":
         return knobs(entry.name)
+    if field == "algorithm.server_optimizer":
+        return {name: getattr(AlgorithmConfig(), name) for name in entry.uses}
     prefix = "" if field == "dataset" else f"{entry.name}."
     made = entry.settings()
     return {f"{prefix}{f.name}": getattr(made, f.name) for f in dataclasses.fields(made)}

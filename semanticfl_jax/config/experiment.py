@@ -24,10 +24,11 @@ from semanticfl_jax.config.heterogeneity import (
     PartitionConfig,
 )
 from semanticfl_jax.config.model import ModelConfig
+from semanticfl_jax.config.optimizer import OptimizerConfig
 from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import DATASETS, MODELS, NoSettings
+from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, NoSettings
 
 #: Fields of a partition that only some schemes heed.
 _SCHEME_FIELDS = (
@@ -72,10 +73,12 @@ class ExperimentConfig(Config):
     local_epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 0.01
+    #: Of SGD; its buffer starts from zero in every round.
     momentum: float = 0.9
     weight_decay: float = 1e-5
     #: Norm that every gradient is cut to, before weight decay and momentum; 0 cuts nothing.
     clip_norm: float = 0.0
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     seed: int = 0
     #: Rounds between evaluations; the last round is always evaluated.
     eval_every: int = 1
@@ -120,6 +123,7 @@ class ExperimentConfig(Config):
             self.clients_per_round,
         )
         self._check_groups()
+        self._check_optimizer()
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
@@ -166,6 +170,17 @@ class ExperimentConfig(Config):
             partition.biased_clients,
         )
 
+    def _check_optimizer(self) -> None:
+        """Raise `ConfigError` for an optimiser that the algorithm's mathematics rules out."""
+        reason, optimizer = self.algorithm.entry.traits.sgd, self.optimizer
+        nesterov = getattr(optimizer.settings.get(optimizer.name), "nesterov", False)
+        if reason and (nesterov or not OPTIMIZERS[optimizer.name].traits.sgd):
+            got = f"{optimizer.name} with nesterov" if nesterov else optimizer.name
+            raise ConfigError(
+                f"optimizer.name must be sgd, without nesterov, with algorithm.name="
+                f"{self.algorithm.name} ({reason}), got {got!r}"
+            )
+
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, by dotted path, with the reason."""
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
@@ -179,6 +194,9 @@ class ExperimentConfig(Config):
             for name in changed_fields(self.partition):
                 if name in _SCHEME_FIELDS and name not in self.partition.entry.uses:
                     found[f"partition.{name}"] = f"partition.scheme is {self.partition.scheme}"
+        name = self.optimizer.name
+        if self.momentum != type(self).momentum and "momentum" not in OPTIMIZERS[name].uses:
+            found["momentum"] = f"optimizer.name is {name}"
         if "image_size" not in DATASETS[self.dataset].uses and self.image_size:
             found["image_size"] = f"dataset is {self.dataset}, whose images have one size"
         return found
@@ -189,7 +207,8 @@ class ExperimentConfig(Config):
         Where it does, a run cannot be made longer afterwards.
         """
         matter = getattr(self.algorithm.settings, "rounds_matter", None)
-        return matter and matter()
+        reason = matter() if matter is not None else None
+        return reason or self.optimizer.rounds_matter()
 
     @property
     def private(self) -> bool:

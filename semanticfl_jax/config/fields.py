@@ -223,7 +223,9 @@ def _chosen_groups(
     for name, group in groups.items():
         if name not in names and (changed := changed_fields(group)):
             field = next(each for each, registry in cls.registries.items() if name in registry)
-            now = ", ".join(n for n, where in names.items() if where == field) or "none"
+            default = next(each.default for each in dataclasses.fields(cls) if each.name == field)
+            now = arguments.get(field, default)
+            now = now if isinstance(now, str) else ", ".join(now) or "none"
             raise ConfigError(
                 f"{prefix}{name}.{changed[0]} is set, but {prefix}{field} is {now}; leave it out, "
                 f"or choose {name}"
