@@ -1,20 +1,24 @@
-"""What a federated algorithm is: four separate choices, which therefore compose.
+"""What a federated algorithm is: six separate choices, which therefore compose.
 
-    LossTerm    what is added to the clients' loss        FedProx, MOON, FedRCL, FedDifRC, guidance
-    ClientRule  what a client keeps, and sends besides    SCAFFOLD, MOON, FedNova, FedDyn, FedCDA
-    weights     how updates are weighted                  by size, uniform, FedDisco
-    ServerRule  what the server does with their mean      FedAvgM, FedAdam, SCAFFOLD, FedDyn, ...
+    LossTerm         what is added to the clients' loss        FedProx, MOON, FedRCL, guidance, ...
+    ClientRule       what a client keeps, and sends besides    SCAFFOLD, MOON, FedNova, FedDyn, ...
+    UpdateTransform  what a client does to its update          clip (transforms.py)
+    weights          how updates are weighted                  by size, uniform, FedDisco
+    Aggregator       how updates become one                    mean, median (aggregators.py)
+    ServerRule       what the server does with that one        FedAvgM, FedAdam, SCAFFOLD, ...
 
-`simulation` runs them all inside one compiled round:
+`federated` runs them all inside one compiled round:
 
     x, b       server model and broadcast b, sent to the cohort S
-    y_i        argmin of  cross-entropy + sum of terms,  by local SGD from x along
-               gradient + correction(s_i, b)
+    y_i        argmin of  cross-entropy + sum of terms,  by local SGD from start(s_i, x, b), which
+               is x unless the rule says otherwise, along gradient + correction(s_i, b)
     u_i, e_i   finish: the client's update, y_i - x unless it says otherwise, and what else it sends
-    x', b'     server.update( sum_i p_i u_i, sum_i e_i ),   p = weights(sizes, label counts of S)
+    v_i        the part of u_i that is uploaded, after all transforms in turn
+    v          aggregator( v_i, p_i ),   sum_i p_i v_i by default,   p = weights(sizes, counts of S)
+    x', b'     server.update( v, sum_i e_i )
 
 What an algorithm does not use does not exist in its program: FedAvg has no client state, no
-correction and no broadcast.
+correction and no broadcast. What draws at random is given a key of its own (`randomness`).
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from semanticfl_jax.algorithms.aggregators import Aggregator, mean
+from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.types import PyTree
@@ -36,7 +42,7 @@ class Model(NamedTuple):
     Attributes:
       params: trained parameters, {"model": ..., term name: ...}, float32.
       batch_stats: running statistics of batch normalisation, float32; never trained, and no part
-        of any algorithm: they are averaged.
+        of any server rule: their differences are aggregated as those of parameters, and added.
     """
 
     params: PyTree
@@ -60,7 +66,7 @@ class TermInputs(NamedTuple):
     rows: PyTree = ()
     #: All parameters being trained, at this step: the tree of `received.params`.
     trained: PyTree = ()
-    #: The model that training started from.
+    #: The server's model, as it was received.
     received: Model = Model((), ())
     #: The client's own state, as `ClientRule.finish` left it.
     state: PyTree = ()
@@ -68,6 +74,8 @@ class TermInputs(NamedTuple):
     holds: Mapping[str, jax.Array] = {}
     #: `Model` -> `Outputs`: another model on the same images, in evaluation mode.
     apply: Callable[[Model], Outputs] | None = None
+    #: The batch as the network sees it, augmented and normalised: float32 [B, H, W, 3].
+    images: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +92,7 @@ class LossTerm:
         [num_clients]; all receive an entry without a name here. The arrays are there for all, so
         `loss` must leave out what its client does not hold.
       init: key -> trainable parameters, aggregated like every other parameter; None: it has none.
+      needs: which fields of `Outputs` besides the logits it reads: "features", "levels".
     """
 
     name: str
@@ -92,6 +101,14 @@ class LossTerm:
     per_sample: PyTree = ()
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init: Callable[[jax.Array], PyTree] | None = None
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        unknown = set(self.needs) - (set(Outputs._fields) - {"logits"})
+        if unknown:
+            raise ValueError(
+                f"the term {self.name} needs {unknown}, which no network has a name for"
+            )
 
 
 class Trained(NamedTuple):
@@ -100,11 +117,12 @@ class Trained(NamedTuple):
     Attributes:
       state: its state before the round.
       broadcast: what the server sent besides the model.
-      received: the model it started from.
+      received: the server's model.
       model: the model it ended with.
       steps: int32 scalar, its optimiser steps.
       weight: float32 scalar, its weight p_i in the average.
       loss: float32 scalar, mean training loss over its last epoch.
+      key: for what the rule draws; depends on the seed, the round and the client alone.
     """
 
     state: PyTree
@@ -114,6 +132,7 @@ class Trained(NamedTuple):
     steps: jax.Array
     weight: jax.Array
     loss: jax.Array
+    key: jax.Array
 
 
 class Finished(NamedTuple):
@@ -122,7 +141,8 @@ class Finished(NamedTuple):
     Attributes:
       state: its state after the round.
       update: takes the place of trained minus received parameters in the average; None: it doesn't.
-      extra: sent besides, and summed over the cohort without weights.
+      extra: sent besides, and summed over the cohort without weights. No transform sees it, so an
+        algorithm whose clients send any cannot have transforms.
     """
 
     state: PyTree
@@ -145,34 +165,43 @@ class ClientRule:
       correction: (state, broadcast) -> tree added to every gradient of the round, before weight
         decay and momentum; None: nothing is.
       sends_extra: whether `extra` travels; not if the server can work it out of the updates.
+      start: (state, received model, broadcast) -> the model that a client trains from; None: the
+        received one. The update is the difference to the received model all the same.
+      uploads: whether what lies at a path of the `Model` travels, as in
+        "params/model/Dense_0/kernel" or "batch_stats/BatchNorm_0/mean"; None: everything does. What
+        does not travel is not aggregated, counts as traffic in neither direction, and stays at the
+        server as it was.
     """
 
     finish: Callable[[Trained], Finished]
     init: Callable[[Model], PyTree] = _nothing
     correction: Callable[[PyTree, PyTree], PyTree] | None = None
     sends_extra: bool = True
+    start: Callable[[PyTree, Model, PyTree], Model] | None = None
+    uploads: Callable[[str], bool] | None = None
 
 
 class Aggregate(NamedTuple):
     """What the server has when all clients of a round are done.
 
     Attributes:
-      update: sum of p_i u_i, a tree of parameters.
-      batch_stats: sum of p_i (trained - received running statistics).
+      update: what the aggregator made of the clients' updates, a tree of parameters; zero where
+        nothing is uploaded.
       extra: sum of the e_i.
       participants: float32 scalar, clients that trained.
       clients: int32 [places], client ids; -1 in empty places.
       before: the cohort's client states before the round, stacked: [places, ...].
       after: the same after it.
+      key: for what the server draws; depends on the seed and the round alone.
     """
 
     update: PyTree
-    batch_stats: PyTree
     extra: PyTree
     participants: jax.Array
     clients: jax.Array
     before: PyTree
     after: PyTree
+    key: jax.Array
 
 
 def _as_it_is(state: PyTree, model: Model) -> Model:
@@ -182,19 +211,25 @@ def _as_it_is(state: PyTree, model: Model) -> Model:
 
 @dataclasses.dataclass(frozen=True)
 class ServerRule:
-    """What the server does at the end of a round.
+    """What the server does to its parameters at the end of a round.
 
     Attributes:
-      update: (state, model, `Aggregate`) -> (model, state).
+      update: (state, parameters, `Aggregate`) -> (parameters, state).
       init: initial model -> state before the first round.
       broadcast: state -> what clients receive in every round besides the model.
       evaluated: (state, model) -> the model to be tested, if it is not the one that is sent.
+      batch_stats: (state after `update`, running statistics) -> running statistics; for a rule
+        whose parameters are not the old ones and an update, as FedCDA's are the average of models
+        that it selects: then the statistics belong to those. None, as nearly everywhere: the
+        statistics that it would be given stay, the old ones and what was aggregated of their
+        differences.
     """
 
-    update: Callable[[PyTree, Model, Aggregate], tuple[Model, PyTree]]
+    update: Callable[[PyTree, PyTree, Aggregate], tuple[PyTree, PyTree]]
     init: Callable[[Model], PyTree] = _nothing
     broadcast: Callable[[PyTree], PyTree] = _nothing
     evaluated: Callable[[PyTree, Model], Model] = _as_it_is
+    batch_stats: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +243,8 @@ class Algorithm:
       terms: additions to the local cross-entropy.
       client: None: clients keep nothing and send their model's difference.
       sends_label_counts: whether `weights` needs the label counts, sent at the first contact.
+      transforms: of every client's update, in turn, before it is sent.
+      aggregator: makes one update of the clients'.
     """
 
     name: str
@@ -216,6 +253,8 @@ class Algorithm:
     terms: tuple[LossTerm, ...] = ()
     client: ClientRule | None = None
     sends_label_counts: bool = False
+    transforms: tuple[UpdateTransform, ...] = ()
+    aggregator: Aggregator = dataclasses.field(default_factory=mean)
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:

@@ -39,6 +39,7 @@ from semanticfl_jax.algorithms.base import (
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.config import ExperimentConfig, FedCDAConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.types import PyTree
 
 
 class Cache(NamedTuple):
@@ -107,7 +108,9 @@ def _server(config: ExperimentConfig) -> ServerRule:
             round=jnp.zeros((), jnp.int32),
         )
 
-    def update(state: FedCDAState, model: Model, aggregate: Aggregate) -> tuple[Model, FedCDAState]:
+    def update(
+        state: FedCDAState, params: PyTree, aggregate: Aggregate
+    ) -> tuple[PyTree, FedCDAState]:
         before, after = aggregate.before, aggregate.after
         present = aggregate.clients >= 0
         chosen_before = jnp.where(present, state.chosen[aggregate.clients], -1)
@@ -120,24 +123,33 @@ def _server(config: ExperimentConfig) -> ServerRule:
         newest = (after.count - 1) % settings.models
         chosen = jnp.where(present & (after.count > 0), newest, -1)
         if settings.selection == "divergence":
-            key = jax.random.fold_in(jax.random.key(config.seed), state.round)
-            selected = _least_divergent(model, others, count, after, chosen, config, key)
+            selected = _least_divergent(
+                params, others.params, count, after, chosen, config, aggregate.key
+            )
             chosen = jnp.where(state.round < warmup, chosen, selected)
         total = jax.tree.map(
             lambda rest, kept: rest + _sum_chosen(kept, chosen), others, after.models
         )
         everyone = (count + jnp.sum(chosen >= 0)).astype(jnp.float32)
-        plain = jax.tree.map(jnp.add, model, Model(aggregate.update, aggregate.batch_stats))
-        model = jax.tree.map(
+        plain = jax.tree.map(jnp.add, params, aggregate.update)
+        params = jax.tree.map(
             lambda total, plain: jnp.where(state.round < warmup, plain, total / everyone),
-            total,
+            total.params,
             plain,
         )
         places = jnp.where(present, aggregate.clients, config.num_clients)
         choices = state.chosen.at[places].set(chosen, mode="drop")
-        return model, FedCDAState(total, choices, state.round + 1)
+        return params, FedCDAState(total, choices, state.round + 1)
 
-    return ServerRule(update=update, init=init)
+    def batch_stats(state: FedCDAState, averaged: PyTree) -> PyTree:
+        everyone = jnp.sum(state.chosen >= 0).astype(jnp.float32)
+        return jax.tree.map(
+            lambda total, plain: jnp.where(state.round <= warmup, plain, total / everyone),
+            state.total.batch_stats,
+            averaged,
+        )
+
+    return ServerRule(update=update, init=init, batch_stats=batch_stats)
 
 
 def _sum_chosen(kept: jax.Array, chosen: jax.Array) -> jax.Array:
@@ -148,17 +160,18 @@ def _sum_chosen(kept: jax.Array, chosen: jax.Array) -> jax.Array:
 
 
 def _least_divergent(
-    model: Model,
-    others: Model,
+    params: PyTree,
+    others: PyTree,
     count: jax.Array,
     caches: Cache,
     newest: jax.Array,
     config: ExperimentConfig,
     key: jax.Array,
 ) -> jax.Array:
-    """The choice of least objective for the participants, int32 [places]; -1 in empty places.
+    """Return the participants' choice of least objective, int32 [places]; -1 in empty places.
 
-    All distances are taken from the server's model, which changes none and keeps numbers small.
+    `others` is the sum of the `count` models that are fixed. All distances are taken from the
+    server's parameters, which changes none and keeps numbers small.
     With c the candidates' differences to it, and T the sum of all that are fixed, the objective is,
     up to what the choice does not change,
 
@@ -174,7 +187,7 @@ def _least_divergent(
         t = rest.reshape(-1) - count.astype(jnp.float32) * origin.reshape(-1)
         return jnp.matmul(jnp.concatenate([c, t[None]]), c.T, precision="highest")
 
-    leaves = jax.tree.map(products, model.params, caches.models.params, others.params)
+    leaves = jax.tree.map(products, params, caches.models.params, others)
     summed = sum(jax.tree.leaves(leaves))
     gram, towards = summed[:-1], summed[-1]
 

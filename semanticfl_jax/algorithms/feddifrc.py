@@ -75,7 +75,7 @@ def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) ->
             total += config.lambda_ndcr * distillation(features, own, mask, "l2", 1.0)
         return total
 
-    return LossTerm("feddifrc", loss, shared=shared, per_sample=per_sample)
+    return LossTerm("feddifrc", loss, shared=shared, per_sample=per_sample, needs=("features",))
 
 
 def text_driven_contrast(

@@ -84,12 +84,12 @@ def _server(num_clients: int) -> ServerRule:
             average=jax.tree.map(jnp.copy, model.params),  # buffers are donated, so not shared
         )
 
-    def update(state: FedDynState, model: Model, aggregate: Aggregate) -> tuple[Model, FedDynState]:
+    def update(
+        state: FedDynState, params: PyTree, aggregate: Aggregate
+    ) -> tuple[PyTree, FedDynState]:
         drift = jax.tree.map(lambda mean, e: mean + e / num_clients, state.drift, aggregate.extra)
-        average = jax.tree.map(jnp.add, model.params, aggregate.update)
-        params = jax.tree.map(jnp.add, average, drift)
-        statistics = jax.tree.map(jnp.add, model.batch_stats, aggregate.batch_stats)
-        return Model(params, statistics), FedDynState(drift, average)
+        average = jax.tree.map(jnp.add, params, aggregate.update)
+        return jax.tree.map(jnp.add, average, drift), FedDynState(drift, average)
 
     return ServerRule(
         update=update,

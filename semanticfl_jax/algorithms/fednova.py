@@ -12,14 +12,12 @@ at the server is left out.
 """
 
 import jax
-import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import (
     Aggregate,
     Algorithm,
     ClientRule,
     Finished,
-    Model,
     ServerRule,
     Trained,
 )
@@ -28,6 +26,7 @@ from semanticfl_jax.algorithms.local_steps import effective_steps
 from semanticfl_jax.algorithms.server_optimizers import learning_rate
 from semanticfl_jax.config import FedNovaConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.types import PyTree
 
 
 def fednova(settings: FedNovaConfig, context: AlgorithmContext) -> Algorithm:
@@ -52,10 +51,8 @@ def _client(momentum: float, shrink: float) -> ClientRule:
 
 
 def _server(eta: float) -> ServerRule:
-    def update(state: tuple, model: Model, aggregate: Aggregate) -> tuple[Model, tuple]:
+    def update(state: tuple, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, tuple]:
         steps = eta * aggregate.extra
-        params = jax.tree.map(lambda x, d: x + steps * d, model.params, aggregate.update)
-        statistics = jax.tree.map(jnp.add, model.batch_stats, aggregate.batch_stats)
-        return Model(params, statistics), state
+        return jax.tree.map(lambda x, d: x + steps * d, params, aggregate.update), state
 
     return ServerRule(update=update)

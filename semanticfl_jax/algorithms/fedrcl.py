@@ -59,7 +59,7 @@ def relaxed_contrast(config: FedRCLConfig) -> LossTerm:
             total += config.weight * contrast + config.penalty_weight * penalty
         return total / len(levels)
 
-    return LossTerm(name="fedrcl", loss=loss)
+    return LossTerm(name="fedrcl", loss=loss, needs=("levels",))
 
 
 def contrast_of_level(

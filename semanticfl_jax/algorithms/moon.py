@@ -70,4 +70,4 @@ def contrast_term(mu: float, temperature: float) -> LossTerm:
         contrast = masked_mean(jax.nn.softplus(away - towards), inputs.mask)
         return jnp.where(inputs.state["trained"], mu * contrast, 0.0)
 
-    return LossTerm(name="moon", loss=loss)
+    return LossTerm(name="moon", loss=loss, needs=("features",))

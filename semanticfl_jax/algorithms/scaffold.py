@@ -67,11 +67,10 @@ def _client(eta: float, momentum: float) -> ClientRule:
 
 
 def _server(eta: float, num_clients: int) -> ServerRule:
-    def update(common: PyTree, model: Model, aggregate: Aggregate) -> tuple[Model, PyTree]:
-        params = jax.tree.map(lambda x, u: x + eta * u, model.params, aggregate.update)
-        statistics = jax.tree.map(jnp.add, model.batch_stats, aggregate.batch_stats)
+    def update(common: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
+        params = jax.tree.map(lambda x, u: x + eta * u, params, aggregate.update)
         # Divided by all N clients, not by the participants.
         common = jax.tree.map(lambda c, e: c + e / num_clients, common, aggregate.extra)
-        return Model(params, statistics), common
+        return params, common
 
     return ServerRule(update=update, init=_zeros, broadcast=lambda common: common)

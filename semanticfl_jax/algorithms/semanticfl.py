@@ -79,4 +79,4 @@ def guidance_term(
         return total
 
     used = {name: who for name, who in (holders or {}).items() if name in {*shared, *per_sample}}
-    return LossTerm("guidance", loss, shared, per_sample, used, init)
+    return LossTerm("guidance", loss, shared, per_sample, used, init, needs=("features",))

@@ -13,8 +13,8 @@ Federated Optimization". ICLR 2021.
     v' = v - (1 - b2) Delta^2 sign(v - Delta^2)                Yogi
     x' = x + eta_g m' / (sqrt(v') + tau)                       without bias correction, v_0 = tau^2
 
-They move trained parameters alone; running statistics are averaged, because a scaled step could
-make a variance negative.
+They move trained parameters alone; running statistics are averaged by the engine, because a scaled
+step could make a variance negative.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from semanticfl_jax.algorithms.base import Aggregate, Model, ServerRule
+from semanticfl_jax.algorithms.base import Aggregate, ServerRule
 from semanticfl_jax.config import AlgorithmConfig
 from semanticfl_jax.types import PyTree
 
@@ -31,12 +31,10 @@ from semanticfl_jax.types import PyTree
 def optimizer_rule(optimizer: optax.GradientTransformation) -> ServerRule:
     """The server step of an optax optimiser, whose gradient is the negative average update."""
 
-    def update(state: PyTree, model: Model, aggregate: Aggregate) -> tuple[Model, PyTree]:
+    def update(state: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
         gradient = jax.tree.map(jnp.negative, aggregate.update)
-        updates, state = optimizer.update(gradient, state, model.params)
-        params = optax.apply_updates(model.params, updates)
-        statistics = jax.tree.map(jnp.add, model.batch_stats, aggregate.batch_stats)
-        return Model(params, statistics), state
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
 
     return ServerRule(update=update, init=lambda model: optimizer.init(model.params))
 

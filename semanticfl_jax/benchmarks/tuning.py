@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
@@ -17,6 +16,7 @@ from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.models import make_model
 from semanticfl_jax.models.client_conv import LOWERINGS
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.tuning.search import best, chunks_up_to
 from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
 
@@ -102,7 +102,7 @@ def noise_workload(
     shape = noise.train_images.shape[1:]
     model = make_model(config, num_classes, shape)
     algorithm = make_algorithm(AlgorithmContext(config, num_classes, model.outputs(shape)))
-    received = Model(*init_params(model, algorithm, shape, jax.random.key(config.seed)))
+    received = Model(*init_params(model, algorithm, shape, run_key(config.seed)))
     sizes = np.array([largest])
     return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)
 

@@ -11,7 +11,8 @@
     runtime         devices, chunks, memory: what does not decide results
     fields          what these classes are made of
     overrides       values typed on the command line
-    describe        all of it as text, for --help
+
+`describe` turns all of it into text, for --help.
 """
 
 from semanticfl_jax.config import data  # noqa: F401 - registers the data sets

@@ -23,9 +23,8 @@ import numpy as np
 from semanticfl_jax.config.heterogeneity import FeatureSkewConfig
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.randomness import HostStream, host_generator
 
-# Streams of randomness apart from the partition's.
-_DRAWS, _NOISE = 101, 102
 # Images at a time, so that memory does not follow a client's size.
 _BATCH = 2048
 
@@ -63,7 +62,7 @@ def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> 
     if seed < 0:
         raise SemanticFLError(f"seed must be at least 0, got {seed}")
     order, kinds, severities = (
-        np.random.default_rng([seed, _DRAWS, stream]).random(num_clients) for stream in range(3)
+        host_generator(seed, HostStream.CORRUPTIONS, part).random(num_clients) for part in range(3)
     )
     corrupted = np.zeros(num_clients, bool)
     if config.corruptions:
@@ -133,7 +132,7 @@ def corrupt(
 def _noise(images, severity, indices, seed):
     shape = images.shape[1:]
     for image, index in zip(images, indices.tolist(), strict=True):
-        rng = np.random.default_rng([seed, _NOISE, index])
+        rng = host_generator(seed, HostStream.CORRUPTION_NOISE, index)
         image += np.float32(64 * severity) * rng.standard_normal(shape, np.float32)
     return images
 

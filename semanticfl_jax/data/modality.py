@@ -1,13 +1,9 @@
 """Modality skew: which clients can use which semantic anchors."""
 
-import zlib
-
 import numpy as np
 
 from semanticfl_jax.config import ModalityConfig
-
-# Keeps these draws apart from others of the same seed.
-_STREAM = zlib.crc32(b"modality")
+from semanticfl_jax.randomness import HostStream, host_generator
 
 
 def draw_modalities(config: ModalityConfig, num_clients: int, seed: int) -> dict[str, np.ndarray]:
@@ -23,7 +19,7 @@ def draw_modalities(config: ModalityConfig, num_clients: int, seed: int) -> dict
         return {}
     shares = (config.without_text, config.without_visual, config.without_both)
     first, second, third = np.rint(np.cumsum(shares) * num_clients).astype(int)
-    places = np.random.default_rng([seed, _STREAM]).permutation(num_clients)
+    places = host_generator(seed, HostStream.MODALITIES).permutation(num_clients)
     return {
         "text": (places >= first) & ~((second <= places) & (places < third)),
         "visual": ~((first <= places) & (places < third)),

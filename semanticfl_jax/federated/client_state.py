@@ -7,7 +7,7 @@ they are NumPy arrays, so that clients whose states exceed the devices can be si
 is chosen first, its rows go to the devices, and they come back when the round is over.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,45 +15,64 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import replicated, split
+from semanticfl_jax.federated.client_update import init_state
 from semanticfl_jax.federated.round import Round, RoundMetrics, ServerState
 from semanticfl_jax.types import PyTree
 
-RunRound = Callable[..., tuple[ServerState, RoundMetrics]]
+
+class RunRound(Protocol):
+    """A whole round, which can be lowered and compiled as a jitted function; donates `state`."""
+
+    def __call__(
+        self, state: ServerState, data: FederatedDataset, shared: PyTree, key: jax.Array
+    ) -> tuple[ServerState, RoundMetrics]:
+        """Return the state after the round, and what was measured.
+
+        Args:
+          state: before the round, with the states of all clients.
+          data: the clients' images.
+          shared: `Algorithm.sent_once`.
+          key: the run's.
+        """
 
 
 def init_clients(
     algorithm: Algorithm, model: Model, num_clients: int, mesh: Mesh, memory: str
 ) -> PyTree:
-    """Every client's state before its first round, stacked; () if clients keep nothing.
+    """Return every client's state before its first round, stacked; () if clients keep nothing.
 
     Args:
-      algorithm: whose client rule says what one client keeps.
+      algorithm: whose client rule and transforms say what one client keeps.
       model: the initial model.
       num_clients: N.
       mesh: the devices.
       memory: "device" or "host".
     """
-    if algorithm.client is None:
-        return ()
+
+    def init(model: Model) -> PyTree:
+        return init_state(algorithm, model)
 
     def stack(model: Model) -> PyTree:
-        state = algorithm.client.init(model)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_clients, *x.shape)), state)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_clients, *x.shape)), init(model))
+
+    if not jax.tree.leaves(jax.eval_shape(init, model)):
+        return ()
 
     if memory == "device":
         return jax.jit(stack, out_shardings=sharding(mesh, num_clients))(model)
-    one = jax.device_get(jax.jit(algorithm.client.init)(model))
+    one = jax.device_get(jax.jit(init)(model))
     return jax.tree.map(lambda x: np.repeat(x[None], num_clients, axis=0), one)
 
 
 def sharding(mesh: Mesh, num_clients: int) -> NamedSharding:
-    """Clients' rows are spread over the devices if they come out even; else all have them all."""
+    """Return the sharding of clients' rows: spread over the devices if they come out even."""
     return split(mesh) if num_clients % mesh.devices.size == 0 else replicated(mesh)
 
 
 def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
-    """One function of a round and the clients' states: what a run calls.
+    """Build one function of a round and the clients' states: what a run calls.
 
     Returns:
       `run_round(state, data, shared, key) -> (state, metrics)`, jitted, with `state` donated; from
@@ -82,7 +101,7 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
 
 
 def take_rows(everyone: PyTree, clients: jax.Array, mesh: Mesh) -> PyTree:
-    """The rows of `clients` [places], spread over the devices; any client's in empty places."""
+    """Return the rows of `clients` [places], spread over the devices; any in empty places."""
     some = jnp.maximum(clients, 0)
     rows = jax.tree.map(lambda x: jnp.take(x, some, axis=0, mode="clip"), everyone)
     return jax.lax.with_sharding_constraint(rows, split(mesh))
@@ -97,7 +116,7 @@ class HostRound:
         self._train = jax.jit(parts.train, donate_argnums=(0, 2))
 
     def __call__(self, state, data, shared, key):
-        """One round."""
+        """Run one round."""
         clients = self._cohort(state.round, data.sizes, key)
         everyone, rows = state.clients, self._rows(state.clients, clients)
         state = state._replace(clients=())
@@ -112,7 +131,7 @@ class HostRound:
         return state._replace(clients=everyone), metrics
 
     def lower(self, state, data, shared, key):
-        """As of a jitted function; `compile` follows."""
+        """Lower it as a jitted function; `compile` follows."""
         clients = self._cohort(state.round, data.sizes, key)
         rows = self._rows(state.clients, clients)
         self._cohort = self._cohort.lower(state.round, data.sizes, key).compile()
@@ -121,7 +140,7 @@ class HostRound:
         return self
 
     def compile(self):
-        """Compiles what was lowered."""
+        """Compile what was lowered."""
         self._train = self._train.compile()
         return self
 

@@ -3,59 +3,71 @@
 The cohort depends on (seed, round), what befalls a client on (seed, round, client id).
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.config import AvailabilityConfig
+from semanticfl_jax.randomness import Stream, client_key, round_key, stream_key
 
-# Streams of a run's key, each then folded with the round; client_model.py and round.py use others.
-_COHORT, _ORDER, _DROPOUT = 0, 3, 4
 
-Sampler = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+class Sampler(Protocol):
+    """Draws the cohort of a round."""
+
+    def __call__(
+        self, key: jax.Array, number: jax.Array, sizes: jax.Array, count: int, /
+    ) -> jax.Array:
+        """Return the ids of `count` different clients, int32 [count].
+
+        Args:
+          key: the run's.
+          number: of the round, int32 scalar.
+          sizes: int32 [N], samples of each client.
+          count: how many.
+        """
 
 
 def _at_random(
     key: jax.Array, number: jax.Array, num_clients: int, count: int, shares: jax.Array | None
 ) -> jax.Array:
-    """Distinct clients, drawn by `shares` float32 [N] of those that are left; None: all alike."""
+    """Draw distinct clients by `shares` float32 [N] of those that are left; None: all alike."""
     ids = jnp.arange(num_clients, dtype=jnp.int32)
-    cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), number)
+    cohort_key = round_key(key, Stream.COHORT, number)
     return jax.random.choice(cohort_key, ids, (count,), replace=False, p=shares)
 
 
 def _uniform(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
-    """At random, all alike."""
+    """Draw at random, all alike."""
     return _at_random(key, number, sizes.shape[0], count, None)
 
 
 def _size_weighted(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
-    """At random one after another, each time in proportion to the sizes of those that are left."""
+    """Draw one after another, each time in proportion to the sizes of those that are left."""
     shares = sizes / jnp.sum(sizes.astype(jnp.float32))
     return _at_random(key, number, sizes.shape[0], count, shares)
 
 
 def _in_turn(number: jax.Array, num_clients: int, count: int) -> jax.Array:
-    """Places 0, 1, ... of an endless ring of clients, `count` a round: never one twice a round."""
+    """Return places 0, 1, ... of an endless ring of clients, `count` a round, none twice in one."""
     turn = (number % num_clients) * (count % num_clients)  # the same place, without overflow
     return (turn + jnp.arange(count, dtype=jnp.int32)) % num_clients
 
 
 def _round_robin(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
-    """In turn, in a random order drawn once."""
+    """Take clients in turn, in a random order drawn once."""
     ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
-    order = jax.random.permutation(jax.random.fold_in(key, _ORDER), ids)
+    order = jax.random.permutation(stream_key(key, Stream.ORDER), ids)
     return order[_in_turn(number, sizes.shape[0], count)]
 
 
 def _fixed_order(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
-    """In turn, by number."""
+    """Take clients in turn, by number."""
     del key
     return _in_turn(number, sizes.shape[0], count)
 
 
-#: By the name that `availability.sampling` gives: `(key, round, sizes [N], count)` -> ids [count].
+#: By the name that `availability.sampling` gives.
 SAMPLERS: dict[str, Sampler] = {
     "uniform": _uniform,
     "size_weighted": _size_weighted,
@@ -67,7 +79,7 @@ SAMPLERS: dict[str, Sampler] = {
 def place_cohort(
     cohort: jax.Array, sizes: jax.Array, batch_size: int, devices: int, chunk: int
 ) -> jax.Array:
-    """Deals a cohort to devices, each about equal work, and chunks, each clients of like work.
+    """Assign a cohort to devices, each about equal work, and chunks, each clients of like work.
 
     The largest first, `chunk` clients at a time go to the device that has the fewest steps so far
     and places left: Graham's rule, longest processing time first (SIAM J. Appl. Math., 1969), with
@@ -107,21 +119,21 @@ def place_cohort(
 def draw_reporting(
     key: jax.Array, number: jax.Array, clients: jax.Array, dropout: float
 ) -> jax.Array:
-    """Who of `clients` int32 [places] reports: bool [places]; nobody in empty places, -1.
+    """Draw who of `clients` int32 [places] reports: bool [places]; nobody in empty places, -1.
 
     Every client drops out with probability `dropout`, independently of the others and of rounds
     before.
     """
     if dropout == 0:
         return clients >= 0
-    round_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), number)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(round_key, clients)
+    drawn_from = round_key(key, Stream.DROPOUT, number)
+    keys = jax.vmap(client_key, (None, 0))(drawn_from, clients)
     dropped = jax.vmap(lambda k: jax.random.bernoulli(k, dropout))(keys)
     return (clients >= 0) & ~dropped
 
 
 def straggle(key: jax.Array, steps: jax.Array, config: AvailabilityConfig) -> jax.Array:
-    """Local steps that a client does of its `steps`, int32 scalar.
+    """Draw the local steps that a client does of its `steps`, int32 scalar.
 
     With probability `straggler_share` it is a straggler in this round and does a part drawn
     uniformly from `straggler_min_work` to 1, rounded down, and one step at least. (FedProx, MLSys
@@ -141,6 +153,6 @@ def straggle(key: jax.Array, steps: jax.Array, config: AvailabilityConfig) -> ja
 
 
 def contacts(clients: jax.Array, num_clients: int) -> jax.Array:
-    """Bool [num_clients], who is among `clients`; -1 is nobody."""
+    """Return bool [num_clients], who is among `clients`; -1 is nobody."""
     nowhere = jnp.where(clients < 0, num_clients, clients)
     return jnp.zeros(num_clients, bool).at[nowhere].set(True, mode="drop")

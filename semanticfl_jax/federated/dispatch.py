@@ -5,22 +5,42 @@ length, so that nothing is compiled twice. On two CPU cores a round of softmax r
 ms alone and 0.15 ms in a block: some 0.2 ms a round are saved, which only short rounds notice.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.federated.client_state import RunRound
+from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.types import PyTree
 
 # A signal is heeded between blocks: so long they may last, unless the configuration fixes a length.
 _BLOCK_SECONDS = 1.0
 _LONGEST = 100
 
 
+class RunBlock(Protocol):
+    """Several rounds, jitted; donates `state`."""
+
+    def __call__(
+        self,
+        state: ServerState,
+        data: FederatedDataset,
+        shared: PyTree,
+        key: jax.Array,
+        count: jax.Array,
+    ) -> tuple[ServerState, RoundMetrics]:
+        """Return the state after `count` rounds, int32 scalar, and what each measured.
+
+        The metrics lead with [longest], of which the first `count` are set.
+        """
+
+
 def longest_block(config: ExperimentConfig) -> int:
-    """Rounds that a block can have at most; 1: rounds are dispatched one by one."""
+    """Return the rounds that a block can have at most; 1: rounds are dispatched one by one."""
     if config.runtime.client_state_memory == "host":  # clients' states come and go with every round
         return 1
     wanted = config.runtime.rounds_per_dispatch
@@ -31,7 +51,7 @@ def longest_block(config: ExperimentConfig) -> int:
 def next_block(
     config: ExperimentConfig, done: int, seconds: float | None, until: int | None = None
 ) -> int:
-    """How many rounds the next block has.
+    """Return how many rounds the next block has.
 
     Args:
       config: of the run.
@@ -50,18 +70,8 @@ def next_block(
     return max(1, min(count, in_time))
 
 
-def in_blocks(run_round: Callable[..., Any], longest: int) -> Callable[..., Any]:
-    """Makes a block of a round.
-
-    Args:
-      run_round: (state, data, shared, key) -> (state, metrics).
-      longest: rounds that a block can have.
-
-    Returns:
-      Jitted `run_block(state, data, shared, key, count) -> (state, metrics)`; donates `state`.
-      `count` is an int32 scalar of at most `longest`; metrics lead with [longest], of which the
-      first `count` are set.
-    """
+def in_blocks(run_round: RunRound, longest: int) -> RunBlock:
+    """Build a block of `longest` rounds at most from one round."""
 
     def run_block(state, data, shared, key, count):
         shapes = jax.eval_shape(run_round, state, data, shared, key)[1]
@@ -77,8 +87,8 @@ def in_blocks(run_round: Callable[..., Any], longest: int) -> Callable[..., Any]
     return jax.jit(run_block, donate_argnums=0)
 
 
-def single(run_block: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled block as a function of one round."""
+def single(run_block: RunBlock) -> RunRound:
+    """Return a compiled block as a function of one round."""
 
     def run_round(state, data, shared, key):
         state, rows = run_block(state, data, shared, key, np.int32(1))

@@ -5,18 +5,16 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.models import Network
+from semanticfl_jax.randomness import Stream, stream_key
 from semanticfl_jax.types import PyTree
-
-# The stream of randomness that initial parameters come from; rounds use others (round.py).
-_INIT = 2
 
 
 def init_params(
     model: Network, algorithm: Algorithm, image_shape: tuple[int, ...], key: jax.Array
 ) -> tuple[PyTree, PyTree]:
-    """Initial parameters {"model": ..., term name: ...} and batch statistics, float32."""
+    """Draw initial parameters {"model": ..., term name: ...} and batch statistics, float32."""
     # The model's parameters depend on its own key alone: every algorithm starts from the same.
-    model_key, term_key = jax.random.split(jax.random.fold_in(key, _INIT))
+    model_key, term_key = jax.random.split(stream_key(key, Stream.INITIAL_PARAMETERS))
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False))
     variables = init(model_key)
     params = {"model": variables["params"]}

@@ -1,4 +1,9 @@
-"""What the clients' states take, said before anything starts, and refused if it cannot fit."""
+"""The memory of clients' states and of a cohort's updates: stated before a run, or refused.
+
+A round that keeps neither takes the memory of a chunk, whatever the number of clients.
+"""
+
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -6,18 +11,20 @@ from jax.sharding import Mesh
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory, size_in_bytes
+from semanticfl_jax.federated.aggregation import updates_in_bytes
+from semanticfl_jax.federated.client_update import init_state
 
-# While a checkpoint is written, the state exists once more.
+# While a checkpoint is written, clients' states exist once more; so do updates as they are sorted.
 _COPIES = 2
 
 
 def check_client_memory(
     algorithm: Algorithm, model: Model, num_clients: int, mesh: Mesh, memory: str
 ) -> str | None:
-    """Says how much memory the clients' states take; None if they keep nothing.
+    """Return a line about the memory of the clients' states; None if they keep nothing.
 
     Args:
-      algorithm: whose client rule says what one client keeps.
+      algorithm: whose client rule and transforms say what one client keeps.
       model: the initial model, or its shapes.
       num_clients: N.
       mesh: the devices.
@@ -32,37 +39,85 @@ def check_client_memory(
             "client_state_memory must be device in a run of several processes: the cohort's states "
             f"would have to travel between hosts, got {memory!r}"
         )
-    if algorithm.client is None:
-        return None
-    one = size_in_bytes(jax.eval_shape(algorithm.client.init, model))
+    one = size_in_bytes(jax.eval_shape(lambda model: init_state(algorithm, model), model))
     if one == 0:
         return None
     devices, total = mesh.devices.size, one * num_clients
     spread = num_clients % devices == 0
-    each = total // devices if spread else total
     said = f"client states: {_readable(total)}, {_readable(one)} for each of {num_clients} clients"
     if memory == "device":
         how = "spread over" if spread else "whole on each of"
-        said += f", {how} {devices} device{'s' * (devices > 1)}"
-        here = mesh.local_devices
-        free, where = free_device_memory(here[0]), "on each device"
-        if free is None and here[0].platform == "cpu":  # they share the host's
-            each, free, where = each * len(here), free_host_memory(), "in host memory"
+        said += f", {how} {_counted(devices)}"
+        place = _on_devices(mesh, total // devices if spread else total)
         remedy = "use fewer clients, a smaller model, or client_state_memory=host (in one process)"
     else:
         said += ", in host memory"
-        each, free, where = total, free_host_memory(), "in host memory"
+        place = _Place(total, free_host_memory(), "in host memory")
         remedy = "use fewer clients or a smaller model"
-    if free is not None and _COPIES * each > free:
-        raise ValueError(
-            f"{said}. With the copy that is made for a checkpoint they need "
-            f"{_readable(_COPIES * each)} {where}, and {_readable(free)} are free: {remedy}"
-        )
+    _refuse(said, place, "the copy that is made for a checkpoint", remedy)
     return said
 
 
+def check_update_memory(
+    algorithm: Algorithm, model: Model, clients_per_round: int, mesh: Mesh
+) -> str | None:
+    """Return a line about the memory of a cohort's updates; None if they are not kept.
+
+    Args:
+      algorithm: whose aggregator says whether it needs the single updates.
+      model: the model, or its shapes.
+      clients_per_round: m.
+      mesh: the devices.
+
+    Raises:
+      ValueError: if they do not fit into what is free, where that is known, with both numbers.
+    """
+    total = updates_in_bytes(algorithm, model, clients_per_round)
+    if total == 0:
+        return None
+    said = (
+        f"updates for the {algorithm.aggregator.name}: {_readable(total)}, "
+        f"{_readable(total // clients_per_round)} of each of {clients_per_round} clients, "
+        f"whole on each of {_counted(mesh.devices.size)}"
+    )
+    remedy = "use fewer clients a round, a smaller model, or the mean"
+    _refuse(said, _on_devices(mesh, total), "the copy in which they are put in order", remedy)
+    return said
+
+
+class _Place(NamedTuple):
+    """Bytes that are needed somewhere, those that are free there, if known, and where it is."""
+
+    needed: int
+    free: int | None
+    where: str
+
+
+def _on_devices(mesh: Mesh, each: int) -> _Place:
+    """Return the place of `each` bytes on every device."""
+    here = mesh.local_devices
+    free = free_device_memory(here[0])
+    if free is None and here[0].platform == "cpu":  # they share the host's
+        return _Place(each * len(here), free_host_memory(), "in host memory")
+    return _Place(each, free, "on each device")
+
+
+def _refuse(said: str, place: _Place, copy: str, remedy: str) -> None:
+    """Raise `ValueError` if what is `said` does not fit with its copy."""
+    needed, free, where = _COPIES * place.needed, place.free, place.where
+    if free is not None and needed > free:
+        raise ValueError(
+            f"{said}. With {copy} they need {_readable(needed)} {where}, and {_readable(free)} are "
+            f"free: {remedy}"
+        )
+
+
+def _counted(devices: int) -> str:
+    return f"{devices} device{'s' * (devices > 1)}"
+
+
 def _readable(count: int) -> str:
-    """A number of bytes in decimal units, as in "588.4 MB"."""
+    """Return a number of bytes in decimal units, as in "588.4 MB"."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,29 +1,43 @@
-"""One federated round, compiled once: cohort, local training, weighted sum, server step.
+"""One federated round, compiled once.
+
+    cohort -> [on each device, chunk by chunk: train -> client update -> transforms ->
+    aggregator.add] -> aggregator.merge over devices -> aggregator.finish -> server rule
 
 Clients are spread over the mesh; on each device, chunks of clients follow one another in a scan,
-the clients of a chunk train side by side (`side_by_side`), and their weighted updates are summed as
-they come. Memory follows the chunk, not the cohort: clients' models are never stacked beyond it.
+the clients of a chunk train side by side, and the aggregator takes their updates as they come.
+Memory follows the chunk, not the cohort, unless the aggregator needs the single updates.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model, Trained
+from semanticfl_jax.algorithms.aggregators import Updates
+from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
+from semanticfl_jax.federated.aggregation import (
+    Totals,
+    add_chunk,
+    in_order,
+    merge_devices,
+    no_totals,
+)
+from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
+from semanticfl_jax.federated.client_update import finish_client, rule_state, where
 from semanticfl_jax.federated.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
-from semanticfl_jax.federated.local_training import LocalResult, LocalTraining, batch_rows
-from semanticfl_jax.federated.side_by_side import by_steps, train_side_by_side
+from semanticfl_jax.federated.local_step import batch_rows
+from semanticfl_jax.federated.local_training import LocalTraining
+from semanticfl_jax.federated.side_by_side import by_steps
+from semanticfl_jax.federated.uploads import with_own, with_zeros
+from semanticfl_jax.randomness import RoundKeys, round_keys
 from semanticfl_jax.types import PyTree
-
-# The stream of the run's key that clients train with, folded with the round; others are in
-# cohort.py and client_model.py.
-_LOCAL = 1
 
 
 class ServerState(NamedTuple):
@@ -75,7 +89,7 @@ class RoundMetrics(NamedTuple):
 def init_server(
     params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
 ) -> ServerState:
-    """The state before round 1, without the clients' (`client_state.init_clients`)."""
+    """Return the state before round 1, without the clients' (`client_state.init_clients`)."""
     return ServerState(
         params=params,
         batch_stats=batch_stats,
@@ -86,18 +100,48 @@ def init_server(
     )
 
 
+class DrawCohort(Protocol):
+    """Draws a round's cohort."""
+
+    def __call__(self, number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
+        """Return the client ids in their places, int32 [places]; -1 in empty ones.
+
+        Args:
+          number: of the round, int32 scalar.
+          sizes: int32 [N], samples of each client.
+          key: the run's.
+        """
+
+
+class TrainCohort(Protocol):
+    """Trains a cohort, and the server."""
+
+    def __call__(
+        self,
+        state: ServerState,
+        cohort: jax.Array,
+        rows: PyTree,
+        data: FederatedDataset,
+        shared: PyTree,
+        key: jax.Array,
+    ) -> tuple[ServerState, PyTree, RoundMetrics]:
+        """Return the state after the round, the cohort's client states, and what was measured.
+
+        Args:
+          state: of the server; its `clients` are not touched.
+          cohort: int32 [places], as drawn.
+          rows: the cohort's client states, [places, ...], spread over the devices.
+          data: the clients' images.
+          shared: `Algorithm.sent_once`.
+          key: the run's.
+        """
+
+
 class Round(NamedTuple):
-    """A round's two halves, pure functions.
+    """A round's two halves, pure functions."""
 
-    Attributes:
-      cohort: (round, sizes [N], key) -> int32 [places], the client ids in their places.
-      train: (state, cohort, rows, data, shared, key) -> (state, rows, metrics). `rows` are the
-        cohort's client states, [places, ...], spread over the devices; `state.clients` is not
-        touched.
-    """
-
-    cohort: Callable[..., jax.Array]
-    train: Callable[..., tuple[ServerState, PyTree, RoundMetrics]]
+    cohort: DrawCohort
+    train: TrainCohort
 
 
 def make_round(
@@ -111,175 +155,191 @@ def make_round(
     availability: AvailabilityConfig,
     steps: int | None = None,
 ) -> Round:
-    """Builds the round; `client_state` makes one jitted function of it.
+    """Build the round; `client_state` makes one jitted function of it.
 
     `steps` are those of every client, if they all have as many (`local_training.known_steps`).
 
-    `shared` is `Algorithm.sent_once`, `key` is the run's key. The cohort depends on (key, round), a
-    client's randomness on (key, round, client id): never on chunks or devices. A client that drops
-    out is treated as an empty place; a round in which nobody reports changes nothing.
+    The cohort depends on the seed and the round, a client's randomness on these and its id: never
+    on chunks or devices. A client that drops out is treated as an empty place; a round in which
+    nobody reports changes nothing.
     """
     devices = mesh.devices.size
     chunk = min(clients_per_chunk, -(-clients_per_round // devices))
     if clients_per_round % (devices * chunk):  # empty places have no steps
         steps = None
-    rule = algorithm.client
-
-    def train_device(model, broadcast, shared, data, clients, weights, states, key):
-        """Sums over this device's clients, int32 [places], and what those keep."""
-        # Without this cast the gradient with respect to replicated parameters would be summed over
-        # devices, and clients would mix.
-        model, broadcast = varying((model, broadcast))
-
-        def alone(client, weight, state):
-            client_key = jax.random.fold_in(key, client)
-            result = local_training.alone(
-                model, broadcast, shared, data, client, state, client_key, steps
-            )
-            return outcome(result, weight, state)
-
-        def outcome(result, weight, state):
-            update, statistics = jax.tree.map(jnp.subtract, result.model, model)
-            measured = (result.loss_sum, result.samples, result.steps)
-            if rule is None:
-                return (update, statistics), (), state, measured
-            finished = rule.finish(_trained(result, state, broadcast, model, weight))
-            worked = result.steps > 0  # else it may have divided by zero
-            if finished.update is not None:
-                update = _where(worked, finished.update, jax.tree.map(jnp.zeros_like, update))
-            extra = _where(worked, finished.extra, jax.tree.map(jnp.zeros_like, finished.extra))
-            return (update, statistics), extra, _where(worked, finished.state, state), measured
-
-        def train_chunk(totals, inputs):
-            ids, share, states = inputs
-            if chunk == 1:  # a loop over clients needs no batched program
-                one = alone(*jax.tree.map(lambda x: x[0], inputs))
-                results = jax.tree.map(lambda x: x[None], one)
-                computed = one[-1][-1]
-            elif steps is not None:
-                results = jax.vmap(alone)(ids, share, states)
-                computed = jnp.sum(results[-1][-1])
-            else:
-                trained, computed = train_side_by_side(
-                    local_training, model, broadcast, shared, data, ids, states, key
-                )
-                results = jax.vmap(outcome)(trained, share, states)
-            updates, extras, states, (loss_sum, samples, _) = results
-
-            def weighted(x):
-                return jnp.sum(share.reshape((-1,) + (1,) * (x.ndim - 1)) * x, axis=0)
-
-            rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
-            summed = (
-                jax.tree.map(weighted, updates),
-                jax.tree.map(lambda x: jnp.sum(x, axis=0), extras),
-                jnp.sum(loss_sum),
-                jnp.sum(samples),
-                rows,
-            )
-            return jax.tree.map(jnp.add, totals, summed), states
-
-        def in_chunks(x):
-            return x.reshape(-1, chunk, *x.shape[1:])
-
-        places = (clients, weights, states)
-        ragged = chunk > 1 and steps is None
-        if ragged:
-            order = by_steps(local_training, broadcast, data, clients, states, key)
-            places = jax.tree.map(lambda x: x[order], places)
-        chunks = jax.tree.map(in_chunks, places)
-        shapes = jax.eval_shape(alone, *jax.tree.map(lambda x: x[0, 0], chunks))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
-        scalar = jnp.zeros(())
-        zeros = varying((*zeros, scalar, scalar, scalar))
-        totals, states = jax.lax.scan(train_chunk, zeros, chunks)
-        states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
-        if ragged:
-            back = jnp.argsort(order)
-            states = jax.tree.map(lambda x: x[back], states)
-        return jax.lax.psum(totals, CLIENTS), states
-
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
-        train_device,
+        make_train_device(local_training, algorithm, chunk, batch_size, steps),
         mesh=mesh,
-        in_specs=(*[everywhere] * 4, spread, spread, spread, everywhere),
-        out_specs=(everywhere, spread),
+        in_specs=(*[everywhere] * 4, spread, everywhere),
+        out_specs=(everywhere, spread, spread),
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
         cohort = SAMPLERS[availability.sampling](key, number, sizes, clients_per_round)
         return place_cohort(cohort, sizes[cohort], batch_size, devices, chunk)
 
-    def train(
-        state: ServerState,
-        cohort: jax.Array,
-        rows: PyTree,
-        data: FederatedDataset,
-        shared: PyTree,
-        key: jax.Array,
-    ) -> tuple[ServerState, PyTree, RoundMetrics]:
-        local_key = jax.random.fold_in(jax.random.fold_in(key, _LOCAL), state.round)
+    def train(state, cohort, rows, data, shared, key):
+        keys = round_keys(key, state.round)
         reported = draw_reporting(key, state.round, cohort, availability.dropout)
         clients = jnp.where(reported, cohort, -1)
         sizes = jnp.where(reported, data.sizes[clients], 0)
         counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
-        weights = algorithm.weights(sizes, counts)
+        places = Places(clients, algorithm.weights(sizes, counts), rows)
         broadcast = algorithm.server.broadcast(state.server)
 
-        sums, after = train_cohort(
-            state.model, broadcast, shared, data, clients, weights, rows, local_key
-        )
-        (delta, delta_stats), extra, loss_sum, samples, computed = sums
+        totals, after, updates = train_cohort(state.model, broadcast, shared, data, places, keys)
+        if updates is not None:
+            updates = in_order(updates, cohort, clients_per_round, mesh)
+        taken = totals.update if updates is None else updates
+        update = algorithm.aggregator.finish(taken, keys.aggregator)
+        update = with_zeros(algorithm, update, state.model)
         aggregate = Aggregate(
-            update=delta,
-            batch_stats=delta_stats,
-            extra=extra,
+            update=update.params,
+            extra=totals.extra,
             participants=jnp.sum((sizes > 0).astype(jnp.float32)),
             clients=clients,
-            before=rows,
-            after=after,
+            before=rule_state(rows),
+            after=rule_state(after),
+            key=keys.server_rule,
         )
-        model, server = algorithm.server.update(state.server, state.model, aggregate)
+        model, server = server_step(algorithm, state, aggregate, update.batch_stats)
         if availability.dropout > 0:
             unchanged = (state.model, state.server)
-            model, server = _where(aggregate.participants > 0, (model, server), unchanged)
+            model, server = where(aggregate.participants > 0, (model, server), unchanged)
+        metrics = measured(totals, cohort, reported, state.contacted)
         # Replicated, so that every process can read all of them.
-        metrics = RoundMetrics(
-            train_loss=loss_sum / samples,
-            images=samples,
-            padding_share=1.0 - samples / computed,
-            cohort=cohort,
-            reported=reported,
-            new=(cohort >= 0) & ~state.contacted[cohort],
-        )
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
-        state = ServerState(
-            params=model.params,
-            batch_stats=model.batch_stats,
-            server=server,
-            clients=state.clients,
-            contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
-            round=state.round + 1,
-        )
-        return state, after, metrics
+        return next_state(state, model, server, cohort), after, metrics
 
     return Round(cohort_of, train)
 
 
-def _trained(
-    result: LocalResult, state: PyTree, broadcast: PyTree, received: Model, weight: jax.Array
-) -> Trained:
-    return Trained(
-        state=state,
-        broadcast=broadcast,
-        received=received,
-        model=result.model,
-        steps=result.steps,
-        weight=weight,
-        loss=result.last_loss,
+class TrainDevice(Protocol):
+    """Does one device's part of a round."""
+
+    def __call__(
+        self,
+        received: Model,
+        broadcast: PyTree,
+        shared: PyTree,
+        data: FederatedDataset,
+        places: Places,
+        keys: RoundKeys,
+    ) -> tuple[Totals, PyTree, Updates | None]:
+        """Return the totals over all devices, and of this one's places what is kept.
+
+        Args:
+          received: the server's model.
+          broadcast: what the server's rule sends besides.
+          shared: `Algorithm.sent_once`.
+          data: the clients' images.
+          places: of this device.
+          keys: of the round.
+
+        Returns:
+          Totals, the clients' states, and their updates, if the aggregator needs them, else None.
+        """
+
+
+def make_train_device(
+    local_training: LocalTraining,
+    algorithm: Algorithm,
+    chunk: int,
+    batch_size: int,
+    steps: int | None,
+) -> TrainDevice:
+    """Build what each device does in a round, inside `jax.shard_map`.
+
+    Args:
+      local_training: of one client.
+      algorithm: its client rule, transforms and aggregator.
+      chunk: clients trained side by side.
+      batch_size: samples of a step.
+      steps: of every client, if they are known and no place is empty.
+    """
+    aggregator, ragged = algorithm.aggregator, chunk > 1 and steps is None
+    train_chunk = make_train_chunk(local_training, chunk, steps=steps, ragged=ragged)
+
+    def train_device(received, broadcast, shared, data, places, keys):
+        # Without this cast the gradient with respect to replicated parameters would be summed over
+        # devices, and clients would mix.
+        received, broadcast = varying((received, broadcast))
+        finish = for_each(partial(finish_client, algorithm, received, broadcast, keys), chunk)
+
+        def train_and_send(places):
+            trained, computed = train_chunk(
+                received,
+                broadcast,
+                shared,
+                data,
+                places.clients,
+                rule_state(places.states),
+                keys.local_training,
+            )
+            return trained, computed, *finish(*places, trained)
+
+        def do_chunk(totals, places):
+            trained, computed, sent, states = train_and_send(places)
+            updates = Updates(sent.update, places.weights, trained.steps > 0)
+            rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
+            totals = add_chunk(aggregator, totals, sent, updates, trained, rows)
+            return totals, (states, updates if aggregator.needs_updates else None)
+
+        order = None
+        if ragged:
+            states = rule_state(places.states)
+            order = by_steps(
+                local_training, broadcast, data, places.clients, states, keys.local_training
+            )
+        first = jax.tree.map(lambda x: x[:chunk], places)
+        zeros = no_totals(aggregator, jax.eval_shape(train_and_send, first)[2])
+        totals, (states, updates) = scan_chunks(do_chunk, zeros, places, chunk, order)
+        return merge_devices(aggregator, totals), states, updates
+
+    return train_device
+
+
+def server_step(
+    algorithm: Algorithm, state: ServerState, aggregate: Aggregate, batch_stats: PyTree
+) -> tuple[Model, PyTree]:
+    """Return the server's model and its rule's state after a round.
+
+    Args:
+      algorithm: its server rule, and which part of the model travels.
+      state: before the round.
+      aggregate: what the rule sees.
+      batch_stats: what was aggregated of the differences of running statistics.
+    """
+    rule = algorithm.server
+    params, server = rule.update(state.server, state.params, aggregate)
+    batch_stats = jax.tree.map(jnp.add, state.batch_stats, batch_stats)
+    if rule.batch_stats is not None:
+        batch_stats = rule.batch_stats(server, batch_stats)
+    return with_own(algorithm, Model(params, batch_stats), state.model), server
+
+
+def measured(
+    totals: Totals, cohort: jax.Array, reported: jax.Array, contacted: jax.Array
+) -> RoundMetrics:
+    """Return what a round measured; `contacted` bool [num_clients] is of the rounds before."""
+    return RoundMetrics(
+        train_loss=totals.loss / totals.samples,
+        images=totals.samples,
+        padding_share=1.0 - totals.samples / totals.rows,
+        cohort=cohort,
+        reported=reported,
+        new=(cohort >= 0) & ~contacted[cohort],
     )
 
 
-def _where(condition: jax.Array, chosen: PyTree, otherwise: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
+def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Array) -> ServerState:
+    """Return the state after a round; the clients' states are put into it elsewhere."""
+    return ServerState(
+        params=model.params,
+        batch_stats=model.batch_stats,
+        server=server,
+        clients=state.clients,
+        contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
+        round=state.round + 1,
+    )

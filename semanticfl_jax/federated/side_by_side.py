@@ -11,7 +11,9 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.federated.local_training import LocalResult, LocalTraining, Plan
+from semanticfl_jax.federated.local_step import Plan
+from semanticfl_jax.federated.local_training import LocalResult, LocalTraining
+from semanticfl_jax.randomness import client_key
 from semanticfl_jax.types import PyTree
 
 
@@ -23,7 +25,7 @@ def by_steps(
     states: PyTree,
     key: jax.Array,
 ) -> jax.Array:
-    """Order of `clients` int32 [places] by the steps they will do, the most first: int32 [places].
+    """Return the order of `clients` int32 [places] by their steps, the most first: int32 [places].
 
     Steps, not sizes: stragglers do fewer, and clients that dropped out none.
     """
@@ -32,11 +34,10 @@ def by_steps(
 
 
 def _plans(local_training, broadcast, data, clients, states, key) -> Plan:
-    """What each client will do, stacked; arguments as of `by_steps`."""
+    """Return what each client will do, stacked; arguments as of `by_steps`."""
 
     def plan_of(client, state):
-        own_key = jax.random.fold_in(key, client)
-        return local_training.plan(broadcast, data, client, state, own_key)
+        return local_training.plan(broadcast, data, client, state, client_key(key, client))
 
     return jax.vmap(plan_of)(clients, states)
 
@@ -51,7 +52,7 @@ def train_side_by_side(
     states: PyTree,
     key: jax.Array,
 ) -> tuple[LocalResult, jax.Array]:
-    """Trains clients int32 [C], in the order that `by_steps` gives.
+    """Train clients int32 [C], in the order that `by_steps` gives.
 
     Args:
       local_training: of one client.
@@ -60,7 +61,7 @@ def train_side_by_side(
       shared: what clients received once.
       data: the clients' images.
       clients: client ids; -1 in empty places.
-      states: the clients' own, stacked.
+      states: the client rule's, stacked.
       key: of the round.
 
     Returns:
@@ -72,7 +73,7 @@ def train_side_by_side(
         return local_training.advance(received, shared, data, plan, progress, until)
 
     plans = _plans(local_training, broadcast, data, clients, states, key)
-    under_way = jax.vmap(local_training.start, (None, 0))(received, plans)
+    under_way = jax.vmap(local_training.start, (None, None, 0))(received, broadcast, plans)
     width, left, done, computed = len(clients), plans, [], 0 * plans.steps[0]
     while width:
         half = width // 2

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm, Model, Trained
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.types import PyTree
 
 
@@ -17,8 +20,10 @@ class Traffic(NamedTuple):
     """Bytes by direction and occasion.
 
     Attributes:
-      up: of one client in a round: its model, and what the algorithm adds.
-      down: to one client in a round: the model, and what the server broadcasts besides.
+      up: of one client in a round: the part of its model that travels, as its transforms leave
+        it, and what the client rule adds.
+      down: to one client in a round: the same part of the model, and what the server broadcasts
+        besides.
       up_once: of one client at its first contact.
       down_once: to each client at its first contact: anchors, for instance; int64 [num_clients].
     """
@@ -29,7 +34,7 @@ class Traffic(NamedTuple):
     down_once: np.ndarray
 
     def of_round(self, metrics: RoundMetrics) -> dict[str, int]:
-        """`bytes_up` and `bytes_down` of a whole round; who drops out has received, not sent."""
+        """Return `bytes_up` and `bytes_down` of a round; who drops out has received, not sent."""
         cohort, new = np.asarray(metrics.cohort), np.asarray(metrics.new)
         reported = int(np.sum(metrics.reported))
         return {
@@ -40,15 +45,18 @@ class Traffic(NamedTuple):
 
 
 def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDataset) -> Traffic:
-    """Counts what `algorithm` sends, of the shapes alone."""
-    model = size_in_bytes(state.model)
+    """Count what `algorithm` sends, of the shapes alone."""
+    shapes = travelling(algorithm, jax.eval_shape(lambda model: model, state.model))
+    model = up = size_in_bytes(shapes)
+    for transform in algorithm.transforms:
+        up = transform.bytes_up(shapes, up)
     broadcast = size_in_bytes(jax.eval_shape(algorithm.server.broadcast, state.server))
     extra = 0
     if algorithm.client is not None and algorithm.client.sends_extra:
         extra = size_in_bytes(_extra(algorithm, state))
     counts = data.label_counts
     return Traffic(
-        up=model + extra,
+        up=up + extra,
         down=model + broadcast,
         up_once=counts.shape[1] * counts.dtype.itemsize if algorithm.sends_label_counts else 0,
         down_once=sum(
@@ -62,7 +70,7 @@ def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDatase
 
 
 def _sent_once(term: LossTerm, sizes: np.ndarray, samples: int) -> np.ndarray:
-    """Bytes of a term's entries that each client receives, int64 [num_clients]."""
+    """Return the bytes of a term's entries that each client receives, int64 [num_clients]."""
     total = np.zeros(sizes.shape, np.int64)
     for name, entry in _named(term.shared):
         total += size_in_bytes(entry) * np.asarray(term.holders.get(name, True))
@@ -77,12 +85,12 @@ def _named(entries: PyTree) -> list[tuple[str, PyTree]]:
 
 
 def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
-    """Shapes of what a client sends besides its model."""
+    """Return the shapes of what a client sends besides its model."""
 
-    def finish(model: Model, server: PyTree, steps: jax.Array, number: jax.Array) -> PyTree:
+    def finish(model: Model, server: PyTree) -> PyTree:
         own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
-        trained = Trained(own, broadcast, model, model, steps, weight=number, loss=number)
+        steps, number = jnp.int32(1), jnp.float32(1)
+        trained = Trained(own, broadcast, model, model, steps, number, number, run_key(0))
         return algorithm.client.finish(trained).extra
 
-    steps, number = jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.float32)
-    return jax.eval_shape(finish, state.model, state.server, steps, number)
+    return jax.eval_shape(finish, state.model, state.server)

@@ -15,6 +15,7 @@ import numpy as np
 
 from semanticfl_jax import files
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.randomness import HostStream, host_generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ def control_anchors(anchors: Anchors, kind: str, seed: int) -> Anchors:
     Raises:
       ValueError: for another kind.
     """
-    rng = np.random.default_rng([seed, 0x5EED])
+    rng = host_generator(seed, HostStream.ANCHORS)
     if kind == "semantic":
         return anchors
     if kind == "random_orthogonal":

@@ -169,9 +169,8 @@ class Simulation:
             parts = make_parts(
                 config, federation, anchors, module=self._model, algorithm=algorithm, init=init
             )
-            memory = check_memory(parts, self._mesh)
-            if memory:
-                self.say(memory)
+            for line in check_memory(parts, self._mesh):
+                self.say(line)
             if self.workdir is not None:
                 self._bind(parts, anchors, algorithm)
         data, dealt = federation.dataset, federation.partition

@@ -28,10 +28,11 @@ from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
-from semanticfl_jax.federated.memory import check_client_memory
+from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
 from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tuning import choose
@@ -115,7 +116,7 @@ def make_parts(
     context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
     for term in algorithm.terms:
-        for need in getattr(term, "needs", ()):
+        for need in term.needs:
             if getattr(outputs, need) is None or len(getattr(outputs, need)) == 0:
                 raise SemanticFLError(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
@@ -194,7 +195,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
     test = put(test, split(mesh))
-    key = jax.random.key(config.seed)
+    key = run_key(config.seed)
     received = parts.init_model(key)
     state = init_server(*received, algorithm, config.num_clients)
     state, key = put((state, key), replicated(mesh))
@@ -266,22 +267,25 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     )
 
 
-def check_memory(parts: Parts, mesh: Mesh) -> str | None:
-    """Return how much the clients' states will take, before anything is made; None: nothing.
+def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
+    """Return a line each on what clients' states and single updates will take, if there are any.
 
     Raises:
       SemanticFLError: if they cannot fit.
     """
-    config = parts.config
-    shapes = jax.eval_shape(parts.init_model, jax.random.key(0))
-    line = check_client_memory(
-        parts.algorithm, shapes, config.num_clients, mesh, config.runtime.client_state_memory
+    config, algorithm = parts.config, parts.algorithm
+    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    states = check_client_memory(
+        algorithm, shapes, config.num_clients, mesh, config.runtime.client_state_memory
     )
-    every = config.checkpoint_every
-    return line and (
-        f"{line}; checkpoints include all client states; with many clients, raise "
-        f"checkpoint_every ({every})"
-    )
+    if states:
+        every = config.checkpoint_every
+        states += (
+            f"; checkpoints include all client states; with many clients, raise checkpoint_every "
+            f"({every})"
+        )
+    updates = check_update_memory(algorithm, shapes, config.clients_per_round, mesh)
+    return [line for line in (states, updates) if line]
 
 
 def _describe_task(parts: Parts, params: PyTree) -> str:

@@ -18,8 +18,10 @@ from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
+from semanticfl_jax.federated.chunks import make_train_chunk
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.types import PyTree
 
 # Share of what is free that a chunk may take: the rest of the round needs some, too.
@@ -118,9 +120,9 @@ def time_chunk(
 ) -> Figure:
     """Compiles the local training of a chunk of clients, and times it if it fits.
 
-    It is the training of a round, without its narrowing (all clients have equally many steps) and
-    its server: one copy of the step to compile. Images are noise. All devices of this process do
-    the same at once, because those of a CPU share its memory and its caches.
+    It is the training of a round's chunk (`federated.chunks`), of clients that have equally many
+    steps: one copy of the step to compile. Images are noise. All devices of this process do the
+    same at once, because those of a CPU share its memory and its caches.
 
     Args:
       work: what the clients compute.
@@ -243,14 +245,8 @@ def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
         # As in round.py: otherwise gradients would be summed over the devices.
         received, broadcast = varying((received, broadcast))
 
-        def train(client, state):
-            key = jax.random.fold_in(jax.random.key(0), client)
-            return local_training.alone(received, broadcast, shared, data, client, state, key)
-
-        if len(ids) == 1:  # a loop over clients has no batched program
-            results = train(ids[0], jax.tree.map(lambda x: x[0], states))
-        else:
-            results = jax.vmap(train)(ids, states)
+        train_chunk = make_train_chunk(local_training, len(ids))
+        results, _ = train_chunk(received, broadcast, shared, data, ids, states, run_key(0))
         leaves = jax.tree.leaves((results.model, results.loss_sum))
         return sum(jnp.sum(leaf) for leaf in leaves)[None]
 

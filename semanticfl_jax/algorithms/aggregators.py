@@ -1,0 +1,118 @@
+"""How the clients' updates become one: a running sum, or a function of all of them.
+
+    t = init(u)                        on each device, before its first client
+    t = add(t, u_1 .. u_C)             for each chunk of C clients
+    t = merge(t)                       over the devices
+    u = finish(t, key)                 at the server
+
+so that memory follows the chunk, not the cohort. An aggregator that needs the single updates
+(`needs_updates`) has `finish` alone, which is given them side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.types import PyTree
+
+
+class Updates(NamedTuple):
+    """The updates of several clients, side by side.
+
+    Attributes:
+      update: a `Model` of differences, as transformed and sent: arrays [m, ...].
+      weights: float32 [m], the clients' p_i; 0 for clients that are absent.
+      present: bool [m]; False for an empty place, and for a client that dropped out or has no
+        data, whose update is zero and must not count.
+    """
+
+    update: PyTree
+    weights: jax.Array
+    present: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregator:
+    """How updates are aggregated.
+
+    Attributes:
+      name: for messages.
+      finish: (totals, key) -> the aggregated update, a `Model` of differences; `key` depends on the
+        seed and the round alone. If it `needs_updates`, it is given `Updates` instead of totals:
+        those of the whole cohort, m = clients_per_round, in the order of the clients' ids.
+      init: an update's shapes -> totals before the first client, a tree of arrays.
+      add: (totals, `Updates` of a chunk) -> totals.
+      merge: (totals, name of the mesh's axis) -> totals over all devices, equal on all of them.
+      needs_updates: whether it needs the single updates, which are then kept until the cohort is
+        done; `init`, `add` and `merge` are not used.
+    """
+
+    name: str
+    finish: Callable[[PyTree, jax.Array], PyTree]
+    init: Callable[[PyTree], PyTree] | None = None
+    add: Callable[[PyTree, Updates], PyTree] | None = None
+    merge: Callable[[PyTree, str], PyTree] | None = None
+    needs_updates: bool = False
+
+    def __post_init__(self):
+        if not self.needs_updates and None in (self.init, self.add, self.merge):
+            raise ValueError(f"the aggregator {self.name} must have init, add and merge")
+
+
+def mean() -> Aggregator:
+    """Build the weighted mean, a running sum.
+
+    u = sum_i p_i u_i
+    """
+    return Aggregator("mean", _as_they_are, _zeros, _add_weighted, jax.lax.psum)
+
+
+def _zeros(update: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), update)
+
+
+def _add_weighted(totals: PyTree, updates: Updates) -> PyTree:
+    def add(total: jax.Array, x: jax.Array) -> jax.Array:
+        weights = updates.weights.reshape((-1,) + (1,) * (x.ndim - 1))
+        return total + jnp.sum(weights * x, axis=0)
+
+    return jax.tree.map(add, totals, updates.update)
+
+
+def _as_they_are(totals: PyTree, key: jax.Array) -> PyTree:
+    del key
+    return totals
+
+
+def median() -> Aggregator:
+    """Build the coordinate-wise median, which a minority of wrong updates cannot move far.
+
+    Yin, Chen, Ramchandran, Bartlett. "Byzantine-Robust Distributed Learning: Towards Optimal
+    Statistical Rates". ICML 2018.
+
+    Clients count alike, whatever their weights; of an even number of clients the two in the middle
+    are averaged. A value that is not a number counts as one beyond all others.
+    """
+    return Aggregator("median", _median, needs_updates=True)
+
+
+def _median(updates: Updates, key: jax.Array) -> PyTree:
+    del key
+    count = jnp.sum(updates.present)
+
+    def middle(x: jax.Array) -> jax.Array:
+        present = updates.present.reshape((-1,) + (1,) * (x.ndim - 1))
+        # NaN is put last, so that those who are present come first.
+        x = jnp.sort(jnp.where(present, x, jnp.nan), axis=0)
+        low, high = (
+            jax.lax.dynamic_index_in_dim(x, index, keepdims=False)
+            for index in ((count - 1) // 2, count // 2)
+        )
+        return 0.5 * (low + high)
+
+    return jax.tree.map(middle, updates.update)

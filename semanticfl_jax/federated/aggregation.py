@@ -1,0 +1,112 @@
+"""The aggregation of a round: totals on each device and over them, or the updates in order."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from semanticfl_jax.algorithms.aggregators import Aggregator, Updates
+from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.devices.memory import size_in_bytes
+from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
+from semanticfl_jax.federated.client_update import Sent
+from semanticfl_jax.federated.local_training import LocalResult
+from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.types import PyTree
+
+
+class Totals(NamedTuple):
+    """What is added up over the clients of a round.
+
+    Attributes:
+      update: the aggregator's totals; () if it needs the single updates.
+      extra: sum of what clients send besides.
+      loss: float32 scalar, training loss summed over samples.
+      samples: float32 scalar, samples trained on, each epoch counting.
+      rows: float32 scalar, rows of batches computed, padding included.
+    """
+
+    update: PyTree
+    extra: PyTree
+    loss: jax.Array
+    samples: jax.Array
+    rows: jax.Array
+
+
+def no_totals(aggregator: Aggregator, sent: Sent) -> Totals:
+    """Return the totals before the first client, inside `jax.shard_map`.
+
+    Args:
+      aggregator: that will add to them.
+      sent: the shapes of what the clients of a chunk send, [C, ...].
+    """
+    update, extra = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), sent)
+    start = () if aggregator.needs_updates else aggregator.init(update)
+    extra = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), extra)
+    zero = jnp.zeros(())
+    return varying(Totals(start, extra, zero, zero, zero))
+
+
+def add_chunk(
+    aggregator: Aggregator,
+    totals: Totals,
+    sent: Sent,
+    updates: Updates,
+    trained: LocalResult,
+    rows: jax.Array,
+) -> Totals:
+    """Return the totals with those of a chunk of C clients added.
+
+    Args:
+      aggregator: adds their updates, unless it needs the single ones.
+      totals: so far.
+      sent: what they sent, [C, ...].
+      updates: the same updates with their weights.
+      trained: what they did, [C].
+      rows: float32 scalar, rows of batches that were computed.
+    """
+    update = totals.update if aggregator.needs_updates else aggregator.add(totals.update, updates)
+    summed = (
+        jax.tree.map(lambda x: jnp.sum(x, axis=0), sent.extra),
+        jnp.sum(trained.loss_sum),
+        jnp.sum(trained.samples),
+        rows,
+    )
+    return Totals(update, *jax.tree.map(jnp.add, tuple(totals[1:]), summed))
+
+
+def merge_devices(aggregator: Aggregator, totals: Totals) -> Totals:
+    """Return the totals over all devices, inside `jax.shard_map`."""
+    update = totals.update if aggregator.needs_updates else aggregator.merge(totals.update, CLIENTS)
+    return Totals(update, *jax.lax.psum(tuple(totals[1:]), CLIENTS))
+
+
+def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:
+    """Return the cohort's updates in the order of the clients' ids, whole on every device.
+
+    What an aggregator sees is so the same, however the cohort was placed on devices and chunks.
+
+    Args:
+      updates: [places, ...], spread over the devices.
+      cohort: int32 [places], who was asked; -1 in empty places.
+      count: clients of the cohort, m.
+      mesh: the devices.
+    """
+    last = jnp.iinfo(cohort.dtype).max
+    order = jnp.argsort(jnp.where(cohort < 0, last, cohort))[:count]
+    updates = jax.tree.map(lambda x: x[order], updates)
+    return jax.lax.with_sharding_constraint(updates, replicated(mesh))
+
+
+def updates_in_bytes(algorithm: Algorithm, model: Model, clients_per_round: int) -> int:
+    """Return the bytes on each device of a cohort's updates side by side; 0 if they are not needed.
+
+    Args:
+      algorithm: its aggregator, and which part of the model travels.
+      model: the model, or its shapes.
+      clients_per_round: m.
+    """
+    if not algorithm.aggregator.needs_updates:
+        return 0
+    return clients_per_round * size_in_bytes(travelling(algorithm, model))

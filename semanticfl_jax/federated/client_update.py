@@ -1,0 +1,165 @@
+"""What a trained client sends and keeps: its rule's update, the part that travels, transformed.
+
+A client's state is its rule's. Where a transform keeps one, too, both are in `ClientState`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.federated.local_training import LocalResult
+from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.randomness import RoundKeys, client_key
+from semanticfl_jax.types import PyTree
+
+
+class ClientState(NamedTuple):
+    """What a client keeps where a transform keeps something.
+
+    Attributes:
+      rule: state of the client rule; () if it keeps nothing.
+      transforms: a state for each transform, in their order.
+    """
+
+    rule: PyTree
+    transforms: tuple[PyTree, ...]
+
+
+class Sent(NamedTuple):
+    """What a client sends.
+
+    Attributes:
+      update: `Model` of differences, as transformed; None for what does not travel.
+      extra: what its rule sends besides.
+    """
+
+    update: Model
+    extra: PyTree
+
+
+def init_state(algorithm: Algorithm, model: Model) -> PyTree:
+    """Return one client's state before its first round; () if clients keep nothing.
+
+    Args:
+      algorithm: its client rule and its transforms.
+      model: the initial model.
+    """
+    rule = () if algorithm.client is None else algorithm.client.init(model)
+    nothing = travelling(algorithm, jax.tree.map(jnp.zeros_like, model))
+    kept = tuple(transform.init(nothing) for transform in algorithm.transforms)
+    return ClientState(rule, kept) if jax.tree.leaves(kept) else rule
+
+
+def rule_state(state: PyTree) -> PyTree:
+    """Return the client rule's part of a client's state, or of stacked ones."""
+    return state.rule if isinstance(state, ClientState) else state
+
+
+def finish_client(
+    algorithm: Algorithm,
+    received: Model,
+    broadcast: PyTree,
+    keys: RoundKeys,
+    client: jax.Array,
+    weight: jax.Array,
+    state: PyTree,
+    result: LocalResult,
+) -> tuple[Sent, PyTree]:
+    """Return what a client sends, and its state after the round.
+
+    A client without a step sends zeros and keeps its state.
+
+    Args:
+      algorithm: its client rule and its transforms.
+      received: the server's model.
+      broadcast: what the server's rule sent besides.
+      keys: of the round.
+      client: int32 scalar, its id.
+      weight: float32 scalar, its p_i.
+      state: what it keeps.
+      result: what its training gave.
+    """
+    rule, worked = algorithm.client, result.steps > 0
+    update = jax.tree.map(jnp.subtract, result.model, received)
+    own, extra = rule_state(state), ()
+    if rule is not None:
+        finished = rule.finish(
+            Trained(
+                state=own,
+                broadcast=broadcast,
+                received=received,
+                model=result.model,
+                steps=result.steps,
+                weight=weight,
+                loss=result.last_loss,
+                key=client_key(keys.client_rule, client),
+            )
+        )
+        # Without a step it may have divided by zero.
+        if finished.update is not None:
+            update = update._replace(params=_or_zeros(worked, finished.update))
+        extra = _or_zeros(worked, finished.extra)
+        own = where(worked, finished.state, own)
+        if rule.start is not None:
+            update = _or_zeros(worked, update)
+    update = travelling(algorithm, update)
+    if not algorithm.transforms:
+        return Sent(update, extra), own
+    _refuse_extra(algorithm, extra)
+    of_transforms = state.transforms if isinstance(state, ClientState) else None
+    key = client_key(keys.transforms, client)
+    update, after = transformed(algorithm, update, of_transforms, key)
+    if of_transforms is not None:
+        own = ClientState(own, where(worked, after, of_transforms))
+    return Sent(_or_zeros(worked, update), extra), own
+
+
+def transformed(
+    algorithm: Algorithm, update: Model, states: tuple[PyTree, ...] | None, key: jax.Array
+) -> tuple[Model, tuple[PyTree, ...]]:
+    """Return an update after all transforms in turn, and their states.
+
+    Args:
+      algorithm: its transforms.
+      update: of one client.
+      states: of each transform; None: none keeps any.
+      key: of the client, in the stream `TRANSFORMS`.
+
+    Raises:
+      ValueError: if a transform changes the structure or the shapes of the update.
+    """
+    after = []
+    for index, transform in enumerate(algorithm.transforms):
+        state = () if states is None else states[index]
+        changed, state = transform.apply(update, state, jax.random.fold_in(key, index))
+        if _form(changed) != _form(update):
+            raise ValueError(f"the transform {transform.name} must keep the form of the update")
+        update = changed
+        after.append(state)
+    return update, tuple(after)
+
+
+def where(condition: jax.Array, chosen: PyTree, otherwise: PyTree) -> PyTree:
+    """Return one of two trees by a bool scalar."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
+
+
+def _or_zeros(condition: jax.Array, tree: PyTree) -> PyTree:
+    return where(condition, tree, jax.tree.map(jnp.zeros_like, tree))
+
+
+def _form(update: PyTree) -> PyTree:
+    shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(update)]
+    return jax.tree.structure(update), shapes
+
+
+def _refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
+    """Raise `ValueError` if clients send what transforms do not see."""
+    if jax.tree.leaves(extra):
+        names = ", ".join(transform.name for transform in algorithm.transforms)
+        raise ValueError(
+            f"{algorithm.name} sends more than its update, which transforms would not see: it "
+            f"cannot be combined with {names}"
+        )

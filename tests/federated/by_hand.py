@@ -1,0 +1,52 @@
+"""Clients trained one by one, and what was drawn for them, for comparisons in plain NumPy."""
+
+import jax
+import numpy as np
+
+from semanticfl_jax.federated.local_training import make_local_training
+from tests.federation import FEDAVG, MEAN, STD
+
+
+class ByHand:
+    """Trains single clients of a federation with a plain algorithm."""
+
+    def __init__(self, federation, config):
+        self.federation, self.config = federation, config
+        self.alone = jax.jit(make_local_training(federation.model, FEDAVG, config, MEAN, STD).alone)
+
+    def train(self, model, data, key, number, client):
+        """Return the client's model after round `number`, of what it starts from; NumPy."""
+        own_key = self.key(key, 1, number, client)
+        model = self.alone(model, (), {}, data, client, (), own_key).model
+        return jax.tree.map(np.array, model)
+
+    def key(self, key, *numbers):
+        """Return the key with numbers folded in."""
+        for number in numbers:
+            key = jax.random.fold_in(key, number)
+        return key
+
+
+def reported(metrics):
+    """Return the ids of those who trained, in ascending order."""
+    return sorted(int(c) for c in np.asarray(metrics.cohort)[np.asarray(metrics.reported)])
+
+
+def combine(function, *trees):
+    """Return `function` of the stacked leaves of several trees."""
+    return jax.tree.map(lambda *leaves: function(np.stack(leaves)), *trees)
+
+
+def minus(a, b):
+    """Return the difference of two trees, NumPy."""
+    return jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, b)
+
+
+def plus(a, b):
+    """Return the sum of two trees, NumPy."""
+    return jax.tree.map(lambda x, y: np.asarray(x) + np.asarray(y), a, b)
+
+
+def host(tree):
+    """Return a copy on the host, which outlives donated arrays."""
+    return jax.tree.map(np.array, tree)
