@@ -6,7 +6,9 @@ from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.algorithms.feddisco import with_disco
 from semanticfl_jax.algorithms.semanticfl import guidance_term
 from semanticfl_jax.algorithms.weights import by_size, uniform
+from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.registry import AGGREGATORS, TRANSFORMS
 
 __all__ = ["Algorithm", "LossTerm", "guidance_term", "make_algorithm"]
 
@@ -29,7 +31,21 @@ def make_algorithm(context: AlgorithmContext) -> Algorithm:
 
 
 def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
-    """Return `algorithm` with semantic guidance, where the configuration asks for it."""
+    """Return `algorithm` with the aggregation and the guidance that the configuration asks for.
+
+    An aggregator, or transforms, that an algorithm brings along stay where it asks for none.
+    """
+    aggregation = context.config.aggregation
+    if aggregation != AggregationConfig():
+        settings = aggregation.settings
+        transforms = tuple(
+            TRANSFORMS[name].build(settings[name], context) for name in aggregation.transforms
+        )
+        name = aggregation.aggregator
+        aggregator = AGGREGATORS[name].build(settings[name], context)
+        algorithm = dataclasses.replace(
+            algorithm, transforms=(*algorithm.transforms, *transforms), aggregator=aggregator
+        )
     if context.anchors is None or not context.config.guidance.enabled:
         return algorithm
     guidance = context.config.guidance

@@ -17,5 +17,5 @@ from semanticfl_jax.contexts import AlgorithmContext
 def fedavg(settings: object, context: AlgorithmContext) -> Algorithm:
     """FedAvg; `server_learning_rate` other than 1 steps short of or beyond the average."""
     del settings
-    config = context.config.algorithm
-    return Algorithm(name=config.name, server=server_optimizer(config), weights=by_size)
+    name = context.config.algorithm.name
+    return Algorithm(name=name, server=server_optimizer(context), weights=by_size)

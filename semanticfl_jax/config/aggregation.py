@@ -23,18 +23,18 @@ class ClipConfig(Config):
 
 AGGREGATORS.register(
     "mean",
-    "semanticfl_jax.federated.aggregation:mean",
+    "semanticfl_jax.algorithms.aggregators:mean",
     about="The weighted mean of the updates, summed as they come",
 )
 AGGREGATORS.register(
     "median",
-    "semanticfl_jax.federated.aggregation:median",
+    "semanticfl_jax.algorithms.aggregators:median",
     about="Yin et al., ICML 2018: the median of every coordinate; needs all updates at once",
     weighted=False,
 )
 TRANSFORMS.register(
     "clip",
-    "semanticfl_jax.federated.transforms:clip",
+    "semanticfl_jax.algorithms.transforms:clip",
     settings=ClipConfig,
     about="McMahan et al., ICLR 2018: every update is scaled to at most a norm",
 )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.randomness import RoundKeys, client_key
@@ -60,7 +61,7 @@ def rule_state(state: PyTree) -> PyTree:
 def finish_client(
     algorithm: Algorithm,
     received: Model,
-    broadcast: PyTree,
+    broadcast: Broadcast,
     keys: RoundKeys,
     client: jax.Array,
     weight: jax.Array,
@@ -74,7 +75,7 @@ def finish_client(
     Args:
       algorithm: its client rule and its transforms.
       received: the server's model.
-      broadcast: what the server's rule sent besides.
+      broadcast: what the server sent besides.
       keys: of the round.
       client: int32 scalar, its id.
       weight: float32 scalar, its p_i.
@@ -88,12 +89,13 @@ def finish_client(
         finished = rule.finish(
             Trained(
                 state=own,
-                broadcast=broadcast,
+                broadcast=broadcast.rule,
                 received=received,
                 model=result.model,
                 steps=result.steps,
                 weight=weight,
                 loss=result.last_loss,
+                rate=broadcast.rate,
                 key=client_key(keys.client_rule, client),
             )
         )

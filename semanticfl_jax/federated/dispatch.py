@@ -14,6 +14,7 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.federated.client_state import RunRound
+from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.round import RoundMetrics, ServerState
 from semanticfl_jax.types import PyTree
 
@@ -31,11 +32,12 @@ class RunBlock(Protocol):
         data: FederatedDataset,
         shared: PyTree,
         key: jax.Array,
+        rates: Rates,
         count: jax.Array,
     ) -> tuple[ServerState, RoundMetrics]:
         """Return the state after `count` rounds, int32 scalar, and what each measured.
 
-        The metrics lead with [longest], of which the first `count` are set.
+        `rates` and the metrics lead with [longest], of which the first `count` are used and set.
         """
 
 
@@ -73,13 +75,15 @@ def next_block(
 def in_blocks(run_round: RunRound, longest: int) -> RunBlock:
     """Build a block of `longest` rounds at most from one round."""
 
-    def run_block(state, data, shared, key, count):
-        shapes = jax.eval_shape(run_round, state, data, shared, key)[1]
+    def run_block(state, data, shared, key, rates, count):
+        first = jax.tree.map(lambda x: x[0], rates)
+        shapes = jax.eval_shape(run_round, state, data, shared, key, first)[1]
         rows = jax.tree.map(lambda x: jnp.zeros((longest, *x.shape), x.dtype), shapes)
 
         def one(index, carry):
             state, rows = carry
-            state, metrics = run_round(state, data, shared, key)
+            now = jax.tree.map(lambda x: x[index], rates)
+            state, metrics = run_round(state, data, shared, key, now)
             return state, jax.tree.map(lambda row, x: row.at[index].set(x), rows, metrics)
 
         return jax.lax.fori_loop(0, count, one, (state, rows))
@@ -87,11 +91,12 @@ def in_blocks(run_round: RunRound, longest: int) -> RunBlock:
     return jax.jit(run_block, donate_argnums=0)
 
 
-def single(run_block: RunBlock) -> RunRound:
-    """Return a compiled block as a function of one round."""
+def single(run_block: RunBlock, longest: int) -> RunRound:
+    """Return a compiled block of `longest` rounds at most as a function of one round."""
 
-    def run_round(state, data, shared, key):
-        state, rows = run_block(state, data, shared, key, np.int32(1))
+    def run_round(state, data, shared, key, rates):
+        rates = jax.tree.map(lambda x: np.full(longest, x, np.float32), rates)
+        state, rows = run_block(state, data, shared, key, rates, np.int32(1))
         return state, jax.tree.map(lambda x: x[0], rows)
 
     return run_round

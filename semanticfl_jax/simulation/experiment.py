@@ -233,6 +233,7 @@ class Simulation:
             shapes = shapes_of(self.engine.state)
             self.engine.state = None  # else it would be in memory beside the one that is restored
             self.engine.state = checkpoints.restore(shapes)
+            self.engine.round = done
             rows = read_metrics(self.workdir)
             self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
             self.round = done

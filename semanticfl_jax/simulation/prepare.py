@@ -29,6 +29,7 @@ from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
+from semanticfl_jax.federated.rates import Rates, make_rates
 from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models import Network, make_model
@@ -134,9 +135,12 @@ class Engine:
       data: the clients' images.
       shared: arrays that clients receive once, `Algorithm.sent_once`.
       key: the run's random key.
-      run_round: (state, data, shared, key) -> (state, metrics); donates `state`.
-      run_block: (state, data, shared, key, count) -> (state, stacked metrics), see `dispatch`; None
-        where rounds are dispatched one by one.
+      rates: (rounds done, count) -> the learning rates of the next ones.
+      round: rounds dispatched.
+      run_round: (state, data, shared, key, rates) -> (state, metrics); donates `state`.
+      run_block: (state, data, shared, key, rates, count) -> (state, stacked metrics), see
+        `dispatch`; None where rounds are dispatched one by one.
+      longest: rounds of a block at most.
       evaluate: state -> accuracy and loss on the test set.
       tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
@@ -149,8 +153,11 @@ class Engine:
     data: FederatedDataset
     shared: PyTree
     key: jax.Array
+    rates: Callable[[int, int], Rates]
+    round: int
     run_round: Callable[..., Any]
     run_block: Callable[..., Any] | None
+    longest: int
     evaluate: Callable[[ServerState], dict[str, jax.Array]]
     tested: Callable[[ServerState], Model]
     traffic: Traffic
@@ -165,10 +172,13 @@ class Engine:
           Their metrics, stacked where rounds are dispatched in blocks.
         """
         arguments = (self.state, self.data, self.shared, self.key)
+        rates = self.rates(self.round, self.longest)
         if self.run_block is None:
-            self.state, metrics = self.run_round(*arguments)
+            rates = jax.tree.map(lambda x: x[0], rates)
+            self.state, metrics = self.run_round(*arguments, rates)
         else:
-            self.state, metrics = self.run_block(*arguments, np.int32(count))
+            self.state, metrics = self.run_block(*arguments, rates, np.int32(count))
+        self.round += count
         return metrics
 
 
@@ -236,13 +246,15 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         return algorithm.server.evaluated(state.server, state.model)
 
     began, found = time.perf_counter(), found_in_cache()
-    longest, run_block = longest_block(config), None
+    longest, run_block, rates = longest_block(config), None, make_rates(config)
     if longest > 1:
         run_block = in_blocks(run_round, longest)
-        run_block = run_block.lower(state, data, shared, key, np.int32(1)).compile()
-        run_round = single(run_block)
+        arguments = (state, data, shared, key, rates(0, longest), np.int32(1))
+        run_block = run_block.lower(*arguments).compile()
+        run_round = single(run_block, longest)
     else:
-        run_round = run_round.lower(state, data, shared, key).compile()
+        first = jax.tree.map(lambda x: x[0], rates(0, 1))
+        run_round = run_round.lower(state, data, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
@@ -256,8 +268,11 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         data=data,
         shared=shared,
         key=key,
+        rates=rates,
+        round=0,
         run_round=run_round,
         run_block=run_block,
+        longest=longest,
         evaluate=lambda state: evaluate(*tested(state), test),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),

@@ -19,6 +19,7 @@ from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
 from semanticfl_jax.federated.chunks import make_train_chunk
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
@@ -212,7 +213,8 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
         max_size=count,
     )
     server, rule = work.algorithm.server, work.algorithm.client
-    broadcast = server.broadcast(server.init(work.received))
+    sent = server.broadcast(server.init(work.received))
+    broadcast = Broadcast(sent, np.float32(work.config.learning_rate))
     everywhere = (work.received, broadcast, work.algorithm.sent_once, data)
     everywhere = jax.device_put(everywhere, replicated(mesh))
     devices = mesh.devices.size

@@ -41,7 +41,7 @@ class Counting(SimpleNamespace):
 def simulation():
     """The state counts rounds, a round measures its number, an evaluation finds ten times that."""
 
-    def run_block(state, data, shared, key, count):
+    def run_block(state, data, shared, key, rates, count):
         return state + count, state + 1 + jnp.arange(2)
 
     return Counting(
@@ -49,6 +49,9 @@ def simulation():
         data=None,
         shared=None,
         key=None,
+        rates=lambda done, count: None,
+        round=0,
+        longest=2,
         run_round=None,
         run_block=jax.jit(run_block, donate_argnums=0),
         evaluate=jax.jit(lambda state: {"test_accuracy": 10 * state}),

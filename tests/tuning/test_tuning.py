@@ -330,11 +330,9 @@ def test_a_measured_run_is_that_of_its_choice_given(tmp_path):
     given = dataclasses.replace(config, runtime=chosen)
     simulation = prepare(make_parts(given, make_federation(dataset, given)), make_mesh(1))
     assert "as configured" in simulation.description[1]
-    state, metrics = simulation.run_round(
-        simulation.state, simulation.data, simulation.shared, simulation.key
-    )
+    metrics = simulation.advance(1)
     assert row["train_loss"] == float(metrics.train_loss)
-    assert row["test_loss"] == float(simulation.evaluate(state)["test_loss"])
+    assert row["test_loss"] == float(simulation.evaluate(simulation.state)["test_loss"])
 
 
 def test_every_pair_is_in_the_benchmark(monkeypatch):
