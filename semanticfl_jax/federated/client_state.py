@@ -82,7 +82,7 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
     """Build one function of a round and the clients' states: what a run calls.
 
     Returns:
-      `run_round(state, data, shared, key, rates) -> (state, metrics)`, jitted, with `state` donated;
+      `run_round(state, data, shared, key, rates) -> (state, metrics)`, jitted; it donates `state`;
       from host memory, an object that is called and compiled in the same way.
     """
     if memory == "host":
