@@ -12,7 +12,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,10 @@ _NOISY = (
 
 
 class Networks:
-    """Modules and settings of a checkpoint; compared by identity, hence static under jit.
+    """Modules and settings of a checkpoint, static under jit; equal where configurations are.
+
+    So a checkpoint that is loaded again runs the programs that were compiled for it before. The
+    tokenizer does not count: no compiled program has it.
 
     Attributes:
       vae, unet, text_encoder: Flax modules, without parameters.
@@ -115,11 +118,20 @@ class Networks:
         self.alphas_cumprod = alphas_cumprod(schedule)
         self.prediction_type = schedule.get("prediction_type", "epsilon")
         self._check()
+        text_config = _read_config(directory / "text_encoder" / "config.json", {})
+        settings = [unet_config, vae_config, schedule, text_config]
+        self._settings = json.dumps([jnp.dtype(dtype).name, *settings], sort_keys=True)
         downs, ups = len(self.unet.down_block_types), len(self.unet.up_block_types)
         self.maps = {f"down_{i}": f"down_blocks_{i}" for i in range(downs)}
         if self.unet.mid_block_type is not None:
             self.maps["mid"] = "mid_block"
         self.maps |= {f"up_{i}": f"up_blocks_{i}" for i in range(ups)}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash(self._settings)
 
     def _check(self) -> None:
         """Raises ValueError if the components do not fit together as in Stable Diffusion."""
@@ -157,6 +169,7 @@ class Networks:
             return_tensors="np",
         )["input_ids"].astype(np.int32)
 
+    @lru_cache(maxsize=8)  # noqa: B019 - of a few configurations; tracing takes seconds
     def expected_params(self) -> dict[str, dict[tuple[str, ...], tuple[int, ...]]]:
         """Shapes {component: {path: shape}} of the parameters that the modules want."""
         inits = {
