@@ -10,6 +10,7 @@ import pytest
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig
 from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated import memory
 from semanticfl_jax.federated.memory import check_client_memory
 from tests.federation import algorithm_of
@@ -90,6 +91,6 @@ def test_a_run_that_cannot_fit_does_not_start(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "free_host_memory", lambda: 10**6)
     config = ExperimentConfig(dataset="digits", algorithm=AlgorithmConfig(name="fedcda"))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=8))
-    with pytest.raises(experiment.InputError, match="are free"):
-        experiment.run(config, tmp_path / "run", lambda line: None)
+    with pytest.raises(SemanticFLError, match="are free"):
+        experiment.run(config, tmp_path / "run", say=None)
     assert not (tmp_path / "run").exists()

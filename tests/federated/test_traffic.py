@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import ExperimentConfig, from_dict
+from semanticfl_jax.data.modality import draw_modalities
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.round import RoundMetrics
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
@@ -20,7 +21,8 @@ ANCHORS = 4 * CLASSES * 6
 def traffic(values, anchors=None):
     federation = make_federation(TinyNet(CLASSES), SIZES)
     config = from_dict(ExperimentConfig, {"num_clients": len(SIZES), **values})
-    algorithm = algorithm_of(config, anchors, 6)
+    holders = draw_modalities(config.modality, len(SIZES), config.seed)
+    algorithm = algorithm_of(config, anchors, 6, holders)
     state, data, _, _ = federation.start(algorithm, make_mesh(1))
     return make_traffic(algorithm, state, data)
 
