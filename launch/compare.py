@@ -124,7 +124,12 @@ def _require_effect(given: flags.Given, methods: list[dict[str, object]]) -> Non
         problems = []
         for settings in methods:
             try:
-                combine(ExperimentConfig, given.values, {**settings, path: value})
+                combine(
+                    ExperimentConfig,
+                    given.values,
+                    {path: value, **settings},
+                    optional=given.overrides,
+                )
             except ConfigError as error:
                 problems.append(error)
         if len(problems) == len(methods):

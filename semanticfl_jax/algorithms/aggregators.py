@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 
@@ -61,7 +62,7 @@ class Aggregator:
 
     def __post_init__(self):
         if not self.needs_updates and None in (self.init, self.add, self.merge):
-            raise ValueError(f"the aggregator {self.name} must have init, add and merge")
+            raise SemanticFLError(f"the aggregator {self.name} must have init, add and merge")
 
 
 def mean(settings: object = None, context: object = None) -> Aggregator:

@@ -32,6 +32,7 @@ import jax
 from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.types import PyTree
 
@@ -106,7 +107,7 @@ class LossTerm:
     def __post_init__(self):
         unknown = set(self.needs) - (set(Outputs._fields) - {"logits"})
         if unknown:
-            raise ValueError(
+            raise SemanticFLError(
                 f"the term {self.name} needs {unknown}, which no network has a name for"
             )
 

@@ -353,7 +353,7 @@ class AlgorithmConfig(Choosing):
 
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason."""
-        found = {}
+        found: dict[str, str] = {}
         changed, uses = changed_fields(self), SERVER_OPTIMIZERS[self.optimizer].uses
         for name in ("server_momentum", "server_beta2", "server_tau"):
             if name in changed and name not in uses:

@@ -113,7 +113,7 @@ class GuidanceConfig(Config):
         changed = [name for name in changed_fields(self) if name != "enabled"]
         if not uses_anchors:
             return dict.fromkeys(changed, "guidance.enabled is false")
-        found = {}
+        found: dict[str, str] = {}
         if not self.enabled:
             reason = "guidance.enabled is false"
             found = {name: reason for name in changed if name in _TERMS}

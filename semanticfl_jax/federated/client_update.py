@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
@@ -137,7 +138,9 @@ def transformed(
         state = () if states is None else states[index]
         changed, state = transform.apply(update, state, jax.random.fold_in(key, index))
         if _form(changed) != _form(update):
-            raise ValueError(f"the transform {transform.name} must keep the form of the update")
+            raise SemanticFLError(
+                f"the transform {transform.name} must keep the form of the update"
+            )
         update = changed
         after.append(state)
     return update, tuple(after)
@@ -161,7 +164,7 @@ def _refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
     """Raise `ValueError` if clients send what transforms do not see."""
     if jax.tree.leaves(extra):
         names = ", ".join(transform.name for transform in algorithm.transforms)
-        raise ValueError(
+        raise SemanticFLError(
             f"{algorithm.name} sends more than its update, which transforms would not see: it "
             f"cannot be combined with {names}"
         )

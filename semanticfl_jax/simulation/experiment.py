@@ -350,7 +350,7 @@ class Simulation:
             row["private"] = False
         if finished.evaluation is not None:
             row |= evaluated(finished.evaluation, self._label_counts)
-        return row
+        return to_json_values(row)
 
     def close(self) -> None:
         """Close the run's files; it is called at the end of the run, too."""
