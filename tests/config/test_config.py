@@ -28,7 +28,9 @@ from semanticfl_jax.registry import (
     ALGORITHMS,
     DATASETS,
     MODELS,
+    OPTIMIZERS,
     PARTITIONS,
+    SCHEDULES,
     TRANSFORMS,
 )
 
@@ -87,6 +89,22 @@ def test_semanticfl_is_guided_whatever_the_flag_says():
         ),
         ({"algorithm": {"feddisco": {"a": 3}}}, "algorithm.feddisco is set, but algorithm.name is"),
         ({"algorithm": {"server_tau": 3}}, "algorithm.server_tau is set, but the server optimiser"),
+        (
+            {"algorithm": {"name": "scaffold"}, "optimizer": {"name": "adam"}},
+            "optimizer.name must be sgd, without nesterov, with algorithm.name=scaffold (its",
+        ),
+        (
+            {"algorithm": {"name": "feddyn"}, "optimizer": {"sgd": {"nesterov": True}}},
+            "got 'sgd with nesterov'",
+        ),
+        (
+            {"optimizer": {"name": "adam"}, "momentum": 0.5},
+            "momentum is set, but optimizer.name is",
+        ),
+        (
+            {"optimizer": {"cosine": {"final": 0.5}}},
+            "optimizer.cosine.final is set, but optimizer.schedule is constant",
+        ),
         ({"guidance": {"timestep": 3}}, "guidance.timestep is set, but guidance.enabled is false"),
         (
             {"algorithm": {"name": "feddifrc"}, "guidance": {"lambda_kd": 3}},
@@ -267,7 +285,8 @@ def test_levels_are_all_or_a_list_of_numbers():
 
 def test_help_and_readme_tell_of_everything_that_is_chosen_by_name():
     readme, text = (Path(__file__).parents[2] / "README.md").read_text(), describe_choices()
-    for registry in (ALGORITHMS, MODELS, DATASETS, PARTITIONS, AGGREGATORS, TRANSFORMS):
+    chosen = (ALGORITHMS, MODELS, DATASETS, PARTITIONS, AGGREGATORS, TRANSFORMS)
+    for registry in (*chosen, OPTIMIZERS, SCHEDULES):
         for name in registry:
             assert f"\n  {name}" in text
             assert f"`{name}`" in readme
