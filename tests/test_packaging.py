@@ -133,17 +133,11 @@ def test_the_wheels_commands_run_beside_a_users_launch_py(wheel, tmp_path, start
     assert text.startswith("error: --config=nothing: no such file. Installed: availability")
 
 
-# Strict: the mark goes once they return an ExperimentConfig.
-_NOT_YET = pytest.mark.xfail(reason="configuration files import `launch`, which wheels lack")
-
-
-@_NOT_YET
 def test_configurations_do_not_import_launch():
     for path in (ROOT / "launch" / "configs").glob("*.py"):
         assert not re.search(r"^(from|import) launch\b", path.read_text(), re.MULTILINE), path
 
 
-@_NOT_YET
 @pytest.mark.parametrize("config", ["digits", "shards"])
 def test_the_wheels_configurations_load_beside_a_users_launch_py(wheel, tmp_path, config):
     arguments = ("--workdir=run", f"--config={config}", "--config.seed=x")
