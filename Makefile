@@ -9,7 +9,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 # Named by the interpreter's version, so that choosing another one makes .venv anew.
 INSTALLED := .venv/installed-py$(VERSION)
-SOURCES := launch semanticfl_jax tests $(wildcard comparisons)
+SOURCES := setup.py launch semanticfl_jax tests $(wildcard comparisons)
 
 .PHONY: help venv demo test lint format wheel lock clean
 
@@ -18,10 +18,10 @@ help:  ## show this list
 
 venv: $(INSTALLED)  ## make .venv with the package and its tools (PYTHON=python3.12 chooses another Python)
 
-$(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
+$(INSTALLED): setup.py setup.cfg pyproject.toml $(CONSTRAINTS)
 	@test -n "$(VERSION)" || { echo "PYTHON=$(PYTHON) does not run"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[all,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## train FedAvg and SemanticFL on digits with three seeds, and compare them
@@ -31,23 +31,24 @@ demo: $(INSTALLED)  ## train FedAvg and SemanticFL on digits with three seeds, a
 test: $(INSTALLED)  ## run all tests (WORKERS=8 uses more processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-lint: $(INSTALLED)  ## check style
+lint: $(INSTALLED)  ## check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
 
 format: $(INSTALLED)  ## repair style where that can be done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-wheel: $(INSTALLED)  ## build dist/*.whl
+wheel: $(INSTALLED)  ## build dist/*.whl and dist/*.tar.gz
 	rm -rf build
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build
 
 lock: $(INSTALLED)  ## record the versions in .venv as tested together
 	{ echo "# Versions that were tested together on Python 3.$(VERSION:3%=%); \`make lock\` writes this file."; \
-	  $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > constraints/py$(VERSION).txt
+	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip; } > constraints/py$(VERSION).txt
 	@touch $(INSTALLED)
 
 clean:  ## remove .venv and everything built or cached, but no results
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,8 +19,8 @@ import numpy as np
 
 from semanticfl_jax.config import PartitionConfig
 from semanticfl_jax.data.partition import make_partition
-from semanticfl_jax.data.partition.schemes import SCHEMES
 from semanticfl_jax.data.partition.statistics import partition_statistics
+from semanticfl_jax.registry import PARTITIONS
 from semanticfl_jax.reporting.plots.partition import plot_clients, plot_partition
 
 
@@ -67,7 +67,7 @@ def main():
     setting = {"samples": arguments.samples, "clients": arguments.clients, "alpha": arguments.alpha}
     rows = []
     spawn = multiprocessing.get_context("spawn")
-    for scheme in SCHEMES:
+    for scheme in PARTITIONS:
         for classes in (10, 100):
             with spawn.Pool(1) as pool:
                 rows.append(pool.apply(measure, (scheme, classes), setting))

@@ -29,22 +29,24 @@ With --json=FILE the figures are also written there. --rounds are timed after on
 """
 
 import dataclasses
-import importlib
 import json
 from typing import Any
 
 from absl import app, logging
 from absl import flags as absl_flags
 
-from launch import flags
 from semanticfl_jax.config import (
     ConfigError,
     ExperimentConfig,
     ModelConfig,
     PartitionConfig,
-    from_dict,
+    RuntimeConfig,
     require,
 )
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.plugins import load_plugins
+
+from . import flags
 
 #: The flags of each task; another task's are refused.
 TASKS = {
@@ -60,6 +62,8 @@ _DTYPES = ("float32", "bfloat16")
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
 _JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
+_PLUGIN = absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
+_DEBUG = absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
@@ -101,9 +105,7 @@ def check_flags(task: str) -> None:
 
 def installed_config(name: str) -> ExperimentConfig:
     """The configuration launch/configs/NAME.py, with --data_dir."""
-    module = importlib.import_module(f"launch.configs.{name}")
-    config = from_dict(ExperimentConfig, module.get_config().to_dict())
-    return dataclasses.replace(config, data_dir=_DATA_DIR.value)
+    return dataclasses.replace(flags.installed_config(name), data_dir=_DATA_DIR.value)
 
 
 def family_config() -> ExperimentConfig:
@@ -151,7 +153,7 @@ def time_many_clients() -> dict[str, Any]:
         clients_per_round=_COHORT.value or min(1000, _NUM_CLIENTS.value),
         model=dataclasses.replace(config.model, width=_WIDTH.value or config.model.width),
         # One accelerator; of a CPU, whose cores are devices, all.
-        num_devices=0 if jax.default_backend() == "cpu" else 1,
+        runtime=RuntimeConfig(num_devices=0 if jax.default_backend() == "cpu" else 1),
         eval_every=_ROUNDS.value + 1,
     )
     # As many images as CIFAR-10 has.
@@ -230,12 +232,13 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
     try:
+        load_plugins(_PLUGIN.value)
         check_flags(_TASK.value)
         logging.set_verbosity(logging.WARNING)
         machine = describe_machine()
         figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
-    except (ValueError, FileNotFoundError) as error:
-        flags.fail(error)
+    except (SemanticFLError, OSError) as error:
+        flags.fail(error, _DEBUG.value)
     from semanticfl_jax.files import to_json_values, write_json
 
     print(json.dumps(to_json_values(figures), indent=2))
@@ -244,5 +247,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.use_every_core()
+    flags.prepare_environment()
     app.run(main)

@@ -8,7 +8,8 @@ A method is an algorithm with settings of its own; these are FedAvg, SemanticFL,
     --methods="fedavg; semanticfl; semanticfl guidance.anchors=shuffled; \
         semanticfl guidance.anchors=random_orthogonal"
 
-All algorithms of the paper's tables, each without and with semantic guidance:
+Algorithms, models and more of your own (README, "Plug-ins") with --plugin=my_module. All algorithms
+of the paper's tables, each without and with semantic guidance:
 
     --algorithms=fedavg,fedprox,scaffold,moon,fedrcl,feddisco,fedcda,feddifrc --guided=both
 
@@ -16,13 +17,16 @@ Every run has its own directory, DIR/METHOD-seedN, and is what launch.train woul
 the command again and finished runs are read, interrupted ones go on.
 """
 
-import ast
 from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import flags
-from semanticfl_jax.config import ConfigError, ExperimentConfig, check_override, from_dict, to_dict
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config.describe import describe_choices
+from semanticfl_jax.config.overrides import combine, parse
+from semanticfl_jax.registry import ALGORITHMS
+
+from . import flags
 
 
 def define() -> None:
@@ -58,8 +62,7 @@ def parse_methods(text: str) -> dict[str, dict[str, object]]:
             field, equals, value = setting.partition("=")
             if not equals:
                 raise ConfigError(f"--methods: {setting!r} in {method!r} is not FIELD=VALUE")
-            check_override(ExperimentConfig, field)
-            values[field] = _literal(value)
+            values[field] = parse(ExperimentConfig, field, value)
             name += f"-{field.rpartition('.')[-1]}-{value}".replace("/", "_")
         if name in methods:
             raise ConfigError(f"--methods: {name} is there twice")
@@ -67,7 +70,9 @@ def parse_methods(text: str) -> dict[str, dict[str, object]]:
     return methods
 
 
-def guide(methods: dict[str, dict[str, object]], guided: str | None) -> dict:
+def guide(
+    methods: dict[str, dict[str, object]], guided: str | None
+) -> dict[str, dict[str, object]]:
     """Methods with and without semantic guidance: `guided` is no, yes, both, or None (as it is).
 
     SemanticFL is guided anyway, and stays as it is; guided methods are named METHOD-guided.
@@ -76,7 +81,8 @@ def guide(methods: dict[str, dict[str, object]], guided: str | None) -> dict:
         return methods
     chosen = {}
     for name, settings in methods.items():
-        if settings["algorithm.name"] == "semanticfl":
+        entry = ALGORITHMS.get(str(settings["algorithm.name"]))
+        if entry is not None and entry.traits.guided:
             chosen[name] = settings
             continue
         if guided in ("no", "both"):
@@ -86,55 +92,74 @@ def guide(methods: dict[str, dict[str, object]], guided: str | None) -> dict:
     return chosen
 
 
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def plan(
-    config: ExperimentConfig, methods: dict[str, dict[str, object]], seeds: list[str]
+    given: flags.Given, methods: dict[str, dict[str, object]], seeds: list[str]
 ) -> dict[str, ExperimentConfig]:
-    """The runs to make, {name: configuration}; raises `ConfigError` for one that is not valid."""
+    """Return the runs to make, {name: configuration}.
+
+    Settings of the command line go to the methods in which they have an effect: `algorithm.moon.mu`
+    to MOON.
+
+    Raises:
+      ConfigError: for a run that is not valid, or a setting without an effect in any of them.
+    """
     runs = {}
     for seed in seeds:
         if not seed.isdecimal():
             raise ConfigError(f"--seeds must be whole numbers, got {seed!r}")
         for name, settings in methods.items():
-            values = to_dict(config)
-            for field, value in ({"seed": int(seed)} | settings).items():
-                *groups, last = field.split(".")
-                place = values
-                for group in groups:
-                    place = place[group]
-                place[last] = value
-            runs[f"{name}-seed{seed}"] = from_dict(ExperimentConfig, values)
+            runs[f"{name}-seed{seed}"] = combine(
+                ExperimentConfig,
+                given.values,
+                {**settings, "seed": int(seed)},
+                optional=given.overrides,
+            )
+    _require_effect(given, list(methods.values()))
     return runs
 
 
-def main(config: ExperimentConfig, workdir: str) -> None:
-    """Trains what is missing, then prints and plots the comparison."""
+def _require_effect(given: flags.Given, methods: list[dict[str, object]]) -> None:
+    """Raise `ConfigError` for a setting of the command line that no method heeds."""
+    for path, value in given.overrides.items():
+        problems = []
+        for settings in methods:
+            try:
+                combine(
+                    ExperimentConfig,
+                    given.values,
+                    {path: value, **settings},
+                    optional=given.overrides,
+                )
+            except ConfigError as error:
+                problems.append(error)
+        if len(problems) == len(methods):
+            raise problems[0]
+
+
+def main(given: flags.Given, workdir: str) -> None:
+    """Train what is missing, then print and plot the comparison."""
     values = absl_flags.FLAGS
-    try:
-        methods = parse_methods(values.methods or ";".join(values.algorithms))
-        runs = plan(config, guide(methods, values.guided), values.seeds)
-    except ConfigError as error:
-        flags.fail(error)
+    methods = parse_methods(values.methods or ";".join(values.algorithms))
+    runs = plan(given, guide(methods, values.guided), values.seeds)
 
+    from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.reporting.report import compare
-    from semanticfl_jax.simulation import experiment
 
-    for number, (name, run_config) in enumerate(runs.items(), start=1):
+    for number, (name, config) in enumerate(runs.items(), start=1):
         print(f"\n[{number}/{len(runs)}] {name}")
         try:
-            experiment.run(run_config, Path(workdir) / name)
-        except experiment.InputError as error:
-            flags.fail(error)
-        except experiment.Stopped as stop:
+            run(config, Path(workdir) / name)
+        except Stopped as stop:
             flags.stop(stop)
     print("\n" + compare([Path(workdir) / name for name in runs], out=workdir))
 
 
 if __name__ == "__main__":
-    flags.run(main, ExperimentConfig, default="digits", define=define)
+    flags.run(
+        main,
+        ExperimentConfig,
+        default="digits",
+        define=define,
+        help=describe_choices,
+        raw=True,
+    )

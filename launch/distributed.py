@@ -10,7 +10,7 @@ import re
 
 from absl import flags as absl_flags
 
-from launch import flags
+from . import flags
 
 _BY_HAND = ("coordinator_address", "num_processes", "process_id")
 

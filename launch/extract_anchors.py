@@ -13,23 +13,23 @@ command goes on from the last batch of images when it is run again. A real check
 
 from pathlib import Path
 
-from launch import flags
 from semanticfl_jax.config import ExperimentConfig
+
+from . import flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Builds the anchors of the configuration's public split."""
     from semanticfl_jax.data import sources
-    from semanticfl_jax.data.federation import deal
+    from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.simulation.anchors import server_anchors
+    from semanticfl_jax.simulation.prepare import make_network
 
-    try:
-        dataset = sources.from_config(config)
-        public, partition = deal(dataset, config)
-        server_anchors(dataset, public, partition, config, Path(workdir), print)
-    except (ValueError, OSError) as error:
-        flags.fail(error)
+    federation = make_federation(sources.from_config(config), config)
+    network = make_network(config, federation)
+    features = network.outputs(federation.dataset.train_images.shape[1:]).features
+    server_anchors(federation, config, features.shape[-1], Path(workdir), print)
 
 
 if __name__ == "__main__":
-    flags.run(main, ExperimentConfig, default="digits")
+    flags.run(main, ExperimentConfig, default="digits", force={"guidance.enabled": True})

@@ -1,153 +1,230 @@
-"""The one way a command reads its flags: --config, --workdir and dotted overrides."""
+"""The one way a command reads its flags: --config, --workdir, --plugin and dotted overrides."""
+
+from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_dict, config_flags
 
-from semanticfl_jax.config import ConfigError, check_override, from_dict
-from semanticfl_jax.devices.cpu_threads import available_cores, threads_for
+from semanticfl_jax.config import ConfigError, check_override, to_dict
+from semanticfl_jax.config.overrides import combine, parse
+from semanticfl_jax.devices.cpu_threads import use_all_cores
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import user_cache_dir
+from semanticfl_jax.plugins import load_plugins
 
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def to_config_dict(config: Any) -> ConfigDict:
-    """A dataclass of defaults as a `ConfigDict`, whose fields the command line can override.
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What a command line says of the configuration.
 
-    Every field is free of type: `config.from_dict` checks types once, for files and flags alike.
+    Attributes:
+      config_class: the configuration's class.
+      values: nested plain values of the configuration file.
+      overrides: by dotted path, values of --config.FIELD=VALUE.
     """
-    fields = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            fields[field.name] = to_config_dict(value)
-        else:
-            fields[field.name] = config_dict.FieldReference(None, field_type=object)
-            fields[field.name].set(value)
-    return ConfigDict(fields)
+
+    config_class: type
+    values: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+
+    def config(self) -> Any:
+        """Return the configuration; raise `ConfigError` for one that is not valid."""
+        return combine(self.config_class, self.values, self.overrides)
 
 
 def run(
-    main: Callable[[Any, str], None],
+    main: Callable[..., None],
     config_class: type,
     default: str,
     define: Callable[[], None] = lambda: None,
+    *,
+    help: Callable[[], str] = lambda: "",
+    force: Mapping[str, Any] | None = None,
+    raw: bool = False,
 ) -> None:
-    """Runs `main(config, workdir)` as an absl command.
+    """Run `main(config, workdir)` as an absl command.
+
+    A mistake that the user can mend ends the process with one line and exit status 2; any other
+    error keeps its traceback, and with --debug all do.
 
     Args:
       main: called with the validated configuration and the directory to write to.
-      config_class: frozen dataclass that `--config`'s `get_config()` describes.
+      config_class: frozen dataclass that `--config`'s `get_config()` returns.
       default: name of the configuration in launch/configs used when --config is not given.
       define: defines further absl flags.
-
-    A mistake on the command line ends the process at once with one line and exit status 2.
+      help: returns what --help shows besides the command's docstring.
+      force: values by dotted path that the command needs, whatever the file says.
+      raw: `main` is called with `Given` in place of the configuration.
     """
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments or "--debug=true" in arguments
     try:
-        argv = [sys.argv[0], *_prepare_arguments(sys.argv[1:], config_class, default)]
-    except ConfigError as error:
-        fail(error)
-    config_file = config_flags.DEFINE_config_file("config", None, "Configuration file.")
-    workdir = flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
-    flags.mark_flag_as_required("workdir")
+        load_plugins(_values_of("plugin", arguments))
+        rest, file, overrides = _split(arguments, config_class)
+        values = _read_file(_find_config(file or default))
+        given = Given(config_class, values, {**(force or {}), **overrides})
+    except (SemanticFLError, OSError) as error:
+        fail(error, debug)
+    _define_flags()
     define()
+    command = sys.modules["__main__"]
+    if any(argument.lstrip("-").startswith("help") for argument in arguments):
+        command.__doc__ = f"{command.__doc__}\n{help()}\n"
 
-    def parse(arguments: Sequence[str]) -> list[str]:
+    def parse_flags(arguments: Sequence[str]) -> list[str]:
         try:
             return flags.FLAGS(arguments)
         except flags.Error as error:
-            fail(error)
+            fail(_explain(str(error), config_class))
 
     def start(rest: Sequence[str]) -> None:
         if len(rest) > 1:
             fail(f"unexpected argument {rest[1]!r}; fields are set as --config.FIELD=VALUE")
         try:
-            config = from_dict(config_class, config_file.value.to_dict())
-        except ConfigError as error:
-            fail(error)
-        try:
-            main(config, workdir.value)
+            main(given if raw else given.config(), flags.FLAGS.workdir)
+        except (SemanticFLError, OSError) as error:
+            fail(error, debug)
         except KeyboardInterrupt:
             stop("interrupted")
 
     logging.set_verbosity(logging.WARNING)
-    use_every_core()
-    # Programs compiled before are loaded: by other seeds, and when a run goes on.
+    prepare_environment()
+    app.run(start, argv=[sys.argv[0], *rest], flags_parser=parse_flags)
+
+
+def prepare_environment() -> None:
+    """Set what JAX reads when it starts: a device for every core, and the compilation cache."""
+    try:
+        use_all_cores()
+    except SemanticFLError as error:
+        fail(error)
+    # Programs compiled before are loaded: by other seeds, and when a run is resumed.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
-    app.run(start, argv=argv, flags_parser=parse)
 
 
-def use_every_core() -> None:
-    """Makes every processor core a device, should JAX run on the CPU; does not load JAX.
-
-    One client a core beats all cores on one client: 1.6 times the images a second on two cores
-    (`launch.benchmark`, ResNet-10 of width 16), because XLA runs narrow convolutions on one thread.
-    XLA gets the thread to spare that it needs then (`cpu_threads`).
-    """
-    flags_of_xla = os.environ.get("XLA_FLAGS", "")
-    forced = re.search(r"xla_force_host_platform_device_count=(\d+)", flags_of_xla)
-    if forced:
-        devices = int(forced[1])
-    else:
-        given = os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(available_cores()))
-        if not given.isdecimal():
-            fail(f"JAX_NUM_CPU_DEVICES must be a whole number, got {given!r}")
-        devices = int(given)
-    os.environ.setdefault("PJRT_NPROC", str(threads_for(devices)))
-
-
-def fail(error: BaseException | str) -> NoReturn:
-    """Ends the command with one line on standard error and exit status 2."""
+def fail(error: BaseException | str, debug: bool = False) -> NoReturn:
+    """End the command with one line on standard error and exit status 2."""
+    if debug and isinstance(error, BaseException):
+        traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
 
 def stop(reason: BaseException | str) -> NoReturn:
-    """Ends a command that was interrupted, with the exit status shells give to that."""
+    """End a command that was interrupted, with the exit status shells give to that."""
     print(reason, file=sys.stderr)
     sys.exit(130)
 
 
-def _prepare_arguments(arguments: Sequence[str], config_class: type, default: str) -> list[str]:
-    """Checks override names, and finds the configuration file wherever the command is run."""
-    prepared, file_given = [], False
-    pending = None
+def installed_config(name: str) -> Any:
+    """Return the configuration launch/configs/NAME.py."""
+    return importlib.import_module(f"{__package__}.configs.{name}").get_config()
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("config", None, "Configuration file; its fields are --config.FIELD=VALUE.")
+    flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
+    flags.DEFINE_multi_string(
+        "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
+    )
+    flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+    flags.mark_flag_as_required("workdir")
+
+
+def _values_of(name: str, arguments: Sequence[str]) -> list[str]:
+    """Return the values of a flag that may be repeated, before absl reads the command line."""
+    values, following = [], False
+    for argument in arguments:
+        if following:
+            values.append(argument)
+            following = False
+            continue
+        flag, equals, value = argument.partition("=")
+        if flag in (f"--{name}", f"-{name}"):
+            following = not equals
+            values += [value] if equals else []
+    return values
+
+
+def _split(
+    arguments: Sequence[str], config_class: type
+) -> tuple[list[str], str | None, dict[str, Any]]:
+    """Return the arguments for absl, the configuration file, and the overrides."""
+    rest, file, overrides, pending = [], None, {}, None
     for argument in arguments:
         if pending:
             argument, pending = f"{pending}={argument}", None
         name, equals, value = argument.partition("=")
         name = "--" + name.lstrip("-") if name.startswith("-") else name
-        if name == "--config" or name.startswith("--config."):
-            if name != "--config":
-                check_override(config_class, name.removeprefix("--config."))
-            if not equals:
-                pending = name
-                continue
-            if name == "--config":
-                file_given = True
-                value = _find_config(value)
-            argument = f"{name}={value}"
-        prepared.append(argument)
+        if name != "--config" and not name.startswith("--config."):
+            rest.append(argument)
+            continue
+        path = name.removeprefix("--config").removeprefix(".")
+        if path:
+            check_override(config_class, path)
+        if not equals:
+            pending = name
+        elif path:
+            overrides[path] = parse(config_class, path, value)
+        else:
+            file = value
     if pending:
         raise ConfigError(f"{pending} needs a value: {pending}=VALUE")
-    return prepared if file_given else [f"--config={_find_config(default)}", *prepared]
+    return rest, file, overrides
 
 
-def _find_config(name: str) -> str:
-    """Path of a configuration file: as given, else of that name among the installed ones."""
-    stem = Path(name).name.removesuffix(".py")
+def _find_config(name: str) -> Path:
+    """Return the path of a configuration file: as given, else of that name among the installed."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    stem = path.name.removesuffix(".py")
     installed = CONFIGS / f"{stem}.py"
-    is_installed_name = name == stem or Path(name).parent == Path("launch/configs")
-    if os.path.isfile(name):
-        return name
-    if is_installed_name and installed.is_file():
-        return str(installed)
-    known = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
+    if (name == stem or path.parent == Path("launch/configs")) and installed.is_file():
+        return installed
+    known = sorted(each.stem for each in CONFIGS.glob("*.py") if each.stem != "__init__")
     raise ConfigError(f"--config={name}: no such file. Installed: {', '.join(known)}")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the plain values of what a configuration file's `get_config()` returns."""
+    if path.resolve().parent == CONFIGS.resolve():
+        module = importlib.import_module(f"{__package__}.configs.{path.stem}")
+    else:
+        spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"--config={path} must be a Python file that defines get_config()")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"--config={path} must define get_config()")
+    config = module.get_config()
+    if dataclasses.is_dataclass(config):
+        return to_dict(config)
+    if hasattr(config, "to_dict"):  # a ConfigDict
+        return config.to_dict()
+    if isinstance(config, Mapping):
+        return dict(config)
+    raise ConfigError(
+        f"--config={path}: get_config() must return an ExperimentConfig, got "
+        f"{type(config).__name__}"
+    )
+
+
+def _explain(message: str, config_class: type) -> str:
+    """Return absl's message for an unknown flag, and how a field is set, if it is one."""
+    for field in dataclasses.fields(config_class):
+        if f"'{field.name}'" in message:
+            return f"{message}. Fields are set as --config.{field.name}=VALUE"
+    return message

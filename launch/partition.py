@@ -11,28 +11,25 @@ run with --config.partition.file=DIR/partition.npz trains on it.
 
 from pathlib import Path
 
-from launch import flags
 from semanticfl_jax.config import ExperimentConfig
+
+from . import flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Deals the training samples as `launch.train` would."""
-    from semanticfl_jax.data import federation, sources
+    from semanticfl_jax.data import sources
+    from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.files import write_json
     from semanticfl_jax.simulation import workdir as files
 
-    try:
-        # The partition of a run with another configuration must not be replaced.
-        directory: Path = files.check(workdir, config)
-        dataset = sources.from_config(config)
-        public, partition = federation.deal(dataset, config)
-        federation.save(directory / files.PARTITION, public, partition, dataset, config)
-        summary = federation.describe(dataset, partition, directory / files.PLOTS)
-        skewed = federation.corrupt(dataset, partition, config)
-        federation.record(skewed, partition, config, directory, directory / files.PLOTS)
-        write_json(directory / "partition.json", summary)
-    except (ValueError, OSError) as error:
-        flags.fail(error)
+    # The partition of a run with another configuration must not be replaced.
+    directory: Path = files.check(workdir, config)
+    federation = make_federation(sources.from_config(config), config)
+    federation.save(directory, config)
+    federation.draw(directory / files.PLOTS)
+    summary = federation.summary()
+    write_json(directory / "partition.json", summary)
     print(f"{summary['samples']:,} images of {config.dataset} to {summary['clients']:,} clients")
     print(table(summary))
     print(f"wrote {directory / 'partition.json'}, {files.PARTITION} and {files.PLOTS}/")

@@ -6,19 +6,16 @@
 Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it resumes.
 """
 
-from launch import flags
-from semanticfl_jax.config import ConfigError
 from semanticfl_jax.pretraining.config import PretrainConfig
+
+from . import flags
 
 
 def main(config: PretrainConfig, workdir: str) -> None:
     """Trains what is not yet trained under `workdir`, and says where the checkpoint is."""
     from semanticfl_jax.pretraining.run import pretrain
 
-    try:
-        print(f"checkpoint: {pretrain(config, workdir)}")
-    except ConfigError as error:
-        flags.fail(error)
+    print(f"checkpoint: {pretrain(config, workdir)}")
 
 
 if __name__ == "__main__":

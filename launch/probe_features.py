@@ -14,8 +14,9 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from launch import flags
 from semanticfl_jax.config import ConfigError, ExperimentConfig
+
+from . import flags
 
 
 def define() -> None:
@@ -31,7 +32,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     values = absl_flags.FLAGS
     for seed in values.seeds:
         if not seed.isdecimal():
-            flags.fail(f"--seeds must be whole numbers, got {seed!r}")
+            raise ConfigError(f"--seeds must be whole numbers, got {seed!r}")
 
     from semanticfl_jax.data import sources
     from semanticfl_jax.files import write_json, write_text
@@ -39,14 +40,10 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.probing.report import plot_probe, probe_report, summarize_probe
 
     directory = Path(workdir)
-    try:
-        seeds = tuple(map(int, values.seeds))
-        settings = ProbeConfig(values.train_images, values.test_images, seeds)
-        config = dataclasses.replace(config, data_dir=values.data_dir or config.data_dir)
-        dataset = sources.from_config(config)
-        result = probe(dataset, config, settings, directory)
-    except (ConfigError, ValueError, OSError) as error:
-        flags.fail(error)
+    seeds = tuple(map(int, values.seeds))
+    settings = ProbeConfig(values.train_images, values.test_images, seeds)
+    config = dataclasses.replace(config, data_dir=values.data_dir or config.data_dir)
+    result = probe(sources.from_config(config), config, settings, directory)
     report = probe_report(result)
     write_text(directory / "probe.md", f"{report}\n\n![Accuracies of every feature](probe.png)\n")
     plot_probe(result, directory / "probe.png")
@@ -55,4 +52,10 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, ExperimentConfig, default="cifar10", define=define)
+    flags.run(
+        main,
+        ExperimentConfig,
+        default="cifar10",
+        define=define,
+        force={"guidance.enabled": True},
+    )

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from launch.flags import fail
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.plugins import load_plugins
 from semanticfl_jax.reporting.report import compare
-from semanticfl_jax.reporting.runs import ReportError
+
+from .flags import fail
 
 _OUT = flags.DEFINE_string("out", None, "Directory for comparison.md, .csv and .png.")
+_PLUGIN = flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,9 +28,10 @@ def main(arguments: Sequence[str]) -> None:
     if not directories:
         fail("give the directories of finished runs: python -m launch.report DIR DIR ...")
     try:
+        load_plugins(_PLUGIN.value)
         print(compare(directories, _OUT.value))
-    except (ReportError, OSError) as error:
-        fail(error)
+    except (SemanticFLError, OSError) as error:
+        fail(error, _DEBUG.value)
 
 
 if __name__ == "__main__":

@@ -2,30 +2,27 @@
 
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
-Run again with the same --workdir it goes on from the last checkpoint. One of several processes of
+Run again with the same --workdir it resumes from the last checkpoint. One of several processes of
 the same run (README, "Several machines") is also told --distributed, or --coordinator_address,
 --num_processes and --process_id.
 """
 
-from launch import distributed, flags
-from semanticfl_jax.config import ExperimentConfig, describe_algorithms
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config.describe import describe_choices
 
-# What --help prints.
-__doc__ = f"{__doc__}\n{describe_algorithms()}\n"
+from . import distributed, flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
-    """Runs the experiment and prints its accuracies."""
+    """Run the experiment and print its accuracies."""
     # Imported late, so that a mistake on the command line is reported before JAX loads.
+    from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.devices import processes
-    from semanticfl_jax.simulation import experiment
 
     distributed.initialize()
     try:
-        summary = experiment.run(config, workdir)
-    except experiment.InputError as error:
-        flags.fail(error)
-    except experiment.Stopped as stop:
+        summary = run(config, workdir).summary
+    except Stopped as stop:
         flags.stop(stop)
     if not processes.is_main():
         return
@@ -36,4 +33,10 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, ExperimentConfig, default="digits", define=distributed.define_flags)
+    flags.run(
+        main,
+        ExperimentConfig,
+        default="digits",
+        define=distributed.define_flags,
+        help=describe_choices,
+    )

@@ -1,18 +1,29 @@
 """Shared by all tests: eight fake CPU devices, and JAX's strictest reading of our code."""
 
 import os
+from pathlib import Path
 
-# Tests compile many programs and run each briefly: less optimisation halves their time.
+# Tests compile many programs and run each briefly. Compiling takes most of their time, hence:
 _XLA_FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    # One LLVM module a program, not one a thread.
+    "--xla_cpu_parallel_codegen_split_count=1",
+    # Loops emitted as before XLA's MLIR emitters, which take three times as long to compile.
+    # JAX 0.12 has no other emitters, and does not read this.
+    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_XLA_FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["PJRT_NPROC"] = "9"  # see semanticfl_jax/devices/cpu_threads.py
 
-from pathlib import Path
+# Tests, test processes and commands started by tests find each other's programs, and those of the
+# runs before. JAX names programs by their text, the flags and its version.
+_PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import numpy as np

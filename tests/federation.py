@@ -9,12 +9,14 @@ import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
+from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.round import init_server, make_round
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.client_conv import Conv
@@ -33,7 +35,16 @@ CONFIG = ExperimentConfig(
     weight_decay=1e-3,
 )
 
-FEDAVG = make_algorithm(CONFIG)
+
+def algorithm_of(config, anchors=None, feature_dim=0, holders=None):
+    """The algorithm that a configuration means, for a network with features of that width."""
+    logits, features = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in (CLASSES, feature_dim))
+    outputs = Outputs(logits, features)
+    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {})
+    return make_algorithm(context)
+
+
+FEDAVG = algorithm_of(CONFIG)
 
 
 class TinyNet(nn.Module):
@@ -121,7 +132,22 @@ class Federation:
             availability=config.availability,
             steps=known_steps(self.partition.sizes, config),
         )
-        return join_clients(parts, mesh, memory), self.start(algorithm, mesh, memory)
+        rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))
+        run = AtRates(join_clients(parts, mesh, memory), jax.device_put(rates, replicated(mesh)))
+        return run, self.start(algorithm, mesh, memory)
+
+
+class AtRates:
+    """A round whose learning rates are fixed."""
+
+    def __init__(self, run, rates):
+        self.run, self.rates = run, rates
+
+    def __call__(self, *arguments):
+        return self.run(*arguments, self.rates)
+
+    def lower(self, *arguments):
+        return self.run.lower(*arguments, self.rates)
 
 
 def make_federation(model, sizes, seed=0, spare=4):

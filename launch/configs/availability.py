@@ -6,18 +6,25 @@ On digits, with sizes drawn by `quantity`. metrics.jsonl counts what those who d
 and never sent.
 """
 
-from launch.configs import digits
+import dataclasses
+
+from semanticfl_jax.config import (
+    AlgorithmConfig,
+    AvailabilityConfig,
+    ExperimentConfig,
+    PartitionConfig,
+)
+
+from . import digits
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """Size-weighted cohorts of 5 of 20 clients; a fifth drops out, a third straggles."""
-    config = digits.get_config()
-    config.partition.scheme = "quantity"
-    config.partition.alpha = 0.5
-    config.availability.sampling = "size_weighted"
-    config.availability.dropout = 0.2
-    config.availability.straggler_share = 0.3
-    # Large clients are asked oftener; asked, all count alike.
-    config.algorithm.weights = "uniform"
-    config.num_clients = 20
-    return config
+    return dataclasses.replace(
+        digits.get_config(),
+        partition=PartitionConfig(scheme="quantity", alpha=0.5),
+        availability=AvailabilityConfig(sampling="size_weighted", dropout=0.2, straggler_share=0.3),
+        # Large clients are asked oftener; asked, all count alike.
+        algorithm=AlgorithmConfig(weights="uniform"),
+        num_clients=20,
+    )

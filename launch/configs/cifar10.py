@@ -8,10 +8,9 @@ are 12.5 million training images, a matter for an accelerator. On 2 cores, --con
 --config.rounds=3 --config.local_epochs=1 takes 3 minutes and ends near 25 %.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """The family's protocol: these are the defaults of `ExperimentConfig`."""
-    return to_config_dict(ExperimentConfig(dataset="cifar10"))
+    return ExperimentConfig(dataset="cifar10")

@@ -8,14 +8,11 @@ run by us. A natural split, one client a superclass:
     --config.partition.scheme=natural --config.partition.column=coarse_label --config.num_clients=20
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """The family's protocol on CIFAR-100, fine labels."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="cifar100", augmentation=("crop_flip", "autoaugment"), weight_decay=1e-4
-        )
+    return ExperimentConfig(
+        dataset="cifar100", augmentation=("crop_flip", "autoaugment"), weight_decay=1e-4
     )

@@ -9,24 +9,21 @@ images a round than the family's 10 clients of 5,000 with 10 epochs, and a ResNe
 wide. FedAvg is then well above chance and well below IID training; see README.md for the figures.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """50 clients, 5 a round, one local epoch in batches of 16, a narrow ResNet-10."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="cifar10",
-            model=ModelConfig(width=8),
-            partition=PartitionConfig(scheme="nid1", alpha=0.05),
-            num_clients=50,
-            clients_per_round=5,
-            rounds=30,
-            local_epochs=1,
-            batch_size=16,
-            learning_rate=0.02,
-            weight_decay=1e-4,
-            eval_every=2,
-        )
+    return ExperimentConfig(
+        dataset="cifar10",
+        model=ModelConfig(width=8),
+        partition=PartitionConfig(scheme="nid1", alpha=0.05),
+        num_clients=50,
+        clients_per_round=5,
+        rounds=30,
+        local_epochs=1,
+        batch_size=16,
+        learning_rate=0.02,
+        weight_decay=1e-4,
+        eval_every=2,
     )

@@ -6,13 +6,18 @@ On digits, dealt evenly, so that nothing but the images differs. plots/corruptio
 clients.npz records each client's kind and severity. --config.dataset=cifar10 takes real images.
 """
 
-from launch.configs import digits
+import dataclasses
+
+from semanticfl_jax.config import ExperimentConfig, FeatureSkewConfig, PartitionConfig
+
+from . import digits
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """Half of 10 clients corrupted, by one of four kinds each."""
-    config = digits.get_config()
-    config.partition.scheme = "iid"
-    config.feature_skew.corruptions = ("noise", "blur", "low_resolution", "contrast")
-    config.feature_skew.share = 0.5
-    return config
+    kinds = ("noise", "blur", "low_resolution", "contrast")
+    return dataclasses.replace(
+        digits.get_config(),
+        partition=PartitionConfig(scheme="iid"),
+        feature_skew=FeatureSkewConfig(corruptions=kinds, share=0.5),
+    )

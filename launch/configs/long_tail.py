@@ -7,11 +7,10 @@ The exponential tail of Cao et al. (NeurIPS 2019) is cut from the training image
 is dealt by label-Dirichlet shares. The test images stay balanced. It goes with every scheme.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """Imbalance factor 100, alpha 0.5."""
     partition = PartitionConfig(scheme="dirichlet", alpha=0.5, imbalance_factor=100)
-    return to_config_dict(ExperimentConfig(dataset="cifar10", partition=partition))
+    return ExperimentConfig(dataset="cifar10", partition=partition)

@@ -9,26 +9,23 @@ launch.train runs. The benchmark deals them to 100,000 clients, several of whom 
 image, and asks 1,000 of them a round. Not yet trained to its end by us.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """2,500 clients, 100 a round."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="cifar10",
-            public_per_class=0,
-            model=ModelConfig(width=8),
-            partition=PartitionConfig(scheme="iid"),
-            num_clients=2500,
-            clients_per_round=100,
-            rounds=500,
-            local_epochs=1,
-            batch_size=20,
-            learning_rate=0.1,
-            momentum=0.0,
-            eval_every=10,
-            checkpoint_every=50,
-        )
+    return ExperimentConfig(
+        dataset="cifar10",
+        public_per_class=0,
+        model=ModelConfig(width=8),
+        partition=PartitionConfig(scheme="iid"),
+        num_clients=2500,
+        clients_per_round=100,
+        rounds=500,
+        local_epochs=1,
+        batch_size=20,
+        learning_rate=0.1,
+        momentum=0.0,
+        eval_every=10,
+        checkpoint_every=50,
     )

@@ -6,14 +6,17 @@ SemanticFL on digits; a client drops the term whose anchors it lacks, and is not
 clients.npz records who has what.
 """
 
-from launch.configs import digits
+import dataclasses
+
+from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModalityConfig
+
+from . import digits
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """Of 10 clients two have no text, two no visual anchors, one neither."""
-    config = digits.get_config()
-    config.modality.without_text = 0.2
-    config.modality.without_visual = 0.2
-    config.modality.without_both = 0.1
-    config.algorithm.name = "semanticfl"
-    return config
+    return dataclasses.replace(
+        digits.get_config(),
+        modality=ModalityConfig(without_text=0.2, without_visual=0.2, without_both=0.1),
+        algorithm=AlgorithmConfig(name="semanticfl"),
+    )

@@ -7,13 +7,12 @@ With fewer clients (--config.num_clients=5) each holds several superclasses, in 
 at random.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """20 clients by `coarse_label`, 5 a round."""
     partition = PartitionConfig(scheme="natural", column="coarse_label")
-    return to_config_dict(
-        ExperimentConfig(dataset="cifar100", partition=partition, num_clients=20, weight_decay=1e-4)
+    return ExperimentConfig(
+        dataset="cifar100", partition=partition, num_clients=20, weight_decay=1e-4
     )

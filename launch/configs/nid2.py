@@ -9,12 +9,9 @@ shows six lone bubbles on the diagonal. FedDisco's NIID-2, with which papers com
 --config.partition.biased_share=0.8333.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """6 biased clients of one class, 4 unbiased."""
-    return to_config_dict(
-        ExperimentConfig(dataset="cifar10", partition=PartitionConfig(scheme="nid2"))
-    )
+    return ExperimentConfig(dataset="cifar10", partition=PartitionConfig(scheme="nid2"))

@@ -8,24 +8,21 @@ flat.
 The project's own default differs in lambda_con = 1, chosen by measurement (README.md).
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, GuidanceConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """The family's protocol with semantic guidance of the paper's weights."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="cifar10",
-            algorithm=AlgorithmConfig(name="semanticfl"),
-            guidance=GuidanceConfig(
-                enabled=True,
-                timestep=150,
-                kd="kl",
-                lambda_kd=1.0,
-                lambda_con=0.01,
-                temperature_kd=1.0,
-                temperature_con=0.05,
-            ),
-        )
+    return ExperimentConfig(
+        dataset="cifar10",
+        algorithm=AlgorithmConfig(name="semanticfl"),
+        guidance=GuidanceConfig(
+            enabled=True,
+            timestep=150,
+            kd="kl",
+            lambda_kd=1.0,
+            lambda_con=0.01,
+            temperature_kd=1.0,
+            temperature_con=0.05,
+        ),
     )

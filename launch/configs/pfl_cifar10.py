@@ -19,28 +19,25 @@ Where it differs from what the published benchmark carries out (comparisons/peer
   less than 0.5 of 255; and channels are where they belong, where its preprocessing mixes them up.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """FedAvg with plain SGD on all 50,000 images; nothing is held out, nothing augmented."""
-    return to_config_dict(
-        ExperimentConfig(
-            dataset="cifar10",
-            augmentation=(),
-            public_per_class=0,
-            model=ModelConfig(name="cnn"),
-            partition=PartitionConfig(scheme="iid"),
-            num_clients=1000,
-            clients_per_round=50,
-            rounds=1500,
-            local_epochs=1,
-            batch_size=10,
-            learning_rate=0.1,
-            momentum=0.0,
-            weight_decay=0.0,
-            eval_every=10,
-            checkpoint_every=100,
-        )
+    return ExperimentConfig(
+        dataset="cifar10",
+        augmentation=(),
+        public_per_class=0,
+        model=ModelConfig(name="cnn"),
+        partition=PartitionConfig(scheme="iid"),
+        num_clients=1000,
+        clients_per_round=50,
+        rounds=1500,
+        local_epochs=1,
+        batch_size=10,
+        learning_rate=0.1,
+        momentum=0.0,
+        weight_decay=0.0,
+        eval_every=10,
+        checkpoint_every=100,
     )

@@ -15,10 +15,9 @@ A larger model for a better machine, for instance:
     --config.vae.width=64 --config.vae.max_steps=0 --config.vae.epochs=30 --config.text.epochs=30
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.pretraining.config import PretrainConfig
 
 
-def get_config():
+def get_config() -> PretrainConfig:
     """The defaults of `PretrainConfig` are what tiny-sd was made with."""
-    return to_config_dict(PretrainConfig())
+    return PretrainConfig()

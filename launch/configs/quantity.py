@@ -7,13 +7,17 @@ clients take many more local steps a round than small ones, for which FedNova ma
 --config.algorithm.name=fednova.
 """
 
-from launch.configs import digits
+import dataclasses
+
+from semanticfl_jax.config import ExperimentConfig, PartitionConfig
+
+from . import digits
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """20 clients, sizes by Dirichlet(0.3); else as digits.py."""
-    config = digits.get_config()
-    config.num_clients = 20
-    config.partition.scheme = "quantity"
-    config.partition.alpha = 0.3
-    return config
+    return dataclasses.replace(
+        digits.get_config(),
+        num_clients=20,
+        partition=PartitionConfig(scheme="quantity", alpha=0.3),
+    )

@@ -6,13 +6,17 @@
 lies across a border; 2.1 effective classes on average (seed 0).
 """
 
-from launch.configs import digits
+import dataclasses
+
+from semanticfl_jax.config import ExperimentConfig, PartitionConfig
+
+from . import digits
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """20 clients, two shards each; else as digits.py."""
-    config = digits.get_config()
-    config.num_clients = 20
-    config.partition.scheme = "shards"
-    config.partition.shards_per_client = 2
-    return config
+    return dataclasses.replace(
+        digits.get_config(),
+        num_clients=20,
+        partition=PartitionConfig(scheme="shards", shards_per_client=2),
+    )

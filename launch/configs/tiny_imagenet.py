@@ -8,12 +8,11 @@ cifar10.py, at 64x64 pixels, with weight decay 1e-4 and AutoAugment alone. Not y
 end.
 """
 
-from launch.flags import to_config_dict
 from semanticfl_jax.config import ExperimentConfig
 
 
-def get_config():
+def get_config() -> ExperimentConfig:
     """The family's protocol on TinyImageNet-200."""
-    return to_config_dict(
-        ExperimentConfig(dataset="tiny_imagenet", augmentation=("autoaugment",), weight_decay=1e-4)
+    return ExperimentConfig(
+        dataset="tiny_imagenet", augmentation=("autoaugment",), weight_decay=1e-4
     )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 
@@ -61,14 +62,16 @@ class Aggregator:
 
     def __post_init__(self):
         if not self.needs_updates and None in (self.init, self.add, self.merge):
-            raise ValueError(f"the aggregator {self.name} must have init, add and merge")
+            raise SemanticFLError(f"the aggregator {self.name} must have init, add and merge")
 
 
-def mean() -> Aggregator:
-    """Build the weighted mean, a running sum.
+def mean(settings: object = None, context: object = None) -> Aggregator:
+    """Build the weighted mean, a running sum; it has no settings.
 
     u = sum_i p_i u_i
+
     """
+    del settings, context
     return Aggregator("mean", _as_they_are, _zeros, _add_weighted, jax.lax.psum)
 
 
@@ -89,7 +92,7 @@ def _as_they_are(totals: PyTree, key: jax.Array) -> PyTree:
     return totals
 
 
-def median() -> Aggregator:
+def median(settings: object = None, context: object = None) -> Aggregator:
     """Build the coordinate-wise median, which a minority of wrong updates cannot move far.
 
     Yin, Chen, Ramchandran, Bartlett. "Byzantine-Robust Distributed Learning: Towards Optimal
@@ -98,6 +101,7 @@ def median() -> Aggregator:
     Clients count alike, whatever their weights; of an even number of clients the two in the middle
     are averaged. A value that is not a number counts as one beyond all others.
     """
+    del settings, context
     return Aggregator("median", _median, needs_updates=True)
 
 

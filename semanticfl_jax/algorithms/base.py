@@ -32,6 +32,7 @@ import jax
 from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.types import PyTree
 
@@ -106,7 +107,7 @@ class LossTerm:
     def __post_init__(self):
         unknown = set(self.needs) - (set(Outputs._fields) - {"logits"})
         if unknown:
-            raise ValueError(
+            raise SemanticFLError(
                 f"the term {self.name} needs {unknown}, which no network has a name for"
             )
 
@@ -122,6 +123,7 @@ class Trained(NamedTuple):
       steps: int32 scalar, its optimiser steps.
       weight: float32 scalar, its weight p_i in the average.
       loss: float32 scalar, mean training loss over its last epoch.
+      rate: float32 scalar, the learning rate of this round.
       key: for what the rule draws; depends on the seed, the round and the client alone.
     """
 
@@ -132,6 +134,7 @@ class Trained(NamedTuple):
     steps: jax.Array
     weight: jax.Array
     loss: jax.Array
+    rate: jax.Array
     key: jax.Array
 
 
@@ -192,6 +195,7 @@ class Aggregate(NamedTuple):
       clients: int32 [places], client ids; -1 in empty places.
       before: the cohort's client states before the round, stacked: [places, ...].
       after: the same after it.
+      rate: float32 scalar, the server's learning rate in this round.
       key: for what the server draws; depends on the seed and the round alone.
     """
 
@@ -201,6 +205,7 @@ class Aggregate(NamedTuple):
     clients: jax.Array
     before: PyTree
     after: PyTree
+    rate: jax.Array
     key: jax.Array
 
 

@@ -11,11 +11,11 @@ FedAvgM, FedAdam and FedYogi are FedAvg with another `server_optimizer` (server_
 from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.algorithms.server_optimizers import server_optimizer
 from semanticfl_jax.algorithms.weights import by_size
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 
 
-def fedavg(config: ExperimentConfig) -> Algorithm:
+def fedavg(settings: object, context: AlgorithmContext) -> Algorithm:
     """FedAvg; `server_learning_rate` other than 1 steps short of or beyond the average."""
-    return Algorithm(
-        name=config.algorithm.name, server=server_optimizer(config.algorithm), weights=by_size
-    )
+    del settings
+    name = context.config.algorithm.name
+    return Algorithm(name=name, server=server_optimizer(context), weights=by_size)

@@ -37,7 +37,8 @@ from semanticfl_jax.algorithms.base import (
     Trained,
 )
 from semanticfl_jax.algorithms.weights import by_size
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, FedCDAConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
 
 
@@ -69,13 +70,13 @@ class FedCDAState(NamedTuple):
     round: jax.Array
 
 
-def fedcda(config: ExperimentConfig) -> Algorithm:
+def fedcda(settings: FedCDAConfig, context: AlgorithmContext) -> Algorithm:
     """FedCDA; one model a client, all clients alike and in every round make it FedAvg."""
     return Algorithm(
-        name=config.algorithm.name,
-        server=_server(config),
+        name=context.config.algorithm.name,
+        server=_server(context.config),
         weights=by_size,  # of the FedAvg rounds
-        client=_client(config.algorithm.fedcda.models),
+        client=_client(settings.models),
     )
 
 
@@ -97,7 +98,7 @@ def _client(models: int) -> ClientRule:
 
 
 def _server(config: ExperimentConfig) -> ServerRule:
-    settings = config.algorithm.fedcda
+    settings = config.algorithm.settings
     warmup = math.floor(settings.warmup * config.rounds)
 
     def init(model: Model) -> FedCDAState:
@@ -178,7 +179,7 @@ def _least_divergent(
 
     so that the products of candidates with one another and with T are all that is needed of them.
     """
-    settings = config.algorithm.fedcda
+    settings = config.algorithm.settings
     places, models = caches.losses.shape
 
     def products(origin, kept, rest):

@@ -23,11 +23,22 @@ that are not followed. z is the input of the classifier. State: none. Sent once:
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.base import LossTerm, TermInputs
+from semanticfl_jax.algorithms.base import Algorithm, LossTerm, TermInputs
+from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.config import FedDifRCConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.models.losses import masked_mean, unit
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.losses import distillation
+
+
+def feddifrc(settings: FedDifRCConfig, context: AlgorithmContext) -> Algorithm:
+    """FedDifRC; without anchors, or with both weights zero, it is FedAvg."""
+    algorithm = fedavg(None, context)
+    if context.anchors is None:
+        return algorithm
+    term = feddifrc_term(context.anchors, settings, context.feature_dim)
+    return algorithm.with_term(term) if term else algorithm
 
 
 def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) -> LossTerm | None:

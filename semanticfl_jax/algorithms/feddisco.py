@@ -10,17 +10,18 @@ import dataclasses
 from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.algorithms.weights import disco
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import AlgorithmConfig
+from semanticfl_jax.contexts import AlgorithmContext
 
 
-def feddisco(config: ExperimentConfig) -> Algorithm:
+def feddisco(settings: object, context: AlgorithmContext) -> Algorithm:
     """FedDisco; where discrepancies and sizes are equal it is FedAvg."""
-    return with_disco(fedavg(config), config)
+    return with_disco(fedavg(settings, context), context.config.algorithm)
 
 
-def with_disco(algorithm: Algorithm, config: ExperimentConfig) -> Algorithm:
+def with_disco(algorithm: Algorithm, config: AlgorithmConfig) -> Algorithm:
     """`algorithm` with FedDisco's weights."""
-    settings = config.algorithm.feddisco
+    settings = config.feddisco
     return dataclasses.replace(
         algorithm, weights=disco(settings.a, settings.b), sends_label_counts=True
     )

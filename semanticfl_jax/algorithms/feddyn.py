@@ -31,7 +31,8 @@ from semanticfl_jax.algorithms.base import (
 )
 from semanticfl_jax.algorithms.fedprox import proximal_term
 from semanticfl_jax.algorithms.weights import uniform
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import FedDynConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
 
 
@@ -47,12 +48,12 @@ class FedDynState(NamedTuple):
     average: PyTree
 
 
-def feddyn(config: ExperimentConfig) -> Algorithm:
+def feddyn(settings: FedDynConfig, context: AlgorithmContext) -> Algorithm:
     """FedDyn, in its paper's form: the same alpha for all clients."""
-    alpha = config.algorithm.feddyn.alpha
+    alpha = settings.alpha
     return Algorithm(
-        name=config.algorithm.name,
-        server=_server(config.num_clients),
+        name=context.config.algorithm.name,
+        server=_server(context.num_clients),
         weights=uniform,
         client=_client(alpha),
         terms=(proximal_term(alpha),),

@@ -23,24 +23,25 @@ from semanticfl_jax.algorithms.base import (
 )
 from semanticfl_jax.algorithms.fedprox import proximal_term
 from semanticfl_jax.algorithms.local_steps import effective_steps
-from semanticfl_jax.algorithms.server_optimizers import learning_rate
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import FedNovaConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
 
 
-def fednova(config: ExperimentConfig) -> Algorithm:
+def fednova(settings: FedNovaConfig, context: AlgorithmContext) -> Algorithm:
     """FedNova; clients that take equal numbers of steps make it FedAvg."""
-    mu = config.algorithm.fednova.mu
+    mu, config = settings.mu, context.config
     algorithm = Algorithm(
         name=config.algorithm.name,
-        server=_server(learning_rate(config.algorithm)),
-        client=_client(config.momentum, config.learning_rate * mu),
+        server=_server(),
+        client=_client(config.momentum, mu),
     )
     return algorithm.with_term(proximal_term(mu)) if mu > 0 else algorithm
 
 
-def _client(momentum: float, shrink: float) -> ClientRule:
+def _client(momentum: float, mu: float) -> ClientRule:
     def finish(trained: Trained) -> Finished:
+        shrink = trained.rate * mu if mu else None
         steps = effective_steps(trained.steps, momentum, shrink)
         x, y = trained.received.params, trained.model.params
         update = jax.tree.map(lambda x, y: (y - x) / steps, x, y)
@@ -49,9 +50,9 @@ def _client(momentum: float, shrink: float) -> ClientRule:
     return ClientRule(finish=finish)
 
 
-def _server(eta: float) -> ServerRule:
+def _server() -> ServerRule:
     def update(state: tuple, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, tuple]:
-        steps = eta * aggregate.extra
+        steps = aggregate.rate * aggregate.extra
         return jax.tree.map(lambda x, d: x + steps * d, params, aggregate.update), state
 
     return ServerRule(update=update)

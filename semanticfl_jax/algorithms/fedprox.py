@@ -14,13 +14,14 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm, TermInputs
 from semanticfl_jax.algorithms.fedavg import fedavg
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import FedProxConfig
+from semanticfl_jax.contexts import AlgorithmContext
 
 
-def fedprox(config: ExperimentConfig) -> Algorithm:
+def fedprox(settings: FedProxConfig, context: AlgorithmContext) -> Algorithm:
     """FedProx; with mu = 0 it is FedAvg, bit for bit."""
-    mu = config.algorithm.fedprox.mu
-    return fedavg(config).with_term(proximal_term(mu)) if mu > 0 else fedavg(config)
+    algorithm = fedavg(None, context)
+    return algorithm.with_term(proximal_term(settings.mu)) if settings.mu > 0 else algorithm
 
 
 def proximal_term(mu: float) -> LossTerm:

@@ -26,17 +26,24 @@ import jax.numpy as jnp
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm, TermInputs
 from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.algorithms.weights import uniform
-from semanticfl_jax.config import ExperimentConfig, FedRCLConfig
+from semanticfl_jax.config import FedRCLConfig, require
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.models.losses import masked_mean, unit
 
 _HARDEST = 2  # negatives of a sample
 
 
-def fedrcl(config: ExperimentConfig) -> Algorithm:
+def fedrcl(settings: FedRCLConfig, context: AlgorithmContext) -> Algorithm:
     """FedRCL; without levels it is FedAvg with uniform weights."""
-    settings = config.algorithm.fedrcl
-    algorithm = dataclasses.replace(fedavg(config), weights=uniform)
-    return algorithm if settings.levels == () else algorithm.with_term(relaxed_contrast(settings))
+    algorithm = dataclasses.replace(fedavg(None, context), weights=uniform)
+    if settings.levels == ():
+        return algorithm
+    if settings.levels != "all" and context.outputs is not None:
+        there = len(context.outputs.levels)
+        allowed = f"from 0 to {there - 1} with this model"
+        inside = all(0 <= level < there for level in settings.levels)
+        require(inside, "algorithm.fedrcl.levels", allowed, settings.levels)
+    return algorithm.with_term(relaxed_contrast(settings))
 
 
 def relaxed_contrast(config: FedRCLConfig) -> LossTerm:

@@ -9,20 +9,23 @@ import jax
 import jax.numpy as jnp
 
 
-def effective_steps(steps: jax.Array, momentum: float, shrink: float = 0.0) -> jax.Array:
-    """|a|_1 of `steps` local steps.
+def effective_steps(
+    steps: jax.Array, momentum: float, shrink: jax.Array | float | None = None
+) -> jax.Array:
+    """Return |a|_1 of `steps` local steps.
 
         K_eff = [ K - rho (1 - rho^K) / (1 - rho) ] / (1 - rho)
 
     Args:
       steps: int32 scalar, K; padding does not count.
       momentum: rho.
-      shrink: eta mu of a proximal term, which pulls back a share of the way at every step.
+      shrink: eta mu of a proximal term, which pulls back a share of the way at every step; None:
+        there is none.
 
     Returns:
       float32 scalar; K itself for rho = 0 and no shrinking.
     """
-    if shrink:
+    if shrink is not None:
         # The way so far d and the momentum v under g = 1:  v <- rho v + 1 - shrink d,  d <- d + v;
         # without momentum FedNova's  a <- (1 - eta mu) a + 1.
         def step(_, carry):

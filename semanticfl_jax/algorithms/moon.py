@@ -30,17 +30,18 @@ from semanticfl_jax.algorithms.base import (
     Trained,
 )
 from semanticfl_jax.algorithms.fedavg import fedavg
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import MoonConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.models.losses import masked_mean, unit
 from semanticfl_jax.types import PyTree
 
 
-def moon(config: ExperimentConfig) -> Algorithm:
+def moon(settings: MoonConfig, context: AlgorithmContext) -> Algorithm:
     """MOON; with mu = 0, and for clients that train for the first time, it is FedAvg."""
-    settings = config.algorithm.moon
+    algorithm = fedavg(None, context)
     if settings.mu == 0:
-        return fedavg(config)
-    algorithm = fedavg(config).with_term(contrast_term(settings.mu, settings.temperature))
+        return algorithm
+    algorithm = algorithm.with_term(contrast_term(settings.mu, settings.temperature))
     return dataclasses.replace(algorithm, client=ClientRule(finish=_remember, init=_nothing_yet))
 
 

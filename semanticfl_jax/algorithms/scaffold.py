@@ -27,19 +27,20 @@ from semanticfl_jax.algorithms.base import (
     Trained,
 )
 from semanticfl_jax.algorithms.local_steps import effective_steps
-from semanticfl_jax.algorithms.server_optimizers import learning_rate
 from semanticfl_jax.algorithms.weights import uniform
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
 
 
-def scaffold(config: ExperimentConfig) -> Algorithm:
+def scaffold(settings: object, context: AlgorithmContext) -> Algorithm:
     """SCAFFOLD; `server_learning_rate` is eta_g."""
+    del settings
+    config = context.config
     return Algorithm(
         name=config.algorithm.name,
-        server=_server(learning_rate(config.algorithm), config.num_clients),
+        server=_server(config.num_clients),
         weights=uniform,
-        client=_client(config.learning_rate, config.momentum),
+        client=_client(config.momentum),
     )
 
 
@@ -47,12 +48,12 @@ def _zeros(model: Model) -> PyTree:
     return jax.tree.map(jnp.zeros_like, model.params)
 
 
-def _client(eta: float, momentum: float) -> ClientRule:
+def _client(momentum: float) -> ClientRule:
     def correction(own: PyTree, common: PyTree) -> PyTree:
         return jax.tree.map(jnp.subtract, common, own)
 
     def finish(trained: Trained) -> Finished:
-        scale = 1.0 / (eta * effective_steps(trained.steps, momentum))
+        scale = 1.0 / (trained.rate * effective_steps(trained.steps, momentum))
 
         def renew(own, common, x, y):
             return own - common + scale * (x - y)
@@ -64,9 +65,9 @@ def _client(eta: float, momentum: float) -> ClientRule:
     return ClientRule(init=_zeros, correction=correction, finish=finish)
 
 
-def _server(eta: float, num_clients: int) -> ServerRule:
+def _server(num_clients: int) -> ServerRule:
     def update(common: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
-        params = jax.tree.map(lambda x, u: x + eta * u, params, aggregate.update)
+        params = jax.tree.map(lambda x, u: x + aggregate.rate * u, params, aggregate.update)
         # Divided by all N clients, not by the participants.
         common = jax.tree.map(lambda c, e: c + e / num_clients, common, aggregate.extra)
         return params, common

@@ -5,12 +5,13 @@ Visual Classification". arXiv 1909.06335 (2019).
 
     v' = beta v + Delta,    x' = x + eta_g v'
 
-FedAdam, FedYogi: Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan. "Adaptive
-Federated Optimization". ICLR 2021.
+FedAdam, FedYogi, FedAdagrad: Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan.
+"Adaptive Federated Optimization". ICLR 2021.
 
     m' = b1 m + (1 - b1) Delta
     v' = b2 v + (1 - b2) Delta^2                               Adam
     v' = v - (1 - b2) Delta^2 sign(v - Delta^2)                Yogi
+    v' = v + Delta^2                                           Adagrad
     x' = x + eta_g m' / (sqrt(v') + tau)                       without bias correction, v_0 = tau^2
 
 They move trained parameters alone; running statistics are averaged by the engine, because a scaled
@@ -24,41 +25,65 @@ import jax.numpy as jnp
 import optax
 
 from semanticfl_jax.algorithms.base import Aggregate, ServerRule
-from semanticfl_jax.config import AlgorithmConfig
+from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.registry import SERVER_OPTIMIZERS
 from semanticfl_jax.types import PyTree
 
 
 def optimizer_rule(optimizer: optax.GradientTransformation) -> ServerRule:
-    """The server step of an optax optimiser, whose gradient is the negative average update."""
+    """Return the server step of an optax optimiser without its rate.
+
+    Its gradient is the negative average update; the step is the round's rate times its direction.
+    """
 
     def update(state: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
         gradient = jax.tree.map(jnp.negative, aggregate.update)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
+        direction, state = optimizer.update(gradient, state, params)
+        step = jax.tree.map(lambda x: -aggregate.rate * x, direction)
+        return optax.apply_updates(params, step), state
 
     return ServerRule(update=update, init=lambda model: optimizer.init(model.params))
 
 
-def server_optimizer(config: AlgorithmConfig) -> ServerRule:
-    """The optimiser that the configuration names: FedAvg's plain step unless it says otherwise."""
-    kind, momentum = config.optimizer, config.server_momentum
-    rate = learning_rate(config)
-    if kind == "sgd":
-        return optimizer_rule(optax.sgd(rate))
-    if kind == "momentum":
-        return optimizer_rule(optax.sgd(rate, momentum=momentum))
-    adaptive = scale_by_adaptive(kind, momentum, config.server_beta2, config.server_tau)
-    return optimizer_rule(optax.chain(adaptive, optax.scale_by_learning_rate(rate)))
+def server_optimizer(context: AlgorithmContext) -> ServerRule:
+    """Return the step of the optimiser that is configured: FedAvg's unless it says otherwise."""
+    entry = SERVER_OPTIMIZERS[context.config.algorithm.optimizer]
+    return optimizer_rule(entry.build(None, context))
 
 
-def learning_rate(config: AlgorithmConfig) -> float:
-    """eta_g; "auto" is 1, and 0.01 for adam and yogi, whose steps do not follow the update's size.
+def sgd(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
+    """Return the update itself."""
+    del settings, context
+    return optax.identity()
 
-    0.01 is our choice within the range 1e-3 .. 1e-1 that FedOpt's authors search.
-    """
-    if config.server_learning_rate != "auto":
-        return config.server_learning_rate
-    return 0.01 if config.optimizer in ("adam", "yogi") else 1.0
+
+def momentum(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
+    """Return FedAvgM's heavy ball."""
+    del settings
+    return optax.trace(decay=context.config.algorithm.server_momentum)
+
+
+def adam(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
+    """Return FedAdam's direction."""
+    del settings
+    return _adaptive("adam", context)
+
+
+def yogi(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
+    """Return FedYogi's direction."""
+    del settings
+    return _adaptive("yogi", context)
+
+
+def adagrad(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
+    """Return FedAdagrad's direction."""
+    del settings
+    return _adaptive("adagrad", context)
+
+
+def _adaptive(kind: str, context: AlgorithmContext) -> optax.GradientTransformation:
+    config = context.config.algorithm
+    return scale_by_adaptive(kind, config.server_momentum, config.server_beta2, config.server_tau)
 
 
 class AdaptiveState(NamedTuple):
@@ -71,7 +96,7 @@ class AdaptiveState(NamedTuple):
 def scale_by_adaptive(
     kind: str, beta1: float, beta2: float, tau: float
 ) -> optax.GradientTransformation:
-    """FedOpt's adaptive step: "adam" or "yogi" (optax's have a bias correction)."""
+    """Return FedOpt's adaptive step, "adam", "yogi" or "adagrad"; optax's correct a bias."""
 
     def init(params: PyTree) -> AdaptiveState:
         first = jax.tree.map(jnp.zeros_like, params)
@@ -79,6 +104,8 @@ def scale_by_adaptive(
 
     def follow(second: jax.Array, gradient: jax.Array) -> jax.Array:
         square = jnp.square(gradient)
+        if kind == "adagrad":
+            return second + square
         if kind == "adam":
             return beta2 * second + (1 - beta2) * square
         return second - (1 - beta2) * square * jnp.sign(second - square)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.config.aggregation import ClipConfig
 from semanticfl_jax.types import PyTree
 
 
@@ -82,19 +83,16 @@ class UpdateTransform:
     bytes_up: BytesUp = _unchanged
 
 
-def clip(norm: float) -> UpdateTransform:
-    """Build the transform that shortens updates to an L2 norm of at most `norm`.
+def clip(settings: ClipConfig, context: object = None) -> UpdateTransform:
+    """Build the transform that shortens updates to an L2 norm of at most `max_norm`.
 
-        u' = u min(1, norm / |u|)
+        u' = u min(1, max_norm / |u|)
 
     The norm is that of the whole update, running statistics included, so that it bounds what one
     client can do to an average of all that is sent.
-
-    Raises:
-      ValueError: if `norm` is not greater than 0.
     """
-    if not norm > 0:
-        raise ValueError(f"the norm to clip to must be greater than 0, got {norm}")
+    del context
+    norm = settings.max_norm
 
     def apply(update: PyTree, state: PyTree, key: jax.Array) -> tuple[PyTree, Any]:
         del key

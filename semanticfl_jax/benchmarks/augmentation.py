@@ -13,14 +13,20 @@ import jax
 from semanticfl_jax.benchmarks.noise import noise_dataset
 from semanticfl_jax.benchmarks.rounds import in_turn
 from semanticfl_jax.benchmarks.tuning import noise_workload
-from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
+from semanticfl_jax.config import (
+    ExperimentConfig,
+    ModelConfig,
+    PartitionConfig,
+    RuntimeConfig,
+    to_dict,
+)
 from semanticfl_jax.data.augment import augment
-from semanticfl_jax.data.federation import deal
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.reporting.writers.metrics import spread
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
 from semanticfl_jax.tuning.choose import choose
 
 # Clients side by side, at most.
@@ -75,7 +81,7 @@ def measure(
         local_epochs=1,
         batch_size=batch_size,
         public_per_class=0,
-        num_devices=1,
+        runtime=RuntimeConfig(num_devices=1),
     )
     # What suits the first case, for all: they must differ in nothing else.
     work = noise_workload(config, side=image_size, largest=steps * batch_size)
@@ -106,7 +112,7 @@ def measure(
         )
         say(_line(figures[-1]))
     return {
-        "model": dataclasses.asdict(model),
+        "model": to_dict(model),
         "batch_size": batch_size,
         "image_size": image_size,
         "clients_side_by_side": clients,
@@ -120,9 +126,8 @@ def measure(
     }
 
 
-def _prepare(dataset: ImageDataset, config: ExperimentConfig) -> Simulation:
-    _, partition = deal(dataset, config)
-    return prepare(dataset, partition, None, config, make_mesh(1))
+def _prepare(dataset: ImageDataset, config: ExperimentConfig) -> Engine:
+    return prepare(make_parts(config, make_federation(dataset, config)), make_mesh(1))
 
 
 def _alone(names: tuple[str, ...], batch_size: int, side: int, repeats: int) -> float:

@@ -1,6 +1,7 @@
 """How much arithmetic a training step takes, whatever computes it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import optax
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.federated.initial import client_model
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models import make_model
 
 
 def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
@@ -28,9 +30,13 @@ def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
     try:
         cpu = jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
-        raise ValueError(f"JAX_PLATFORMS must contain cpu, to count operations: {error}") from error
-    native = dataclasses.replace(config.model, conv="native")
-    model = client_model(dataclasses.replace(config, model=native), dataset.num_classes)
+        raise SemanticFLError(
+            f"JAX_PLATFORMS must contain cpu, to count operations: {error}"
+        ) from error
+    native = dataclasses.replace(config.runtime, conv="native")
+    image_shape = dataset.train_images.shape[1:]
+    config = dataclasses.replace(config, runtime=native)
+    model = make_model(config, dataset.num_classes, image_shape)
 
     def loss(params, batch_stats, images, labels, key):
         outputs, updates = model.apply(
@@ -43,7 +49,7 @@ def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels)
         return jnp.mean(losses), updates
 
-    shape = (config.batch_size, *dataset.train_images.shape[1:])
+    shape = (config.batch_size, *image_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -51,4 +57,5 @@ def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
     arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
     with jax.default_device(cpu):
         lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments)
-    return lowered.cost_analysis()["flops"] / config.batch_size
+    costs: Any = lowered.cost_analysis()
+    return costs["flops"] / config.batch_size

@@ -9,15 +9,14 @@ import numpy as np
 from semanticfl_jax.benchmarks.rounds import in_turn
 from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.data.federation import deal
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.initial import client_model
 from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation.prepare import prepare
+from semanticfl_jax.simulation.prepare import make_network, make_parts, prepare
 
 #: Width of Stable Diffusion 1.5's pooled text embedding.
 TEXT_WIDTH = 768
@@ -47,15 +46,18 @@ def measure(
       `compile_seconds` of each, `peak_memory_bytes` with both at hand, and what it ran on.
     """
     dataset = sources.from_config(config) if dataset is None else dataset
-    _, partition = deal(dataset, config)
-    mesh = make_mesh(config.num_devices, config.clients_per_round)
+    federation = make_federation(dataset, config)
+    mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
     # Of all anchor sources "generated" is the one that claims no training images.
     guidance = GuidanceConfig(enabled=True, anchor_source="generated")
     guided = dataclasses.replace(config, guidance=guidance)
-    width = client_model(config, dataset.num_classes).feature_dim
+    outputs = make_network(config, federation).outputs(dataset.train_images.shape[1:])
+    assert outputs.features is not None
+    width = outputs.features.shape[-1]
+    anchors = random_anchors(dataset, width)
     simulations = {
-        "plain": prepare(dataset, partition, None, config, mesh),
-        "guided": prepare(dataset, partition, random_anchors(dataset, width), guided, mesh),
+        "plain": prepare(make_parts(config, federation), mesh),
+        "guided": prepare(make_parts(guided, federation, anchors), mesh),
     }
     for simulation in simulations.values():
         for line in simulation.description:

@@ -9,11 +9,13 @@ import numpy as np
 from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.benchmarks.rounds import efficiency, time_rounds
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
 
 #: Images of each client.
 IMAGES = 20
@@ -46,7 +48,7 @@ def measure(
     """
     num_clients, cohort = config.num_clients, config.clients_per_round
     flops = training_flops(config, dataset)
-    mesh = make_mesh(config.num_devices, cohort)
+    mesh = make_mesh(config.runtime.num_devices, cohort)
     images = f"{len(dataset.train_labels):,} images of {dataset.name}"
     say(f"{images}, {IMAGES} a client at random, whatever the lines below call it")
     few = max(cohort, num_clients // 100)
@@ -56,10 +58,13 @@ def measure(
         say(f"{clients:,} clients, {asked:,} a round")
         # Rounds one by one, as they are timed: the memory asked for is that of one round's program.
         chosen = dataclasses.replace(
-            config, num_clients=clients, clients_per_round=asked, rounds_per_dispatch=1
+            config,
+            num_clients=clients,
+            clients_per_round=asked,
+            runtime=dataclasses.replace(config.runtime, rounds_per_dispatch=1),
         )
         partition = overlapping_partition(len(dataset.train_labels), clients, IMAGES, config.seed)
-        simulation = prepare(dataset, partition, None, chosen, mesh)
+        simulation = prepare(make_parts(chosen, make_federation(dataset, chosen, partition)), mesh)
         figures = time_rounds(simulation, chosen, rounds, say)
         rows.append(
             {
@@ -89,7 +94,9 @@ def overlapping_partition(num_samples: int, num_clients: int, size: int, seed: i
     deck shuffled anew, and so on: every sample is held by about equally many clients.
     """
     if not 1 <= size <= num_samples:
-        raise ValueError(f"size must be from 1 to the number of samples {num_samples}, got {size}")
+        raise SemanticFLError(
+            f"size must be from 1 to the number of samples {num_samples}, got {size}"
+        )
     rng = np.random.default_rng(seed)
     hands = num_samples // size
     decks = [rng.permutation(num_samples)[: hands * size] for _ in range(-(-num_clients // hands))]
@@ -97,7 +104,7 @@ def overlapping_partition(num_samples: int, num_clients: int, size: int, seed: i
     return Partition(indices, size * np.arange(num_clients + 1), overlapping=num_clients > hands)
 
 
-def _bytes(simulation: Simulation) -> dict[str, int | None]:
+def _bytes(simulation: Engine) -> dict[str, int | None]:
     data, program = simulation.data, simulation.run_round.memory_analysis()
     table = (data.indices, data.offsets, data.sizes, data.label_counts)
     return {

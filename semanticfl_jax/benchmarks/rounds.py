@@ -12,13 +12,13 @@ from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.benchmarks.matmul_rate import matmul_rate
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.data.federation import deal
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.round import RoundMetrics
 from semanticfl_jax.reporting.writers.metrics import spread
-from semanticfl_jax.simulation.prepare import Simulation, prepare
+from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
 
 Say = Callable[[str], None]
 
@@ -31,15 +31,14 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
     """
     dataset = sources.from_config(config)
     flops = training_flops(config, dataset)
-    _, partition = deal(dataset, config)
-    mesh = make_mesh(config.num_devices, config.clients_per_round)
-    simulation = prepare(dataset, partition, None, config, mesh)
+    mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
+    simulation = prepare(make_parts(config, make_federation(dataset, config)), mesh)
     figures = time_rounds(simulation, config, rounds, say)
     return figures | efficiency(flops, figures, mesh, say)
 
 
 def time_rounds(
-    simulation: Simulation, config: ExperimentConfig, rounds: int, say: Say = print
+    simulation: Engine, config: ExperimentConfig, rounds: int, say: Say = print
 ) -> dict[str, Any]:
     """Times `rounds` rounds after one that is not counted, evaluating every `config.eval_every`.
 
@@ -53,9 +52,12 @@ def time_rounds(
     """
     for line in simulation.description:
         say(line)
-    state, seconds, images, padding, evaluations = simulation.state, [], [], [], []
+    seconds: list[float] = []
+    images: list[float] = []
+    padding: list[float] = []
+    evaluations: list[float] = []
     for number in range(1, rounds + 2):
-        state, metrics, elapsed = timed_round(simulation, state)
+        metrics, elapsed = timed_round(simulation)
         if number > 1:
             seconds.append(elapsed)
             images.append(float(metrics.images))
@@ -63,7 +65,7 @@ def time_rounds(
             say(f"round {number}: {elapsed:.3f} s, {images[-1] / elapsed:.0f} images/s")
         if number % config.eval_every == 0 or number == rounds + 1:
             began = time.perf_counter()
-            tested = jax.block_until_ready(simulation.evaluate(state))
+            tested = jax.block_until_ready(simulation.evaluate(simulation.state))
             evaluations.append(time.perf_counter() - began)
     accuracy = float(tested["test_accuracy"])
     say(f"accuracy after {rounds + 1} rounds: {accuracy:.4f}")
@@ -84,29 +86,24 @@ def time_rounds(
     }
 
 
-def timed_round(
-    simulation: Simulation, state: ServerState
-) -> tuple[ServerState, RoundMetrics, float]:
-    """One round to its end, and the seconds that it took; donates `state`."""
+def timed_round(simulation: Engine) -> tuple[RoundMetrics, float]:
+    """Run one round to its end; return what it measured, and the seconds that it took."""
     began = time.perf_counter()
-    state, metrics = jax.block_until_ready(
-        simulation.run_round(state, simulation.data, simulation.shared, simulation.key)
-    )
-    return state, metrics, time.perf_counter() - began
+    metrics = jax.block_until_ready(simulation.advance(1))
+    return metrics, time.perf_counter() - began
 
 
-def in_turn(simulations: Sequence[Simulation], turns: int) -> list[list[float]]:
+def in_turn(simulations: Sequence[Engine], turns: int) -> list[list[float]]:
     """Seconds of `turns` rounds of each simulation, after one that is not counted.
 
     They take turns, so that a slower minute of the machine falls on all of them, and every other
     turn goes backwards, so that a steady drift favours none.
     """
-    states = [simulation.state for simulation in simulations]
     seconds: list[list[float]] = [[] for _ in simulations]
     order = list(range(len(simulations)))
     for turn in range(turns + 1):
         for index in order if turn % 2 else reversed(order):
-            states[index], _, elapsed = timed_round(simulations[index], states[index])
+            _, elapsed = timed_round(simulations[index])
             if turn:
                 seconds[index].append(elapsed)
     return seconds

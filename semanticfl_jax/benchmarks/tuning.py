@@ -9,10 +9,12 @@ import numpy as np
 from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, to_dict
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.devices.mesh import describe, make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.initial import client_model, init_params
+from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.models import make_model
 from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.tuning.search import best, chunks_up_to
@@ -20,6 +22,7 @@ from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
 
 # Seconds of a chunk's step from which larger chunks of that lowering are left out.
 _ENOUGH = 20.0
+_LOWERINGS = tuple(name for name in LOWERINGS if name != "auto")
 
 
 def measure(
@@ -27,7 +30,7 @@ def measure(
     *,
     largest_chunk: int,
     repeats: int,
-    lowerings: tuple[str, ...] = tuple(name for name in LOWERINGS if name != "auto"),
+    lowerings: tuple[str, ...] = _LOWERINGS,
     side: int = 32,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def measure(
       in "fastest" and "chosen", those of the fastest and of what `tuning` would take of them all;
       and what it ran on.
     """
-    mesh = make_mesh(config.num_devices)
+    mesh = make_mesh(config.runtime.num_devices)
     work = noise_workload(config, side=side, largest=16 * config.batch_size)
     say(f"{describe(mesh)}; {config.precision}; all devices at once, figures of one")
     figures = []
@@ -67,13 +70,10 @@ def measure(
     for line in table(figures, work.rows):
         say(line)
     chosen = best(figures)
-    fastest = min(
-        (figure for figure in figures if figure.seconds is not None),
-        key=lambda figure: figure.seconds,
-        default=None,
-    )
+    measured = [(figure.seconds, figure) for figure in figures if figure.seconds is not None]
+    fastest = min(measured, key=lambda pair: pair[0])[1] if measured else None
     return {
-        "model": dataclasses.asdict(config.model),
+        "model": to_dict(config.model),
         "precision": config.precision,
         "algorithm": config.algorithm.name,
         "images_a_step": work.rows,
@@ -100,8 +100,8 @@ def noise_workload(
     """
     noise = noise_dataset(1, side=side, num_classes=num_classes)
     shape = noise.train_images.shape[1:]
-    model = client_model(config, num_classes)
-    algorithm = make_algorithm(config, None, model.feature_dim)
+    model = make_model(config, num_classes, shape)
+    algorithm = make_algorithm(AlgorithmContext(config, num_classes, model.outputs(shape)))
     received = Model(*init_params(model, algorithm, shape, run_key(config.seed)))
     sizes = np.array([largest])
     return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)

@@ -1,30 +1,44 @@
-"""Experiment configuration: frozen dataclasses, validated once, before anything slow is imported.
+"""Experiment configuration: frozen dataclasses, checked in every constructor, without JAX.
 
-experiment      one run
-guidance        its anchors
-algorithm       what clients and server do
-heterogeneity   what makes clients differ
-fields          from plain values to these classes
+    experiment      one run
+    model           the clients' network
+    algorithm       what clients and server do
+    optimizer       what clients and server optimise with, and rates over rounds
+    aggregation     what happens to updates between them
+    guidance        semantic anchors, and the terms they add to the loss
+    heterogeneity   what makes clients differ
+    data            the data sets
+    runtime         devices, chunks, memory: what does not decide results
+    fields          what these classes are made of
+    overrides       values typed on the command line
+
+`describe` turns all of it into text, for --help.
 """
 
-from __future__ import annotations
-
+from semanticfl_jax.config import data  # noqa: F401 - registers the data sets
+from semanticfl_jax.config.aggregation import AggregationConfig, ClipConfig
 from semanticfl_jax.config.algorithm import (
     AlgorithmConfig,
     FedCDAConfig,
     FedDifRCConfig,
+    FedDiscoConfig,
+    FedDynConfig,
+    FedNovaConfig,
+    FedProxConfig,
     FedRCLConfig,
-    describe_algorithms,
+    MoonConfig,
 )
-from semanticfl_jax.config.experiment import ExperimentConfig, ModelConfig
+from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
-    ConfigError,
+    Config,
     check_override,
     describe,
+    free,
     from_dict,
     require,
+    require_at_least,
+    require_positive,
     to_dict,
-    unknown_field,
 )
 from semanticfl_jax.config.guidance import GuidanceConfig
 from semanticfl_jax.config.heterogeneity import (
@@ -33,25 +47,41 @@ from semanticfl_jax.config.heterogeneity import (
     ModalityConfig,
     PartitionConfig,
 )
+from semanticfl_jax.config.model import ModelConfig
+from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
+from semanticfl_jax.config.runtime import RuntimeConfig
+from semanticfl_jax.errors import ConfigError
 
 __all__ = [
+    "AdamConfig",
+    "AggregationConfig",
     "AlgorithmConfig",
     "AvailabilityConfig",
+    "ClipConfig",
+    "Config",
     "ConfigError",
     "ExperimentConfig",
     "FeatureSkewConfig",
     "FedCDAConfig",
     "FedDifRCConfig",
+    "FedDiscoConfig",
+    "FedDynConfig",
+    "FedNovaConfig",
+    "FedProxConfig",
     "FedRCLConfig",
     "GuidanceConfig",
     "ModalityConfig",
     "ModelConfig",
+    "MoonConfig",
+    "OptimizerConfig",
     "PartitionConfig",
+    "RuntimeConfig",
     "check_override",
     "describe",
-    "describe_algorithms",
+    "free",
     "from_dict",
     "require",
+    "require_at_least",
+    "require_positive",
     "to_dict",
-    "unknown_field",
 ]

@@ -10,48 +10,51 @@ the algorithm does. Combinations that contradict an algorithm are refused with t
 from __future__ import annotations
 
 import dataclasses
-import textwrap
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import ConfigError, require
+from semanticfl_jax.config.fields import (
+    Choosing,
+    Config,
+    changed_fields,
+    require,
+    require_at_least,
+    require_positive,
+)
+from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.registry import ALGORITHMS, SERVER_OPTIMIZERS, Entry
 
-
-def _require_positive(group: object, *names: str) -> None:
-    for name in names:
-        require(getattr(group, name) > 0, name, "greater than 0", getattr(group, name))
-
-
-def _require_not_negative(group: object, *names: str) -> None:
-    for name in names:
-        require(getattr(group, name) >= 0, name, "at least 0", getattr(group, name))
+if TYPE_CHECKING:
+    from semanticfl_jax.config.experiment import ExperimentConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class FedProxConfig:
+class FedProxConfig(Config):
     """FedProx (MLSys 2020): the clients' models are held near the one they received."""
 
     #: Weight of |y - x|^2 / 2; 0 is FedAvg. Its authors tune it in 0.001 .. 1.
     mu: float = 0.01
 
-    def __post_init__(self):
-        _require_not_negative(self, "mu")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "mu")
 
 
 @dataclasses.dataclass(frozen=True)
-class MoonConfig:
+class MoonConfig(Config):
     """MOON (CVPR 2021): features agree with the received model's, not with the client's last."""
 
     #: Weight of the contrast; its authors' best: 5 on CIFAR-10, 1 on CIFAR-100.
     mu: float = 1.0
     temperature: float = 0.5
 
-    def __post_init__(self):
-        _require_not_negative(self, "mu")
-        _require_positive(self, "temperature")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "mu")
+        require_positive(self, "temperature")
 
 
 @dataclasses.dataclass(frozen=True)
-class FedRCLConfig:
+class FedRCLConfig(Config):
     """FedRCL (CVPR 2024): relaxed supervised contrast on features of several depths."""
 
     #: Depths that are contrasted, 0 the stem; ResNet-10 has 5, the CNN 3. None: plain FedAvg.
@@ -62,26 +65,28 @@ class FedRCLConfig:
     weight: float = 1.0
     penalty_weight: float = 1.0
 
-    def __post_init__(self):
-        _require_positive(self, "temperature")
-        _require_not_negative(self, "weight", "penalty_weight")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_positive(self, "temperature")
+        require_at_least(self, 0, "weight", "penalty_weight")
         require(-1 <= self.threshold <= 1, "threshold", "from -1 to 1", self.threshold)
 
 
 @dataclasses.dataclass(frozen=True)
-class FedDiscoConfig:
+class FedDiscoConfig(Config):
     """FedDisco (ICML 2023): less weight for clients whose labels are far from uniform."""
 
     #: What discrepancy costs, and what every client gets, beside its relative size.
     a: float = 0.5
     b: float = 0.1
 
-    def __post_init__(self):
-        _require_not_negative(self, "a", "b")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "a", "b")
 
 
 @dataclasses.dataclass(frozen=True)
-class FedCDAConfig:
+class FedCDAConfig(Config):
     """FedCDA (ICLR 2024): of every client's last models, those that agree are averaged."""
 
     #: Models K kept of every client.
@@ -95,15 +100,29 @@ class FedCDAConfig:
     #: "newest" takes every client's last model: an ablation.
     selection: Literal["divergence", "newest"] = "divergence"
 
-    def __post_init__(self):
-        for name in ("models", "batches"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require_not_negative(self, "smoothness")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 1, "models", "batches")
+        require_at_least(self, 0, "smoothness")
         require(0 <= self.warmup <= 1, "warmup", "from 0 to 1", self.warmup)
+
+    def check_experiment(self, config: ExperimentConfig) -> None:
+        """Raise `ConfigError` where the combinations to be tried are too many."""
+        part = -(-config.clients_per_round // self.batches)
+        if self.selection != "newest" and self.models**part > 2**16:
+            raise ConfigError(
+                f"batches: {self.models} models of {part} clients are {self.models**part:,} "
+                f"combinations, and {2**16:,} can be tried; use more batches than {self.batches}, "
+                "fewer models or fewer clients_per_round"
+            )
+
+    def rounds_matter(self) -> str | None:
+        """Return why the number of rounds decides what a round does; None: it does not."""
+        return "its warm-up is a share of all rounds" if self.warmup > 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
-class FedDifRCConfig:
+class FedDifRCConfig(Config):
     """FedDifRC (ICCV 2025): contrast with, and regression to, a diffusion model's features."""
 
     #: Weight of the text-driven contrast TDCL, and of the noise-driven regression NDCR.
@@ -111,89 +130,178 @@ class FedDifRCConfig:
     lambda_ndcr: float = 1.0
     temperature: float = 0.04
 
-    def __post_init__(self):
-        _require_not_negative(self, "lambda_tdcl", "lambda_ndcr")
-        _require_positive(self, "temperature")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "lambda_tdcl", "lambda_ndcr")
+        require_positive(self, "temperature")
 
 
 @dataclasses.dataclass(frozen=True)
-class FedNovaConfig:
+class FedNovaConfig(Config):
     """FedNova (NeurIPS 2020): updates divided by the clients' effective numbers of steps."""
 
     #: Weight of FedProx's term in the local objective.
     mu: float = 0.0
 
-    def __post_init__(self):
-        _require_not_negative(self, "mu")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "mu")
 
 
 @dataclasses.dataclass(frozen=True)
-class FedDynConfig:
+class FedDynConfig(Config):
     """FedDyn (ICLR 2021): local objectives shifted so that their optima agree."""
 
     alpha: float = 0.01
 
-    def __post_init__(self):
-        _require_positive(self, "alpha")
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_positive(self, "alpha")
 
 
-#: Algorithms whose server step is their own, and why no optimiser can take its place.
-_OWN_SERVER_STEP = {
-    "scaffold": "its control variates assume that the model moves by the clients' average",
-    "fednova": "it scales the step by the clients' effective numbers of steps itself",
-    "feddyn": "it corrects the average by the clients' accumulated drift itself",
-    "fedcda": "the model is the average of the models it selects",
-}
+_ALGORITHMS = "semanticfl_jax.algorithms"
+_SERVER = ("server_optimizer", "server_learning_rate", "server_momentum", "server_beta2")
+_OWN_AVERAGE = "it corrects the average by the clients' accumulated drift itself"
+_SELECTED = "the model is the average of the models it selects"
 
-#: Algorithms that are a server optimiser, and which.
-_SERVER_OPTIMIZERS = {"fedavgm": "momentum", "fedadam": "adam", "fedyogi": "yogi"}
+# Each with its paper, what it does, and what it costs beyond FedAvg, whose clients keep nothing and
+# send and receive one model a round. "1 model" is the size of one.
+ALGORITHMS.register(
+    "fedavg",
+    f"{_ALGORITHMS}.fedavg:fedavg",
+    about="AISTATS 2017: the average of the clients' models, by size",
+)
+ALGORITHMS.register(
+    "fedprox",
+    f"{_ALGORITHMS}.fedprox:fedprox",
+    settings=FedProxConfig,
+    about="MLSys 2020: clients' models are held near the received one",
+)
+ALGORITHMS.register(
+    "scaffold",
+    f"{_ALGORITHMS}.scaffold:scaffold",
+    about="ICML 2020: control variates cancel the clients' drift. "
+    "Keeps 1 model a client, sends 1 more up and down",
+    server_step="its control variates assume that the model moves by the clients' average",
+    sgd="its control variates are mean gradients worked out of SGD's steps",
+)
+ALGORITHMS.register(
+    "moon",
+    f"{_ALGORITHMS}.moon:moon",
+    settings=MoonConfig,
+    about="CVPR 2021: features agree with the received model's, not with the client's last. "
+    "Keeps 1 model a client; 2 more forward passes a step",
+)
+ALGORITHMS.register(
+    "fedrcl",
+    f"{_ALGORITHMS}.fedrcl:fedrcl",
+    settings=FedRCLConfig,
+    about="CVPR 2024: relaxed supervised contrast at several depths; uniform weights",
+)
+ALGORITHMS.register(
+    "feddisco",
+    f"{_ALGORITHMS}.feddisco:feddisco",
+    about="ICML 2023: less weight for clients whose labels are far from uniform. "
+    "Sends label counts, once",
+    uses=("feddisco.a", "feddisco.b"),
+    weights=("disco",),
+    weights_reason="it is those weights",
+)
+ALGORITHMS.register(
+    "fedcda",
+    f"{_ALGORITHMS}.fedcda:fedcda",
+    settings=FedCDAConfig,
+    about="ICLR 2024: averages, of every client's last models, those that agree. "
+    "Keeps `models` models a client, sends 1 number more up",
+    server_step=_SELECTED,
+    server_rate=_SELECTED,
+    weights=(),
+    weights_reason="it averages all clients alike, not the participants",
+)
+ALGORITHMS.register(
+    "feddifrc",
+    f"{_ALGORITHMS}.feddifrc:feddifrc",
+    settings=FedDifRCConfig,
+    about="ICCV 2025: contrast with and regression to diffusion features, those of "
+    "guidance.*. Sends the anchors, once",
+    anchors=lambda settings: settings.lambda_tdcl + settings.lambda_ndcr > 0,
+)
+ALGORITHMS.register(
+    "fednova",
+    f"{_ALGORITHMS}.fednova:fednova",
+    settings=FedNovaConfig,
+    about="NeurIPS 2020: updates divided by effective steps. Sends 1 number more up",
+    server_step="it scales the step by the clients' effective numbers of steps itself",
+    sgd="its effective numbers of steps are those of SGD",
+)
+ALGORITHMS.register(
+    "feddyn",
+    f"{_ALGORITHMS}.feddyn:feddyn",
+    settings=FedDynConfig,
+    about="ICLR 2021: local objectives shifted so that their optima agree. Keeps 1 model a client",
+    server_step=_OWN_AVERAGE,
+    server_rate=_OWN_AVERAGE,
+    sgd="its fixed point assumes steps along the gradient of the local objective",
+)
+ALGORITHMS.register(
+    "fedavgm",
+    f"{_ALGORITHMS}.fedavg:fedavg",
+    about="arXiv 1909.06335: momentum at the server",
+    uses=_SERVER[1:3],
+    server_optimizer="momentum",
+)
+ALGORITHMS.register(
+    "fedadam",
+    f"{_ALGORITHMS}.fedavg:fedavg",
+    about="ICLR 2021: Adam at the server",
+    uses=(*_SERVER[1:], "server_tau"),
+    server_optimizer="adam",
+)
+ALGORITHMS.register(
+    "fedyogi",
+    f"{_ALGORITHMS}.fedavg:fedavg",
+    about="ICLR 2021: Yogi at the server",
+    uses=(*_SERVER[1:], "server_tau"),
+    server_optimizer="yogi",
+)
+ALGORITHMS.register(
+    "semanticfl",
+    f"{_ALGORITHMS}.fedavg:fedavg",
+    about="arXiv 2603.19337: FedAvg with guidance.enabled. Sends the anchors, once",
+    guided=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class AlgorithmConfig:
+class AlgorithmConfig(Choosing):
     """The federated algorithm. `semanticfl` is `fedavg` with `guidance.enabled`."""
 
-    name: Literal[
-        "fedavg",
-        "fedprox",
-        "scaffold",
-        "moon",
-        "fedrcl",
-        "feddisco",
-        "fedcda",
-        "feddifrc",
-        "fednova",
-        "feddyn",
-        "fedavgm",
-        "fedadam",
-        "fedyogi",
-        "semanticfl",
-    ] = "fedavg"
+    registries: ClassVar = {"name": ALGORITHMS}
+
+    name: Annotated[str, ALGORITHMS] = "fedavg"
     #: Weights of the clients' updates; auto: by size, uniform in SCAFFOLD, FedRCL and FedDyn,
     #: FedDisco's own.
     weights: Literal["auto", "size", "uniform", "disco"] = "auto"
     #: What the server does with the average update; auto: one step along it, unless the algorithm
     #: is a server optimiser.
-    server_optimizer: Literal["auto", "sgd", "momentum", "adam", "yogi"] = "auto"
+    server_optimizer: Literal["auto"] | Annotated[str, SERVER_OPTIMIZERS] = "auto"
     #: Step along the average update: 1 replaces the model by the clients' average. Auto: 1, and
-    #: 0.01 for adam and yogi. FedAvgM's damped form is 1 - server_momentum.
+    #: 0.01 for adam, yogi and adagrad. FedAvgM's damped form is 1 - server_momentum.
     server_learning_rate: float | Literal["auto"] = "auto"
-    #: beta of momentum, beta_1 of adam and yogi.
+    #: beta of momentum, beta_1 of adam, yogi and adagrad.
     server_momentum: float = 0.9
     #: beta_2 of adam and yogi.
     server_beta2: float = 0.99
-    #: Added to the root of the second moment in adam and yogi, whose square it starts from.
+    #: Added to the root of the second moment, which starts from its square, in adam, yogi and
+    #: adagrad.
     server_tau: float = 1e-3
-    fedprox: FedProxConfig = FedProxConfig()
-    moon: MoonConfig = MoonConfig()
-    fedrcl: FedRCLConfig = FedRCLConfig()
-    feddisco: FedDiscoConfig = FedDiscoConfig()
-    fedcda: FedCDAConfig = FedCDAConfig()
-    feddifrc: FedDifRCConfig = FedDifRCConfig()
-    fednova: FedNovaConfig = FedNovaConfig()
-    feddyn: FedDynConfig = FedDynConfig()
+    #: Of the weights disco, whichever algorithm has them.
+    feddisco: FedDiscoConfig = dataclasses.field(default_factory=FedDiscoConfig)
+    #: The algorithm's own settings, for instance `FedProxConfig(mu=0.1)`.
+    settings: Any = None
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range, or what contradicts the algorithm."""
         rate = self.server_learning_rate
         require(
             rate == "auto" or rate > 0, "server_learning_rate", '"auto" or greater than 0', rate
@@ -201,120 +309,68 @@ class AlgorithmConfig:
         for name in ("server_momentum", "server_beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "at least 0 and below 1", value)
-        _require_positive(self, "server_tau")
-        own, optimizer = _OWN_SERVER_STEP.get(self.name), self.server_optimizer
-        if own and optimizer != "auto":
-            raise ConfigError(_contradiction("server_optimizer", "auto", self.name, own, optimizer))
-        fixed = _SERVER_OPTIMIZERS.get(self.name)
+        require_positive(self, "server_tau")
+        traits, optimizer = self.entry.traits, self.server_optimizer
+        if traits.server_step and optimizer != "auto":
+            self._refuse("server_optimizer", "auto", traits.server_step)
+        fixed = traits.server_optimizer
         if fixed and optimizer not in ("auto", fixed):
-            reason = "it is that server optimiser"
-            raise ConfigError(
-                _contradiction("server_optimizer", f"auto or {fixed}", self.name, reason, optimizer)
-            )
-        if self.name == "feddisco" and self.weights not in ("auto", "disco"):
-            reason = "it is those weights"
-            raise ConfigError(
-                _contradiction("weights", "auto or disco", self.name, reason, self.weights)
-            )
-        if self.name == "fedcda" and self.weights != "auto":
-            reason = "it averages all clients alike, not the participants"
-            raise ConfigError(_contradiction("weights", "auto", self.name, reason, self.weights))
-        if self.name in ("feddyn", "fedcda") and rate != "auto":
-            reason = _OWN_SERVER_STEP[self.name]
-            raise ConfigError(
-                _contradiction("server_learning_rate", "auto", self.name, reason, rate)
-            )
+            self._refuse("server_optimizer", f"auto or {fixed}", "it is that server optimiser")
+        if traits.server_rate and rate != "auto":
+            self._refuse("server_learning_rate", "auto", traits.server_rate)
+        allowed = traits.weights
+        if allowed is not None and self.weights not in ("auto", *allowed):
+            self._refuse("weights", " or ".join(("auto", *allowed)), traits.weights_reason)
 
-    def check(self, clients_per_round: int, levels: int) -> None:
-        """Raises `ConfigError` for settings that do not fit the experiment.
+    def _refuse(self, field: str, allowed: str, reason: str) -> None:
+        value = getattr(self, field)
+        raise ConfigError(
+            f"{field} must be {allowed} with algorithm.name={self.name} ({reason}), got {value!r}"
+        )
 
-        Args:
-          clients_per_round: clients that train in a round.
-          levels: depths whose outputs the network gives.
-        """
-        chosen = self.fedrcl.levels
-        if self.name == "fedrcl" and chosen != "all":
-            allowed = f"from 0 to {levels - 1} with this model"
-            require(all(0 <= c < levels for c in chosen), "fedrcl.levels", allowed, chosen)
-        cda = self.fedcda
-        part = -(-clients_per_round // cda.batches)
-        if self.name == "fedcda" and cda.selection != "newest" and cda.models**part > 2**16:
-            raise ConfigError(
-                f"fedcda.batches: {cda.models} models of {part} clients are "
-                f"{cda.models**part:,} combinations, and {2**16:,} can be tried; use more batches "
-                f"than {cda.batches}, fewer models or fewer clients_per_round"
-            )
+    @property
+    def entry(self) -> Entry:
+        """The registry's entry of the algorithm."""
+        return ALGORITHMS[self.name]
 
     @property
     def optimizer(self) -> str:
-        """The server optimiser that is meant, "auto" resolved: sgd, momentum, adam or yogi."""
+        """The server optimiser that is meant, "auto" resolved."""
         if self.server_optimizer != "auto":
             return self.server_optimizer
-        return _SERVER_OPTIMIZERS.get(self.name, "sgd")
+        return self.entry.traits.server_optimizer or "sgd"
 
+    @property
+    def server_rate(self) -> float:
+        """The server learning rate that is meant, "auto" resolved.
 
-#: Each algorithm: its paper, what it does, and what it costs beyond FedAvg, whose clients keep
-#: nothing and send and receive one model a round. "1 model" is the size of one.
-ABOUT = {
-    "fedavg": "AISTATS 2017: the average of the clients' models, by size",
-    "fedprox": "MLSys 2020: clients' models are held near the received one",
-    "scaffold": "ICML 2020: control variates cancel the clients' drift. "
-    "Keeps 1 model a client, sends 1 more up and down",
-    "moon": "CVPR 2021: features agree with the received model's, not with the client's last. "
-    "Keeps 1 model a client; 2 more forward passes a step",
-    "fedrcl": "CVPR 2024: relaxed supervised contrast at several depths; uniform weights",
-    "feddisco": "ICML 2023: less weight for clients whose labels are far from uniform. "
-    "Sends label counts, once",
-    "fedcda": "ICLR 2024: averages, of every client's last models, those that agree. "
-    "Keeps `models` models a client, sends 1 number more up",
-    "feddifrc": "ICCV 2025: contrast with and regression to diffusion features, those of "
-    "guidance.*. Sends the anchors, once",
-    "fednova": "NeurIPS 2020: updates divided by effective steps. Sends 1 number more up",
-    "feddyn": "ICLR 2021: local objectives shifted so that their optima agree. "
-    "Keeps 1 model a client",
-    "fedavgm": "arXiv 1909.06335: momentum at the server",
-    "fedadam": "ICLR 2021: Adam at the server",
-    "fedyogi": "ICLR 2021: Yogi at the server",
-    "semanticfl": "arXiv 2603.19337: FedAvg with guidance.enabled. Sends the anchors, once",
-}
+        0.01 for adaptive optimisers, whose steps do not follow the update's size, is our choice
+        within the range 1e-3 .. 1e-1 that FedOpt's authors search.
+        """
+        if self.server_learning_rate != "auto":
+            return self.server_learning_rate
+        return SERVER_OPTIMIZERS[self.optimizer].traits.rate
 
-_SERVER = ("server_optimizer", "server_learning_rate", "server_momentum", "server_beta2")
+    def unused(self) -> dict[str, str]:
+        """Return the fields that are set and have no effect, each with the reason."""
+        found: dict[str, str] = {}
+        changed, uses = changed_fields(self), SERVER_OPTIMIZERS[self.optimizer].uses
+        for name in ("server_momentum", "server_beta2", "server_tau"):
+            if name in changed and name not in uses:
+                found[name] = f"the server optimiser is {self.optimizer}"
+        weighted = self.weights == "disco" or "disco" in (self.entry.traits.weights or ())
+        if "feddisco" in changed and not weighted:
+            found["feddisco"] = f"algorithm.name is {self.name} and algorithm.weights is not disco"
+        return found
 
 
 def knobs(name: str) -> dict[str, object]:
-    """The settings of an algorithm, by their names within `algorithm`, and their defaults."""
-    config = AlgorithmConfig()
-    group = getattr(config, name, None)
-    if group is not None:
-        return {f"{name}.{key}": value for key, value in dataclasses.asdict(group).items()}
-    optimizer = _SERVER_OPTIMIZERS.get(name)
-    chosen = {"momentum": _SERVER[1:3], "adam": (*_SERVER[1:], "server_tau")}
-    fields = chosen.get("adam" if optimizer == "yogi" else optimizer, ())
-    return {field: getattr(config, field) for field in fields}
-
-
-def describe_algorithms() -> str:
-    """All algorithms with their papers, costs and settings: what a command's --help shows."""
-    lines = ["Algorithms (--config.algorithm.name=NAME):", ""]
-    for name, about in ABOUT.items():
-        lines += textwrap.wrap(about, 96, initial_indent=f"  {name:11}", subsequent_indent=" " * 13)
-        settings = [f"{key}={_plain(value)}" for key, value in knobs(name).items()]
-        if settings:
-            text = "--config.algorithm." + " .".join(settings)
-            indent = " " * 13
-            lines += textwrap.wrap(text, 96, initial_indent=indent, subsequent_indent=indent)
-    lines += [
-        "",
-        "With any of them: --config.guidance.enabled=true (semantic guidance). Where the algorithm",
-        "leaves them open: --config.algorithm.weights=size|uniform|disco and",
-        "--config.algorithm.server_optimizer=sgd|momentum|adam|yogi.",
-    ]
-    return "\n".join(lines)
-
-
-def _plain(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _contradiction(field: str, allowed: str, name: str, reason: str, value: object) -> str:
-    return f"{field} must be {allowed} with algorithm.name={name} ({reason}), got {value!r}"
+    """Return the defaults of an algorithm's settings, by their names within `algorithm`."""
+    entry, config = ALGORITHMS[name], AlgorithmConfig(name=name)
+    own = {f"{name}.{key}": value for key, value in vars(config.settings).items()}
+    for path in entry.uses:
+        value: Any = config
+        for part in path.split("."):
+            value = getattr(value, part)
+        own[path] = value
+    return own

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
-from semanticfl_jax.config.fields import ConfigError, require
+from semanticfl_jax.config.fields import (
+    FREE,
+    Config,
+    changed_fields,
+    free,
+    require,
+    require_at_least,
+    settings_of,
+)
 from semanticfl_jax.config.guidance import GuidanceConfig
 from semanticfl_jax.config.heterogeneity import (
     AvailabilityConfig,
@@ -14,106 +23,96 @@ from semanticfl_jax.config.heterogeneity import (
     ModalityConfig,
     PartitionConfig,
 )
+from semanticfl_jax.config.model import ModelConfig
+from semanticfl_jax.config.optimizer import OptimizerConfig
+from semanticfl_jax.config.overrides import unused_is_an_error
+from semanticfl_jax.config.runtime import RuntimeConfig
+from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, NoSettings
 
-#: Depths whose outputs each network gives.
-LEVELS = {"resnet10": 5, "cnn": 3}
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The clients' network."""
-
-    name: Literal["resnet10", "cnn"] = "resnet10"
-    #: Channels of ResNet-10's first stage; its feature has 8 x width dimensions (64 in the paper).
-    width: int = 64
-    norm: Literal["batch", "group"] = "batch"
-    #: How a convolution is lowered (models/client_conv.py); "auto" chooses, see `tuning`.
-    conv: Literal["auto", "native", "canonical", "patches", "shifted"] = "auto"
-
-    def __post_init__(self):
-        require(self.width >= 1, "width", "at least 1", self.width)
+#: Fields of a partition that only some schemes heed.
+_SCHEME_FIELDS = (
+    "alpha",
+    "shards_per_client",
+    "biased_clients",
+    "classes_per_biased",
+    "biased_share",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Config):
     """One federated run. Defaults: the protocol of the FedDifRC family (ICCV 2025) on CIFAR-10."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "image_folder"] = "cifar10"
+    dataset: Annotated[str, DATASETS] = "cifar10"
+    #: Settings of a data set that has some of its own.
+    dataset_settings: Any = None
     #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
     #: (tiny_imagenet, image_folder).
-    data_dir: str | None = None
+    data_dir: str | None = free(None)
     #: Side in pixels of image_folder's images; 0: as they are, all of one size.
     image_size: int = 0
     #: What to do about image files that are missing or damaged: name them and stop, or go on.
-    unreadable: Literal["refuse", "skip"] = "refuse"
+    unreadable: Literal["refuse", "skip"] = free("refuse")
     #: Steps on every training image, in this order; none: images as they are.
     augmentation: tuple[Literal["crop_flip", "autoaugment", "cutout"], ...] = ("crop_flip",)
     #: Images a class that the server keeps; carved out of train before clients are formed, for
     #: every algorithm alike, so that guided and unguided runs train on the same client data.
     public_per_class: int = 20
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
     feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
     modality: ModalityConfig = dataclasses.field(default_factory=ModalityConfig)
     availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
+    aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     num_clients: int = 10
     clients_per_round: int = 5
-    rounds: int = 50
+    rounds: int = free(50)
     local_epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 0.01
+    #: Of SGD; its buffer starts from zero in every round.
     momentum: float = 0.9
     weight_decay: float = 1e-5
     #: Norm that every gradient is cut to, before weight decay and momentum; 0 cuts nothing.
     clip_norm: float = 0.0
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     seed: int = 0
     #: Rounds between evaluations; the last round is always evaluated.
     eval_every: int = 1
-    eval_batch_size: int = 250
     #: Rounds between checkpoints; the last round is always saved.
-    checkpoint_every: int = 1
-    #: Rounds in one dispatch where nothing is due in between; "auto": up to a second of them. They
-    #: end at the next evaluation or checkpoint, so that both must be rarer for it to matter.
-    rounds_per_dispatch: int | Literal["auto"] = "auto"
-    #: Clients trained at once on one device by vmap; "auto" chooses, see `tuning`.
-    clients_per_chunk: int | Literal["auto"] = "auto"
-    #: Whether a short measurement, made once and kept in the user's cache, makes these choices and
-    #: that of model.conv: "auto": on accelerators; "never" takes defaults everywhere.
-    tuning: Literal["auto", "always", "never"] = "auto"
+    checkpoint_every: int = free(1)
     #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
     #: and products are; parameters, statistics, losses and the optimiser stay in float32.
     precision: Literal["float32", "bfloat16"] = "float32"
-    #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
-    #: in host memory, from which only the cohort's share travels. The numbers are the same.
-    client_state_memory: Literal["device", "host"] = "device"
-    #: Devices to spread clients over; 0: all that a round's clients can use.
-    num_devices: int = 0
+    #: How the run is computed; it does not decide the results.
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig, metadata=FREE)
 
-    def __post_init__(self):
-        at_least_one = (
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        entry = DATASETS[self.dataset]
+        if self.dataset_settings is not None or entry.settings is not NoSettings:
+            made = settings_of(entry, self.dataset_settings)
+            object.__setattr__(self, "dataset_settings", made)
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range, or that contradict one another."""
+        require_at_least(
+            self,
+            1,
             "num_clients",
             "clients_per_round",
             "rounds",
             "local_epochs",
             "batch_size",
             "eval_every",
-            "eval_batch_size",
             "checkpoint_every",
         )
-        for name in at_least_one:
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        not_negative = (
-            "image_size",
-            "public_per_class",
-            "weight_decay",
-            "clip_norm",
-            "num_devices",
-            "seed",
+        require_at_least(
+            self, 0, "image_size", "public_per_class", "weight_decay", "clip_norm", "seed"
         )
-        for name in not_negative:
-            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         require(self.seed < 2**31, "seed", "below 2^31", self.seed)
         require(self.learning_rate > 0, "learning_rate", "greater than 0", self.learning_rate)
         require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
@@ -123,20 +122,9 @@ class ExperimentConfig:
             f"at most num_clients ({self.num_clients})",
             self.clients_per_round,
         )
-        for name in ("clients_per_chunk", "rounds_per_dispatch"):
-            value = getattr(self, name)
-            require(value == "auto" or value >= 1, name, '"auto" or at least 1', value)
-        try:
-            self.algorithm.check(self.clients_per_round, LEVELS[self.model.name])
-        except ConfigError as error:
-            raise ConfigError(f"algorithm.{error}") from None
-        require(
-            self.partition.scheme != "nid2" or self.partition.biased_clients <= self.num_clients,
-            "partition.biased_clients",
-            f"at most num_clients ({self.num_clients})",
-            self.partition.biased_clients,
-        )
-        if self.algorithm.name == "semanticfl" and not self.guidance.enabled:
+        self._check_groups()
+        self._check_optimizer()
+        if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
             guidance = dataclasses.replace(self.guidance, enabled=True)
@@ -155,6 +143,72 @@ class ExperimentConfig:
             "or another guidance.anchor_source)",
             self.public_per_class,
         )
+        if unused_is_an_error():
+            for path, reason in self.unused().items():
+                raise ConfigError(f"{path} is set, but {reason}; leave it out")
+
+    def _check_groups(self) -> None:
+        """Raise `ConfigError` for settings of groups that do not fit the experiment."""
+        groups = {
+            f"algorithm.{self.algorithm.name}": self.algorithm.settings,
+            f"model.{self.model.name}": self.model.settings,
+            f"partition.{self.partition.scheme}": self.partition.settings,
+        }
+        for name, settings in groups.items():
+            check = getattr(settings, "check_experiment", None)
+            if check is not None:
+                try:
+                    check(self)
+                except ConfigError as error:
+                    raise ConfigError(f"{name}.{error}") from None
+        partition = self.partition
+        require(
+            "biased_clients" not in partition.entry.uses
+            or partition.biased_clients <= self.num_clients,
+            "partition.biased_clients",
+            f"at most num_clients ({self.num_clients})",
+            partition.biased_clients,
+        )
+
+    def _check_optimizer(self) -> None:
+        """Raise `ConfigError` for an optimiser that the algorithm's mathematics rules out."""
+        reason, optimizer = self.algorithm.entry.traits.sgd, self.optimizer
+        nesterov = getattr(optimizer.settings.get(optimizer.name), "nesterov", False)
+        if reason and (nesterov or not OPTIMIZERS[optimizer.name].traits.sgd):
+            got = f"{optimizer.name} with nesterov" if nesterov else optimizer.name
+            raise ConfigError(
+                f"optimizer.name must be sgd, without nesterov, with algorithm.name="
+                f"{self.algorithm.name} ({reason}), got {got!r}"
+            )
+
+    def unused(self) -> dict[str, str]:
+        """Return the fields that are set and have no effect, by dotted path, with the reason."""
+        found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
+        guidance = self.guidance.unused(self.uses_anchors)
+        found |= {f"guidance.{name}": why for name, why in guidance.items()}
+        uses = MODELS[self.model.name].uses
+        for name in changed_fields(self.model):
+            if name in ("width", "norm") and name not in uses:
+                found[f"model.{name}"] = f"model.name is {self.model.name}"
+        if self.partition.file is None:  # else it takes the place of the scheme and all its fields
+            for name in changed_fields(self.partition):
+                if name in _SCHEME_FIELDS and name not in self.partition.entry.uses:
+                    found[f"partition.{name}"] = f"partition.scheme is {self.partition.scheme}"
+        name = self.optimizer.name
+        if self.momentum != type(self).momentum and "momentum" not in OPTIMIZERS[name].uses:
+            found["momentum"] = f"optimizer.name is {name}"
+        if "image_size" not in DATASETS[self.dataset].uses and self.image_size:
+            found["image_size"] = f"dataset is {self.dataset}, whose images have one size"
+        return found
+
+    def rounds_matter(self) -> str | None:
+        """Return why `rounds` decides what every single round does; None: it does not.
+
+        Where it does, a run cannot be made longer afterwards.
+        """
+        matter = getattr(self.algorithm.settings, "rounds_matter", None)
+        reason = matter() if matter is not None else None
+        return reason or self.optimizer.rounds_matter()
 
     @property
     def private(self) -> bool:
@@ -164,6 +218,6 @@ class ExperimentConfig:
     @property
     def uses_anchors(self) -> bool:
         """Whether clients receive semantic anchors: for guidance, or as FedDifRC's features."""
-        difrc = self.algorithm.feddifrc
-        weights = difrc.lambda_tdcl + difrc.lambda_ndcr
-        return self.guidance.enabled or (self.algorithm.name == "feddifrc" and weights > 0)
+        traits, settings = self.algorithm.entry.traits, self.algorithm.settings
+        own = traits.anchors is not None and traits.anchors(settings)
+        return self.guidance.enabled or traits.guided or own

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import require
+from semanticfl_jax.config.fields import Choosing, Config, free, require, require_at_least
+from semanticfl_jax.registry import PARTITIONS, Entry
 
 
 def _require_share(group: object, *names: str) -> None:
@@ -22,11 +23,55 @@ def _require_share(group: object, *names: str) -> None:
         require(0 <= getattr(group, name) <= 1, name, "from 0 to 1", getattr(group, name))
 
 
+_SCHEMES = "semanticfl_jax.data.partition.schemes"
+_NID2 = ("biased_clients", "classes_per_biased", "biased_share")
+
+PARTITIONS.register("iid", f"{_SCHEMES}:iid", about="Shuffled samples in equal parts")
+PARTITIONS.register(
+    "dirichlet",
+    "semanticfl_jax.data.partition.label_dirichlet:dirichlet",
+    about="Yurochkin et al., ICML 2019; Hsu et al., 2019: labels by Dirichlet shares",
+    uses=("alpha",),
+)
+PARTITIONS.register(
+    "nid1",
+    "semanticfl_jax.data.partition.label_dirichlet:nid1",
+    about="FedDifRC family, ICCV 2025: Dirichlet in groups of 5 clients, re-cut into equal parts",
+    uses=("alpha",),
+)
+PARTITIONS.register(
+    "nid2",
+    f"{_SCHEMES}:nid2",
+    about="FedDifRC family, ICCV 2025 [our form]: clients of few classes beside clients of all",
+    uses=_NID2,
+)
+PARTITIONS.register(
+    "shards",
+    f"{_SCHEMES}:shards",
+    about="McMahan et al., AISTATS 2017: sorted by label, cut into shards, some for each client",
+    uses=("shards_per_client",),
+)
+PARTITIONS.register(
+    "quantity",
+    f"{_SCHEMES}:quantity",
+    about="NIID-Bench, ICDE 2022: sizes by Dirichlet shares, labels IID",
+    uses=("alpha",),
+)
+PARTITIONS.register(
+    "natural",
+    f"{_SCHEMES}:natural",
+    about="By a column of the data set: a writer, a hospital, a superclass",
+    uses=("column",),
+)
+
+
 @dataclasses.dataclass(frozen=True)
-class PartitionConfig:
+class PartitionConfig(Choosing):
     """How training samples are dealt to clients."""
 
-    scheme: Literal["iid", "dirichlet", "nid1", "nid2", "shards", "quantity", "natural"] = "nid1"
+    registries: ClassVar = {"scheme": PARTITIONS}
+
+    scheme: Annotated[str, PARTITIONS] = "nid1"
     #: Dirichlet concentration, over labels (dirichlet, nid1) or sizes (quantity); smaller is more
     #: skewed.
     alpha: float = 0.2
@@ -43,26 +88,32 @@ class PartitionConfig:
     #: last, exponentially between; 1 keeps all.
     imbalance_factor: float = 1.0
     #: partition.npz of an earlier run or of launch.partition, used as it is.
-    file: str | None = None
+    file: str | None = free(None)
+    #: Settings of a scheme that has some of its own.
+    settings: Any = None
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
         require(0 < self.alpha < math.inf, "alpha", "greater than 0 and finite", self.alpha)
-        for name in ("shards_per_client", "classes_per_biased", "imbalance_factor"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        require(self.biased_clients >= 0, "biased_clients", "at least 0", self.biased_clients)
+        require_at_least(self, 1, "shards_per_client", "classes_per_biased", "imbalance_factor")
+        require_at_least(self, 0, "biased_clients")
         share = self.biased_share
         require(0 < share <= 1, "biased_share", "above 0 and at most 1", share)
-        natural = self.scheme == "natural"
         require(
-            natural == (self.column is not None),
+            ("column" in self.entry.uses) == (self.column is not None),
             "column",
             'the name of a column when scheme is "natural", and none otherwise',
             self.column,
         )
 
+    @property
+    def entry(self) -> Entry:
+        """The registry's entry of the scheme."""
+        return PARTITIONS[self.scheme]
+
 
 @dataclasses.dataclass(frozen=True)
-class FeatureSkewConfig:
+class FeatureSkewConfig(Config):
     """Clients whose images are corrupted: each by one kind, of a severity of its own."""
 
     #: Kinds to draw a client's from; empty: no image is corrupted.
@@ -73,7 +124,8 @@ class FeatureSkewConfig:
     min_severity: float = 0.2
     max_severity: float = 1.0
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
         _require_share(self, "share", "min_severity", "max_severity")
         require(
             self.min_severity <= self.max_severity,
@@ -84,7 +136,7 @@ class FeatureSkewConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModalityConfig:
+class ModalityConfig(Config):
     """Clients that lack a kind of semantic anchors, and therefore that term of guidance."""
 
     #: Shares of the clients without text anchors, without visual anchors, and with neither.
@@ -92,7 +144,8 @@ class ModalityConfig:
     without_visual: float = 0.0
     without_both: float = 0.0
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
         _require_share(self, "without_text", "without_visual", "without_both")
         require(
             self.total <= 1, "without_both", "such that the three shares sum to 1 at most", self
@@ -105,7 +158,7 @@ class ModalityConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AvailabilityConfig:
+class AvailabilityConfig(Config):
     """Which clients take part in a round, and how much of their work they do."""
 
     #: uniform: at random. size_weighted: at random, large clients oftener. round_robin: in turn, in
@@ -118,6 +171,7 @@ class AvailabilityConfig:
     straggler_share: float = 0.0
     straggler_min_work: float = 0.1
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
         _require_share(self, "straggler_share", "straggler_min_work")
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)

@@ -22,6 +22,7 @@ import numpy as np
 
 from semanticfl_jax.config.heterogeneity import FeatureSkewConfig
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.randomness import HostStream, host_generator
 
 # Images at a time, so that memory does not follow a client's size.
@@ -59,7 +60,7 @@ def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> 
       ValueError: if seed is negative.
     """
     if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+        raise SemanticFLError(f"seed must be at least 0, got {seed}")
     order, kinds, severities = (
         host_generator(seed, HostStream.CORRUPTIONS, part).random(num_clients) for part in range(3)
     )
@@ -95,7 +96,7 @@ def corrupt_clients(
       ValueError: if the partition has another number of clients.
     """
     if len(corruptions.kinds) != partition.num_clients:
-        raise ValueError(
+        raise SemanticFLError(
             f"corruptions are of {len(corruptions.kinds)} clients, the partition has "
             f"{partition.num_clients}"
         )
@@ -119,11 +120,11 @@ def corrupt(
       ValueError: for an unknown kind or a severity out of 0..1.
     """
     if not 0 <= severity <= 1:
-        raise ValueError(f"severity must be from 0 to 1, got {severity}")
+        raise SemanticFLError(f"severity must be from 0 to 1, got {severity}")
     if kind is None or severity == 0:
         return images
     if kind not in KINDS:
-        raise ValueError(f"corruption must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise SemanticFLError(f"corruption must be one of {', '.join(KINDS)}, got {kind!r}")
     values = KINDS[kind](images.astype(np.float32), severity, indices, seed)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
@@ -217,7 +218,7 @@ def examples(
     rows = []
     for client in chosen:
         indices = partition.client(client)[:max_images]
-        label = f"client {client}: {corruptions.kinds[client].replace('_', ' ')}"
+        label = f"client {client}: {str(corruptions.kinds[client]).replace('_', ' ')}"
         label += f", severity {corruptions.severities[client]:.2f}"
         rows.append((label, before[indices], after[indices]))
     return rows

@@ -12,6 +12,7 @@ import numpy as np
 
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.placement import put
+from semanticfl_jax.errors import SemanticFLError
 
 
 @flax.struct.dataclass
@@ -74,13 +75,13 @@ def federate(
     """
     n = len(dataset_images)
     if dataset_images.dtype != np.uint8 or dataset_images.ndim != 4:
-        raise ValueError(
+        raise SemanticFLError(
             f"images must be uint8 [n, H, W, 3], got {dataset_images.dtype} {dataset_images.shape}"
         )
     if np.shape(labels) != (n,):
-        raise ValueError(f"labels must be one an image, [{n}], got {np.shape(labels)}")
+        raise SemanticFLError(f"labels must be one an image, [{n}], got {np.shape(labels)}")
     if len(partition.indices) and partition.indices.max() >= n:
-        raise ValueError(f"partition indices must be below the number of images {n}")
+        raise SemanticFLError(f"partition indices must be below the number of images {n}")
     counts = partition.label_counts(labels, num_classes)
     sizes = partition.sizes
     arrays = FederatedDataset(
@@ -159,9 +160,11 @@ def pad_batches(
     """
     n = len(labels)
     if len(images) != n or not n:
-        raise ValueError(f"images and labels must be as many and not none, got {len(images)}, {n}")
+        raise SemanticFLError(
+            f"images and labels must be as many and not none, got {len(images)}, {n}"
+        )
     if batch_size < 1 or multiple_of < 1:
-        raise ValueError(
+        raise SemanticFLError(
             f"batch_size and multiple_of must be at least 1, got {batch_size}, {multiple_of}"
         )
     batches = math.ceil(n / (batch_size * multiple_of)) * multiple_of

@@ -4,36 +4,125 @@ public split -> long tail -> scheme, or all of it from a file -> partition -> co
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from semanticfl_jax import files
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
 from semanticfl_jax.data.modality import draw_modalities
-from semanticfl_jax.data.partition import Partition, make_partition, split_public
+from semanticfl_jax.data.partition import Partition, from_lists, make_partition, split_public
 from semanticfl_jax.data.partition.statistics import partition_statistics
 from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots.corruptions import plot_gallery
 from semanticfl_jax.reporting.plots.partition import plot_clients, plot_partition
 
-CLIENTS, GALLERY = "clients.npz", "corruptions.png"
+PARTITION, CLIENTS, GALLERY = "partition.npz", "clients.npz", "corruptions.png"
 
 
-class Skewed(NamedTuple):
-    """A data set as the clients have it.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Federation:
+    """A data set in the hands of server and clients.
 
     Attributes:
-      clean: as it was.
+      clean: the data set as it was read.
       dataset: with the clients' images corrupted; `clean` itself without `feature_skew`.
+      public: int64 [p], the training samples that the server holds.
+      partition: the training samples that each client holds.
       corruptions: who is corrupted, and how.
+      holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
     """
 
     clean: ImageDataset
     dataset: ImageDataset
+    public: np.ndarray
+    partition: Partition
     corruptions: Corruptions
+    holders: Mapping[str, np.ndarray]
+
+    def label_counts(self) -> np.ndarray:
+        """Return the samples of each class at each client, int64 [N, K]."""
+        return self.partition.label_counts(self.dataset.train_labels, self.dataset.num_classes)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the partition for JSON."""
+        return partition_statistics(self.label_counts()).summary()
+
+    def save(self, directory: Path, config: ExperimentConfig) -> None:
+        """Write partition.npz and, where clients differ in more than samples, clients.npz.
+
+        `clients.npz`, without pickles, holds arrays [num_clients]: `corruption` (str, empty for
+        none) and `severity` float32; `holds_text` and `holds_visual` bool. Nothing is written of
+        what does not occur.
+        """
+        save(directory / PARTITION, self.public, self.partition, self.dataset, config)
+        arrays = {}
+        if config.feature_skew.corruptions:
+            kinds, severities = self.corruptions
+            names = np.array([kind or "" for kind in kinds])
+            arrays |= {"corruption": names, "severity": severities}
+        arrays |= {f"holds_{name}": who for name, who in self.holders.items()}
+        if arrays:
+            files.write(directory / CLIENTS, lambda file: np.savez(file, **arrays))
+
+    def draw(self, plots: Path) -> None:
+        """Draw the partition and, of corrupted clients, some images into the folder `plots`."""
+        describe(self.dataset, self.partition, plots)
+        before, after = self.clean.train_images, self.dataset.train_images
+        rows = examples(before, after, self.partition, self.corruptions)
+        if rows:
+            plot_gallery(rows, plots / GALLERY)
+
+
+def make_federation(
+    dataset: ImageDataset,
+    config: ExperimentConfig,
+    partition: Partition | Sequence[np.ndarray] | None = None,
+) -> Federation:
+    """Give a data set to server and clients.
+
+    Args:
+      dataset: as it was read.
+      config: partition, public split, corruptions and modalities.
+      partition: who holds which training samples, in place of `config.partition`: one array of
+        indices a client. The public split is then drawn of the samples that nobody holds, and is
+        empty where the run needs none.
+
+    Raises:
+      SemanticFLError: for a partition that cannot be made or does not fit.
+    """
+    if partition is None:
+        public, partition = deal(dataset, config)
+    else:
+        if not isinstance(partition, Partition):
+            count = len(dataset.train_labels)
+            partition = from_lists(partition, count, config.num_clients)
+        public = _public_of_the_rest(dataset, partition, config)
+    corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
+    images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
+    skewed = dataclasses.replace(dataset, train_images=images)
+    holders = draw_modalities(config.modality, config.num_clients, config.seed)
+    return Federation(dataset, skewed, public, partition, corruptions, holders)
+
+
+def _public_of_the_rest(
+    dataset: ImageDataset, partition: Partition, config: ExperimentConfig
+) -> np.ndarray:
+    if not config.uses_anchors or config.guidance.anchor_source != "public":
+        return np.zeros(0, np.int64)
+    rest = np.setdiff1d(np.arange(len(dataset.train_labels)), partition.indices)
+    labels = dataset.train_labels[rest]
+    fewest = np.bincount(labels, minlength=dataset.num_classes).min()
+    if fewest < config.public_per_class:
+        raise SemanticFLError(
+            f"public_per_class must be at most {fewest}, the samples of a class that no client of "
+            f"the given partition holds, got {config.public_per_class}"
+        )
+    return rest[split_public(labels, config.public_per_class, config.seed)[0]]
 
 
 def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
@@ -50,7 +139,7 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
     column = config.partition.column
     if column is not None and column not in dataset.columns:
         known = ", ".join(dataset.columns) or "none"
-        raise ValueError(
+        raise SemanticFLError(
             f"partition.column must be a column of {dataset.name} ({known}), got {column!r}"
         )
     local = make_partition(
@@ -78,7 +167,7 @@ def save(
         public_per_class=config.public_per_class,
         public=public.tolist(),
         seed=config.seed,
-        partition=dataclasses.asdict(config.partition),
+        partition=to_dict(config.partition),
     )
 
 
@@ -99,22 +188,22 @@ def _read(
         if there.get(name) != value
     ]
     if differences:
-        raise ValueError(
+        raise SemanticFLError(
             f"partition.file {path} was made for another setting: {'; '.join(differences)}"
         )
     public = np.asarray(made.get("public", []), np.int64)
     # One use of each sample at most, by the server or by a client, is what a partition checks too.
     used = np.concatenate([public, partition.indices])
     if used.min() < 0 or used.max() >= len(dataset.train_labels):
-        raise ValueError(
+        raise SemanticFLError(
             f"partition.file {path} must have indices from 0 to {len(dataset.train_labels) - 1}, "
             f"has {used.min()} to {used.max()}"
         )
     if np.bincount(used).max() > 1:
-        raise ValueError(f"partition.file {path} gives the server samples that clients hold")
+        raise SemanticFLError(f"partition.file {path} gives the server samples that clients hold")
     if partition.sizes.min() == 0:
         empty = int(partition.sizes.argmin())
-        raise ValueError(f"partition.file {path} leaves client {empty} without samples")
+        raise SemanticFLError(f"partition.file {path} leaves client {empty} without samples")
     return public, partition
 
 
@@ -143,33 +232,3 @@ def headline(summary: dict[str, Any]) -> str:
         f"({classes['min']:.2f} to {classes['max']:.2f}), total variation {distance['mean']:.2f}, "
         f"Gini of sizes {summary['gini']:.2f}"
     )
-
-
-def corrupt(dataset: ImageDataset, partition: Partition, config: ExperimentConfig) -> Skewed:
-    """Draws who is corrupted, and corrupts their images."""
-    corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
-    images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
-    return Skewed(dataset, dataclasses.replace(dataset, train_images=images), corruptions)
-
-
-def record(
-    skewed: Skewed, partition: Partition, config: ExperimentConfig, directory: Path, plots: Path
-) -> None:
-    """Writes who is corrupted how and who lacks which anchors, and draws corrupted images.
-
-    `clients.npz`, without pickles, holds arrays [num_clients]: `corruption` (str, empty for none)
-    and `severity` float32; `holds_text` and `holds_visual` bool. Nothing is written of what does
-    not occur.
-    """
-    arrays = {}
-    if config.feature_skew.corruptions:
-        kinds, severities = skewed.corruptions
-        arrays |= {"corruption": np.array([kind or "" for kind in kinds]), "severity": severities}
-    holders = draw_modalities(config.modality, config.num_clients, config.seed)
-    arrays |= {f"holds_{name}": who for name, who in holders.items()}
-    if arrays:
-        files.write(directory / CLIENTS, lambda file: np.savez(file, **arrays))
-    before, after = skewed.clean.train_images, skewed.dataset.train_images
-    rows = examples(before, after, partition, skewed.corruptions)
-    if rows:
-        plot_gallery(rows, plots / GALLERY)

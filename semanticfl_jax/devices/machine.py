@@ -71,10 +71,10 @@ def peak_memory() -> dict[str, Any]:
       `peak_memory_bytes`, and `peak_memory_of`: "device", the fullest one, where the backend tells,
       else "process", everything resident.
     """
-    found = [
-        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
-    ]
-    if None not in found:
+    devices = jax.local_devices()
+    told = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+    found = [peak for peak in told if peak is not None]
+    if len(found) == len(devices):
         return {"peak_memory_bytes": max(found), "peak_memory_of": "device"}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = peak if sys.platform == "darwin" else peak * 1024

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from semanticfl_jax.devices import cpu_threads
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 CLIENTS = "clients"
@@ -38,15 +39,15 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
     """
     devices = jax.devices()
     if num_devices > len(devices):
-        raise ValueError(f"num_devices must be at most {len(devices)} here, got {num_devices}")
+        raise SemanticFLError(f"num_devices must be at most {len(devices)} here, got {num_devices}")
     count = num_devices or min(len(devices), useful or len(devices))
     processes = jax.process_count()
     if num_devices % processes:
-        raise ValueError(
+        raise SemanticFLError(
             f"num_devices must be a multiple of the {processes} processes, got {num_devices}"
         )
     if count < processes:
-        raise ValueError(
+        raise SemanticFLError(
             f"clients_per_round must be at least the number of processes, {processes}, got {useful}"
         )
     devices = [

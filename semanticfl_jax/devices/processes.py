@@ -15,6 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import process_allgather
 
+from semanticfl_jax.errors import SemanticFLError
+
 # Bytes of an error that other processes are told.
 _MESSAGE = 2000
 # How long a process waits for another: the main one may first build anchors, for hours.
@@ -68,7 +70,7 @@ def require_equal(what: str, *arrays: np.ndarray) -> None:
     for array in arrays:
         checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
     if len(np.unique(process_allgather(np.uint32(checksum)))) > 1:
-        raise ValueError(f"{what} must be the same for all processes, and differ")
+        raise SemanticFLError(f"{what} must be the same for all processes, and differ")
 
 
 def _meet(failure: BaseException | None) -> None:
@@ -86,4 +88,4 @@ def _meet(failure: BaseException | None) -> None:
         raise failure
     for other in told:
         if other.any():
-            raise ValueError(bytes(other[other > 0]).decode(errors="replace"))
+            raise SemanticFLError(bytes(other[other > 0]).decode(errors="replace"))

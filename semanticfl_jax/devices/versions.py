@@ -3,7 +3,9 @@
 import importlib.metadata
 import platform
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "semanticfl-jax")
+from semanticfl_jax import __version__
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def versions() -> dict[str, str]:
@@ -11,7 +13,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package.replace("-", "_")] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package.replace("-", "_")] = "not installed"
-    return found
+            found[package] = "not installed"
+    return {**found, "semanticfl_jax": __version__}

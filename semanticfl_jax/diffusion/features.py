@@ -16,6 +16,7 @@ import numpy as np
 
 from semanticfl_jax.diffusion.batches import default_batch_size, over_batches
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
+from semanticfl_jax.errors import SemanticFLError
 
 #: "vae" is the latent itself, before noise; the others are the U-Net's. [list: our choice]
 DEFAULT_MAPS = ("vae", "mid", "up_1", "up_2", "up_3")
@@ -129,7 +130,7 @@ def _pooled_maps(
 def _check(sd, images, text_states, prompt_index, maps, timestep, batch_size, resolution):
     def require(holds, name, allowed, found):
         if not holds:
-            raise ValueError(f"{name}: must be {allowed}, not {found!r}")
+            raise SemanticFLError(f"{name}: must be {allowed}, not {found!r}")
 
     shape, factor, offered = np.shape(images), sd.vae_factor, available_maps(sd)
     is_images = len(shape) == 4 and shape[-1] == 3 and shape[0] > 0 and images.dtype == np.uint8

@@ -11,6 +11,9 @@ import json
 import re
 from pathlib import Path
 
+from semanticfl_jax.errors import MissingFileError
+from semanticfl_jax.optional import optional_imports
+
 BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
 
 #: Per component with weights: names of weight files, the first that is there is used.
@@ -51,7 +54,7 @@ def weight_file(checkpoint: Path, component: str) -> Path:
     for name in WEIGHTS[component]:
         if (checkpoint / component / name).is_file():
             return checkpoint / component / name
-    raise FileNotFoundError(f"{checkpoint / component} has none of {', '.join(WEIGHTS[component])}")
+    raise MissingFileError(f"{checkpoint / component} has none of {', '.join(WEIGHTS[component])}")
 
 
 def checkpoint_files(checkpoint: Path) -> list[Path]:
@@ -72,7 +75,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
                 missing.append(checkpoint / component / " | ".join(WEIGHTS[component]))
     if missing:
         listed = "\n".join(f"  {path.relative_to(checkpoint)}" for path in missing)
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"checkpoint {checkpoint} is not complete; missing are\n{listed}\n"
             f"A checkpoint consists of\n{_LAYOUT}"
         )
@@ -119,6 +122,7 @@ def resolve_checkpoint(
 
     Raises:
       FileNotFoundError: if there is no such checkpoint, or files of it are missing.
+      MissingDependencyError: for a hub id, without huggingface_hub.
     """
     if str(checkpoint) in BUNDLED:
         path = BUNDLED[str(checkpoint)]
@@ -127,7 +131,7 @@ def resolve_checkpoint(
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
         path = _download(str(checkpoint), revision, cache_dir, offline)
     else:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"checkpoint {str(checkpoint)!r} is neither {', '.join(BUNDLED)} (bundled), nor a "
             "directory, nor a hub id of the form owner/name"
         )
@@ -138,7 +142,8 @@ def resolve_checkpoint(
 def _download(
     hub_id: str, revision: str | None, cache_dir: str | Path | None, offline: bool
 ) -> Path:
-    from huggingface_hub import snapshot_download
+    with optional_imports("diffusion", f"the download of {hub_id}"):
+        from huggingface_hub import snapshot_download
 
     wanted = [f"{component}/*.json" for component in _CONFIGS] + ["tokenizer/merges.txt"]
     for component, names in WEIGHTS.items():
@@ -157,7 +162,7 @@ def _download(
     except (OSError, ValueError) as error:
         source = "the download cache" if offline else "the hub"
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"checkpoint {hub_id!r} is no directory, and could not be had from {source}:\n"
             f"{reason}\n"
             "Without a network, place these files in a directory and name that directory instead:\n"

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
+
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.optional import optional_imports
 
 # What the Flax classes cannot express, and the values at which they agree with PyTorch.
 _UNET_FIXED = {
@@ -74,7 +77,10 @@ _NOISY = (
 
 
 class Networks:
-    """Modules and settings of a checkpoint; compared by identity, hence static under jit.
+    """Modules and settings of a checkpoint, static under jit; equal where configurations are.
+
+    So a checkpoint that is loaded again runs the programs that were compiled for it before. The
+    tokenizer does not count: no compiled program has it.
 
     Attributes:
       vae, unet, text_encoder: Flax modules, without parameters.
@@ -89,11 +95,13 @@ class Networks:
 
         Raises:
           ValueError: if they describe something other than Stable Diffusion 1.x or 2.x.
+          MissingDependencyError: without diffusers or transformers.
         """
         for name in _NOISY:
             logging.getLogger(name).setLevel(logging.ERROR)
-        from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
-        from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
+        with optional_imports("diffusion", "a diffusion checkpoint"):
+            from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+            from transformers import CLIPTextConfig, CLIPTokenizer, FlaxCLIPTextModel
 
         unet_config = _read_config(directory / "unet" / "config.json", _UNET_FIXED)
         vae_config = _read_config(directory / "vae" / "config.json", _VAE_FIXED)
@@ -110,32 +118,43 @@ class Networks:
         self.alphas_cumprod = alphas_cumprod(schedule)
         self.prediction_type = schedule.get("prediction_type", "epsilon")
         self._check()
+        text_config = _read_config(directory / "text_encoder" / "config.json", {})
+        settings = [unet_config, vae_config, schedule, text_config]
+        self._settings = json.dumps([jnp.dtype(dtype).name, *settings], sort_keys=True)
         downs, ups = len(self.unet.down_block_types), len(self.unet.up_block_types)
         self.maps = {f"down_{i}": f"down_blocks_{i}" for i in range(downs)}
         if self.unet.mid_block_type is not None:
             self.maps["mid"] = "mid_block"
         self.maps |= {f"up_{i}": f"up_blocks_{i}" for i in range(ups)}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash(self._settings)
+
     def _check(self) -> None:
         """Raises ValueError if the components do not fit together as in Stable Diffusion."""
         unet, vae, text_width = self.unet, self.vae, self.text_config.hidden_size
         for block in (*unet.down_block_types, *unet.up_block_types):
             if block not in _BLOCKS:
-                raise ValueError(f"unet: block type {block}; supported are {', '.join(_BLOCKS)}")
+                raise SemanticFLError(
+                    f"unet: block type {block}; supported are {', '.join(_BLOCKS)}"
+                )
         if not isinstance(unet.sample_size, int):
-            raise ValueError(f"unet: sample_size must be an integer, not {unet.sample_size!r}")
+            raise SemanticFLError(f"unet: sample_size must be an integer, not {unet.sample_size!r}")
         if unet.in_channels != vae.latent_channels:
-            raise ValueError(
+            raise SemanticFLError(
                 f"unet: in_channels {unet.in_channels} differs from the vae's latent_channels "
                 f"{vae.latent_channels}; inpainting, depth and editing checkpoints do not work here"
             )
         if unet.cross_attention_dim != text_width:
-            raise ValueError(
+            raise SemanticFLError(
                 f"unet: cross_attention_dim {unet.cross_attention_dim} differs from the text "
                 f"encoder's hidden_size {text_width}"
             )
         if self.prediction_type not in _PREDICTIONS:
-            raise ValueError(
+            raise SemanticFLError(
                 f"scheduler: prediction_type {self.prediction_type}; supported are "
                 f"{', '.join(_PREDICTIONS)}"
             )
@@ -150,6 +169,7 @@ class Networks:
             return_tensors="np",
         )["input_ids"].astype(np.int32)
 
+    @lru_cache(maxsize=8)  # noqa: B019 - of a few configurations; tracing takes seconds
     def expected_params(self) -> dict[str, dict[tuple[str, ...], tuple[int, ...]]]:
         """Shapes {component: {path: shape}} of the parameters that the modules want."""
         inits = {
@@ -211,7 +231,8 @@ class Networks:
         1e-5 instead of 1e-6 in the transformers' group norm, and ignores `norm_num_groups` and
         `norm_eps`.
         """
-        from diffusers.models.attention_flax import FlaxGEGLU, FlaxTransformer2DModel
+        with optional_imports("diffusion", "a diffusion checkpoint"):
+            from diffusers.models.attention_flax import FlaxGEGLU, FlaxTransformer2DModel
 
         module = context.module
         if context.method_name != "__call__":
@@ -243,13 +264,17 @@ def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
     start, end = schedule.get("beta_start", 1e-4), schedule.get("beta_end", 0.02)
     steps, kind = schedule.get("num_train_timesteps", 1000), schedule.get("beta_schedule", "linear")
     if schedule.get("trained_betas") is not None or schedule.get("rescale_betas_zero_snr"):
-        raise ValueError("scheduler: trained_betas and rescale_betas_zero_snr are not supported")
+        raise SemanticFLError(
+            "scheduler: trained_betas and rescale_betas_zero_snr are not supported"
+        )
     if kind == "linear":
         betas = np.linspace(start, end, steps)
     elif kind == "scaled_linear":
         betas = np.linspace(start**0.5, end**0.5, steps) ** 2
     else:
-        raise ValueError(f"scheduler: beta_schedule {kind}; supported are linear, scaled_linear")
+        raise SemanticFLError(
+            f"scheduler: beta_schedule {kind}; supported are linear, scaled_linear"
+        )
     return np.cumprod(1 - betas)
 
 
@@ -258,10 +283,12 @@ def _read_config(path: Path, fixed: dict[str, Any]) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise SemanticFLError(f"{path} is not JSON: {error}") from error
     for name, value in fixed.items():
         if config.get(name, value) != value:
-            raise ValueError(f"{path}: {name} is {config[name]!r}; only {value!r} is supported")
+            raise SemanticFLError(
+                f"{path}: {name} is {config[name]!r}; only {value!r} is supported"
+            )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
 
 

@@ -7,6 +7,7 @@ NumPy, a leaf at a time, so that a model of a billion parameters needs no more t
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 from semanticfl_jax.diffusion.torch_weights import Shapes
+from semanticfl_jax.errors import SemanticFLError
 
 COMPONENTS = ("vae", "unet", "text_encoder")
 
@@ -39,7 +41,7 @@ def _leaf(path: tuple[str, ...], shape: tuple[int, ...], seed: int) -> np.ndarra
     if path[-1] in ("bias", "scale"):
         return np.full(shape, path[-1] == "scale", np.float32)
     if path[-1] not in ("kernel", "embedding"):
-        raise ValueError(f"{'/'.join(path)}: no rule to draw it by")
+        raise SemanticFLError(f"{'/'.join(path)}: no rule to draw it by")
     deviation = np.prod(shape[:-1]) ** -0.5 if path[-1] == "kernel" else 0.02
     rng = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
     values = rng.standard_normal(shape, np.float32)
@@ -62,9 +64,11 @@ def with_random_weights(
     """
     unknown = [name for name in components if name not in COMPONENTS]
     if unknown:
-        raise ValueError(f"components: must be among {', '.join(COMPONENTS)}, not {unknown[0]!r}")
+        raise SemanticFLError(
+            f"components: must be among {', '.join(COMPONENTS)}, not {unknown[0]!r}"
+        )
     drawn = {}
     for name in components:
         shapes = {path: leaf.shape for path, leaf in flatten_dict(sd.params[name]).items()}
         drawn[name] = random_params(shapes, seed, sd.networks.dtype)
-    return sd.replace(params=sd.params | drawn)
+    return dataclasses.replace(sd, params=sd.params | drawn)

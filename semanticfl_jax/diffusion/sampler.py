@@ -15,6 +15,7 @@ import numpy as np
 
 from semanticfl_jax.diffusion.batches import default_batch_size, over_batches
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
+from semanticfl_jax.errors import SemanticFLError
 
 
 def guided(predict: Callable[..., jax.Array], scale: float) -> Callable[..., jax.Array]:
@@ -65,7 +66,7 @@ def ddim(
       ValueError: if `steps` is not from 1 to T.
     """
     if not 1 <= steps <= len(alphas):
-        raise ValueError(f"steps must be from 1 to {len(alphas)}, got {steps}")
+        raise SemanticFLError(f"steps must be from 1 to {len(alphas)}, got {steps}")
     times = np.linspace(len(alphas) - 1, 0, steps).round().astype(np.int32)
     starts = np.asarray(alphas, np.float32)[times]
     targets = np.append(starts[1:], np.float32(1))

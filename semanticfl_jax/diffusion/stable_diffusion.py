@@ -20,6 +20,7 @@ from flax.traverse_util import unflatten_dict
 from semanticfl_jax.diffusion import torch_weights
 from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint, weight_file
 from semanticfl_jax.diffusion.networks import Networks
+from semanticfl_jax.errors import SemanticFLError
 
 _PROMPTS_PER_BATCH = 64
 
@@ -144,7 +145,7 @@ class StableDiffusion:
         """
         unknown = [name for name in maps if name not in self.available_maps]
         if unknown:
-            raise ValueError(
+            raise SemanticFLError(
                 f"maps: {', '.join(unknown)} not in this checkpoint, which has "
                 f"{', '.join(self.available_maps)}"
             )
@@ -164,7 +165,7 @@ def load(checkpoint: str | Path, *, dtype: Any = jnp.float32) -> StableDiffusion
       ValueError: if a configuration is not supported, or weights do not fit it.
     """
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"dtype: {jnp.dtype(dtype).name}; allowed are float32, bfloat16")
+        raise SemanticFLError(f"dtype: {jnp.dtype(dtype).name}; allowed are float32, bfloat16")
     directory = resolve_checkpoint(checkpoint)
     networks = Networks(directory, jnp.dtype(dtype))
     params = {
@@ -181,8 +182,8 @@ def load(checkpoint: str | Path, *, dtype: Any = jnp.float32) -> StableDiffusion
 def _encode(sd: StableDiffusion, images: jax.Array) -> jax.Array:
     vae = sd.networks.vae
     pixels = images.transpose(0, 3, 1, 2).astype(sd.networks.dtype)
-    posterior = vae.apply({"params": sd.params["vae"]}, pixels, method=vae.encode).latent_dist
-    return posterior.mean.astype(jnp.float32) * vae.scaling_factor
+    encoded: Any = vae.apply({"params": sd.params["vae"]}, pixels, method=vae.encode)
+    return encoded.latent_dist.mean.astype(jnp.float32) * vae.scaling_factor
 
 
 @jax.jit
@@ -190,8 +191,8 @@ def _decode(sd: StableDiffusion, latents: jax.Array) -> jax.Array:
     vae = sd.networks.vae
     scaled = (latents / vae.scaling_factor).astype(sd.networks.dtype)
     # The decoder takes channels last as well (it looks for them there), but gives channels first.
-    images = vae.apply({"params": sd.params["vae"]}, scaled, method=vae.decode).sample
-    return images.transpose(0, 2, 3, 1).astype(jnp.float32)
+    decoded: Any = vae.apply({"params": sd.params["vae"]}, scaled, method=vae.decode)
+    return decoded.sample.transpose(0, 2, 3, 1).astype(jnp.float32)
 
 
 @jax.jit

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
+
 Shapes = Mapping[tuple[str, ...], tuple[int, ...]]
 
 #: Buffers that older versions saved; Flax computes them.
@@ -69,7 +71,7 @@ def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) ->
             used.add(name)
     unexpected = [n for n in tensors if n not in used and not _HARMLESS.search(n)]
     if missing or unexpected:
-        raise ValueError(_difference(source, missing, unexpected))
+        raise SemanticFLError(_difference(source, missing, unexpected))
     check_shapes(params, expected, source)
     return params
 
@@ -79,10 +81,10 @@ def check_shapes(params: Mapping[tuple[str, ...], np.ndarray], expected: Shapes,
     missing = ["/".join(path) for path in expected if path not in params]
     unexpected = ["/".join(path) for path in params if path not in expected]
     if missing or unexpected:
-        raise ValueError(_difference(source, missing, unexpected))
+        raise SemanticFLError(_difference(source, missing, unexpected))
     for path, shape in expected.items():
         if tuple(params[path].shape) != tuple(shape):
-            raise ValueError(
+            raise SemanticFLError(
                 f"{source}: {'/'.join(path)} has shape {tuple(params[path].shape)}, but the "
                 f"configuration beside it asks for {tuple(shape)}"
             )
@@ -114,11 +116,11 @@ def read(path: Path, expected: Shapes) -> dict:
         try:
             tensors = load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+            raise SemanticFLError(f"{path} is not a whole safetensors file: {error}") from error
         return convert(tensors, expected, str(path))
     try:
         params = flatten_dict(serialization.msgpack_restore(path.read_bytes()))
     except Exception as error:
-        raise ValueError(f"{path} is not a whole Flax msgpack file: {error}") from error
+        raise SemanticFLError(f"{path} is not a whole Flax msgpack file: {error}") from error
     check_shapes(params, expected, str(path))
     return params

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult, LocalTraining
 from semanticfl_jax.federated.side_by_side import train_side_by_side
 from semanticfl_jax.randomness import client_key
@@ -43,7 +44,7 @@ class TrainChunk(Protocol):
     def __call__(
         self,
         received: Model,
-        broadcast: PyTree,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         clients: jax.Array,
@@ -54,7 +55,7 @@ class TrainChunk(Protocol):
 
         Args:
           received: the server's model.
-          broadcast: what the server's rule sends besides.
+          broadcast: what the server sends besides.
           shared: `Algorithm.sent_once`.
           data: the clients' images.
           clients: their ids; -1 in empty places. If ragged, in the order that `by_steps` gives.

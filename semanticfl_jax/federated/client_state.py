@@ -18,6 +18,7 @@ from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import replicated, split
 from semanticfl_jax.federated.client_update import init_state
+from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.round import Round, RoundMetrics, ServerState
 from semanticfl_jax.types import PyTree
 
@@ -26,7 +27,12 @@ class RunRound(Protocol):
     """A whole round, which can be lowered and compiled as a jitted function; donates `state`."""
 
     def __call__(
-        self, state: ServerState, data: FederatedDataset, shared: PyTree, key: jax.Array
+        self,
+        state: ServerState,
+        data: FederatedDataset,
+        shared: PyTree,
+        key: jax.Array,
+        rates: Rates,
     ) -> tuple[ServerState, RoundMetrics]:
         """Return the state after the round, and what was measured.
 
@@ -35,6 +41,7 @@ class RunRound(Protocol):
           data: the clients' images.
           shared: `Algorithm.sent_once`.
           key: the run's.
+          rates: the learning rates of the round.
         """
 
 
@@ -75,21 +82,21 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
     """Build one function of a round and the clients' states: what a run calls.
 
     Returns:
-      `run_round(state, data, shared, key) -> (state, metrics)`, jitted, with `state` donated; from
-      host memory, an object that is called and compiled in the same way.
+      `run_round(state, data, shared, key, rates) -> (state, metrics)`, jitted; it donates `state`;
+      from host memory, an object that is called and compiled in the same way.
     """
     if memory == "host":
         return HostRound(parts, mesh)
 
-    def run_round(state, data, shared, key):
+    def run_round(state, data, shared, key, rates):
         clients = parts.cohort(state.round, data.sizes, key)
         if not jax.tree.leaves(state.clients):
-            state, _, metrics = parts.train(state, clients, state.clients, data, shared, key)
+            state, _, metrics = parts.train(state, clients, state.clients, data, shared, key, rates)
             return state, metrics
         rows = take_rows(state.clients, clients, mesh)
         num_clients = data.sizes.shape[0]
         everyone, state = state.clients, state._replace(clients=())
-        state, rows, metrics = parts.train(state, clients, rows, data, shared, key)
+        state, rows, metrics = parts.train(state, clients, rows, data, shared, key, rates)
         # Empty places, -1, are put beyond the last client, where they are dropped.
         places = jnp.where(clients < 0, num_clients, clients)
         everyone = jax.tree.map(lambda x, row: x.at[places].set(row, mode="drop"), everyone, rows)
@@ -115,12 +122,12 @@ class HostRound:
         self._cohort = jax.jit(parts.cohort)
         self._train = jax.jit(parts.train, donate_argnums=(0, 2))
 
-    def __call__(self, state, data, shared, key):
+    def __call__(self, state, data, shared, key, rates):
         """Run one round."""
         clients = self._cohort(state.round, data.sizes, key)
         everyone, rows = state.clients, self._rows(state.clients, clients)
         state = state._replace(clients=())
-        state, rows, metrics = self._train(state, clients, rows, data, shared, key)
+        state, rows, metrics = self._train(state, clients, rows, data, shared, key, rates)
         ids, rows = jax.device_get((clients, rows))  # heeds signals as it waits, unlike NumPy
         present = ids >= 0
 
@@ -130,13 +137,13 @@ class HostRound:
         jax.tree.map(put_back, everyone, rows)
         return state._replace(clients=everyone), metrics
 
-    def lower(self, state, data, shared, key):
+    def lower(self, state, data, shared, key, rates):
         """Lower it as a jitted function; `compile` follows."""
         clients = self._cohort(state.round, data.sizes, key)
         rows = self._rows(state.clients, clients)
         self._cohort = self._cohort.lower(state.round, data.sizes, key).compile()
         state = state._replace(clients=())
-        self._train = self._train.lower(state, clients, rows, data, shared, key)
+        self._train = self._train.lower(state, clients, rows, data, shared, key, rates)
         return self
 
     def compile(self):

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.randomness import RoundKeys, client_key
@@ -60,7 +62,7 @@ def rule_state(state: PyTree) -> PyTree:
 def finish_client(
     algorithm: Algorithm,
     received: Model,
-    broadcast: PyTree,
+    broadcast: Broadcast,
     keys: RoundKeys,
     client: jax.Array,
     weight: jax.Array,
@@ -74,7 +76,7 @@ def finish_client(
     Args:
       algorithm: its client rule and its transforms.
       received: the server's model.
-      broadcast: what the server's rule sent besides.
+      broadcast: what the server sent besides.
       keys: of the round.
       client: int32 scalar, its id.
       weight: float32 scalar, its p_i.
@@ -88,12 +90,13 @@ def finish_client(
         finished = rule.finish(
             Trained(
                 state=own,
-                broadcast=broadcast,
+                broadcast=broadcast.rule,
                 received=received,
                 model=result.model,
                 steps=result.steps,
                 weight=weight,
                 loss=result.last_loss,
+                rate=broadcast.rate,
                 key=client_key(keys.client_rule, client),
             )
         )
@@ -135,7 +138,9 @@ def transformed(
         state = () if states is None else states[index]
         changed, state = transform.apply(update, state, jax.random.fold_in(key, index))
         if _form(changed) != _form(update):
-            raise ValueError(f"the transform {transform.name} must keep the form of the update")
+            raise SemanticFLError(
+                f"the transform {transform.name} must keep the form of the update"
+            )
         update = changed
         after.append(state)
     return update, tuple(after)
@@ -159,7 +164,7 @@ def _refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
     """Raise `ValueError` if clients send what transforms do not see."""
     if jax.tree.leaves(extra):
         names = ", ".join(transform.name for transform in algorithm.transforms)
-        raise ValueError(
+        raise SemanticFLError(
             f"{algorithm.name} sends more than its update, which transforms would not see: it "
             f"cannot be combined with {names}"
         )

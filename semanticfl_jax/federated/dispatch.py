@@ -14,6 +14,7 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.federated.client_state import RunRound
+from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.round import RoundMetrics, ServerState
 from semanticfl_jax.types import PyTree
 
@@ -31,36 +32,41 @@ class RunBlock(Protocol):
         data: FederatedDataset,
         shared: PyTree,
         key: jax.Array,
+        rates: Rates,
         count: jax.Array,
     ) -> tuple[ServerState, RoundMetrics]:
         """Return the state after `count` rounds, int32 scalar, and what each measured.
 
-        The metrics lead with [longest], of which the first `count` are set.
+        `rates` and the metrics lead with [longest], of which the first `count` are used and set.
         """
 
 
 def longest_block(config: ExperimentConfig) -> int:
     """Return the rounds that a block can have at most; 1: rounds are dispatched one by one."""
-    if config.client_state_memory == "host":  # clients' states come and go with every round
+    if config.runtime.client_state_memory == "host":  # clients' states come and go with every round
         return 1
-    wanted = _LONGEST if config.rounds_per_dispatch == "auto" else config.rounds_per_dispatch
+    wanted = config.runtime.rounds_per_dispatch
+    wanted = _LONGEST if wanted == "auto" else wanted
     return min(wanted, config.eval_every, config.checkpoint_every, config.rounds)
 
 
-def next_block(config: ExperimentConfig, done: int, seconds: float | None) -> int:
+def next_block(
+    config: ExperimentConfig, done: int, seconds: float | None, until: int | None = None
+) -> int:
     """Return how many rounds the next block has.
 
     Args:
       config: of the run.
       done: rounds done.
       seconds: of a round, as last measured; None before the first.
+      until: the round to stop after; by default the run's last.
     """
     due = (
-        config.rounds - done,
+        (until or config.rounds) - done,
         *(n - done % n for n in (config.eval_every, config.checkpoint_every)),
     )
     count = min(longest_block(config), *due)
-    if config.rounds_per_dispatch != "auto":
+    if config.runtime.rounds_per_dispatch != "auto":
         return count
     in_time = 1 if seconds is None else int(_BLOCK_SECONDS / seconds)
     return max(1, min(count, in_time))
@@ -69,13 +75,15 @@ def next_block(config: ExperimentConfig, done: int, seconds: float | None) -> in
 def in_blocks(run_round: RunRound, longest: int) -> RunBlock:
     """Build a block of `longest` rounds at most from one round."""
 
-    def run_block(state, data, shared, key, count):
-        shapes = jax.eval_shape(run_round, state, data, shared, key)[1]
+    def run_block(state, data, shared, key, rates, count):
+        first = jax.tree.map(lambda x: x[0], rates)
+        shapes = jax.eval_shape(run_round, state, data, shared, key, first)[1]
         rows = jax.tree.map(lambda x: jnp.zeros((longest, *x.shape), x.dtype), shapes)
 
         def one(index, carry):
             state, rows = carry
-            state, metrics = run_round(state, data, shared, key)
+            now = jax.tree.map(lambda x: x[index], rates)
+            state, metrics = run_round(state, data, shared, key, now)
             return state, jax.tree.map(lambda row, x: row.at[index].set(x), rows, metrics)
 
         return jax.lax.fori_loop(0, count, one, (state, rows))
@@ -83,11 +91,12 @@ def in_blocks(run_round: RunRound, longest: int) -> RunBlock:
     return jax.jit(run_block, donate_argnums=0)
 
 
-def single(run_block: RunBlock) -> RunRound:
-    """Return a compiled block as a function of one round."""
+def single(run_block: RunBlock, longest: int) -> RunRound:
+    """Return a compiled block of `longest` rounds at most as a function of one round."""
 
-    def run_round(state, data, shared, key):
-        state, rows = run_block(state, data, shared, key, np.int32(1))
+    def run_round(state, data, shared, key, rates):
+        rates = jax.tree.map(lambda x: np.full(longest, x, np.float32), rates)
+        state, rows = run_block(state, data, shared, key, rates, np.int32(1))
         return state, jax.tree.map(lambda x: x[0], rows)
 
     return run_round

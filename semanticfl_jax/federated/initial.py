@@ -1,30 +1,16 @@
-"""The network that the clients train, and its initial parameters."""
+"""The initial parameters of the network that the clients train."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms import Algorithm
-from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.models import create_model
+from semanticfl_jax.models import Network
 from semanticfl_jax.randomness import Stream, stream_key
 from semanticfl_jax.types import PyTree
 
 
-def client_model(config: ExperimentConfig, num_classes: int) -> nn.Module:
-    """Build the network that the clients train."""
-    return create_model(
-        config.model.name,
-        num_classes,
-        width=config.model.width,
-        norm=config.model.norm,
-        lowering=config.model.conv,
-        precision=config.precision,
-    )
-
-
 def init_params(
-    model: nn.Module, algorithm: Algorithm, image_shape: tuple[int, ...], key: jax.Array
+    model: Network, algorithm: Algorithm, image_shape: tuple[int, ...], key: jax.Array
 ) -> tuple[PyTree, PyTree]:
     """Draw initial parameters {"model": ..., term name: ...} and batch statistics, float32."""
     # The model's parameters depend on its own key alone: every algorithm starts from the same.

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
       orders: int32 [epochs, max_size], each epoch's order of the client's samples.
       key: what augmentation and dropout are drawn from.
       correction: added to every gradient; None: nothing is.
+      rate: float32 scalar, the learning rate.
     """
 
     client: jax.Array
@@ -37,6 +38,19 @@ class Plan(NamedTuple):
     orders: jax.Array
     key: jax.Array
     correction: PyTree | None
+    rate: jax.Array
+
+
+class Broadcast(NamedTuple):
+    """What the server sends in a round besides the model.
+
+    Attributes:
+      rule: of its rule.
+      rate: float32 scalar, the learning rate of the clients.
+    """
+
+    rule: PyTree
+    rate: jax.Array
 
 
 class Progress(NamedTuple):
@@ -60,16 +74,6 @@ class Progress(NamedTuple):
 def batch_rows(batch_size: int, data: FederatedDataset) -> int:
     """Return the rows of a batch: no more than the largest client has samples to fill it with."""
     return min(batch_size, data.max_size)
-
-
-def client_optimizer(config: ExperimentConfig) -> optax.GradientTransformation:
-    """Build heavy-ball SGD in PyTorch's form: weight decay enters the gradient before momentum."""
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(
-        *clip,
-        optax.add_decayed_weights(config.weight_decay),
-        optax.sgd(config.learning_rate, momentum=config.momentum or None),
-    )
 
 
 class LossOf(Protocol):
@@ -178,7 +182,8 @@ def make_step(
         )
         if plan.correction is not None:
             gradient = jax.tree.map(jnp.add, gradient, plan.correction)
-        updates, momentum = optimizer.update(gradient, momentum, weights)
+        direction, momentum = optimizer.update(gradient, momentum, weights)
+        updates = jax.tree.map(lambda x: -plan.rate * x, direction)
         model = Model(optax.apply_updates(weights, updates), statistics)
         count = jnp.sum(batch.mask.astype(jnp.float32))
         # Of all steps, and of the last ones.

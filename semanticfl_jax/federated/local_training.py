@@ -12,13 +12,8 @@ from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
-from semanticfl_jax.federated.local_step import (
-    Plan,
-    Progress,
-    client_optimizer,
-    make_loss,
-    make_step,
-)
+from semanticfl_jax.federated.local_step import Broadcast, Plan, Progress, make_loss, make_step
+from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.randomness import epoch_keys, local_keys
 from semanticfl_jax.types import PyTree
 
@@ -46,7 +41,7 @@ class MakePlan(Protocol):
 
     def __call__(
         self,
-        broadcast: PyTree,
+        broadcast: Broadcast,
         data: FederatedDataset,
         client: jax.Array,
         state: PyTree,
@@ -80,7 +75,7 @@ class TrainAlone(Protocol):
     def __call__(
         self,
         received: Model,
-        broadcast: PyTree,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         client: jax.Array,
@@ -94,7 +89,7 @@ class TrainAlone(Protocol):
 class LocalTraining(NamedTuple):
     """The local training of one client in parts, pure functions.
 
-    `received` is the server's `Model`, `broadcast` what its rule sends besides, `shared` is
+    `received` is the server's `Model`, `broadcast` what it sends besides, `shared` is
     `Algorithm.sent_once`, `state` the client rule's, `key` depends on the seed, the round and the
     client alone.
 
@@ -107,7 +102,7 @@ class LocalTraining(NamedTuple):
     """
 
     plan: MakePlan
-    start: Callable[[Model, PyTree, Plan], Progress]
+    start: Callable[[Model, Broadcast, Plan], Progress]
     advance: Advance
     finish: Callable[[Plan, Progress], LocalResult]
     alone: TrainAlone
@@ -149,13 +144,15 @@ def make_local_training(
         orders = jax.vmap(lambda k: epoch_order(k, size, data.max_size))(of_epochs)
         correction = None
         if rule is not None and rule.correction is not None:
-            correction = rule.correction(state, broadcast)
-        return Plan(client, state, steps, steps_per_epoch, orders, keys.steps, correction)
+            correction = rule.correction(state, broadcast.rule)
+        return Plan(
+            client, state, steps, steps_per_epoch, orders, keys.steps, correction, broadcast.rate
+        )
 
     def start(received, broadcast, plan):
         begun = received
         if rule is not None and rule.start is not None:
-            begun = rule.start(plan.state, received, broadcast)
+            begun = rule.start(plan.state, received, broadcast.rule)
         # Zeros made of `steps` vary over the mesh as the rest does.
         zero = 0 * plan.steps
         zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory, size_in_bytes
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.aggregation import updates_in_bytes
 from semanticfl_jax.federated.client_update import init_state
 
@@ -35,7 +36,7 @@ def check_client_memory(
         host memory in a run of several processes.
     """
     if memory == "host" and jax.process_count() > 1:
-        raise ValueError(
+        raise SemanticFLError(
             "client_state_memory must be device in a run of several processes: the cohort's states "
             f"would have to travel between hosts, got {memory!r}"
         )
@@ -106,7 +107,7 @@ def _refuse(said: str, place: _Place, copy: str, remedy: str) -> None:
     """Raise `ValueError` if what is `said` does not fit with its copy."""
     needed, free, where = _COPIES * place.needed, place.free, place.where
     if free is not None and needed > free:
-        raise ValueError(
+        raise SemanticFLError(
             f"{said}. With {copy} they need {_readable(needed)} {where}, and {_readable(free)} are "
             f"free: {remedy}"
         )

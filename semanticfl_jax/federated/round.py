@@ -32,8 +32,9 @@ from semanticfl_jax.federated.aggregation import (
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
 from semanticfl_jax.federated.client_update import finish_client, rule_state, where
 from semanticfl_jax.federated.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
-from semanticfl_jax.federated.local_step import batch_rows
+from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
+from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.side_by_side import by_steps
 from semanticfl_jax.federated.uploads import with_own, with_zeros
 from semanticfl_jax.randomness import RoundKeys, round_keys
@@ -124,6 +125,7 @@ class TrainCohort(Protocol):
         data: FederatedDataset,
         shared: PyTree,
         key: jax.Array,
+        rates: Rates,
     ) -> tuple[ServerState, PyTree, RoundMetrics]:
         """Return the state after the round, the cohort's client states, and what was measured.
 
@@ -134,6 +136,7 @@ class TrainCohort(Protocol):
           data: the clients' images.
           shared: `Algorithm.sent_once`.
           key: the run's.
+          rates: the learning rates of this round.
         """
 
 
@@ -179,14 +182,14 @@ def make_round(
         cohort = SAMPLERS[availability.sampling](key, number, sizes, clients_per_round)
         return place_cohort(cohort, sizes[cohort], batch_size, devices, chunk)
 
-    def train(state, cohort, rows, data, shared, key):
+    def train(state, cohort, rows, data, shared, key, rates):
         keys = round_keys(key, state.round)
         reported = draw_reporting(key, state.round, cohort, availability.dropout)
         clients = jnp.where(reported, cohort, -1)
         sizes = jnp.where(reported, data.sizes[clients], 0)
         counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
         places = Places(clients, algorithm.weights(sizes, counts), rows)
-        broadcast = algorithm.server.broadcast(state.server)
+        broadcast = Broadcast(algorithm.server.broadcast(state.server), rates.client)
 
         totals, after, updates = train_cohort(state.model, broadcast, shared, data, places, keys)
         if updates is not None:
@@ -201,6 +204,7 @@ def make_round(
             clients=clients,
             before=rule_state(rows),
             after=rule_state(after),
+            rate=rates.server,
             key=keys.server_rule,
         )
         model, server = server_step(algorithm, state, aggregate, update.batch_stats)
@@ -221,7 +225,7 @@ class TrainDevice(Protocol):
     def __call__(
         self,
         received: Model,
-        broadcast: PyTree,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         places: Places,
@@ -231,7 +235,7 @@ class TrainDevice(Protocol):
 
         Args:
           received: the server's model.
-          broadcast: what the server's rule sends besides.
+          broadcast: what the server sends besides.
           shared: `Algorithm.sent_once`.
           data: the clients' images.
           places: of this device.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.federated.local_step import Plan
+from semanticfl_jax.federated.local_step import Broadcast, Plan
 from semanticfl_jax.federated.local_training import LocalResult, LocalTraining
 from semanticfl_jax.randomness import client_key
 from semanticfl_jax.types import PyTree
@@ -19,7 +19,7 @@ from semanticfl_jax.types import PyTree
 
 def by_steps(
     local_training: LocalTraining,
-    broadcast: PyTree,
+    broadcast: Broadcast,
     data: FederatedDataset,
     clients: jax.Array,
     states: PyTree,
@@ -45,7 +45,7 @@ def _plans(local_training, broadcast, data, clients, states, key) -> Plan:
 def train_side_by_side(
     local_training: LocalTraining,
     received: Model,
-    broadcast: PyTree,
+    broadcast: Broadcast,
     shared: PyTree,
     data: FederatedDataset,
     clients: jax.Array,
@@ -57,7 +57,7 @@ def train_side_by_side(
     Args:
       local_training: of one client.
       received: the server's model.
-      broadcast: what the server's rule sends besides.
+      broadcast: what the server sends besides.
       shared: what clients received once.
       data: the clients' images.
       clients: client ids; -1 in empty places.

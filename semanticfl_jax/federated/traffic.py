@@ -90,7 +90,7 @@ def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
     def finish(model: Model, server: PyTree) -> PyTree:
         own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
         steps, number = jnp.int32(1), jnp.float32(1)
-        trained = Trained(own, broadcast, model, model, steps, number, number, run_key(0))
+        trained = Trained(own, broadcast, model, model, steps, number, number, number, run_key(0))
         return algorithm.client.finish(trained).extra
 
     return jax.eval_shape(finish, state.model, state.server)

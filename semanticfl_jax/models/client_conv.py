@@ -35,6 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from semanticfl_jax.errors import SemanticFLError
+
 LOWERINGS = ("auto", "native", "canonical", "patches", "shifted")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 # XLA leaves a convolution whose channels, in and out, are no more than this to another library on
@@ -92,14 +94,14 @@ def conv(
       ValueError: for a lowering or padding that does not exist.
     """
     if lowering not in LOWERINGS:
-        raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
+        raise SemanticFLError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
     size = kernel.shape[:2]
     if isinstance(padding, int):
         pads = ((padding, padding), (padding, padding))
     elif padding in ("SAME", "VALID"):
         pads = tuple(lax.padtype_to_pads(x.shape[1:3], size, strides, padding))
     else:
-        raise ValueError(f'padding must be "SAME", "VALID" or a whole number, got {padding!r}')
+        raise SemanticFLError(f'padding must be "SAME", "VALID" or a whole number, got {padding!r}')
     if lowering == "auto":
         alone, vmapped = choose_lowering(), choose_lowering(vmapped=True)
     else:

@@ -12,8 +12,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.contexts import ModelContext
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.outputs import Outputs
+from semanticfl_jax.models.precision import dtype_of
+
+
+def cnn(settings: object, context: ModelContext) -> CNN:
+    """Return the network; it has one size."""
+    del settings
+    config = context.config
+    dtype = dtype_of(config.precision)
+    return CNN(context.num_classes, lowering=config.runtime.conv, dtype=dtype)
 
 
 class CNN(nn.Module):

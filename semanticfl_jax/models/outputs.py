@@ -10,11 +10,12 @@ class Outputs(NamedTuple):
 
     Attributes:
       logits: float32 [B, num_classes].
-      features: float32 [B, feature_dim], the input of the linear classifier.
+      features: float32 [B, feature_dim], the input of the linear classifier; None where a network
+        does not give them, which some algorithms need.
       levels: what each depth gives before its ReLU, averaged over pixels: float32 [B, channels],
         from the first layer on. Costs nothing where it is not used.
     """
 
     logits: jax.Array
-    features: jax.Array
+    features: jax.Array | None = None
     levels: tuple[jax.Array, ...] = ()

@@ -13,9 +13,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.contexts import ModelContext
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import NORMS, BatchNorm, GroupNorm
 from semanticfl_jax.models.outputs import Outputs
+from semanticfl_jax.models.precision import dtype_of
 
 STRIDES = (1, 2, 2, 2)
 
@@ -23,6 +26,19 @@ STRIDES = (1, 2, 2, 2)
 # uniform with a = sqrt(5)). The paper names no initialisation: our choice, the default of the
 # framework its results were obtained with.
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def resnet10(settings: object, context: ModelContext) -> ResNet10:
+    """Return the network of `model.width` and `model.norm`."""
+    del settings
+    config = context.config
+    return ResNet10(
+        context.num_classes,
+        width=config.model.width,
+        norm=config.model.norm,
+        lowering=config.runtime.conv,
+        dtype=dtype_of(config.precision),
+    )
 
 
 class BasicBlock(nn.Module):
@@ -76,9 +92,9 @@ class ResNet10(nn.Module):
 
     def __post_init__(self):
         if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+            raise SemanticFLError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
         if self.norm == "group" and self.width % self.groups:
-            raise ValueError(
+            raise SemanticFLError(
                 f'width must be a multiple of {self.groups} when norm is "group", got {self.width}'
             )
         super().__post_init__()

@@ -13,7 +13,10 @@ def _check(config, at_least_one: tuple[str, ...], above_zero: tuple[str, ...]) -
 
 
 class _Stage:
-    """What the stages share; each has `epochs` and `max_steps`."""
+    """What the stages share."""
+
+    epochs: int
+    max_steps: int
 
     def steps(self, per_epoch: int) -> int:
         """Steps of the stage, of `per_epoch` batches a pass."""

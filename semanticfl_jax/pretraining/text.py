@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.pretraining import files, loop, tokenizer
 from semanticfl_jax.pretraining.config import TextConfig
 
 
 def clip_config(config: TextConfig, vocab_size: int):
     """The `CLIPTextConfig` of the tower."""
-    from transformers import CLIPTextConfig
+    with optional_imports("diffusion", "pre-training"):
+        from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
         vocab_size=vocab_size,
@@ -38,7 +40,8 @@ def clip_config(config: TextConfig, vocab_size: int):
 
 def build(config: TextConfig, vocab_size: int):
     """The tower, an object without parameters: call it with `params=`."""
-    from transformers import FlaxCLIPTextModel
+    with optional_imports("diffusion", "pre-training"):
+        from transformers import FlaxCLIPTextModel
 
     return FlaxCLIPTextModel(clip_config(config, vocab_size), _do_init=False)
 
@@ -237,7 +240,7 @@ def _pooled(model, params, ids):
     return model(ids, params=params).pooler_output
 
 
-def token_states(model, params, ids: np.ndarray) -> np.ndarray:
+def token_states(model, params, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Token states [n, context, width] float32 and pooled output [n, width] of ids [n, context]."""
     output = jax.jit(lambda params, ids: model(ids, params=params))(params, ids)
     return np.asarray(output.last_hidden_state), np.asarray(output.pooler_output)

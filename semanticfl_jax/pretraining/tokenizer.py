@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.pretraining import files
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -22,7 +23,8 @@ def write(directory: Path, texts: list[str], vocab_size: int, context: int) -> N
       vocab_size: at most so many tokens, at least 514.
       context: tokens of a prompt, start and end included.
     """
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    with optional_imports("diffusion", "pre-training"):
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -63,7 +65,8 @@ def write(directory: Path, texts: list[str], vocab_size: int, context: int) -> N
 
 def load(directory: Path):
     """The `CLIPTokenizerFast` of a directory: as `CLIPTokenizer`, but quicker on many names."""
-    from transformers import CLIPTokenizerFast
+    with optional_imports("diffusion", "pre-training"):
+        from transformers import CLIPTokenizerFast
 
     return CLIPTokenizerFast.from_pretrained(directory)
 

@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.pretraining import files, images, loop
 from semanticfl_jax.pretraining.config import VaeConfig
 
 
 def build(config: VaeConfig, image_size: int):
     """The Linen module: `levels` resolutions, channels `width` x (1, 2, 4, 4, ...)."""
-    from diffusers import FlaxAutoencoderKL
+    with optional_imports("diffusion", "pre-training"):
+        from diffusers import FlaxAutoencoderKL
 
     return FlaxAutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * config.levels,

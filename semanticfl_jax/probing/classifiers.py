@@ -101,13 +101,15 @@ def assess(features: np.ndarray, split: Split, *, by_column: bool = True) -> dic
     mean, deviation = train.mean(axis=0, keepdims=True), train.std(axis=0, keepdims=True)
     varies = deviation > 1e-7
     scale = np.where(varies, deviation, 1) if by_column else max(float(deviation.max()), 1e-7)
-    scaled = [(part - mean) / scale for part in (train, test)]
-    linear, strength = linear_accuracy(*scaled, split)
-    near = neighbour_accuracy(*(scaled if by_column else (train, test)), split)
+    scaled_train, scaled_test = ((part - mean) / scale for part in (train, test))
+    linear, strength = linear_accuracy(scaled_train, scaled_test, split)
+    if by_column:
+        train, test = scaled_train, scaled_test
+    near = neighbour_accuracy(train, test, split)
     return {
         "dimensions": int(varies.sum()),
         "linear": linear,
         "knn": near,
         "inverse_strength": strength,
-        "separability": separability(scaled[0], split.train_labels),
+        "separability": separability(scaled_train, split.train_labels),
     }

@@ -5,6 +5,7 @@ The network is never told what is in an image: the prompt is empty for all of th
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -135,4 +136,5 @@ def _with_unit_latents(sd: StableDiffusion, images: np.ndarray, resolution: int)
     """
     scale = 1 / float(latents(sd, images, resolution).std())
     last = jax.tree.map(lambda leaf: leaf * scale, sd.params["vae"]["quant_conv"])
-    return sd.replace(params=sd.params | {"vae": sd.params["vae"] | {"quant_conv": last}})
+    vae = sd.params["vae"] | {"quant_conv": last}
+    return dataclasses.replace(sd, params=sd.params | {"vae": vae})

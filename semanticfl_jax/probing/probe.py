@@ -98,15 +98,15 @@ def assess_network(
 def draw(dataset: ImageDataset, config: ProbeConfig, seed: int) -> tuple[np.ndarray, Split]:
     """Images uint8 [n + m, H, W, 3] drawn at random, n of train and m of test, and their labels."""
     rng = np.random.default_rng([seed, 0x9120BE])
-    images, labels = [], []
-    for pixels, truth, count in (
-        (dataset.train_images, dataset.train_labels, config.train_images),
-        (dataset.test_images, dataset.test_labels, config.test_images),
+    images, labels = [], {}
+    for split, pixels, truth, count in (
+        ("train", dataset.train_images, dataset.train_labels, config.train_images),
+        ("test", dataset.test_images, dataset.test_labels, config.test_images),
     ):
         rows = np.sort(rng.permutation(len(truth))[:count])
         images.append(np.asarray(pixels[rows]))
-        labels.append(np.asarray(truth[rows]))
-    return np.concatenate(images), Split(*labels, seed)
+        labels[split] = np.asarray(truth[rows])
+    return np.concatenate(images), Split(labels["train"], labels["test"], seed)
 
 
 def probe(

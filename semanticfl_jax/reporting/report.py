@@ -94,10 +94,23 @@ def _table(runs: Sequence[Run], methods: Sequence[Method]) -> str:
     text = [row(header), rule, *map(row, lines[1:])]
     setting = _setting(runs[0], differing_fields(runs))
     text = [setting, "", *text] if setting else text
-    differing = [name for name in differing_fields(runs) if name.split(".")[0] not in _COMPARED]
+    differing = [
+        name
+        for name in differing_fields(runs)
+        if name.split(".")[0] not in _COMPARED and not _swept(name, runs)
+    ]
     if differing:
         text += ["", f"Warning: the runs also differ in {', '.join(differing)}."]
     return "\n".join(text)
+
+
+def _swept(field: str, runs: Sequence[Run]) -> bool:
+    """Return whether every method was run with the same values of a field, as in a sweep."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        label = method_label(run.config)
+        values.setdefault(label, set()).add(repr(dict(flatten(run.config)).get(field)))
+    return len(set(map(frozenset, values.values()))) == 1
 
 
 def _setting(run: Run, differing: Sequence[str]) -> str:

@@ -9,13 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
-#: Fields that tell seeds and machines apart, not methods.
-NOT_METHOD = ("seed", "data_dir")
+#: Fields, or groups of them, that tell seeds and machines apart, not methods.
+NOT_METHOD = ("seed", "data_dir", "runtime", "checkpoint_every")
 
 
-class ReportError(ValueError):
+def tells_methods_apart(field: str) -> bool:
+    """Return whether runs that differ in a field, a dotted name, are different methods."""
+    return field.split(".")[0] not in NOT_METHOD
+
+
+class ReportError(SemanticFLError):
     """The given directories cannot be compared; the message names them and says why."""
 
 
@@ -97,7 +103,7 @@ def group(runs: Sequence[Run]) -> list[Method]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        method = {name: value for name, value in flatten(run.config) if name not in NOT_METHOD}
+        method = {name: value for name, value in flatten(run.config) if tells_methods_apart(name)}
         groups.setdefault(json.dumps(method, sort_keys=True), []).append(run)
     for members in groups.values():
         by_seed: dict[Any, Run] = {}
@@ -110,7 +116,7 @@ def group(runs: Sequence[Run]) -> list[Method]:
     for label, members in zip(labels, groups.values(), strict=True):
         rivals = [m[0] for m, name in zip(groups.values(), labels, strict=True) if name == label]
         own = dict(flatten(members[0].config))
-        fields = [name for name in differing_fields(rivals) if name not in NOT_METHOD]
+        fields = [name for name in differing_fields(rivals) if tells_methods_apart(name)]
         details = ", ".join(f"{name}={own.get(name)}" for name in fields)
         members.sort(key=lambda run: run.config.get("seed", 0))
         methods.append(Method(f"{label} [{details}]" if details else label, tuple(members)))

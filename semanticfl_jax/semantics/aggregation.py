@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
+
 WEIGHTINGS = ("adaptive", "uniform", "single")
 
 
@@ -118,17 +120,19 @@ def fit_amda(
         budgets that are not one a map or sum to something else.
     """
     if budgets and (len(budgets) != len(features) or sum(budgets) != dim):
-        raise ValueError(
+        raise SemanticFLError(
             f"budgets must be {len(features)} numbers, one a map, that sum to dim = {dim}, got "
             f"{', '.join(map(str, budgets))}"
         )
     if weighting not in WEIGHTINGS:
-        raise ValueError(f"aggregation must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
+        raise SemanticFLError(
+            f"aggregation must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}"
+        )
     if not features or (weighting == "single" and len(features) != 1):
-        raise ValueError(f"aggregation {weighting!r} cannot use {len(features)} feature maps")
+        raise SemanticFLError(f"aggregation {weighting!r} cannot use {len(features)} feature maps")
     count = len(labels)
     if count < 2:
-        raise ValueError(f"AMDA needs at least 2 anchor images, got {count}")
+        raise SemanticFLError(f"AMDA needs at least 2 anchor images, got {count}")
     standardised, statistics = {}, {}
     for name, x in features.items():
         x = np.asarray(x, np.float64)

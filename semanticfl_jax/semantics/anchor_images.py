@@ -18,6 +18,7 @@ import numpy as np
 
 from semanticfl_jax.data.sources.file_tree import Directory
 from semanticfl_jax.data.sources.image_files import SUFFIXES, decode, describe_problems, is_image
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
 NOT_PRIVATE = (
     "not private: the anchors are features of the clients' own images "
@@ -72,7 +73,7 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise FileNotFoundError(f"guidance.anchor_dir: no directory {directory}")
+        raise MissingFileError(f"guidance.anchor_dir: no directory {directory}")
     folders: dict[str, list[Path]] = {}
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
         folders.setdefault(_plain(folder.name), []).append(folder)
@@ -88,7 +89,7 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
     missing = [name for name, paths in found.items() if not paths]
     if missing:
         there = ", ".join(sorted(folders)) or "none"
-        raise ValueError(
+        raise SemanticFLError(
             f"guidance.anchor_dir: {directory} has no images for {', '.join(missing)}; a class "
             f"needs a folder of its name with {', '.join(SUFFIXES)} files. Folders there: {there}"
         )
@@ -101,7 +102,7 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
     images = list(decode(Directory(directory).open, names, side))
     broken = {name: im for name, im in zip(names, images, strict=True) if isinstance(im, str)}
     if broken:
-        raise ValueError(
+        raise SemanticFLError(
             f"guidance.anchor_dir: {len(broken)} files in {directory} are no whole images: "
             f"{describe_problems(broken)}"
         )

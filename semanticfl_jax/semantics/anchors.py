@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.randomness import HostStream, host_generator
 
 
@@ -50,7 +51,7 @@ class Anchors:
         """Raises ValueError unless the visual anchors are as wide as the clients' features."""
         width = self.visual.shape[1]
         if width != feature_dim:
-            raise ValueError(
+            raise SemanticFLError(
                 f"guidance.dim: the visual anchors have {width} dimensions and the model's "
                 f"features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
             )
@@ -86,9 +87,9 @@ class Anchors:
             padding = described["padding"]
             return Anchors(visual, text, names, provenance, maps, padding, samples)
         except FileNotFoundError:
-            raise FileNotFoundError(f"guidance.anchors_file: {path} does not exist") from None
+            raise MissingFileError(f"guidance.anchors_file: {path} does not exist") from None
         except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{path} is not an anchors file: {error}") from error
+            raise SemanticFLError(f"{path} is not an anchors file: {error}") from error
 
 
 def control_anchors(anchors: Anchors, kind: str, seed: int) -> Anchors:
@@ -117,7 +118,7 @@ def control_anchors(anchors: Anchors, kind: str, seed: int) -> Anchors:
         return dataclasses.replace(
             anchors, visual=anchors.visual[source], text=anchors.text[source]
         )
-    raise ValueError(f"anchors must be semantic, random_orthogonal or shuffled, got {kind!r}")
+    raise SemanticFLError(f"anchors must be semantic, random_orthogonal or shuffled, got {kind!r}")
 
 
 def _orthogonal_rows(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 from semanticfl_jax.config import GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
@@ -102,7 +103,7 @@ def check_provenance(
     different = [name for name in sorted(names) if found.get(name) != expected.get(name)]
     if different:
         listed = "; ".join(f"{n}: {found.get(n)!r} != {expected.get(n)!r}" for n in different)
-        raise ValueError(
+        raise SemanticFLError(
             f"anchors in {path} were made differently from what is asked (file != asked): {listed}"
         )
 

@@ -6,6 +6,7 @@ Every loss is a mean over the valid rows of a batch, in float32, whatever type t
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models.losses import masked_mean, unit
 
 KD_KINDS = ("kl", "l2", "cosine")
@@ -47,7 +48,7 @@ def distillation(
     elif kind == "cosine":
         loss = 1.0 - jnp.sum(targets * features, axis=-1)
     else:
-        raise ValueError(f"kd must be one of {', '.join(KD_KINDS)}, got {kind!r}")
+        raise SemanticFLError(f"kd must be one of {', '.join(KD_KINDS)}, got {kind!r}")
     return masked_mean(loss, mask)
 
 

@@ -1,38 +1,33 @@
 """The anchors of a run: which images they are made of, and the control that may replace them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
+from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.diffusion.fingerprint import image_size
-from semanticfl_jax.federated.initial import client_model
 from semanticfl_jax.reporting.plots.curves import plot_feature_maps
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE, AnchorImages, directory_images
 from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, obtain_anchors
 from semanticfl_jax.simulation import workdir as files
+from semanticfl_jax.types import Say
 
 
 def server_anchors(
-    dataset: ImageDataset,
-    public: np.ndarray,
-    partition: Partition,
-    config: ExperimentConfig,
-    directory: Path,
-    say: Callable[[str], None],
+    federation: Federation, config: ExperimentConfig, feature_dim: int, directory: Path, say: Say
 ) -> Anchors:
-    """The anchors of a guided run: read where they exist, else built; and a plot of their maps."""
-    model = client_model(config, dataset.num_classes)
+    """Return the anchors of a guided run: read where they exist, else built; plot their maps."""
+    dataset = federation.dataset
     anchors = obtain_anchors(
         config.guidance,
-        anchor_images(dataset, public, partition, config.guidance),
+        anchor_images(dataset, federation.public, federation.partition, config.guidance),
         dataset.class_names,
-        dim=config.guidance.dim or model.feature_dim,
+        dim=config.guidance.dim or feature_dim,
         seed=config.seed,
         path=directory / files.ANCHORS,
         say=say,

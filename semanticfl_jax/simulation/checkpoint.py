@@ -23,6 +23,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -37,6 +41,10 @@ class Checkpoints:
     def restore(self, shapes: PyTree) -> PyTree:
         """The newest checkpoint, with structure, types and shardings as `shapes_of` gives them."""
         return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(shapes))
+
+    def restore_as_saved(self) -> PyTree:
+        """Return the newest checkpoint as nested dicts of arrays on the host."""
+        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore())
 
 
 def shapes_of(state: PyTree) -> PyTree:

@@ -3,191 +3,451 @@
 image source -> partition -> corruption -> anchors -> data on devices -> rounds -> metrics -> report
 """
 
+from __future__ import annotations
+
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 
-from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data import federation, sources
+from semanticfl_jax.algorithms import Algorithm
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.data import sources
+from semanticfl_jax.data.federation import Federation, make_federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
+from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.files import write_json
+from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
-from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
-from semanticfl_jax.reporting.plots.curves import plot_curves
-from semanticfl_jax.reporting.writers.metrics import MetricsWriter, read_metrics, summarize
-from semanticfl_jax.reporting.writers.progress import RoundProgress
+from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
+from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
-from semanticfl_jax.simulation.interrupt import stop_between_rounds
-from semanticfl_jax.simulation.pipeline import finished_rounds
-from semanticfl_jax.simulation.prepare import Simulation, check_memory, prepare
+from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
+from semanticfl_jax.simulation.initial_weights import digest, read_initial
+from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
+from semanticfl_jax.simulation.prepare import (
+    Engine,
+    Parts,
+    check_memory,
+    make_network,
+    make_parts,
+    prepare,
+)
+from semanticfl_jax.simulation.result import Result
+from semanticfl_jax.types import PyTree, Say
+
+# What a row has of a round that was not evaluated.
+_ROW = {
+    "round",
+    "train_loss",
+    "seconds",
+    "images_per_second",
+    "padding_share",
+    "bytes_up",
+    "bytes_down",
+    "private",
+}
 
 
-class InputError(Exception):
-    """What the user gave cannot be run; the message says why."""
+class Simulation:
+    """A federated run, ready to train.
 
+        for step in Simulation(config):
+            print(step.round, step.metrics)
 
-class Stopped(Exception):
-    """A signal asked the run to stop; what was done is saved."""
-
-
-def run(
-    config: ExperimentConfig, workdir: str | Path, say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Trains one federated run in `workdir`, or goes on with the one that is there.
+    Iterating trains round by round; `run` trains faster, several rounds in one dispatch where
+    nothing is due in between.
 
     Args:
       config: what to run.
-      workdir: gets config.json, tuning.json, metrics.jsonl, partition.npz, clients.npz,
-        anchors.npz, checkpoints/, plots/ and, at the end, summary.json.
-      say: takes lines for the user.
+      dataset: images in place of those that `config.dataset` names.
+      partition: in place of `config.partition`: one array of training indices a client.
+      model: a Flax module in place of `config.model`. It is called as `(images, train=...,
+        mask=...)`, with those of the two that it takes, and returns logits or `Outputs`.
+      algorithm: an `Algorithm` in place of `config.algorithm`.
+      init_params: weights to start from: a tree, a .safetensors file, or a run's directory.
+      workdir: directory for config.json, metrics.jsonl, checkpoints/, summary.json and more; a run
+        that is there is resumed. None writes nothing.
+      callbacks: told of the start, every round, every evaluation and the end.
+      progress: whether to show a bar.
+      say: takes lines for the user; None for none.
 
-    Returns:
-      The summary.
+    Attributes:
+      config: what is run.
+      round: rounds done.
+      history: a row a round.
+      federation: the data set, in the hands of server and clients.
+      say: takes lines for the user.
+      engine: the compiled programs; None if the directory's run is finished.
 
     Raises:
-      InputError: for an impossible configuration, a workdir of another one, or missing files.
-      Stopped: if a signal stopped the run after some round.
+      SemanticFLError: for whatever cannot be run, before anything is trained.
     """
-    say = say if processes.is_main() else _silent
-    with _input_errors(), processes.main_first():
-        directory = files.check(workdir, config, claimed=not processes.is_main())
-        summary = files.read_summary(directory)
-        if summary is not None:
-            say(f"{directory} is finished: {summary['rounds']} rounds")
-            return summary
-        mesh = make_mesh(config.num_devices, config.clients_per_round)
-        dataset = sources.from_config(config)
-        public, partition = federation.deal(dataset, config)
-        skewed = federation.corrupt(dataset, partition, config)
-        dataset = skewed.dataset
-        anchors = None
-        if config.uses_anchors:
-            anchors = server_anchors(dataset, public, partition, config, directory, say)
-        memory = check_memory(dataset, anchors, config, mesh)
-        if memory:
-            say(memory)
-        # Claimed only now: a directory must not be bound to a configuration that cannot run.
-        if processes.is_main():
-            files.claim(directory, config)
-            federation.save(directory / files.PARTITION, public, partition, dataset, config)
-            federation.record(skewed, partition, config, directory, directory / files.PLOTS)
-    with _input_errors():
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        *,
+        dataset: ImageDataset | None = None,
+        partition: Partition | Sequence[np.ndarray] | None = None,
+        model: nn.Module | None = None,
+        algorithm: Algorithm | None = None,
+        init_params: PyTree | str | os.PathLike | None = None,
+        workdir: str | os.PathLike | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        say: Say | None = print,
+    ):
+        self.config = config
+        self.workdir = None if workdir is None else Path(workdir).expanduser()
+        self.history: list[dict[str, Any]] = []
+        self.round = 0
+        self.engine: Engine | None = None
+        self._closed = False
+        self.say = say if say is not None and processes.is_main() else _silent
+        self._model = model
+        self._finished = self._read_finished()
+        if self._finished is not None:
+            return
+        self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+        with _directory(self.workdir) as directory:
+            kept = None if self.workdir is None else directory / files.TUNING
+            self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
+        for line in (*self.engine.description, *self._advice()):
+            self.say(line)
+        self._label_counts = self.federation.label_counts()
+        checkpoints = self._resume()
+        self._callbacks = self._follow(callbacks, progress, checkpoints)
+
+    # Setting up
+
+    def _read_finished(self) -> dict[str, Any] | None:
+        """Return the summary of the directory's run, if it has as many rounds as are wanted."""
+        if self.workdir is None:
+            return None
+        with processes.main_first():
+            files.check(self.workdir, self.config, claimed=not processes.is_main())
+            summary = files.read_summary(self.workdir)
+        if summary is None or summary["rounds"] < self.config.rounds:
+            return None
+        self.say(f"{self.workdir} is finished: {summary['rounds']} rounds")
+        self.history = read_metrics(self.workdir)
+        self.round = summary["rounds"]
+        return summary
+
+    def _set_up(
+        self,
+        dataset: ImageDataset | None,
+        partition: Partition | Sequence[np.ndarray] | None,
+        algorithm: Algorithm | None,
+        init_params: PyTree | str | os.PathLike | None,
+    ) -> tuple[Federation, Parts]:
+        """Read the data, and check all that can be checked before anything compiles."""
+        config = self.config
+        with processes.main_first():
+            self._mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
+            init = read_initial(init_params)
+            federation = make_federation(dataset or sources.from_config(config), config, partition)
+            network = make_network(config, federation, self._model)
+            anchors = self._anchors(federation, network.outputs(_image_shape(federation)).features)
+            parts = make_parts(
+                config, federation, anchors, module=self._model, algorithm=algorithm, init=init
+            )
+            for line in check_memory(parts, self._mesh):
+                self.say(line)
+            if self.workdir is not None:
+                self._bind(parts, anchors, algorithm)
+        data, dealt = federation.dataset, federation.partition
         processes.require_equal(
             "images, labels and partition",
-            *(dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels),
-            *(public, partition.indices, partition.offsets),
+            *(data.train_images, data.train_labels, data.test_images, data.test_labels),
+            *(federation.public, dealt.indices, dealt.offsets),
         )
-    simulation = prepare(
-        dataset, partition, anchors, config, mesh, kept=directory / files.TUNING, say=say
-    )
-    for line in simulation.description:
-        say(line)
-    train(simulation, config, directory, say)
-    with processes.main_first():
-        if not processes.is_main():
-            return files.read_summary(directory)
-        return report(dataset, partition, simulation, config, directory, say)
+        return federation, parts
+
+    def _anchors(self, federation: Federation, features: Any) -> Anchors | None:
+        if not self.config.uses_anchors:
+            return None
+        if features is None:
+            raise ConfigError(
+                "guidance.enabled must be false with this model: anchors pull its features, and it "
+                "returns none; let it return semanticfl_jax.Outputs(logits, features)"
+            )
+        with _directory(self.workdir) as directory:
+            return server_anchors(federation, self.config, features.shape[-1], directory, self.say)
+
+    def _bind(self, parts: Parts, anchors: Anchors | None, algorithm: Algorithm | None) -> None:
+        """Check the directory against the data, and claim it.
+
+        Only now: a directory must not be bound to a configuration that cannot run.
+        """
+        federation = parts.federation
+        dealt = federation.partition
+        bound = {
+            "data": federation.clean.fingerprint(),
+            "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
+            "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
+            "model": None if self._model is None else repr(self._model),
+            "algorithm": None if algorithm is None else algorithm.name,
+            "init_params": digest(parts.init),
+        }
+        files.check_bound(self.workdir, bound)
+        if processes.is_main():
+            files.claim(self.workdir, self.config, bound)
+            federation.save(self.workdir, self.config)
+
+    def _advice(self) -> list[str]:
+        """Return a line on cores that are not used."""
+        cores, devices = available_cores(), jax.local_device_count()
+        wanted = self.config.runtime.num_devices or self.config.clients_per_round
+        if jax.default_backend() != "cpu" or devices >= min(cores, wanted):
+            return []
+        return [
+            f"JAX has {devices} CPU device{'s' * (devices > 1)} and there are {cores} cores: call "
+            "semanticfl_jax.use_all_cores() before JAX starts to train a client on each"
+        ]
+
+    def _resume(self) -> Checkpoints | None:
+        """Restore the newest checkpoint, if the directory has one."""
+        if self.workdir is None:
+            return None
+        checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
+        done = checkpoints.latest() or 0
+        if done:
+            shapes = shapes_of(self.engine.state)
+            self.engine.state = None  # else it would be in memory beside the one that is restored
+            self.engine.state = checkpoints.restore(shapes)
+            self.engine.round = done
+            rows = read_metrics(self.workdir)
+            self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
+            self.round = done
+            total = self.config.rounds
+            self.say(f"resuming after round {done} of {total}, from {self.workdir}")
+        return checkpoints
+
+    def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row without the evaluation that its round had only as the last of a plan."""
+        due = row["round"] % self.config.eval_every == 0 or row["round"] == self.config.rounds
+        return row if due else {name: row[name] for name in row if name in _ROW}
+
+    def _follow(
+        self, callbacks: Sequence[Callback], progress: bool, checkpoints: Checkpoints | None
+    ) -> Callbacks:
+        """Return the run's own callbacks and the user's, in the order in which they are called."""
+        self._progress = following.ShowProgress() if progress else None
+        members: list[Callback] = [] if self._progress is None else [self._progress]
+        if self.workdir is None:
+            return Callbacks([*members, *callbacks])
+        return Callbacks(
+            [
+                following.WriteMetrics(self.workdir),
+                *members,
+                *callbacks,
+                # After the row: a run that is resumed from here keeps the rows up to here.
+                following.SaveCheckpoints(checkpoints),
+                following.WriteSummary(self.workdir),
+                following.DrawPlots(self.workdir, self.say),
+            ]
+        )
+
+    # Training
+
+    @property
+    def state(self) -> ServerState | None:
+        """The server's state after `round` rounds; the next round takes its memory."""
+        return None if self.engine is None else self.engine.state
+
+    @property
+    def note(self) -> str | None:
+        """What must be known with every figure of the run: that it is not private; or None."""
+        return None if self.config.private else NOT_PRIVATE
+
+    def __iter__(self) -> Iterator[Step]:
+        """Train the rounds that are left, one after another."""
+        yield from self._train(self.config.rounds, lambda: False, one_by_one=True)
+
+    def run(self, rounds: int | None = None) -> Result:
+        """Train and return the result.
+
+        Args:
+          rounds: how many more at most; None: all that are left.
+
+        Raises:
+          Stopped: if a signal asked for it; the last round done is saved first.
+        """
+        until = self.config.rounds
+        if rounds is not None:
+            until = min(until, self.round + rounds)
+        line = self.say if self._finished or self._progress is None else self._progress.say
+        with stop_between_rounds(line) as asked_to_stop:
+            for _ in self._train(until, asked_to_stop):
+                pass
+        if self.round < until:
+            more = "; run the same command to go on" if self.workdir is not None else ""
+            raise Stopped(f"stopped after round {self.round}{more}")
+        return self.result()
+
+    def _train(
+        self, until: int, asked_to_stop: Callable[[], bool], one_by_one: bool = False
+    ) -> Iterator[Step]:
+        if self._finished is not None or self.round >= self.config.rounds:
+            return
+        if self._closed:
+            raise RuntimeError("this simulation is closed: a round failed, or close() was called")
+        try:
+            self._callbacks.start(self)
+            rounds = finished_rounds(
+                self.engine,
+                self.config,
+                self.round,
+                asked_to_stop,
+                until=until,
+                one_by_one=one_by_one,
+            )
+            for finished in rounds:
+                self.round = finished.number
+                step = Step(finished.number, self._row(finished), finished.state)
+                self.history.append(step.metrics)
+                self._callbacks.round(self, step)
+                yield step
+            if self.round == self.config.rounds:
+                with processes.main_first():
+                    self._callbacks.end(self)
+                self.close()
+        except GeneratorExit:
+            raise  # the loop was left; it can be taken up again
+        except BaseException:
+            self.close()
+            raise
+
+    def _row(self, finished: FinishedRound) -> dict[str, Any]:
+        result = finished.result
+        row = {
+            "round": finished.number,
+            "train_loss": float(result.train_loss),
+            "seconds": finished.seconds,
+            "images_per_second": float(result.images) / finished.seconds,
+            "padding_share": float(result.padding_share),
+            **self.engine.traffic.of_round(result),
+        }
+        if not self.config.private:
+            row["private"] = False
+        if finished.evaluation is not None:
+            row |= evaluated(finished.evaluation, self._label_counts)
+        return to_json_values(row)
+
+    def close(self) -> None:
+        """Close the run's files; it is called at the end of the run, too."""
+        if self.engine is not None and not self._closed:
+            self._closed = True
+            self._callbacks.close()
+
+    def __enter__(self) -> Simulation:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Results
+
+    def result(self) -> Result:
+        """Return what the run has come to after `round` rounds."""
+        if self._finished is not None and self.workdir is not None:
+            model = load_model(self.workdir / files.MODEL, self._model)
+            return Result(model, self.history, self._finished, self.workdir)
+        return Result(self._trained_model(), self.history, self.summary(), self.workdir)
+
+    def _trained_model(self) -> TrainedModel:
+        tested = jax.device_get(self.engine.tested(self.engine.state))
+        parts = self.parts
+        about = describe_model(
+            self.config,
+            parts.network,
+            self._model is not None,
+            parts.image_shape,
+            self.federation.dataset,
+        )
+        return TrainedModel(parts.network, tested.params["model"], tested.batch_stats, about)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the rounds done so far, as summary.json holds them."""
+        config, federation = self.config, self.federation
+        evaluations = [row for row in self.history if "class_accuracy" in row]
+        final = {}
+        if evaluations:
+            names = federation.dataset.class_names
+            final = final_figures(evaluations[-1], names, self._label_counts)
+        figures = {
+            "algorithm": self.parts.algorithm.name,
+            "guidance": config.guidance.anchors if config.guidance.enabled else None,
+            **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
+            "dataset": federation.dataset.name,
+            "model": config.model.name if self._model is None else self.parts.network.name,
+            "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),
+            "seed": config.seed,
+            **summarize(self.history),
+            **final,
+            "partition": federation.summary(),
+            "compile_seconds": self.engine.compile_seconds,
+            "device": self.engine.device,
+            "versions": versions(),
+        }
+        return to_json_values(figures)
+
+
+def run(
+    config: ExperimentConfig, workdir: str | os.PathLike | None = None, **options: Any
+) -> Result:
+    """Train one federated run and return its result.
+
+    Args:
+      config: what to run.
+      workdir: its directory, where a run that is there is resumed, and a finished one is read;
+        None writes nothing.
+      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, callbacks,
+        progress, say.
+
+    Raises:
+      SemanticFLError: for whatever cannot be run.
+      Stopped: if a signal stopped the run after some round.
+    """
+    with Simulation(config, workdir=workdir, **options) as simulation:
+        result = simulation.run()
+        directory = result.workdir
+        if simulation.engine is not None and directory is not None:
+            simulation.say(f"wrote {directory / files.SUMMARY} and {directory / files.PLOTS}/")
+        return result
 
 
 def _silent(line: str) -> None:
     del line
 
 
+def _image_shape(federation: Federation) -> tuple[int, ...]:
+    return federation.dataset.train_images.shape[1:]
+
+
 @contextlib.contextmanager
-def _input_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise InputError(str(error)) from error
-
-
-def train(
-    simulation: Simulation, config: ExperimentConfig, directory: Path, say: Callable[[str], None]
-) -> None:
-    """Runs the rounds that are left, writing metrics and checkpoints.
-
-    Raises:
-      Stopped: if a signal asked for it; the last round done is saved first.
-    """
-    state = simulation.take_state()
-    label_counts = np.asarray(simulation.data.label_counts)
-    main = processes.is_main()
-    with Checkpoints(directory / files.CHECKPOINTS) as checkpoints:
-        number = done = checkpoints.latest() or 0
-        if done:
-            shapes = shapes_of(state)
-            del state  # else it would be in memory beside the one that is restored
-            state = checkpoints.restore(shapes)
-            say(f"resuming after round {done} of {config.rounds}, from {directory}")
-        with (
-            MetricsWriter(directory, done) if main else contextlib.nullcontext() as metrics,
-            RoundProgress(config.rounds, done, quiet=not main) as progress,
-            stop_between_rounds(progress.say) as asked_to_stop,
-        ):
-            for finished in finished_rounds(simulation, state, config, done, asked_to_stop):
-                number, result = finished.number, finished.result
-                row = {
-                    "round": number,
-                    "train_loss": result.train_loss,
-                    "seconds": finished.seconds,
-                    "images_per_second": result.images / finished.seconds,
-                    "padding_share": result.padding_share,
-                    **simulation.traffic.of_round(result),
-                }
-                if not config.private:
-                    row["private"] = False
-                if finished.evaluation is not None:
-                    row |= evaluated(finished.evaluation, label_counts)
-                if main:
-                    metrics.write(row)
-                progress.update(number, row.get("test_accuracy"), row["images_per_second"])
-                # After its row: a run that goes on from here keeps the rows up to here.
-                if finished.state is not None:
-                    checkpoints.save(number, finished.state)
-            if number < config.rounds:
-                raise Stopped(f"stopped after round {number}; run the same command to go on")
-
-
-def report(
-    dataset: ImageDataset,
-    partition: Partition,
-    simulation: Simulation,
-    config: ExperimentConfig,
-    directory: Path,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Writes plots and the summary of a finished run, and returns the summary."""
-    rows = read_metrics(directory)
-    plots = directory / files.PLOTS
-    private = config.private
-    note = None if private else NOT_PRIVATE
-    plot_curves(rows, plots / "curves.png", note)
-    label_counts = np.asarray(simulation.data.label_counts)
-    names = dataset.class_names
-    plot_accuracy_maps(rows, names, label_counts, plots / "accuracy_maps.png", note)
-    summary = {
-        "algorithm": config.algorithm.name,
-        "guidance": config.guidance.anchors if config.guidance.enabled else None,
-        **({} if private else {"private": False, "note": NOT_PRIVATE}),
-        "dataset": config.dataset,
-        "seed": config.seed,
-        **summarize(rows),
-        **final_figures(rows[-1], names, label_counts),
-        "partition": federation.describe(dataset, partition, plots),
-        "compile_seconds": simulation.compile_seconds,
-        "device": simulation.device,
-        "versions": versions(),
-    }
-    write_json(directory / files.SUMMARY, summary)
-    say(f"wrote {directory / files.SUMMARY} and {plots}/")
-    return summary
+def _directory(workdir: Path | None) -> Iterator[Path]:
+    """Yield the run's directory, or one that is deleted again."""
+    if workdir is not None:
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)

@@ -2,17 +2,27 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; what was done is saved, where the run has a directory."""
 
 
 @contextlib.contextmanager
 def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a request that the loop reads between rounds.
+    """Turn the first SIGINT or SIGTERM into a request that the loop reads between rounds.
+
+    In a thread other than the main one, to which Python gives no signals, nothing changes.
 
     Yields:
       A function that tells whether a stop was asked for. A second signal stops at once, in the
       midst of a round, for whose end Python would wait after its own handler of SIGINT.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked = False
     previous = {}
 

@@ -18,7 +18,7 @@ from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.dispatch import next_block
 from semanticfl_jax.federated.round import RoundMetrics, ServerState
-from semanticfl_jax.simulation.prepare import Simulation
+from semanticfl_jax.simulation.prepare import Engine
 
 
 class FinishedRound(NamedTuple):
@@ -50,68 +50,73 @@ class _Block(NamedTuple):
 
 
 def runs_ahead(config: ExperimentConfig) -> bool:
-    """Whether the devices get the next rounds before the last ones are recorded.
+    """Return whether the devices get the next rounds before the last ones are recorded.
 
     Not on CPU: its cores are busy with the rounds themselves, and two programs at a time can bring
     it to a halt. Each holds threads while it waits for the other devices in a sum over all, and
     devices of either may find none left. Nor with clients' states in host memory: the host takes
     part in those rounds, and would wait in their midst.
     """
-    return jax.default_backend() != "cpu" and config.client_state_memory == "device"
+    return jax.default_backend() != "cpu" and config.runtime.client_state_memory == "device"
 
 
 def finished_rounds(
-    simulation: Simulation,
-    state: ServerState,
+    engine: Engine,
     config: ExperimentConfig,
     done: int,
     asked_to_stop: Callable[[], bool],
+    *,
+    until: int | None = None,
+    one_by_one: bool = False,
 ) -> Iterator[FinishedRound]:
-    """Runs the rounds that are left.
+    """Run the rounds that are left, in blocks where the configuration allows it.
 
     Args:
-      simulation: the compiled programs and their data.
-      state: the server after round `done`; donated.
+      engine: what to run; its state is the one after `done` rounds.
       config: of the run.
       done: rounds done before.
-      asked_to_stop: asked after every block. After a yes no other one follows; the last round comes
-        with its state, due or not, as does the last round of the run.
+      asked_to_stop: whether to stop after the rounds under way; the last of them then comes with
+        its state, due or not, as does round `until`.
+      until: the round to stop after; by default the run's last.
+      one_by_one: whether `engine.state` is that of the round just yielded: no blocks, and nothing
+        runs ahead.
 
     Yields:
       The rounds in order, each after what is due has been read.
     """
-    ahead = runs_ahead(config)
+    until = config.rounds if until is None else until
+    ahead = runs_ahead(config) and not one_by_one
     block, seconds, stopping = None, None, False
     with ThreadPoolExecutor(1) as clock:
-        while done < config.rounds and not stopping:
-            count = processes.of_main(next_block(config, done, seconds))
+        while done < until and not stopping:
+            count = 1 if one_by_one else next_block(config, done, seconds, until)
+            count = processes.of_main(count)
             began = time.perf_counter()
-            state, results = run_rounds(simulation, state, count)
+            results = engine.advance(count)
             # What is due after the last block goes first, and is not part of this one's time. A
             # thread notes both, because to record the last block may take longer than this one.
             due = clock.submit(_time_when_ready, block and (block.evaluation, block.state))
             ended = clock.submit(_time_when_ready, results)
             if block is not None:
-                yield from _rounds(simulation, block)
+                yield from _rounds(engine, block)
                 began = max(began, due.result())
             seconds = (ended.result() - began) / count
             done += count
             # Blocks end where something is due (`next_block`).
             tested = done == config.rounds or done % config.eval_every == 0
-            evaluation = simulation.evaluate(state) if tested else None
+            evaluation = engine.evaluate(engine.state) if tested else None
             if not ahead:
                 jax.block_until_ready(evaluation)
             stopping = processes.anywhere(asked_to_stop())
-            last = stopping or done == config.rounds
+            last = stopping or done == until
             kept = None
-            if last:
-                kept = state
-            elif done % config.checkpoint_every == 0:
+            if last or done % config.checkpoint_every == 0:
                 # A copy, because the next round is given the state while this is written.
-                kept = jax.tree.map(lambda x: x.copy(), state)
+                final = stopping or done == config.rounds
+                kept = engine.state if final else jax.tree.map(lambda x: x.copy(), engine.state)
             block = _Block(range(done - count + 1, done + 1), results, seconds, evaluation, kept)
             if last or not ahead:
-                yield from _rounds(simulation, block)
+                yield from _rounds(engine, block)
                 block = None
 
 
@@ -120,28 +125,14 @@ def _time_when_ready(arrays: Any) -> float:
     return time.perf_counter()
 
 
-def run_rounds(
-    simulation: Simulation, state: ServerState, count: int
-) -> tuple[ServerState, RoundMetrics]:
-    """Dispatches `count` rounds, together if they can be; donates `state`.
-
-    Returns:
-      The state after them, and their metrics, stacked where the simulation runs blocks.
-    """
-    arguments = (state, simulation.data, simulation.shared, simulation.key)
-    if simulation.run_block is None:
-        return simulation.run_round(*arguments)
-    return simulation.run_block(*arguments, np.int32(count))
-
-
-def _rounds(simulation: Simulation, block: _Block) -> list[FinishedRound]:
-    """The rounds of a block, read from the devices, with all that is due after them."""
+def _rounds(engine: Engine, block: _Block) -> list[FinishedRound]:
+    """Return the rounds of a block, read from the devices, with all that is due after them."""
     results, evaluation = jax.device_get((block.results, block.evaluation))
     jax.block_until_ready(block.state)
     rounds = []
     for index, number in enumerate(block.numbers):
         result = results
-        if simulation.run_block is not None:
+        if engine.run_block is not None:
             result = jax.tree.map(lambda x, i=index: x[i], results)
         rounds.append(FinishedRound(number, result, block.seconds, None, None))
     rounds[-1] = rounds[-1]._replace(evaluation=evaluation, state=block.state)

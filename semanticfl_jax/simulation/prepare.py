@@ -1,98 +1,198 @@
 """From a configuration to compiled programs: data and model on the devices, and the round."""
 
+from __future__ import annotations
+
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from semanticfl_jax.algorithms import Algorithm, make_algorithm
+from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
-from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.devices.compilation_cache import found_in_cache
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
-from semanticfl_jax.federated.initial import client_model, init_params
+from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
-from semanticfl_jax.federated.round import ServerState, init_server, make_round
+from semanticfl_jax.federated.rates import Rates, make_rates
+from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
+from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.timing import Workload
-from semanticfl_jax.types import PyTree
+from semanticfl_jax.types import PyTree, Say
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run trains, and how: everything but the devices.
+
+    Attributes:
+      config: of the run.
+      federation: its data set, in the hands of server and clients.
+      network: what the clients train.
+      algorithm: with its weights, its guidance and its terms.
+      module: the Flax module that was given in place of `config.model`; None: none was.
+      init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
+    """
+
+    config: ExperimentConfig
+    federation: Federation
+    network: Network
+    algorithm: Algorithm
+    module: nn.Module | None = None
+    init: Mapping[str, PyTree] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """H, W, 3."""
+        return self.federation.dataset.train_images.shape[1:]
+
+    def init_model(self, key: jax.Array) -> Model:
+        """Return the initial model for the run's key."""
+        drawn = init_params(self.network, self.algorithm, self.image_shape, key)
+        return Model(*replace_weights(*drawn, self.init))
+
+
+def make_network(
+    config: ExperimentConfig, federation: Federation, module: nn.Module | None = None
+) -> Network:
+    """Return the network that the clients train: `module`, or what the configuration names."""
+    if module is not None:
+        return Network(module)
+    dataset = federation.dataset
+    return make_model(config, dataset.num_classes, dataset.train_images.shape[1:])
+
+
+def make_parts(
+    config: ExperimentConfig,
+    federation: Federation,
+    anchors: Anchors | None = None,
+    *,
+    module: nn.Module | None = None,
+    algorithm: Algorithm | None = None,
+    init: Mapping[str, PyTree] | None = None,
+) -> Parts:
+    """Put together what a run trains.
+
+    Args:
+      config: of the run.
+      federation: its data.
+      anchors: of a run that uses them.
+      module: a Flax module in place of `config.model`.
+      algorithm: an algorithm in place of `config.algorithm`; guidance is added to it all the same.
+      init: weights to start from.
+
+    Raises:
+      SemanticFLError: if the algorithm needs what the model does not return, or anchors that do not
+        fit the model.
+    """
+    network = make_network(config, federation, module)
+    image_shape = federation.dataset.train_images.shape[1:]
+    outputs = network.outputs(image_shape)
+    classes = federation.dataset.num_classes
+    if outputs.logits.shape != (1, classes):
+        raise SemanticFLError(
+            f"{network.name} must return logits [B, {classes}], one for each class of "
+            f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
+        )
+    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
+    algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
+    for term in algorithm.terms:
+        for need in term.needs:
+            if getattr(outputs, need) is None or len(getattr(outputs, need)) == 0:
+                raise SemanticFLError(
+                    f"{term.name} needs the model's {need}, which {network.name} does not return; "
+                    f"let it return semanticfl_jax.Outputs(logits, features, levels)"
+                )
+    return Parts(config, federation, network, algorithm, module, init)
 
 
 @dataclasses.dataclass
-class Simulation:
+class Engine:
     """Everything that a run's rounds need, on the devices, and its compiled programs.
 
     Attributes:
-      state: the server before round 1; None once it is taken.
+      state: the server, after as many rounds as were dispatched; the next one takes its memory.
       data: the clients' images.
       shared: arrays that clients receive once, `Algorithm.sent_once`.
       key: the run's random key.
-      run_round: (state, data, shared, key) -> (state, metrics); donates `state`.
-      run_block: (state, data, shared, key, count) -> (state, stacked metrics), see `block`; None
-        where rounds are dispatched one by one.
+      rates: (rounds done, count) -> the learning rates of the next ones.
+      round: rounds dispatched.
+      run_round: (state, data, shared, key, rates) -> (state, metrics); donates `state`.
+      run_block: (state, data, shared, key, rates, count) -> (state, stacked metrics), see
+        `dispatch`; None where rounds are dispatched one by one.
+      longest: rounds of a block at most.
       evaluate: state -> accuracy and loss on the test set.
+      tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
       device: how many devices of what kind.
       description: the choices that were made, a line each.
     """
 
-    state: ServerState | None
+    state: ServerState
     data: FederatedDataset
     shared: PyTree
     key: jax.Array
+    rates: Callable[[int, int], Rates]
+    round: int
     run_round: Callable[..., Any]
     run_block: Callable[..., Any] | None
-    evaluate: Callable[..., Any]
+    longest: int
+    evaluate: Callable[[ServerState], dict[str, jax.Array]]
+    tested: Callable[[ServerState], Model]
     traffic: Traffic
     compile_seconds: float
     device: str
     description: tuple[str, ...]
 
-    def take_state(self) -> ServerState:
-        """The server before round 1, which is kept no longer: its memory is the rounds'."""
-        state, self.state = self.state, None
-        return state
+    def advance(self, count: int) -> RoundMetrics:
+        """Dispatch `count` rounds, together if they can be.
+
+        Returns:
+          Their metrics, stacked where rounds are dispatched in blocks.
+        """
+        arguments = (self.state, self.data, self.shared, self.key)
+        rates = self.rates(self.round, self.longest)
+        if self.run_block is None:
+            rates = jax.tree.map(lambda x: x[0], rates)
+            self.state, metrics = self.run_round(*arguments, rates)
+        else:
+            self.state, metrics = self.run_block(*arguments, rates, np.int32(count))
+        self.round += count
+        return metrics
 
 
-def prepare(
-    dataset: ImageDataset,
-    partition: Partition,
-    anchors: Anchors | None,
-    config: ExperimentConfig,
-    mesh: Mesh,
-    kept: Path | None = None,
-    say: Callable[[str], None] = print,
-) -> Simulation:
-    """Puts data and model on the devices and compiles the round and the evaluation.
+def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = print) -> Engine:
+    """Put data and model on the devices and compile the round and the evaluation.
 
     Args:
-      dataset: images of clients and test set.
-      partition: who holds which.
-      anchors: of a guided run.
-      config: what to run; what it leaves to choose is chosen here (`tuning`).
+      parts: what to train.
       mesh: the devices.
-      kept: file of the run with that choice; None: no run.
-      say: takes lines for the user, should the choice take a measurement.
+      kept: file of the run with the choice of lowering and chunk; None: no run.
+      say: takes lines for the user, should that choice take a measurement.
     """
-    model = client_model(config, dataset.num_classes)
-    algorithm = make_algorithm(config, anchors, model.feature_dim)
+    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    partition, runtime = parts.federation.partition, config.runtime
     shared = put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
@@ -102,16 +202,15 @@ def prepare(
         sharding=replicated(mesh),
     )
     test = pad_batches(
-        dataset.test_images, dataset.test_labels, config.eval_batch_size, mesh.devices.size
+        dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
     test = put(test, split(mesh))
     key = run_key(config.seed)
-    image_shape = data.images.shape[1:]
-    received = Model(*init_params(model, algorithm, image_shape, key))
+    received = parts.init_model(key)
     state = init_server(*received, algorithm, config.num_clients)
     state, key = put((state, key), replicated(mesh))
     clients = init_clients(
-        algorithm, state.model, config.num_clients, mesh, config.client_state_memory
+        algorithm, state.model, config.num_clients, mesh, runtime.client_state_memory
     )
     state = state._replace(clients=clients)
 
@@ -119,15 +218,16 @@ def prepare(
         config,
         algorithm,
         received,
-        image_shape,
+        parts.image_shape,
         dataset.num_classes,
         partition.sizes,
         dataset.mean,
         dataset.std,
+        parts.module,
     )
     choice = choose.choose(work, mesh, kept, say)
     # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
-    trained = client_model(choice.applied(config), dataset.num_classes)
+    trained = make_network(choice.applied(config), parts.federation, parts.module)
     local_training = make_local_training(trained, algorithm, config, dataset.mean, dataset.std)
     run_round = make_round(
         local_training,
@@ -139,36 +239,42 @@ def prepare(
         availability=config.availability,
         steps=known_steps(partition.sizes, config),
     )
-    run_round = join_clients(run_round, mesh, config.client_state_memory)
-    evaluate = make_evaluation(model, mesh, dataset.mean, dataset.std)
+    run_round = join_clients(run_round, mesh, runtime.client_state_memory)
+    evaluate = make_evaluation(parts.network, mesh, dataset.mean, dataset.std)
 
     def tested(state: ServerState) -> Model:
         return algorithm.server.evaluated(state.server, state.model)
 
     began, found = time.perf_counter(), found_in_cache()
-    longest, run_block = longest_block(config), None
+    longest, run_block, rates = longest_block(config), None, make_rates(config)
     if longest > 1:
         run_block = in_blocks(run_round, longest)
-        run_block = run_block.lower(state, data, shared, key, np.int32(1)).compile()
-        run_round = single(run_block)
+        arguments = (state, data, shared, key, rates(0, longest), np.int32(1))
+        run_block = run_block.lower(*arguments).compile()
+        run_round = single(run_block, longest)
     else:
-        run_round = run_round.lower(state, data, shared, key).compile()
+        first = jax.tree.map(lambda x: x[0], rates(0, 1))
+        run_round = run_round.lower(state, data, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
-        _describe_task(config, algorithm, received.params),
+        _describe_task(parts, received.params),
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
-    return Simulation(
+    return Engine(
         state=state,
         data=data,
         shared=shared,
         key=key,
+        rates=rates,
+        round=0,
         run_round=run_round,
         run_block=run_block,
+        longest=longest,
         evaluate=lambda state: evaluate(*tested(state), test),
+        tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
@@ -176,36 +282,36 @@ def prepare(
     )
 
 
-def check_memory(
-    dataset: ImageDataset, anchors: Anchors | None, config: ExperimentConfig, mesh: Mesh
-) -> str | None:
-    """Return what clients' states and updates will take, before anything is made; None if nothing.
+def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
+    """Return a line each on what clients' states and single updates will take, if there are any.
 
     Raises:
-      ValueError: if they cannot fit, and for anchors that do not fit the model.
+      SemanticFLError: if they cannot fit.
     """
-    model = client_model(config, dataset.num_classes)
-    algorithm = make_algorithm(config, anchors, model.feature_dim)
-    shape = dataset.train_images.shape[1:]
-    shapes = jax.eval_shape(
-        lambda key: init_params(model, algorithm, shape, key), run_key(config.seed)
-    )
+    config, algorithm = parts.config, parts.algorithm
+    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
     states = check_client_memory(
-        algorithm, Model(*shapes), config.num_clients, mesh, config.client_state_memory
+        algorithm, shapes, config.num_clients, mesh, config.runtime.client_state_memory
     )
     if states:
-        states += f"; every checkpoint has them all (checkpoint_every={config.checkpoint_every})"
-    updates = check_update_memory(algorithm, Model(*shapes), config.clients_per_round, mesh)
-    return "\n".join(line for line in (states, updates) if line) or None
+        every = config.checkpoint_every
+        states += (
+            f"; checkpoints include all client states; with many clients, raise checkpoint_every "
+            f"({every})"
+        )
+    updates = check_update_memory(algorithm, shapes, config.clients_per_round, mesh)
+    return [line for line in (states, updates) if line]
 
 
-def _describe_task(config: ExperimentConfig, algorithm: Algorithm, params: PyTree) -> str:
+def _describe_task(parts: Parts, params: PyTree) -> str:
+    config, algorithm = parts.config, parts.algorithm
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     names = [term.name for term in algorithm.terms if term.name != algorithm.name]
     terms = f" with {' and '.join(names)}" if names else ""
     partition = config.partition.file or config.partition.scheme
+    model = config.model.name if parts.module is None else parts.network.name
     return (
-        f"{config.algorithm.name}{terms} on {config.dataset}: {config.clients_per_round} of "
-        f"{config.num_clients} clients a round, {partition} partition; "
-        f"{config.model.name} with {count:,} parameters"
+        f"{algorithm.name}{terms} on {parts.federation.dataset.name}: {config.clients_per_round} "
+        f"of {config.num_clients} clients a round, {partition} partition; "
+        f"{model} with {count:,} parameters"
     )

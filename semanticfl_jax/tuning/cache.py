@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,7 @@ from semanticfl_jax.tuning.timing import (
     time_chunk,
     too_large,
 )
-
-Say = Callable[[str], None]
+from semanticfl_jax.types import Say
 
 # Seconds of compiling and measuring after which nothing more is begun.
 _SECONDS = 60.0
@@ -90,14 +88,13 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
     """
     config, device = work.config, mesh.devices.flat[0]
     model = to_dict(config.model)
-    del model["conv"]
-    own = getattr(config.algorithm, config.algorithm.name, None)
+    own = config.algorithm.settings
     found = versions()
     return {
         "device": host()["cpu"] if device.platform == "cpu" else device.device_kind,
         "devices": len(mesh.local_devices),
         "versions": {name: found[name] for name in ("jax", "jaxlib", "semanticfl_jax")},
-        "model": model,
+        "model": model if work.module is None else repr(work.module),
         "num_classes": work.num_classes,
         "image_shape": list(work.image_shape),
         "precision": config.precision,
@@ -109,7 +106,7 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
         "algorithm": config.algorithm.name,
         "settings": {
             name: value > 0 if isinstance(value, float) else value
-            for name, value in (to_dict(own) if own is not None else {}).items()
+            for name, value in to_dict(own).items()
         },
         "sent_once": [
             f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}"

@@ -1,4 +1,4 @@
-"""What `model.conv=auto` and `clients_per_chunk=auto` stand for.
+"""What `runtime.conv=auto` and `runtime.clients_per_chunk=auto` stand for.
 
 On accelerators a short measurement at the first run decides (`tuning_search`), together with how
 long clients of this partition wait for one another (`chunk_load`); its figures are kept in the
@@ -10,7 +10,6 @@ chunks agree to rounding, not bit for bit.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +23,7 @@ from semanticfl_jax.tuning.cache import Measured
 from semanticfl_jax.tuning.load import chunk_load
 from semanticfl_jax.tuning.search import best, chunks_up_to, search
 from semanticfl_jax.tuning.timing import Workload
-
-Say = Callable[[str], None]
+from semanticfl_jax.types import Say
 
 # Without a measurement: one client at a time on CPU, where a loop over clients beat vmap at every
 # size that was measured; elsewhere as many as fit comfortably.
@@ -54,9 +52,9 @@ class Choice(NamedTuple):
 
     def applied(self, config: ExperimentConfig) -> ExperimentConfig:
         """The configuration with nothing left to choose."""
-        model = dataclasses.replace(config.model, conv=self.conv)
         chunk = self.clients_per_chunk
-        return dataclasses.replace(config, model=model, clients_per_chunk=chunk)
+        runtime = dataclasses.replace(config.runtime, conv=self.conv, clients_per_chunk=chunk)
+        return dataclasses.replace(config, runtime=runtime)
 
 
 def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = print) -> Choice:
@@ -71,7 +69,7 @@ def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = prin
     """
     config = work.config
     largest = -(-config.clients_per_round // mesh.devices.size)
-    conv, chunk = config.model.conv, config.clients_per_chunk
+    conv, chunk = config.runtime.conv, config.runtime.clients_per_chunk
     if chunk != "auto":
         chunk = min(chunk, largest)
     if "auto" not in (conv, chunk):
@@ -92,7 +90,7 @@ def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = prin
 def _choose(
     work: Workload, mesh: Mesh, conv: str, chunk: int | str, largest: int, say: Say
 ) -> Choice:
-    platform, tuning = mesh.devices.flat[0].platform, work.config.tuning
+    platform, tuning = mesh.devices.flat[0].platform, work.config.runtime.tuning
     default = _CLIENTS_PER_CHUNK.get(platform, _CLIENTS_PER_CHUNK_ELSEWHERE)
     default = min(default, largest) if chunk == "auto" else chunk
     likely = choose_lowering(platform, vmapped=default > 1) if conv == "auto" else conv

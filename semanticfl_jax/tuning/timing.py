@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +19,9 @@ from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
 from semanticfl_jax.federated.chunks import make_train_chunk
-from semanticfl_jax.federated.initial import client_model
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
+from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.types import PyTree
 
@@ -43,6 +45,7 @@ class Workload(NamedTuple):
       sizes: int [N], samples of each client.
       mean: of each channel.
       std: of each channel.
+      module: the Flax module that takes the place of `config.model`; None: none does.
     """
 
     config: ExperimentConfig
@@ -53,6 +56,13 @@ class Workload(NamedTuple):
     sizes: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    module: nn.Module | None = None
+
+    def network(self, config: ExperimentConfig) -> Network:
+        """Return the network that clients train, with the lowering that `config` has."""
+        if self.module is not None:
+            return Network(self.module)
+        return make_model(config, self.num_classes, self.image_shape)
 
     @property
     def largest(self) -> int:
@@ -128,8 +138,8 @@ def time_chunk(
     try:
         began = time.perf_counter()
         arguments = _arguments(work, clients_per_chunk, mesh)
-        program = _training(work, conv, mesh).lower(*arguments, _sizes(1, work, arguments))
-        program = program.compile()
+        lowered = _training(work, conv, mesh).lower(*arguments, _sizes(1, work, arguments))
+        program = lowered.compile()
         memory = program.memory_analysis()
         found = dataclasses.replace(found, compile_seconds=time.perf_counter() - began)
         if memory is not None:
@@ -171,7 +181,7 @@ def fits(figure: Figure, room: int | None) -> bool:
 
 def too_large(figure: Figure, room: int) -> Figure:
     """Return the figure of what does not fit into `room` bytes."""
-    note = f"needs {figure.memory_bytes / 1e6:.0f} MB, and {room / 1e6:.0f} MB are to be had"
+    note = f"needs {(figure.memory_bytes or 0) / 1e6:.0f} MB, and {room / 1e6:.0f} MB are to be had"
     return dataclasses.replace(figure, outcome="too large", seconds=None, note=note)
 
 
@@ -203,7 +213,8 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
         max_size=count,
     )
     server, rule = work.algorithm.server, work.algorithm.client
-    broadcast = server.broadcast(server.init(work.received))
+    sent = server.broadcast(server.init(work.received))
+    broadcast = Broadcast(sent, np.float32(work.config.learning_rate))
     everywhere = (work.received, broadcast, work.algorithm.sent_once, data)
     everywhere = jax.device_put(everywhere, replicated(mesh))
     devices = mesh.devices.size
@@ -219,16 +230,16 @@ def _sizes(steps: int, work: Workload, arguments: tuple[PyTree, ...]) -> jax.Arr
     return jax.device_put(np.full(sizes.shape, steps * work.rows, np.int32), sizes.sharding)
 
 
-def _training(work: Workload, conv: str, mesh: Mesh) -> Callable[..., jax.Array]:
+def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
     """(*arguments, sizes) -> float32 [devices], which depends on all that the clients trained."""
     config = dataclasses.replace(
         work.config,
-        model=dataclasses.replace(work.config.model, conv=conv),
+        runtime=dataclasses.replace(work.config.runtime, conv=conv),
         local_epochs=1,
         batch_size=work.rows,
         availability=AvailabilityConfig(),
     )
-    model = client_model(config, work.num_classes)
+    model = work.network(config)
     local_training = make_local_training(model, work.algorithm, config, work.mean, work.std)
 
     def train_device(received, broadcast, shared, data, ids, states, sizes):

@@ -67,7 +67,7 @@ class Reference:
         return z / np.linalg.norm(z, axis=1, keepdims=True)
 
     def moon(self, theta, rows, client):
-        settings = self.config.algorithm.moon
+        settings = self.config.algorithm.settings
         u, towards = self.unit(theta, rows), self.unit(self.theta, rows)
         away = self.unit(self.previous[client], rows)
         a = np.exp((u * towards).sum(1, keepdims=True) / settings.temperature)
@@ -75,7 +75,7 @@ class Reference:
         return settings.mu * b / (a + b) * (away - towards) / settings.temperature
 
     def fedrcl(self, theta, rows):
-        settings = self.config.algorithm.fedrcl
+        settings = self.config.algorithm.settings
         tau, u, y = settings.temperature, self.unit(theta, rows), self.y[rows]
         s = u @ u.T
         by_s = np.zeros_like(s)
@@ -97,7 +97,7 @@ class Reference:
         return (by_s + by_s.T) @ u
 
     def feddifrc(self, theta, rows):
-        settings = self.config.algorithm.feddifrc
+        settings = self.config.algorithm.settings
         u = self.unit(theta, rows)
         logits = u @ self.anchors.T / settings.temperature
         p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -111,7 +111,7 @@ class Reference:
         theta, velocity, steps = self.theta.copy(), np.zeros_like(self.theta), 0
         # What K steps of gradient one would move, one by one: FedNova's and SCAFFOLD's K_eff.
         way = speed = 0.0
-        mu = config.algorithm.fednova.mu if self.name == "fednova" else 0.0
+        mu = config.algorithm.settings.mu if self.name == "fednova" else 0.0
         for order in orders:
             last = 0.0
             for start in range(0, len(order), config.batch_size):
@@ -135,7 +135,7 @@ class Reference:
             return np.full(len(cohort), 1 / len(cohort))
         p = sizes / sizes.sum()
         if kind == "disco":
-            settings, classes, d = self.config.algorithm.feddisco, self.theta.shape[1], []
+            settings, classes, d = self.config.algorithm.settings, self.theta.shape[1], []
             for client in cohort:
                 share = np.bincount(self.y[self.clients[client]], minlength=classes)
                 share = share / share.sum()
@@ -178,7 +178,7 @@ class Reference:
         self.round += 1
 
     def fedcda(self, cohort, trained, delta):
-        settings = self.config.algorithm.fedcda
+        settings = self.config.algorithm.settings
         for c in cohort:
             self.caches[c] = [*self.caches[c], (trained[c][0], trained[c][2])][-settings.models :]
             # Older choices slide with the list; participants choose anew below.

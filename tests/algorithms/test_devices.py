@@ -5,10 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.semantics.anchors import Anchors
-from tests.federation import SoftmaxRegression, make_federation
+from tests.federation import SoftmaxRegression, algorithm_of, make_federation
 
 SIZES, CLASSES, ROUNDS = (3, 5, 8, 13, 1, 12, 10, 4), 4, 3
 
@@ -49,7 +48,7 @@ def train(federation):
             values = {"num_clients": len(SIZES), "clients_per_round": 5, "rounds": ROUNDS}
             values |= {"local_epochs": 2, "batch_size": 4, "augmentation": [], **CASES[case]}
             config = from_dict(ExperimentConfig, values)
-            algorithm = make_algorithm(config, anchors, CLASSES)
+            algorithm = algorithm_of(config, anchors, CLASSES)
             run, (state, data, shared, rng) = federation.round(
                 algorithm, devices, chunk, config, memory
             )
@@ -82,6 +81,6 @@ def test_host_memory_gives_the_same_numbers_bit_for_bit(train, case):
 def test_states_are_spread_over_devices_that_share_the_clients_evenly(federation):
     config = from_dict(ExperimentConfig, {"num_clients": 8, "algorithm": {"name": "scaffold"}})
     for devices, rows in ((2, 4), (3, 8), (8, 1)):
-        _, (state, *_) = federation.round(make_algorithm(config), devices, config=config)
+        _, (state, *_) = federation.round(algorithm_of(config), devices, config=config)
         for leaf in jax.tree.leaves(state.clients):
             assert leaf.addressable_shards[0].data.shape[0] == rows

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, from_dict
-from tests.federation import CLASSES, CONFIG, SIZES, TinyNet, make_federation
+from tests.federation import CLASSES, CONFIG, SIZES, TinyNet, algorithm_of, make_federation
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def run(federation):
         if key not in done:
             config = _named(name, **options)
             program, (state, data, shared, rng) = federation.round(
-                make_algorithm(config), config=config, chunk=2
+                algorithm_of(config), config=config, chunk=2
             )
             done[key] = []
             for _ in range(rounds):
@@ -142,7 +141,7 @@ def test_equal_clients_who_all_take_part_make_fedavg(equal, options):
         config = dataclasses.replace(
             CONFIG, num_clients=3, clients_per_round=3, rounds=2, algorithm=algorithm
         )
-        program, (state, data, shared, key) = equal.round(make_algorithm(config), config=config)
+        program, (state, data, shared, key) = equal.round(algorithm_of(config), config=config)
         for _ in range(2):
             state, _ = program(state, data, shared, key)
         results.append(state.model)
@@ -153,7 +152,7 @@ def test_feddisco_is_fedavg_where_clients_are_alike():
     sizes = jnp.array([8, 8, 0, 8])
     counts = jnp.array([[6, 2, 0], [2, 0, 6], [0, 0, 0], [0, 6, 2]])
     config = ExperimentConfig(algorithm=AlgorithmConfig(name="feddisco"))
-    weights = make_algorithm(config).weights
+    weights = algorithm_of(config).weights
     np.testing.assert_allclose(weights(sizes, counts), np.array([1, 1, 0, 1]) / 3, rtol=1e-6)
     # Without any discrepancy the division by its sum must not fail.
     balanced = jnp.array([[4, 4, 4], [4, 4, 4]])
@@ -164,12 +163,12 @@ def test_feddisco_drops_who_is_far_from_uniform_and_falls_back_to_sizes():
     sizes = jnp.array([10, 10, 20, 0])
     counts = jnp.array([[10, 0], [5, 5], [10, 10], [0, 0]])
     settings = {"feddisco": {"a": 0.5, "b": 0.1}}
-    weights = make_algorithm(_named("feddisco", **settings)).weights(sizes, counts)
+    weights = algorithm_of(_named("feddisco", **settings)).weights(sizes, counts)
     # All discrepancy is the first client's: 0.25 - 0.5 + 0.1 < 0.
     np.testing.assert_allclose(weights, np.array([0, 0.35, 0.6, 0]) / 0.95, rtol=1e-6)
     settings = {"feddisco": {"a": 10.0, "b": 0.0}}
     same = jnp.array([[10, 0], [10, 0], [20, 0], [0, 0]])
-    weights = make_algorithm(_named("feddisco", **settings)).weights(sizes, same)
+    weights = algorithm_of(_named("feddisco", **settings)).weights(sizes, same)
     np.testing.assert_allclose(weights, [0.25, 0.25, 0.5, 0], rtol=1e-6)
 
 
@@ -184,5 +183,5 @@ def test_weights_are_a_choice_of_their_own():
         for choice in ("auto", "size", "uniform"):
             config = ExperimentConfig(algorithm=AlgorithmConfig(name=name, weights=choice))
             expected = {"size": [0.75, 0, 0.25], "uniform": [0.5, 0, 0.5]}
-            weights = make_algorithm(config).weights(sizes, counts)
+            weights = algorithm_of(config).weights(sizes, counts)
             np.testing.assert_allclose(weights, expected[own if choice == "auto" else choice])

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import ALGORITHMS, make_algorithm
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.federated.cohort import SAMPLERS
+from semanticfl_jax.registry import ALGORITHMS
 from semanticfl_jax.semantics.anchors import Anchors
 from tests.algorithms.reference import Reference
-from tests.federation import MEAN, STD, SoftmaxRegression, make_federation, squares
+from tests.federation import MEAN, STD, SoftmaxRegression, algorithm_of, make_federation, squares
 
 SIZES, CLASSES, ROUNDS = (7, 12, 5, 10), 4, 3
 
@@ -88,7 +88,7 @@ def train(federation, anchors):
     def train(case, momentum):
         if (str(case), momentum) not in done:
             config = configuration(case, momentum)
-            algorithm = make_algorithm(config, anchors, CLASSES)
+            algorithm = algorithm_of(config, anchors, CLASSES)
             run, (state, data, shared, key) = federation.round(algorithm, config=config, chunk=2)
             states = [jax.device_get(state)]
             for _ in range(ROUNDS):

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import guidance_term, make_algorithm
+from semanticfl_jax.algorithms import guidance_term
 from semanticfl_jax.algorithms.base import TermInputs
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, GuidanceConfig
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.losses import cross_modal_contrast, distillation
+from tests.federation import algorithm_of
 
 DIM, TEXT = 6, 4
 
@@ -93,6 +94,6 @@ def test_anchors_of_another_width_are_refused(anchors):
 def test_semanticfl_aggregates_as_fedavg():
     sizes, counts = jnp.array([10, 30, 0]), jnp.zeros((3, 2), jnp.int32)
     for name in ("fedavg", "semanticfl"):
-        algorithm = make_algorithm(ExperimentConfig(algorithm=AlgorithmConfig(name=name)))
+        algorithm = algorithm_of(ExperimentConfig(algorithm=AlgorithmConfig(name=name)))
         assert algorithm.weights is by_size
         np.testing.assert_allclose(algorithm.weights(sizes, counts), [0.25, 0.75, 0.0])

@@ -11,11 +11,10 @@ import pytest
 
 from semanticfl_jax.benchmarks import flops, guidance, many_clients, matmul_rate, rounds
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
+from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig, RuntimeConfig
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.files import to_json_values
-from semanticfl_jax.simulation import prepare
-from tests.federation import TinyNet
+from tests import tiny_plugin  # noqa: F401 - registers tiny_net
 
 TINY = ExperimentConfig(
     dataset="cifar10",
@@ -28,15 +27,8 @@ TINY = ExperimentConfig(
     local_epochs=1,
     batch_size=20,
     momentum=0.0,
-    num_devices=1,
+    runtime=RuntimeConfig(num_devices=1),
 )
-
-
-@pytest.fixture
-def tiny_net(monkeypatch):
-    """A network that compiles in a second, whatever the configuration says."""
-    for module in (prepare, flops, guidance):
-        monkeypatch.setattr(module, "client_model", lambda config, classes: TinyNet(classes))
 
 
 class Counting:
@@ -49,14 +41,15 @@ class Counting:
 
     def __init__(self, name="", log=None):
         self.name, self.log = name, log if log is not None else []
-        self.state, self.data, self.shared, self.key = 0, "data", "shared", "key"
+        self.state = 0
         self.description, self.device, self.compile_seconds = ("a line",), "1 x cpu", 7.0
 
-    def run_round(self, state, data, shared, key):
-        assert (data, shared, key) == ("data", "shared", "key")
+    def advance(self, count):
+        assert count == 1
         self.log.append(self.name)
-        Counting.clock += state + 1
-        return state + 1, types.SimpleNamespace(images=10.0, padding_share=0.25)
+        self.state += 1
+        Counting.clock += self.state
+        return types.SimpleNamespace(images=10.0, padding_share=0.25)
 
     def evaluate(self, state):
         self.log.append(f"tested {state}")
@@ -128,7 +121,7 @@ def test_training_flops_are_those_of_a_count_by_hand():
     counted = flops.training_flops(config, images)
     # The rest is element by element: ReLU, pooling, dropout, softmax.
     assert by_hand < counted < 1.02 * by_hand
-    patches = dataclasses.replace(config, model=ModelConfig(name="cnn", conv="patches"))
+    patches = dataclasses.replace(config, runtime=RuntimeConfig(conv="patches"))
     assert flops.training_flops(patches, images) == counted
 
 
@@ -141,9 +134,10 @@ def test_matmul_rate_counts_all_devices(monkeypatch):
         assert rate == devices * 2 * 16**3  # a product a second
 
 
-def test_guidance_is_timed_beside_its_absence(monkeypatch, tiny_net):
+def test_guidance_is_timed_beside_its_absence(monkeypatch):
     monkeypatch.setattr(guidance, "in_turn", _guided_takes_longer)
-    figures = guidance.measure(TINY, 3, lambda line: None, noise_dataset(120, side=8))
+    tiny = dataclasses.replace(TINY, model=ModelConfig("tiny_net"))
+    figures = guidance.measure(tiny, 3, lambda line: None, noise_dataset(120, side=8))
     json.dumps(to_json_values(figures))
     assert figures["overhead_percent"] == pytest.approx({"median": 5, "min": 0, "max": 10})
     assert figures["seconds_per_round"]["guided"]["median"] == pytest.approx(2.1)
@@ -155,7 +149,7 @@ def _guided_takes_longer(simulations, turns):
     plain, guided = simulations
     assert turns == 3
     for simulation in simulations:
-        _, metrics, _ = rounds.timed_round(simulation, simulation.state)
+        metrics, _ = rounds.timed_round(simulation)
         assert np.isfinite(metrics.train_loss)
     assert set(guided.state.params) - set(plain.state.params) == {"guidance"}
     return [[1.0, 2.0, 4.0], [1.1, 2.1, 4.0]]
@@ -175,8 +169,9 @@ def test_clients_share_samples_only_where_they_must():
         deal(num_samples=5, num_clients=1, size=8, seed=0)
 
 
-def test_many_clients_are_measured(tiny_net):
-    config = dataclasses.replace(TINY, num_clients=800, clients_per_round=4)
+def test_many_clients_are_measured():
+    tiny = ModelConfig("tiny_net")
+    config = dataclasses.replace(TINY, model=tiny, num_clients=800, clients_per_round=4)
     # As launch/configs/many_clients.py, where rounds could be dispatched together.
     config = dataclasses.replace(config, rounds=500, eval_every=10, checkpoint_every=50)
     lines = []

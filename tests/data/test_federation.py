@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig, PartitionConfig
+from semanticfl_jax.config import ExperimentConfig, PartitionConfig, to_dict
 from semanticfl_jax.data import federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
@@ -82,7 +82,7 @@ def test_a_saved_partition_comes_back_for_any_scheme_and_seed(dataset, tmp_path)
         np.testing.assert_array_equal(old, new)
         assert old.dtype == new.dtype
     told = Partition.load_with_metadata(path)[1]
-    assert told["partition"] == dataclasses.asdict(made.partition)
+    assert told["partition"] == to_dict(made.partition)
     assert told["seed"] == 5
 
 

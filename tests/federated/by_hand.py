@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from tests.federation import FEDAVG, MEAN, STD
 
@@ -17,7 +18,8 @@ class ByHand:
     def train(self, model, data, key, number, client):
         """Return the client's model after round `number`, of what it starts from; NumPy."""
         own_key = self.key(key, 1, number, client)
-        model = self.alone(model, (), {}, data, client, (), own_key).model
+        sent = Broadcast((), np.float32(self.config.learning_rate))
+        model = self.alone(model, sent, {}, data, client, (), own_key).model
         return jax.tree.map(np.array, model)
 
     def key(self, key, *numbers):

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import LossTerm, make_algorithm
+from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.federated.cohort import straggle
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from tests.federation import (
     CLASSES,
@@ -21,6 +22,7 @@ from tests.federation import (
     SIZES,
     STD,
     TinyNet,
+    algorithm_of,
     make_federation,
 )
 
@@ -28,6 +30,9 @@ from tests.federation import (
 @pytest.fixture(scope="module")
 def federation():
     return make_federation(TinyNet(CLASSES), SIZES)
+
+
+SENT = Broadcast((), np.float32(CONFIG.learning_rate))
 
 
 def available(**values):
@@ -51,7 +56,7 @@ def test_the_average_is_over_those_who_report(federation, chunk):
         sizes = np.array([SIZES[client] for client in reported])
         assert metrics.images == CONFIG.local_epochs * sizes.sum()
         trained = [
-            alone(model, (), shared, data, client, (), client_key(key, number, client)).model
+            alone(model, SENT, shared, data, client, (), client_key(key, number, client)).model
             for client in reported
         ]
         weighted = partial(np.average, axis=0, weights=sizes)
@@ -64,7 +69,7 @@ def test_the_average_is_over_those_who_report(federation, chunk):
 def test_a_round_without_reports_changes_nothing(federation, name):
     config = available(dropout=0.999999)
     config = dataclasses.replace(config, algorithm=dataclasses.replace(config.algorithm, name=name))
-    run, (state, data, shared, key) = federation.round(make_algorithm(config), config=config)
+    run, (state, data, shared, key) = federation.round(algorithm_of(config), config=config)
     before = jax.tree.map(np.array, (state.params, state.batch_stats, state.server, state.clients))
     state, metrics = run(state, data, shared, key)
     assert not metrics.reported.any()
@@ -82,7 +87,7 @@ def test_stragglers_stop_early(federation):
     fewer = 0
     for client, size in enumerate(SIZES):
         own_key = client_key(key, 0, client)
-        arguments = (state.model, (), shared, data, client, (), own_key)
+        arguments = (state.model, SENT, shared, data, client, (), own_key)
         result, full = local(*arguments), whole(*arguments)
         epoch = -(-size // CONFIG.batch_size)
         wanted = straggle(

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig
 from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated import memory
 from semanticfl_jax.federated.memory import check_client_memory
+from tests.federation import algorithm_of
 
 # One million parameters and a thousand running statistics: 4 MB and 4 kB.
 MODEL = Model(
@@ -23,9 +24,7 @@ MODEL = Model(
 
 def check(name, num_clients=10, devices=2, where="device"):
     config = ExperimentConfig(algorithm=AlgorithmConfig(name=name), num_clients=num_clients)
-    return check_client_memory(
-        make_algorithm(config), MODEL, num_clients, make_mesh(devices), where
-    )
+    return check_client_memory(algorithm_of(config), MODEL, num_clients, make_mesh(devices), where)
 
 
 def test_the_memory_of_each_algorithm_is_stated(monkeypatch):
@@ -69,13 +68,13 @@ def test_where_an_accelerator_does_not_tell_its_memory_nothing_is_refused(monkey
         devices, local_devices = np.array([Device()]), (Device(),)
 
     monkeypatch.setattr(memory, "free_host_memory", lambda: 1)
-    algorithm = make_algorithm(ExperimentConfig(algorithm=AlgorithmConfig(name="scaffold")))
+    algorithm = algorithm_of(ExperimentConfig(algorithm=AlgorithmConfig(name="scaffold")))
     said = check_client_memory(algorithm, MODEL, 10, Mesh(), "device")
     assert "client states: 40.0 MB" in said
 
 
 def test_host_memory_needs_a_single_process(monkeypatch):
-    mesh, algorithm = make_mesh(2), make_algorithm(ExperimentConfig())
+    mesh, algorithm = make_mesh(2), algorithm_of(ExperimentConfig())
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="client_state_memory must be device in a run of several"):
         check_client_memory(algorithm, MODEL, 10, mesh, "host")
@@ -92,6 +91,6 @@ def test_a_run_that_cannot_fit_does_not_start(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "free_host_memory", lambda: 10**6)
     config = ExperimentConfig(dataset="digits", algorithm=AlgorithmConfig(name="fedcda"))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=8))
-    with pytest.raises(experiment.InputError, match="are free"):
-        experiment.run(config, tmp_path / "run", lambda line: None)
+    with pytest.raises(SemanticFLError, match="are free"):
+        experiment.run(config, tmp_path / "run", say=None)
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import LossTerm, make_algorithm
+from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.algorithms.aggregators import median
 from semanticfl_jax.algorithms.base import ClientRule, Finished, Model, ServerRule
 from semanticfl_jax.algorithms.transforms import UpdateTransform
@@ -27,6 +27,7 @@ from tests.federation import (
     SIZES,
     STD,
     TwoLayers,
+    algorithm_of,
     make_federation,
 )
 
@@ -55,7 +56,7 @@ FEDPER = ClientRule(
 
 
 def personal(config=CONFIG, **changes):
-    return dataclasses.replace(make_algorithm(config), client=FEDPER, **changes)
+    return dataclasses.replace(algorithm_of(config), client=FEDPER, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +189,6 @@ def test_a_term_says_what_it_needs_of_the_network():
     needed = {}
     for name in ("fedprox", "moon", "fedrcl"):
         config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name=name))
-        (term,) = make_algorithm(config).terms
+        (term,) = algorithm_of(config).terms
         needed[name] = term.needs
     assert needed == {"fedprox": (), "moon": ("features",), "fedrcl": ("levels",)}

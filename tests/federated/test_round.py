@@ -9,14 +9,24 @@ import numpy as np
 import optax
 import pytest
 
-from semanticfl_jax.algorithms import LossTerm, make_algorithm
+from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, GuidanceConfig
 from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.federated.cohort import SAMPLERS
 from semanticfl_jax.federated.local_training import known_steps
 from semanticfl_jax.models.losses import masked_mean
-from tests.federation import CLASSES, CONFIG, FEDAVG, MEAN, SIZES, STD, TinyNet, make_federation
+from tests.federation import (
+    CLASSES,
+    CONFIG,
+    FEDAVG,
+    MEAN,
+    SIZES,
+    STD,
+    TinyNet,
+    algorithm_of,
+    make_federation,
+)
 
 
 def plain_client(federation, params, batch_stats, client, key):
@@ -177,7 +187,7 @@ def test_server_learning_rate_scales_the_update(federation):
     before = jax.tree.map(np.array, start[0].params)
     after = jax.tree.map(np.array, full(*start)[0].params)
     slow = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(server_learning_rate=0.5))
-    half, start = federation.round(make_algorithm(slow))
+    half, start = federation.round(algorithm_of(slow))
     halfway = half(*start)[0].params
     middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
     chex.assert_trees_all_close(halfway, middle, rtol=1e-5, atol=1e-6)
@@ -205,7 +215,7 @@ def equals(request):
 
     def train(chunk, devices):
         run, (state, data, shared, key) = federation.round(
-            make_algorithm(config), chunk=chunk, devices=devices, config=config
+            algorithm_of(config), chunk=chunk, devices=devices, config=config
         )
         loops = "while[" in str(jax.make_jaxpr(run)(state, data, shared, key))
         for _ in range(2):
@@ -237,7 +247,7 @@ def test_steps_are_known_where_all_clients_have_as_many_in_every_round():
 
 def test_guidance_weights_of_zero_are_fedavg_bit_for_bit(federation, anchors):
     silent = GuidanceConfig(enabled=True, lambda_kd=0.0, lambda_con=0.0)
-    guided = make_algorithm(dataclasses.replace(CONFIG, guidance=silent), anchors, 6)
+    guided = algorithm_of(dataclasses.replace(CONFIG, guidance=silent), anchors, 6)
     results = []
     for chosen in (guided, FEDAVG):
         run, start = federation.round(chosen)

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, PartitionConfig
 from semanticfl_jax.data.partition import make_partition
 from semanticfl_jax.federated.cohort import SAMPLERS, place_cohort
 from semanticfl_jax.tuning.load import chunk_load
-from tests.federation import CONFIG, SoftmaxRegression, make_federation
+from tests.federation import CONFIG, SoftmaxRegression, algorithm_of, make_federation
 
 LABELS = np.repeat(np.arange(10, dtype=np.int32), 5000)
 
@@ -91,7 +90,7 @@ def test_states_come_back_to_the_clients_they_belong_to(chunk):
     results = []
     for wide, devices in ((1, 1), (chunk, 1), (chunk, 2)):
         run, (state, data, shared, key) = federation.round(
-            make_algorithm(config), devices=devices, chunk=wide, config=config
+            algorithm_of(config), devices=devices, chunk=wide, config=config
         )
         for _ in range(3):
             state, metrics = run(state, data, shared, key)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.config import ExperimentConfig, from_dict
+from semanticfl_jax.data.modality import draw_modalities
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.round import RoundMetrics
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.semantics.anchors import Anchors
-from tests.federation import CLASSES, SIZES, TinyNet, make_federation
+from tests.federation import CLASSES, SIZES, TinyNet, algorithm_of, make_federation
 
 # Kernel and bias of the convolution's normalisation, classifier; and running statistics.
 PARAMETERS = 4 * (3 * 3 * 3 * 6 + 6 + 6 + 6 * CLASSES + CLASSES)
@@ -21,7 +21,8 @@ ANCHORS = 4 * CLASSES * 6
 def traffic(values, anchors=None):
     federation = make_federation(TinyNet(CLASSES), SIZES)
     config = from_dict(ExperimentConfig, {"num_clients": len(SIZES), **values})
-    algorithm = make_algorithm(config, anchors, 6)
+    holders = draw_modalities(config.modality, len(SIZES), config.seed)
+    algorithm = algorithm_of(config, anchors, 6, holders)
     state, data, _, _ = federation.start(algorithm, make_mesh(1))
     return make_traffic(algorithm, state, data)
 

@@ -9,15 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.algorithms.transforms import UpdateTransform, clip
-from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig
+from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, ClipConfig
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.memory import check_client_memory
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
-from tests.federation import CLASSES, CONFIG, FEDAVG, SIZES, TwoLayers, make_federation
+from tests.federation import (
+    CLASSES,
+    CONFIG,
+    FEDAVG,
+    SIZES,
+    TwoLayers,
+    algorithm_of,
+    make_federation,
+)
 
 UNRELIABLE = dataclasses.replace(
     CONFIG, availability=AvailabilityConfig(dropout=0.3, straggler_share=0.5)
@@ -70,7 +77,7 @@ def noisy_half():
 
 def test_clipped_updates_are_numpys_running_statistics_included(federation, by_hand):
     run, (state, data, shared, key) = federation.round(
-        transformed(clip(5.0)), chunk=3, config=UNRELIABLE
+        transformed(clip(ClipConfig(5.0))), chunk=3, config=UNRELIABLE
     )
     before = host(state.model)
     state, metrics = run(state, data, shared, key)
@@ -90,15 +97,15 @@ def test_clipped_updates_are_numpys_running_statistics_included(federation, by_h
 
 def test_an_update_of_zero_is_clipped_to_zero():
     zeros = {"x": jnp.zeros(3)}
-    chex.assert_trees_all_equal(clip(1.0).apply(zeros, (), jax.random.key(0))[0], zeros)
+    chex.assert_trees_all_equal(clip(ClipConfig(1.0)).apply(zeros, (), jax.random.key(0))[0], zeros)
     with pytest.raises(ValueError, match="greater than 0, got 0"):
-        clip(0)
+        clip(ClipConfig(0))
 
 
 @pytest.fixture(scope="module")
 def expected(federation, by_hand):
     """Four rounds of `noisy_half` after a clip, in a plain loop: model and what is left out."""
-    clipping, halving = clip(4.0), noisy_half()
+    clipping, halving = clip(ClipConfig(4.0)), noisy_half()
     run, (state, data, shared, key) = federation.round(config=UNRELIABLE)
     model = host(state.model)
     left = [jax.tree.map(np.zeros_like, model) for _ in SIZES]
@@ -128,7 +135,7 @@ def expected(federation, by_hand):
 def test_a_transform_with_a_state_and_a_key_is_that_of_a_plain_loop(
     federation, expected, devices, chunk, where
 ):
-    algorithm = transformed(clip(4.0), noisy_half())
+    algorithm = transformed(clip(ClipConfig(4.0)), noisy_half())
     run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, UNRELIABLE, where)
     for _ in range(4):
         state, _ = run(state, data, shared, key)
@@ -140,7 +147,7 @@ def test_a_transform_with_a_state_and_a_key_is_that_of_a_plain_loop(
 
 def test_a_transforms_state_is_beside_that_of_the_client_rule(federation):
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name="moon"))
-    moon = make_algorithm(config)
+    moon = algorithm_of(config)
     run, (state, data, shared, key) = federation.round(
         transformed(noisy_half(), algorithm=moon), chunk=2, config=config
     )
@@ -164,7 +171,7 @@ def test_a_run_resumes_with_the_states_of_transforms(federation, tmp_path):
 
 
 def test_the_memory_of_transforms_states_is_stated(federation):
-    algorithm = transformed(clip(1.0), noisy_half())
+    algorithm = transformed(clip(ClipConfig(1.0)), noisy_half())
     _, (state, *_) = federation.round()
     said = check_client_memory(algorithm, state.model, 10, make_mesh(2), "device")
     assert said.startswith(f"client states: {10 * MODEL_BYTES / 1000:.1f} kB, {MODEL_BYTES} B for")
@@ -173,7 +180,7 @@ def test_the_memory_of_transforms_states_is_stated(federation):
 def test_traffic_asks_every_transform_in_turn(federation):
     state, data, _, _ = federation.start(FEDAVG, make_mesh(1))
     assert make_traffic(FEDAVG, state, data).up == MODEL_BYTES
-    assert make_traffic(transformed(clip(1.0)), state, data).up == MODEL_BYTES
+    assert make_traffic(transformed(clip(ClipConfig(1.0))), state, data).up == MODEL_BYTES
 
     def count(update, size):  # a number more for each array
         return size + 4 * len(jax.tree.leaves(update))
@@ -188,7 +195,7 @@ def test_traffic_asks_every_transform_in_turn(federation):
 @pytest.mark.parametrize("name", ["scaffold", "fednova", "feddyn", "fedcda"])
 def test_what_would_go_around_a_transform_is_refused(federation, name):
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name=name))
-    algorithm = transformed(clip(1.0), algorithm=make_algorithm(config))
+    algorithm = transformed(clip(ClipConfig(1.0)), algorithm=algorithm_of(config))
     run, start = federation.round(algorithm, config=config)
     with pytest.raises(ValueError, match=f"{name} sends more than its update.*with clip"):
         run.lower(*start)

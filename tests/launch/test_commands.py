@@ -16,7 +16,7 @@ SMALL = (
     "--config.clients_per_round=1",
     "--config.local_epochs=1",
     "--config.eval_every=100",
-    "--config.num_devices=1",
+    "--config.runtime.num_devices=1",
 )
 
 
@@ -48,6 +48,9 @@ def output(process):
         (["--config.roundz=3"], "unknown config field roundz. Did you mean rounds?"),
         (["--config.rounds", "many"], "rounds must be a whole number, got 'many'"),
         (["--config.model.name=vit"], "model.name must be one of resnet10, cnn, got 'vit'"),
+        (["--rounds=3"], "Fields are set as --config.rounds=VALUE"),
+        (["--plugin=nowhere"], "--plugin=nowhere: there is no module nowhere"),
+        (["--config.algorithm=moon"], "as in --config.algorithm.name=moon"),
         (["--config.partition.alpha=0"], "partition.alpha must be greater than 0"),
         (["--config=nothing"], "no such file. Installed: availability, cifar10, cifar100, "),
         (["--config.rounds"], "--config.rounds needs a value"),
@@ -108,30 +111,29 @@ def test_a_run_killed_with_no_warning_goes_on_from_its_checkpoint(tmp_path):
 
 WITHOUT_DIFFUSION = """
 import sys
-from semanticfl_jax.config import *
-from semanticfl_jax.data.sources import load_dataset
+import semanticfl_jax as sfl
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, expected_provenance
-from semanticfl_jax.data import federation
-from semanticfl_jax.simulation import experiment
+from semanticfl_jax.data.sources import load_dataset
 from semanticfl_jax.simulation.anchors import anchor_images
 import numpy as np
 
-config = ExperimentConfig(
-    dataset="digits", augmentation=(), model=ModelConfig(name="cnn"), rounds=1,
-    clients_per_round=1, local_epochs=1, algorithm=AlgorithmConfig(name="semanticfl"),
-    guidance=GuidanceConfig(anchors_file="anchors.npz"),
+config = sfl.ExperimentConfig(
+    dataset="digits", augmentation=(), model=sfl.ModelConfig(name="cnn"), rounds=1,
+    clients_per_round=1, local_epochs=1, algorithm=sfl.AlgorithmConfig(name="semanticfl"),
+    guidance=sfl.GuidanceConfig(anchors_file="anchors.npz", enabled=True),
 )
 dataset = load_dataset("digits", None)
-public, partition = federation.deal(dataset, config)
-images = anchor_images(dataset, public, partition, config.guidance)
+federation = make_federation(dataset, config)
+images = anchor_images(dataset, federation.public, federation.partition, config.guidance)
 checkpoint = checkpoint_directory(config.guidance)
 provenance = expected_provenance(
     config.guidance, checkpoint, images, dataset.class_names, dim=128, seed=0
 )
 eye = np.eye(10, 128, dtype=np.float32)
 Anchors(eye, eye[:, :16], dataset.class_names, provenance, {}, 0).save("anchors.npz")
-experiment.run(config, "run")
+sfl.run(config, "run")
 unwanted = {"diffusers", "transformers", "tensorflow", "torch"} & set(sys.modules)
 assert not unwanted, unwanted
 """

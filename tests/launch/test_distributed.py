@@ -21,21 +21,14 @@ ROOT = Path(__file__).parents[2]
 ROUNDS = 8
 # Client states and clients are spread over the processes, and so are test images.
 SMALL = (
+    "--plugin=tests.tiny_plugin",
+    "--config.model.name=tiny_net",
     "--config.algorithm.name=scaffold",
     "--config.clients_per_round=3",
     "--config.local_epochs=1",
     "--config.eval_every=4",
     f"--config.rounds={ROUNDS}",
 )
-# launch.train with a network that compiles quickly.
-TRAIN = """
-import runpy
-from semanticfl_jax.simulation import client_model
-from tests.federation import TinyNet
-
-client_model.create_model = lambda name, classes, **_: TinyNet(classes)
-runpy.run_module("launch.train", run_name="__main__")
-"""
 SECONDS = 200  # after which a hang is a failure; a machine under load gets some slack
 
 
@@ -49,7 +42,7 @@ def start(cwd, *arguments, devices=1):
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, *arguments],
+        [sys.executable, "-m", "launch.train", *arguments],
         cwd=cwd,
         env={**os.environ, **settings},
         stdout=subprocess.PIPE,

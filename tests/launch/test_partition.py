@@ -8,6 +8,7 @@ import pytest
 from launch import partition
 from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.simulation import workdir
 
 
@@ -47,14 +48,12 @@ def test_its_partition_can_be_trained_on(tmp_path):
     assert first == second
 
 
-def test_what_is_impossible_or_would_spoil_a_run_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+def test_what_is_impossible_or_would_spoil_a_run_is_refused(tmp_path):
+    with pytest.raises(SemanticFLError, match="shards_per_client must be at most 154"):
         partition.main(config(shards_per_client=1000), str(tmp_path))
-    assert "shards_per_client must be at most 154" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
-    workdir.claim(tmp_path, config())
-    with pytest.raises(SystemExit):
+    workdir.claim(tmp_path, config(), {})
+    with pytest.raises(SemanticFLError, match="shards_per_client was 2, is 3"):
         partition.main(config(shards_per_client=3), str(tmp_path))
-    assert "shards_per_client was 2, is 3" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "run.json"]

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.config.experiment import LEVELS
-from semanticfl_jax.models import MODELS, create_model
 from semanticfl_jax.models.cnn import _max_pool
+from semanticfl_jax.registry import MODELS
+from tests.models.networks import create_model
 
 
 def variable_shapes(model, size=32):
@@ -44,16 +44,15 @@ def test_outputs_have_the_announced_shapes(name, size):
     assert outputs.features.shape == (3, model.feature_dim)
     assert model.feature_dim == {"resnet10": 128, "cnn": 128}[name]
     channels = {"resnet10": [16, 16, 32, 64, 128], "cnn": [32, 64, 128]}[name]
-    assert len(outputs.levels) == LEVELS[name]
     assert [level.shape for level in outputs.levels] == [(3, c) for c in channels]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: create_model("resnet18", 10), "model name must be one of resnet10, cnn"),
+        (lambda: create_model("resnet18", 10), "name must be one of resnet10, cnn"),
         (lambda: create_model("resnet10", 10, norm="layer"), "norm must be one of batch, group"),
-        (lambda: create_model("cnn", 10, lowering="fast"), "lowering must be one of auto, native"),
+        (lambda: create_model("cnn", 10, lowering="fast"), "conv must be one of auto, native"),
         (lambda: create_model("resnet10", 10, width=3, norm="group"), "multiple of 2"),
         (lambda: create_model("cnn", 10, precision="half"), "must be one of float32, bfloat16"),
     ],

@@ -4,6 +4,8 @@ A bfloat16 number is within 2^-9 (0.2 %) of what it stands for. Layers are held 
 gradient is further off, because a rounded activation can fall on the other side of a ReLU.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,9 @@ import optax
 import pytest
 
 from semanticfl_jax.data.sources import load_dataset
-from semanticfl_jax.models import create_model
 from semanticfl_jax.models.client_conv import conv
 from semanticfl_jax.models.normalization import BatchNorm, GroupNorm
+from tests.models.networks import create_model
 
 BATCH = 16
 
@@ -79,7 +81,7 @@ def test_a_step_in_bfloat16_is_near_that_of_float32_and_gives_float32(name):
     results = {}
     for precision in ("float32", "bfloat16"):
         model = create_model(name, 5, width=4, precision=precision)
-        variables = model.init(jax.random.key(0), images, train=False)
+        variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
         def loss_of(params, model=model, variables=variables):
@@ -103,7 +105,7 @@ def test_a_bfloat16_network_learns_a_batch_of_digits():
     images = jnp.asarray(digits.train_images[:BATCH], jnp.float32) / 255 - 0.5
     labels = jnp.asarray(digits.train_labels[:BATCH])
     model = create_model("cnn", 10, precision="bfloat16")
-    params = model.init(jax.random.key(0), images, train=False)["params"]
+    params = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)["params"]
 
     @jax.jit
     def descend(params):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.models import create_model
+from tests.models.networks import create_model
 
 WIDTH, CLASSES, BATCH = 4, 5, 3
 

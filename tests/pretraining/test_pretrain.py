@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import io
 import json
@@ -88,26 +87,11 @@ def finished(tmp_path_factory):
         if dtype is None and tree["step"] == 1:
             write(directory / "half" / path.name, tree)
 
-    with compilation_cache(directory / "cache"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.teacher, "embed_cached", fake_teacher)
         patch.setattr(files, "write_msgpack", write_and_keep_first)
         checkpoint = run.pretrain(config, directory / "run")
         yield config, directory / "run", checkpoint
-
-
-@contextlib.contextmanager
-def compilation_cache(directory):
-    """Programs compiled once are found again, in the runs that resume."""
-    settings = {
-        "jax_compilation_cache_dir": str(directory),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def state_of(workdir, stage):

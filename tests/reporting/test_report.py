@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import runs
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
@@ -43,10 +44,8 @@ def write_run(directory, config, accuracies=(0.1, 0.2, 0.3)):
         for number, accuracy in enumerate(accuracies, start=1):
             row = {"round": number, "test_accuracy": accuracy, "seconds": 2.0}
             writer.write(row | {"bytes_up": 1_000_000, "bytes_down": 3_000_000})
-    metrics.write_json(directory / "config.json", config)
-    metrics.write_json(
-        directory / "summary.json", metrics.summarize(metrics.read_metrics(directory))
-    )
+    write_json(directory / "config.json", config)
+    write_json(directory / "summary.json", metrics.summarize(metrics.read_metrics(directory)))
     return directory
 
 
@@ -138,7 +137,7 @@ def test_missing_and_unfinished_directories_are_all_named(tmp_path, six_runs):
     (tmp_path / "empty").mkdir()
     (six_runs[1] / "summary.json").unlink()
     (six_runs[2] / "config.json").write_text("{")
-    metrics.write_json(six_runs[3] / "config.json", made_up_config("fedavg", 9, rounds=50))
+    write_json(six_runs[3] / "config.json", made_up_config("fedavg", 9, rounds=50))
     with pytest.raises(ReportError) as error:
         compare([tmp_path / "nowhere", tmp_path / "empty", *six_runs])
     message = str(error.value)
@@ -203,3 +202,18 @@ def test_command_prints_the_table_and_fails_in_one_line(tmp_path, six_runs):
     assert failed.returncode == 2 and "nowhere: no such directory" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert report().returncode == 2
+
+
+def test_a_sweep_has_no_warning_about_what_it_sweeps(tmp_path):
+    def run(name, rate, **changes):
+        config = made_up_config(name, learning_rate=rate, **changes)
+        return write_run(tmp_path / f"{name}-{rate}-{len(changes)}", config)
+
+    sweep = [run(name, rate) for name in ("fedavg", "moon") for rate in (0.1, 0.01)]
+    text = compare(sweep)
+    assert "Warning" not in text and "moon [learning_rate=0.01]" in text
+    # Where methods have other values, the comparison is unfair.
+    assert "the runs also differ in learning_rate" in compare(sweep[:3])
+    # How a run is computed makes no other method.
+    same = run("moon", 0.1, seed=1, runtime={"num_devices": 2})
+    assert cells(compare([*sweep, same]))["moon [learning_rate=0.1]"]["seeds"] == "2"

@@ -16,16 +16,22 @@ from semanticfl_jax.config import (
     ExperimentConfig,
     GuidanceConfig,
     PartitionConfig,
+    RuntimeConfig,
     from_dict,
     to_dict,
 )
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.federated import dispatch, initial
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated import dispatch
 from semanticfl_jax.federated.dispatch import next_block
+from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation import experiment, pipeline
+from semanticfl_jax.simulation.callbacks import Callback
+from semanticfl_jax.simulation.interrupt import Stopped
+from semanticfl_jax.simulation.prepare import Engine
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 
 CONFIG = ExperimentConfig(
@@ -37,35 +43,46 @@ CONFIG = ExperimentConfig(
     batch_size=8,
     public_per_class=2,
     eval_every=2,
-    eval_batch_size=16,
     checkpoint_every=2,
-    num_devices=1,
+    runtime=RuntimeConfig(num_devices=1, eval_batch_size=16),
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
+def runtime(**changes):
+    return dataclasses.replace(CONFIG.runtime, **changes)
+
+
+@pytest.fixture(scope="module")
 def small_world():
-    """A data set of noise and a small network in place of the real ones."""
+    """A data set of noise."""
     rng = np.random.default_rng(0)
 
     def split(count):
         images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
         return images, np.arange(count, dtype=np.int32) % CLASSES
 
-    names = tuple("abcd")
-    dataset = ImageDataset("noise", *split(140), *split(30), names, MEAN, STD)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.sources, "from_config", lambda config: dataset)
-        patch.setattr(initial, "create_model", lambda name, classes, **_: TinyNet(classes))
-        yield dataset
+    return ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def run(small_world):
+    """`run` of a small network on that data set, in silence."""
+
+    def run(config, directory, say=None, **options):
+        network = TinyNet(CLASSES)
+        return experiment.run(
+            config, directory, dataset=small_world, model=network, say=say, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, run):
     """A run without interruption: its directory, summary and printed lines."""
     directory, lines = tmp_path_factory.mktemp("run"), []
-    summary = experiment.run(CONFIG, directory, lines.append)
-    return directory, summary, lines
+    summary = run(CONFIG, directory, lines.append).summary
+    return directory, to_json_values(summary), lines
 
 
 def parameters(directory):
@@ -117,18 +134,20 @@ def test_a_run_writes_what_it_promises(finished, small_world):
     assert any("compiled in" in line for line in lines)
 
 
-def test_a_finished_run_is_not_trained_again(finished):
+def test_a_finished_run_is_not_trained_again(finished, run):
     directory, summary, _ = finished
     lines = []
-    assert experiment.run(CONFIG, directory, lines.append) == summary
+    result = run(CONFIG, directory, lines.append)
+    assert result.summary == summary
+    assert result.history == read_metrics(directory)
     assert "is finished: 5 rounds" in lines[0]
 
 
-def test_a_run_on_a_saved_partition_is_the_same_bit_for_bit(finished, tmp_path):
+def test_a_run_on_a_saved_partition_is_the_same_bit_for_bit(finished, tmp_path, run):
     directory, summary, _ = finished
     saved = PartitionConfig(scheme="iid", file=str(directory / "partition.npz"))
     config = dataclasses.replace(CONFIG, partition=saved)
-    other = experiment.run(config, tmp_path, lambda line: None)
+    other = run(config, tmp_path).summary
     same_parameters(tmp_path, directory)
     assert metrics_without_times(tmp_path) == metrics_without_times(directory)
     assert other["partition"] == summary["partition"]
@@ -138,19 +157,24 @@ class Killed(BaseException):
     """Stands for a process that ends without a chance to clean up."""
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch, after):
-    directory = tmp_path / "run"
+class Die(Callback):
+    """Ends the process after a round, when its row is written and its checkpoint is not."""
 
-    def die(self, number, *_):
-        if number == after:
+    def __init__(self, after):
+        self.after = after
+
+    def on_round(self, simulation, step):
+        if step.round == self.after:
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(experiment.RoundProgress, "update", die)
-        experiment.run(CONFIG, directory, lambda line: None)
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch, after, run):
+    directory = tmp_path / "run"
+    with pytest.raises(Killed):
+        run(CONFIG, directory, callbacks=[Die(after)])
     lines = []
-    experiment.run(CONFIG, directory, lines.append)
+    run(CONFIG, directory, lines.append)
     # Checkpoints are written every second round, so round 3 is trained twice.
     assert any("resuming after round 2 of 5" in line for line in lines) == (after == 3)
     same_parameters(directory, finished[0])
@@ -161,28 +185,25 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch, after
     ("algorithm", "memory"),
     [("scaffold", "device"), ("moon", "host"), ("fedcda", "host"), ("fedyogi", "device")],
 )
-def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, algorithm, memory):
+def test_states_of_clients_and_server_go_on_bit_for_bit(
+    tmp_path, monkeypatch, algorithm, memory, run
+):
     config = from_dict(
         ExperimentConfig,
         {**to_dict(CONFIG), "algorithm": {"name": algorithm}, "checkpoint_every": 1},
     )
-    experiment.run(config, tmp_path / "whole", lambda line: None)
+    run(config, tmp_path / "whole")
 
-    def die(self, number, *_):
-        if number == 3:
-            raise Killed
-
-    other = dataclasses.replace(config, client_state_memory=memory)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(experiment.RoundProgress, "update", die)
-        experiment.run(other, tmp_path / "killed", lambda line: None)
+    other = dataclasses.replace(config, runtime=runtime(client_state_memory=memory))
+    with pytest.raises(Killed):
+        run(other, tmp_path / "killed", callbacks=[Die(3)])
     lines, initial = [], []
     prepare, restore = experiment.prepare, experiment.Checkpoints.restore
 
     def prepared(*args, **options):
-        simulation = prepare(*args, **options)
-        initial.extend(map(weakref.ref, jax.tree.leaves(simulation.state)))
-        return simulation
+        engine = prepare(*args, **options)
+        initial.extend(map(weakref.ref, jax.tree.leaves(engine.state)))
+        return engine
 
     def restored(self, shapes):
         assert initial and all(leaf() is None for leaf in initial)  # or all would be there twice
@@ -190,7 +211,7 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, a
 
     monkeypatch.setattr(experiment, "prepare", prepared)
     monkeypatch.setattr(experiment.Checkpoints, "restore", restored)
-    experiment.run(other, tmp_path / "killed", lines.append)
+    run(other, tmp_path / "killed", lines.append)
     assert any("resuming after round 2 of 5" in line for line in lines)
     # Clients' states in host memory are saved and restored as those on the devices are.
     same_parameters(tmp_path / "killed", tmp_path / "whole")
@@ -199,54 +220,53 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(tmp_path, monkeypatch, a
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["one at a time", "ahead"])
 def test_a_signal_stops_after_the_round_under_way_and_saves_it(
-    finished, tmp_path, monkeypatch, ahead
+    finished, tmp_path, monkeypatch, ahead, run
 ):
     monkeypatch.setattr(pipeline, "runs_ahead", lambda config: ahead)
-    update = experiment.RoundProgress.update
-    config = dataclasses.replace(CONFIG, rounds_per_dispatch=1)
+    config = dataclasses.replace(CONFIG, runtime=runtime(rounds_per_dispatch=1))
 
-    def interrupt(self, number, *rest):
-        update(self, number, *rest)
-        if number == 2:
-            signal.raise_signal(signal.SIGINT)
+    class Interrupt(Callback):
+        def on_round(self, simulation, step):
+            if step.round == 2:
+                signal.raise_signal(signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        patch.setattr(experiment.RoundProgress, "update", interrupt)
-        # Dispatched while round 2 was recorded, or asked about only after round 3 was done.
-        with pytest.raises(experiment.Stopped, match="after round 3"):
-            experiment.run(config, tmp_path, lambda line: None)
+    # Dispatched while round 2 was recorded, or asked about only after round 3 was done.
+    with pytest.raises(Stopped, match="after round 3"):
+        run(config, tmp_path, callbacks=[Interrupt()])
     assert signal.getsignal(signal.SIGINT) is handler
     assert [row["round"] for row in read_metrics(tmp_path)] == [1, 2, 3]
     lines = []
-    experiment.run(config, tmp_path, lines.append)
+    run(config, tmp_path, lines.append)
     assert any("resuming after round 3 of 5" in line for line in lines)
     same_parameters(tmp_path, finished[0])
     assert metrics_without_times(tmp_path) == metrics_without_times(finished[0])
 
 
 @pytest.mark.parametrize(("length", "devices"), [("auto", 1), (3, 2)])
-def test_rounds_in_blocks_are_those_dispatched_one_by_one(tmp_path, monkeypatch, length, devices):
+def test_rounds_in_blocks_are_those_dispatched_one_by_one(
+    tmp_path, monkeypatch, length, devices, run
+):
     config = dataclasses.replace(
         CONFIG,
         algorithm=AlgorithmConfig(name="scaffold"),
         rounds=8,
         eval_every=5,
         checkpoint_every=7,
-        num_devices=devices,
     )
     counts = []
 
-    def spy(simulation, state, count, run_rounds=pipeline.run_rounds):
+    def spy(engine, count, advance=Engine.advance):
         counts.append(count)
-        return run_rounds(simulation, state, count)
+        return advance(engine, count)
 
-    monkeypatch.setattr(pipeline, "run_rounds", spy)
+    monkeypatch.setattr(Engine, "advance", spy)
     monkeypatch.setattr(dispatch, "_BLOCK_SECONDS", 1e6)  # even this machine's slowest minute
     for name, rounds in (("single", 1), ("blocks", length)):
         counts.clear()
-        chosen = dataclasses.replace(config, rounds_per_dispatch=rounds)
-        experiment.run(chosen, tmp_path / name, lambda line: None)
+        here = runtime(num_devices=devices, rounds_per_dispatch=rounds)
+        chosen = dataclasses.replace(config, runtime=here)
+        run(chosen, tmp_path / name)
         assert sum(counts) == 8
         if rounds == 3:
             assert counts == [3, 2, 2, 1]
@@ -263,37 +283,37 @@ def test_rounds_in_blocks_are_those_dispatched_one_by_one(tmp_path, monkeypatch,
 def test_a_block_ends_where_something_is_due_and_within_a_second(done, seconds, count):
     config = dataclasses.replace(CONFIG, rounds=33, eval_every=20, checkpoint_every=30)
     assert next_block(config, done, seconds) == count
-    fixed = dataclasses.replace(config, rounds_per_dispatch=7)
+    fixed = dataclasses.replace(config, runtime=runtime(rounds_per_dispatch=7))
     assert next_block(fixed, done, seconds) == min(7, 20 - done if done < 20 else 10)
-    host = dataclasses.replace(fixed, client_state_memory="host")
+    host = dataclasses.replace(config, runtime=runtime(client_state_memory="host"))
     assert next_block(host, done, seconds) == 1
 
 
-def test_another_configuration_is_refused_and_named(finished):
+def test_another_configuration_is_refused_and_named(finished, run):
     directory, _, _ = finished
     before = (directory / "config.json").read_bytes()
     model = dataclasses.replace(CONFIG.model, width=8)
     other = dataclasses.replace(CONFIG, learning_rate=0.1, model=model)
-    with pytest.raises(experiment.InputError) as error:
-        experiment.run(other, directory, lambda line: None)
+    with pytest.raises(SemanticFLError) as error:
+        run(other, directory)
     assert "learning_rate was 0.01, is 0.1" in str(error.value)
     assert "model.width was 64, is 8" in str(error.value)
     assert "rounds" not in str(error.value)
     assert (directory / "config.json").read_bytes() == before
 
 
-def test_impossible_inputs_are_refused_before_anything_compiles(tmp_path):
-    with pytest.raises(experiment.InputError, match="num_devices must be at most 8"):
-        experiment.run(dataclasses.replace(CONFIG, num_devices=9), tmp_path / "a")
-    with pytest.raises(experiment.InputError, match="num_clients"):
+def test_impossible_inputs_are_refused_before_anything_compiles(tmp_path, run):
+    with pytest.raises(SemanticFLError, match="num_devices must be at most 8"):
+        run(dataclasses.replace(CONFIG, runtime=runtime(num_devices=9)), tmp_path / "a")
+    with pytest.raises(SemanticFLError, match="num_clients"):
         config = dataclasses.replace(CONFIG, num_clients=1000)
-        experiment.run(config, tmp_path / "b")
+        run(config, tmp_path / "b")
     # What cannot run claims no directory: the corrected command may use it.
     assert not (tmp_path / "b" / "config.json").exists()
 
 
 def test_every_kind_of_heterogeneity_composes_and_goes_on_bit_for_bit(
-    tmp_path, monkeypatch, small_world
+    tmp_path, monkeypatch, small_world, run
 ):
     config = from_dict(
         ExperimentConfig,
@@ -313,7 +333,7 @@ def test_every_kind_of_heterogeneity_composes_and_goes_on_bit_for_bit(
         },
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    experiment.run(config, whole, lambda line: None)
+    run(config, whole)
     with np.load(whole / "clients.npz") as clients:
         assert sorted(clients) == ["corruption", "holds_text", "holds_visual", "severity"]
         corrupted = clients["severity"] > 0
@@ -323,19 +343,14 @@ def test_every_kind_of_heterogeneity_composes_and_goes_on_bit_for_bit(
         assert (~clients["holds_visual"]).sum() == 1
     assert (whole / "plots" / "corruptions.png").is_file()
 
-    def die(self, number, *_):
-        if number == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(experiment.RoundProgress, "update", die)
-        experiment.run(config, killed, lambda line: None)
-    experiment.run(config, killed, lambda line: None)
+    with pytest.raises(Killed):
+        run(config, killed, callbacks=[Die(3)])
+    run(config, killed)
     same_parameters(killed, whole)
     assert metrics_without_times(killed) == metrics_without_times(whole)
 
 
-def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path, small_world):
+def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path, small_world, run):
     guidance = GuidanceConfig(
         enabled=True,
         checkpoint=str(Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"),
@@ -344,7 +359,7 @@ def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path
     )
     config = dataclasses.replace(CONFIG, rounds=1, guidance=guidance)
     lines = []
-    summary = experiment.run(config, tmp_path, lines.append)
+    summary = run(config, tmp_path, lines.append).summary
     assert any(line.startswith("not private") for line in lines)
     assert summary["private"] is False
     assert summary["note"].startswith("not private")

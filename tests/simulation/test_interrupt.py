@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.simulation import pipeline
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
+from semanticfl_jax.simulation.prepare import Engine
 
 def count(state):
     return jax.lax.while_loop(lambda x: x[0, 0] >= 0, lambda x: (x @ x + 1) % 10, state)
@@ -32,14 +33,18 @@ def run_round(state, *_):
     print("under way", flush=True)
     return state, state
 
-simulation = SimpleNamespace(
-    run_round=run_round, run_block=None, data=None, shared=None, key=None
+class Endless(SimpleNamespace):
+    advance = Engine.advance
+
+engine = Endless(
+    state=start, run_round=run_round, run_block=None, data=None, shared=None, key=None,
+    rates=lambda done, count: None, round=0, longest=1,
 )
 number, before = int(sys.argv[1]), sys.argv[2]
 usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
 signal.signal(number, signal.SIG_IGN if before == "ignored" else usual)
 with stop_between_rounds(lambda line: print(line, flush=True)) as asked:
-    list(pipeline.finished_rounds(simulation, start, ExperimentConfig(), 0, asked))
+    list(pipeline.finished_rounds(engine, ExperimentConfig(), 0, asked))
 """
 
 

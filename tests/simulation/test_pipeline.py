@@ -11,11 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig, RuntimeConfig
 from semanticfl_jax.simulation import pipeline
+from semanticfl_jax.simulation.prepare import Engine
 
 CONFIG = ExperimentConfig(
-    rounds=7, eval_every=2, checkpoint_every=3, rounds_per_dispatch=2, public_per_class=2
+    rounds=7,
+    eval_every=2,
+    checkpoint_every=3,
+    runtime=RuntimeConfig(rounds_per_dispatch=2),
+    public_per_class=2,
 )
 
 
@@ -26,18 +31,27 @@ def ahead(request, monkeypatch):
     return request.param
 
 
+class Counting(SimpleNamespace):
+    """An engine with programs of its own."""
+
+    advance = Engine.advance
+
+
 @pytest.fixture
 def simulation():
     """The state counts rounds, a round measures its number, an evaluation finds ten times that."""
 
-    def run_block(state, data, shared, key, count):
+    def run_block(state, data, shared, key, rates, count):
         return state + count, state + 1 + jnp.arange(2)
 
-    return SimpleNamespace(
+    return Counting(
         state=jnp.zeros((), jnp.int32),
         data=None,
         shared=None,
         key=None,
+        rates=lambda done, count: None,
+        round=0,
+        longest=2,
         run_round=None,
         run_block=jax.jit(run_block, donate_argnums=0),
         evaluate=jax.jit(lambda state: {"test_accuracy": 10 * state}),
@@ -45,8 +59,8 @@ def simulation():
 
 
 def run(simulation, config=CONFIG, asked_to_stop=lambda: False):
-    state = simulation.state.copy()
-    return pipeline.finished_rounds(simulation, state, config, 0, asked_to_stop)
+    simulation.state = jnp.zeros((), jnp.int32)
+    return pipeline.finished_rounds(simulation, config, 0, asked_to_stop)
 
 
 @pytest.mark.usefixtures("ahead")
@@ -97,7 +111,8 @@ def test_nothing_runs_ahead_on_cpu():
 def test_accelerators_run_ahead_but_for_states_in_host_memory(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert pipeline.runs_ahead(CONFIG)
-    assert not pipeline.runs_ahead(dataclasses.replace(CONFIG, client_state_memory="host"))
+    host = dataclasses.replace(CONFIG, runtime=RuntimeConfig(client_state_memory="host"))
+    assert not pipeline.runs_ahead(host)
 
 
 @pytest.mark.usefixtures("ahead")
@@ -164,9 +179,7 @@ def test_seconds_are_those_of_the_rounds_without_what_comes_between(
     monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(pipeline, "ThreadPoolExecutor", lambda count: contextlib.nullcontext(Clock))
     rounds = []
-    for finished in pipeline.finished_rounds(
-        simulation, simulation.state, CONFIG, 0, lambda: False
-    ):
+    for finished in pipeline.finished_rounds(simulation, CONFIG, 0, lambda: False):
         rounds.append(finished)
         now += recording
     assert [finished.seconds for finished in rounds] == [3.0] * 7
@@ -178,3 +191,24 @@ def test_seconds_are_those_of_the_rounds_without_what_comes_between(
         assert now == due + 3.0 * blocks[0] + both + recording * blocks[-1]
     else:
         assert now == due + 7 * (3.0 + recording)
+
+
+@pytest.mark.usefixtures("ahead")
+def test_one_by_one_the_state_is_that_of_the_round_just_given(simulation):
+    seen = []
+    for finished in pipeline.finished_rounds(
+        simulation, CONFIG, 0, lambda: False, until=5, one_by_one=True
+    ):
+        assert int(simulation.state) == finished.number
+        seen.append((finished.number, finished.state is not None))
+    # Checkpoints are due every third round, and where the rounds end.
+    assert seen == [(1, False), (2, False), (3, True), (4, False), (5, True)]
+
+
+@pytest.mark.usefixtures("ahead")
+def test_what_ends_early_can_be_taken_up_again(simulation):
+    first = list(pipeline.finished_rounds(simulation, CONFIG, 0, lambda: False, until=4))
+    rest = list(pipeline.finished_rounds(simulation, CONFIG, 4, lambda: False))
+    assert [int(each.result) for each in first + rest] == [1, 2, 3, 4, 5, 6, 7]
+    # The state that was handed out is whole although rounds went on.
+    assert int(first[-1].state) == 4

@@ -9,24 +9,23 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.benchmarks import tuning
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModelConfig
-from semanticfl_jax.data.federation import deal
+from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModelConfig, RuntimeConfig
+from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.federated import initial
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.writers.metrics import read_metrics
-from semanticfl_jax.simulation import experiment
-from semanticfl_jax.simulation.prepare import prepare
+from semanticfl_jax.simulation.experiment import run
+from semanticfl_jax.simulation.prepare import make_parts, prepare
 from semanticfl_jax.tuning import cache, timing
 from semanticfl_jax.tuning import choose as choosing
 from semanticfl_jax.tuning.search import best, chunks_up_to, expected, search
 from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
-from tests.federation import CLASSES, FEDAVG, MEAN, STD, TinyNet
+from tests import tiny_plugin  # noqa: F401 - registers tiny_net
+from tests.federation import CLASSES, FEDAVG, MEAN, STD, TinyNet, algorithm_of
 
 CONFIG = ExperimentConfig(
     dataset="digits",
@@ -37,9 +36,8 @@ CONFIG = ExperimentConfig(
     batch_size=8,
     augmentation=(),
     public_per_class=0,
-    eval_batch_size=16,
-    num_devices=1,
-    tuning="always",
+    model=ModelConfig("tiny_net"),
+    runtime=RuntimeConfig(eval_batch_size=16, num_devices=1, tuning="always"),
 )
 # Milliseconds of a client's step: what a GPU might show.
 GPU = {
@@ -51,14 +49,9 @@ GPU = {
 
 
 @pytest.fixture(autouse=True)
-def tiny_net(tmp_path, monkeypatch):
-    """A network that compiles in a second, and a cache of the test's own."""
+def own_cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        initial,
-        "create_model",
-        lambda name, classes, lowering, **_: TinyNet(classes, lowering=lowering),
-    )
 
 
 @functools.cache
@@ -66,9 +59,10 @@ def received():
     return Model(*init_params(TinyNet(CLASSES), FEDAVG, (8, 8, 3), jax.random.key(0)))
 
 
-def workload(sizes=(20,) * 40, **changes):
-    config = dataclasses.replace(CONFIG, **changes)
-    algorithm, sizes = make_algorithm(config), np.array(sizes)
+def workload(sizes=(20,) * 40, runtime=None, **changes):
+    runtime = dataclasses.replace(CONFIG.runtime, **(runtime or {}))
+    config = dataclasses.replace(CONFIG, runtime=runtime, **changes)
+    algorithm, sizes = algorithm_of(config), np.array(sizes)
     return Workload(config, algorithm, received(), (8, 8, 3), CLASSES, sizes, MEAN, STD)
 
 
@@ -152,17 +146,17 @@ def test_a_measurement_decides_once_and_is_kept(timed, tmp_path):
     ("changes", "expected"),
     [
         ({"clients_per_chunk": 4}, ("patches", 4)),
-        ({"model": ModelConfig(conv="shifted")}, ("shifted", 16)),
-        ({"model": ModelConfig(conv="native"), "clients_per_chunk": 64}, ("native", 40)),
+        ({"conv": "shifted"}, ("shifted", 16)),
+        ({"conv": "native", "clients_per_chunk": 64}, ("native", 40)),
         ({"tuning": "never"}, ("canonical", 1)),
         ({"tuning": "auto"}, ("canonical", 1)),  # on a CPU
         ({"tuning": "never", "clients_per_chunk": 3}, ("canonical", 3)),
     ],
 )
 def test_what_is_given_is_not_searched(timed, changes, expected):
-    found = choose(**changes)
+    found = choose(runtime=changes)
     assert found[:2] == expected
-    given = changes.get("clients_per_chunk"), changes.get("model", ModelConfig()).conv
+    given = changes.get("clients_per_chunk"), changes.get("conv", "auto")
     for conv, chunk in timed:
         assert given[0] in (None, chunk) and given[1] in ("auto", conv)
     if "tuning" in changes or (None not in given and "auto" not in given):
@@ -177,12 +171,12 @@ def test_accelerators_measure_and_cpus_do_not(timed):
         devices = np.array([Device()])
         local_devices = jax.local_devices()[:1]
 
-    choice = choosing.choose(workload(tuning="auto"), Mesh(), say=lambda line: None)
+    choice = choosing.choose(workload(runtime={"tuning": "auto"}), Mesh(), say=lambda line: None)
     assert choice[:2] == ("patches", 16)
     assert ("native", 1) in timed and timed[0] == ("patches", 8)  # the likeliest first
     timed.clear()
-    assert choosing.choose(workload(tuning="never"), Mesh())[:2] == ("patches", 16)
-    alone = workload(tuning="never", clients_per_round=1)
+    assert choosing.choose(workload(runtime={"tuning": "never"}), Mesh())[:2] == ("patches", 16)
+    alone = workload(runtime={"tuning": "never"}, clients_per_round=1)
     assert choosing.choose(alone, Mesh())[:2] == ("native", 1)
     assert not timed
 
@@ -319,30 +313,26 @@ def test_clients_with_states_are_timed_on_all_devices(algorithm):
     assert 0 < figure.seconds < math.inf and figure.compile_seconds > 0
 
 
-def test_a_measured_run_is_that_of_its_choice_given(tmp_path, monkeypatch):
+def test_a_measured_run_is_that_of_its_choice_given(tmp_path):
     dataset = noise_dataset(80, side=8, num_classes=CLASSES)
-    monkeypatch.setattr(experiment.sources, "from_config", lambda config: dataset)
-    monkeypatch.setattr(experiment, "report", lambda *_: {})
-    open_chunk = ModelConfig(conv="patches")
+    open_chunk = dataclasses.replace(CONFIG.runtime, conv="patches")
     config = dataclasses.replace(
-        CONFIG, num_clients=3, clients_per_round=2, rounds=1, model=open_chunk
+        CONFIG, num_clients=3, clients_per_round=2, rounds=1, runtime=open_chunk
     )
     lines = []
-    experiment.run(config, tmp_path, lines.append)
+    run(config, tmp_path, dataset=dataset, say=lines.append)
     (said,) = (line for line in lines if "measured now" in line)
     choice = json.loads((tmp_path / "tuning.json").read_text())
     assert f"convolution: patches; {choice['clients_per_chunk']} client" in said
     (row,) = read_metrics(tmp_path)
 
-    given = dataclasses.replace(config, clients_per_chunk=choice["clients_per_chunk"])
-    _, partition = deal(dataset, given)
-    simulation = prepare(dataset, partition, None, given, make_mesh(1))
+    chosen = dataclasses.replace(open_chunk, clients_per_chunk=choice["clients_per_chunk"])
+    given = dataclasses.replace(config, runtime=chosen)
+    simulation = prepare(make_parts(given, make_federation(dataset, given)), make_mesh(1))
     assert "as configured" in simulation.description[1]
-    state, metrics = simulation.run_round(
-        simulation.state, simulation.data, simulation.shared, simulation.key
-    )
+    metrics = simulation.advance(1)
     assert row["train_loss"] == float(metrics.train_loss)
-    assert row["test_loss"] == float(simulation.evaluate(state)["test_loss"])
+    assert row["test_loss"] == float(simulation.evaluate(simulation.state)["test_loss"])
 
 
 def test_every_pair_is_in_the_benchmark(monkeypatch):

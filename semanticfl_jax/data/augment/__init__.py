@@ -23,10 +23,10 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
     Returns:
       float32 of the same shape.
     """
-    mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    centre, deviation = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     channels = (1,) * (images.ndim - 1) + (len(mean),)
-    scale = jnp.asarray(1 / (255 * std), jnp.float32).reshape(channels)
-    shift = jnp.asarray(-mean / std, jnp.float32).reshape(channels)
+    scale = jnp.asarray(1 / (255 * deviation), jnp.float32).reshape(channels)
+    shift = jnp.asarray(-centre / deviation, jnp.float32).reshape(channels)
     return images.astype(jnp.float32) * scale + shift
 
 

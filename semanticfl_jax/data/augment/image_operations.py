@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
+
 #: Value of pixels that come from outside the image (our choice; the paper's code takes the mean).
 GREY = 128
 
@@ -80,7 +82,7 @@ def operation(name: str, value: float, height: int, width: int) -> Operation:
       ValueError: for an unknown name.
     """
     if name not in _KIND:
-        raise ValueError(f"operation must be one of {', '.join(NAMES)}, got {name!r}")
+        raise SemanticFLError(f"operation must be one of {', '.join(NAMES)}, got {name!r}")
     a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
     if name == "ShearX":
         b = value

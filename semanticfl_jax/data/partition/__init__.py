@@ -6,15 +6,17 @@ import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from semanticfl_jax import files
 from semanticfl_jax.config.heterogeneity import PartitionConfig
+from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class
 from semanticfl_jax.data.partition.long_tail import long_tail
-from semanticfl_jax.data.partition.schemes import SCHEMES
+from semanticfl_jax.errors import SemanticFLError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,14 +39,16 @@ class Partition:
         object.__setattr__(self, "offsets", np.asarray(self.offsets, np.int64))
         rows = self.offsets.ndim == self.indices.ndim == 1 and len(self.offsets) >= 2
         if not rows or self.offsets[0] != 0 or self.offsets[-1] != len(self.indices):
-            raise ValueError("offsets must go from 0 to the number of indices, one step a client")
+            raise SemanticFLError(
+                "offsets must go from 0 to the number of indices, one step a client"
+            )
         if (np.diff(self.offsets) < 0).any():
-            raise ValueError("offsets must not fall")
+            raise SemanticFLError("offsets must not fall")
         if (self.indices < 0).any():
-            raise ValueError("indices must be at least 0")
+            raise SemanticFLError("indices must be at least 0")
         ordered = np.sort(self.indices)
         if not self.overlapping and (ordered[1:] == ordered[:-1]).any():
-            raise ValueError("indices must be used at most once, unless overlapping")
+            raise SemanticFLError("indices must be used at most once, unless overlapping")
 
     @property
     def num_clients(self) -> int:
@@ -59,7 +63,7 @@ class Partition:
     def client(self, i: int) -> np.ndarray:
         """Sample indices of client i, int32 `[sizes[i]]`."""
         if not 0 <= i < self.num_clients:
-            raise ValueError(f"client must be from 0 to {self.num_clients - 1}, got {i}")
+            raise SemanticFLError(f"client must be from 0 to {self.num_clients - 1}, got {i}")
         return self.indices[self.offsets[i] : self.offsets[i + 1]]
 
     def label_counts(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -71,7 +75,7 @@ class Partition:
         """
         dealt = np.asarray(labels)[self.indices]
         if ((dealt < 0) | (dealt >= num_classes)).any():
-            raise ValueError(f"labels must be from 0 to num_classes - 1 = {num_classes - 1}")
+            raise SemanticFLError(f"labels must be from 0 to num_classes - 1 = {num_classes - 1}")
         owner = np.repeat(np.arange(self.num_clients), self.sizes)
         cells = np.bincount(owner * num_classes + dealt, minlength=self.num_clients * num_classes)
         return cells.reshape(self.num_clients, num_classes)
@@ -99,14 +103,14 @@ class Partition:
         try:
             with open(path, "rb") as file:
                 if not zipfile.is_zipfile(file):
-                    raise ValueError("not an .npz file")
+                    raise SemanticFLError("not an .npz file")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as arrays:
                     overlapping = bool(arrays.get("overlapping", False))
                     partition = cls(arrays["indices"], arrays["offsets"], overlapping)
                     return partition, json.loads(str(arrays["metadata"]))
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} does not hold a partition: {error}") from error
+            raise SemanticFLError(f"{path} does not hold a partition: {error}") from error
 
 
 def make_partition(
@@ -136,26 +140,73 @@ def make_partition(
     """
     labels = _checked_labels(labels)
     if not 1 <= num_clients <= len(labels):
-        raise ValueError(
+        raise SemanticFLError(
             f"num_clients must be from 1 to the number of samples {len(labels)}, got {num_clients}"
         )
     groups = labels
-    if config.scheme == "natural":
+    if "column" in config.entry.uses:
         if column is None or np.shape(column) != labels.shape:
-            raise ValueError(f"column must be one value a sample, [{len(labels)}]")
+            raise SemanticFLError(f"column must be one value a sample, [{len(labels)}]")
         groups = np.asarray(column)
     rng = _rng(seed)
     if config.imbalance_factor == 1:
-        return Partition(*SCHEMES[config.scheme](rng, _numbered(groups), num_clients, config))
+        return _build(config, groups, num_clients, rng)
 
     kept = long_tail(rng, _numbered(labels), config.imbalance_factor)
     if num_clients > len(kept):
-        raise ValueError(
+        raise SemanticFLError(
             f"num_clients must be at most {len(kept)}, the samples that imbalance_factor "
             f"{config.imbalance_factor:g} keeps of {len(labels)}; got {num_clients}"
         )
-    local, offsets = SCHEMES[config.scheme](rng, _numbered(groups[kept]), num_clients, config)
-    return Partition(kept[local], offsets)
+    local = _build(config, groups[kept], num_clients, rng)
+    return Partition(kept[local.indices], local.offsets)
+
+
+def _build(
+    config: PartitionConfig, groups: np.ndarray, num_clients: int, rng: np.random.Generator
+) -> Partition:
+    """Return the scheme's partition of samples of these groups, checked."""
+    context = PartitionContext(config, _numbered(groups), num_clients, rng)
+    made = config.entry.build(config.settings, context)
+    if isinstance(made, tuple) and len(made) == 2 and np.ndim(made[1]) == 1:
+        indices, offsets = made
+        if len(offsets) == num_clients + 1 and offsets[0] == 0:
+            return Partition(indices, offsets)
+    return from_lists(made, len(groups), num_clients, f"partition.scheme {config.scheme}")
+
+
+def from_lists(
+    clients: Sequence[np.ndarray], samples: int, num_clients: int, source: str = "partition"
+) -> Partition:
+    """Make a partition of one array of sample indices a client.
+
+    Args:
+      clients: integers, client by client.
+      samples: n; indices are from 0 to n - 1.
+      num_clients: how many arrays there must be.
+      source: what the arrays come from, for messages.
+
+    Raises:
+      SemanticFLError: for another number of arrays, an empty one, or indices that are out of range
+        or used twice.
+    """
+    rows = [np.asarray(row) for row in clients]
+    if len(rows) != num_clients:
+        raise SemanticFLError(
+            f"num_clients must be {len(rows)}, the arrays of indices in {source}, got {num_clients}"
+        )
+    for number, row in enumerate(rows):
+        if row.ndim != 1 or not len(row) or not np.issubdtype(row.dtype, np.integer):
+            raise SemanticFLError(
+                f"{source}: client {number} must have a list of whole numbers, one at least, got "
+                f"{row.dtype} {list(row.shape)}"
+            )
+        if row.min() < 0 or row.max() >= samples:
+            raise SemanticFLError(
+                f"{source}: client {number} must have indices from 0 to {samples - 1}, has "
+                f"{row.min()} to {row.max()}"
+            )
+    return Partition(np.concatenate(rows), np.cumsum([0, *map(len, rows)]))
 
 
 def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,10 +225,10 @@ def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndar
     """
     labels = _checked_labels(labels)
     if per_class < 0:
-        raise ValueError(f"per_class must be at least 0, got {per_class}")
+        raise SemanticFLError(f"per_class must be at least 0, got {per_class}")
     classes, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if counts.min() < per_class:
-        raise ValueError(
+        raise SemanticFLError(
             f"per_class must be at most {counts.min()}, the samples of class "
             f"{classes[counts.argmin()]}, got {per_class}"
         )
@@ -191,7 +242,9 @@ def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndar
 def _checked_labels(labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}")
+        raise SemanticFLError(
+            f"labels must be integers [n], got {labels.dtype} {list(labels.shape)}"
+        )
     return labels
 
 
@@ -202,5 +255,5 @@ def _numbered(values: np.ndarray) -> np.ndarray:
 
 def _rng(seed: int) -> np.random.Generator:
     if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+        raise SemanticFLError(f"seed must be at least 0, got {seed}")
     return np.random.default_rng(seed)

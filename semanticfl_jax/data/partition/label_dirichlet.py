@@ -1,14 +1,16 @@
 """Label skew by Dirichlet shares: `dirichlet`, and the FedDifRC family's `nid1`.
 
-Both are schemes of `schemes.py`. Neither loops over clients, so that a hundred thousand of them
-take seconds, and neither draws without a bound.
+Both are builders of the registry, as those of `schemes.py`. Neither loops over clients, so that a
+hundred thousand of them take seconds, and neither draws without a bound.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class, by_owner, equal_offsets
+from semanticfl_jax.errors import SemanticFLError
 
 #: Clients that `nid1` deals to together (n_auxi_workers of the FedDifRC family's code).
 NID1_GROUP = 5
@@ -17,7 +19,7 @@ MAX_DRAWS = 100_000
 MAX_DRAWN_SHARES = 10**7
 
 
-def dirichlet(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def dirichlet(settings: object, context: PartitionContext) -> tuple[np.ndarray, np.ndarray]:
     """Each class dealt to all clients by its own Dirichlet(alpha) shares, as MOON, FedDisco do.
 
     Class after class, the shares of clients already at the average size are set to zero and the
@@ -25,6 +27,9 @@ def dirichlet(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]
     not the first of their client. That is our choice: MOON redraws until all have 10, which never
     ends for many clients.
     """
+    del settings
+    rng, labels, num_clients = context.rng, context.groups, context.num_clients
+    config = context.config
     order, class_counts = by_class(rng, labels)
     counts = _draw_counts(rng, class_counts[None], num_clients, config.alpha, least=0.0)[0]
     owner = np.repeat(np.tile(np.arange(num_clients), len(counts)), counts.ravel())
@@ -38,7 +43,7 @@ def dirichlet(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]
     return by_owner(order, owner, num_clients)
 
 
-def nid1(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def nid1(settings: object, context: PartitionContext) -> tuple[np.ndarray, np.ndarray]:
     """The FedDifRC family's splitter: milder than `dirichlet`, with clients of equal size.
 
     Samples are shuffled and dealt proportionally to groups of `NID1_GROUP` clients. A group is
@@ -47,6 +52,9 @@ def nid1(rng, labels, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     differ by at most 1 sample, so that classes smear over the borders. (The family drops the
     remainder of that cut; dealing it is our choice.)
     """
+    del settings
+    rng, labels, num_clients = context.rng, context.groups, context.num_clients
+    config = context.config
     total, num_classes = len(labels), labels.max() + 1
     starts = np.arange(0, num_clients, NID1_GROUP)
     ends = np.append(starts[1:], num_clients)
@@ -91,7 +99,7 @@ def _draw_counts(rng, class_counts, members, alpha, least) -> np.ndarray:
     draws = 0
     while len(missing):
         if draws >= max_draws:
-            raise ValueError(
+            raise SemanticFLError(
                 f"{draws} draws found no split of {class_counts.sum()} samples of {num_classes} "
                 f"classes that leaves each client at least {least:g} of the average size: alpha = "
                 f"{alpha:g} must be larger, or the clients fewer"

@@ -1,27 +1,29 @@
-"""Schemes that deal samples to clients, by the names of `PartitionConfig.scheme`.
+"""Schemes that deal samples to clients, but for those by Dirichlet shares of labels.
 
-Each is a function `(rng, groups, num_clients, config) -> (indices, offsets)` of a `Partition`, for
+Each is a builder of the registry: `(settings, context)` -> (indices, offsets) of a `Partition`, for
 groups int `[n]` numbered 0..K-1 without gaps: the samples' labels, or for `natural` the values of
 a column. It deals every sample once. None loops over clients, none draws without a bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class, by_owner, equal_offsets
-from semanticfl_jax.data.partition.label_dirichlet import dirichlet, nid1
+from semanticfl_jax.errors import SemanticFLError
+
+Rows = tuple[np.ndarray, np.ndarray]
 
 
-def iid(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def iid(settings: object, context: PartitionContext) -> Rows:
     """Shuffled samples in equal parts; sizes differ by at most 1."""
-    del config
+    del settings
+    rng, groups, num_clients = context.rng, context.groups, context.num_clients
     return rng.permutation(len(groups)), equal_offsets(len(groups), num_clients)
 
 
-def nid2(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def nid2(settings: object, context: PartitionContext) -> Rows:
     """Biased clients that hold few classes, beside unbiased ones that hold all [our definition].
 
     The FedDifRC family has not published its NID2. Here biased client i holds as many classes as
@@ -30,14 +32,21 @@ def nid2(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     evenly in every class and in total (within 1 sample). With 5 biased clients of 2 classes, share
     5/6 and 1 unbiased client this is NIID-2 of FedDisco (Ye et al., ICML 2023) on CIFAR-10.
     """
+    del settings
+    rng, groups, num_clients = context.rng, context.groups, context.num_clients
+    config = context.config
     biased, held = config.biased_clients, config.classes_per_biased
     unbiased = num_clients - biased
     order, class_sizes = by_class(rng, groups)
     num_classes = len(class_sizes)
     if held > num_classes:
-        raise ValueError(f"classes_per_biased must be at most {num_classes} classes, got {held}")
+        raise SemanticFLError(
+            f"classes_per_biased must be at most {num_classes} classes, got {held}"
+        )
     if unbiased < 0:
-        raise ValueError(f"biased_clients must be at most num_clients {num_clients}, got {biased}")
+        raise SemanticFLError(
+            f"biased_clients must be at most num_clients {num_clients}, got {biased}"
+        )
 
     # The holders of class 0, of class 1, ...
     classes_held = np.arange(biased * held) % num_classes
@@ -45,7 +54,7 @@ def nid2(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     num_holders = np.bincount(classes_held, minlength=num_classes)
     first_holder = np.cumsum(num_holders) - num_holders
     if not unbiased and (config.biased_share < 1 or not num_holders.all()):
-        raise ValueError(
+        raise SemanticFLError(
             "nid2 without unbiased clients must have biased_share 1 and every class held by some "
             f"client: biased_clients ({biased}) must be smaller, or num_clients larger"
         )
@@ -62,7 +71,7 @@ def nid2(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
 
     empty = np.flatnonzero(np.bincount(owner, minlength=num_clients) == 0)
     if len(empty):
-        raise ValueError(
+        raise SemanticFLError(
             f"nid2 leaves {len(empty)} of {num_clients} clients without samples, the first of them "
             f"client {empty[0]}: num_clients must be smaller, or biased_share ("
             f"{config.biased_share:g}) {'larger' if empty[0] < biased else 'smaller'}"
@@ -70,14 +79,17 @@ def nid2(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     return by_owner(order, owner, num_clients)
 
 
-def shards(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def shards(settings: object, context: PartitionContext) -> Rows:
     """Samples sorted by label, cut into equal shards, `shards_per_client` dealt to each client.
 
     The pathological split of McMahan et al. (AISTATS 2017). Shards differ by at most 1 sample.
     """
+    del settings
+    rng, groups, num_clients = context.rng, context.groups, context.num_clients
+    config = context.config
     count = num_clients * config.shards_per_client
     if count > len(groups):
-        raise ValueError(
+        raise SemanticFLError(
             f"shards_per_client must be at most {len(groups) // num_clients}: there are "
             f"{len(groups)} samples for {num_clients} clients x {config.shards_per_client} shards"
         )
@@ -87,44 +99,38 @@ def shards(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
     return by_owner(order, np.repeat(owner_of_shard, shard_sizes), num_clients)
 
 
-def quantity(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def quantity(settings: object, context: PartitionContext) -> Rows:
     """Sizes by Dirichlet(alpha) shares, labels IID, as in NIID-Bench (Li et al., ICDE 2022).
 
     Every client gets one sample first, and its share of the others then (our choice: no client is
     empty, whatever alpha, and nothing is redrawn).
     """
+    del settings
+    rng, groups, num_clients = context.rng, context.groups, context.num_clients
+    config = context.config
     total = len(groups)
     shares = rng.dirichlet(np.full(num_clients, config.alpha))
     if not shares.any():
-        raise ValueError(f"alpha must be smaller for a Dirichlet draw, got {config.alpha:g}")
+        raise SemanticFLError(f"alpha must be smaller for a Dirichlet draw, got {config.alpha:g}")
     borders = np.minimum(np.cumsum(shares)[:-1] * (total - num_clients), total - num_clients)
     offsets = np.concatenate([[0], borders.astype(np.int64), [total - num_clients]])
     return rng.permutation(total), offsets + np.arange(num_clients + 1)
 
 
-def natural(rng, groups, num_clients, config) -> tuple[np.ndarray, np.ndarray]:
+def natural(settings: object, context: PartitionContext) -> Rows:
     """Clients by a column: each of its values is dealt whole, to random clients in equal numbers.
 
     Numbers of values differ by at most 1; with as many clients as values, a client is a value.
     """
+    del settings
+    rng, groups, num_clients = context.rng, context.groups, context.num_clients
+    config = context.config
     order, group_sizes = by_class(rng, groups)
     values = len(group_sizes)
     if num_clients > values:
-        raise ValueError(
+        raise SemanticFLError(
             f"num_clients must be at most the {values} values of column {config.column!r}, got "
             f"{num_clients}"
         )
     owner_of_value = rng.permutation(values) % num_clients
     return by_owner(order, np.repeat(owner_of_value, group_sizes), num_clients)
-
-
-#: Schemes by name.
-SCHEMES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-    "iid": iid,
-    "dirichlet": dirichlet,
-    "nid1": nid1,
-    "nid2": nid2,
-    "shards": shards,
-    "quantity": quantity,
-    "natural": natural,
-}

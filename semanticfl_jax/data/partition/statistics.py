@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
+
 #: What `PartitionStatistics.summary` tells of the figures of clients.
 SPREAD = ("mean", "min", "median", "max")
 
@@ -68,7 +70,7 @@ def partition_statistics(label_counts: np.ndarray) -> PartitionStatistics:
     """
     counts = np.asarray(label_counts)
     if counts.ndim != 2 or not counts.size or (counts < 0).any() or not counts.any():
-        raise ValueError(
+        raise SemanticFLError(
             "label_counts must be numbers of samples [clients, classes], not all 0, got "
             f"{counts.dtype} {list(counts.shape)}"
         )

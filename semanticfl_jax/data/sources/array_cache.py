@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
+
 PROVENANCE = "provenance.json"
 #: Age, in seconds, from which another machine's unfinished directory counts as abandoned.
 ABANDONED_AFTER = 24 * 3600
@@ -92,7 +94,7 @@ class RowWriter:
             self.shape = row.shape
             self._header()
         if row.shape != self.shape or row.dtype != self._dtype:
-            raise ValueError(f"rows are {self._dtype}{self.shape}, got {row.dtype}{row.shape}")
+            raise SemanticFLError(f"rows are {self._dtype}{self.shape}, got {row.dtype}{row.shape}")
         self._file.write(np.ascontiguousarray(row).data)
         self.rows += 1
 
@@ -121,7 +123,9 @@ def put_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     for name in columns:
         if not re.fullmatch(r"[\w][\w .-]*", name):
-            raise ValueError(f"a column's name must be letters, digits, '_', '-', got {name!r}")
+            raise SemanticFLError(
+                f"a column's name must be letters, digits, '_', '-', got {name!r}"
+            )
     return {f"{COLUMN}{name}": values for name, values in columns.items()}
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
+
 
 def open_tree(path: str | os.PathLike) -> Directory | Archive:
     """The files of a directory, or of a .zip or .tar file.
@@ -25,7 +27,7 @@ def open_tree(path: str | os.PathLike) -> Directory | Archive:
         return Directory(path)
     if path.is_file():
         return Archive(path)
-    raise FileNotFoundError(f"data_dir: no directory or archive {path}")
+    raise MissingFileError(f"data_dir: no directory or archive {path}")
 
 
 class Directory:
@@ -84,7 +86,7 @@ class Archive:
         try:
             members = self._zip() if zipfile.is_zipfile(self.path) else self._tar()
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{self.path} is no whole .zip or .tar file: {error}") from None
+            raise SemanticFLError(f"{self.path} is no whole .zip or .tar file: {error}") from None
         found = {}
         for name, read in members:
             parts = PurePosixPath(name).parts
@@ -114,7 +116,7 @@ class Archive:
                 return file.read(member.size)
 
         with tarfile.open(self.path, fileobj=io.BytesIO(unpacked) if packed else None) as archive:
-            members = []
+            members: list[tuple[str, Callable[[], bytes]]] = []
             for member in archive.getmembers():
                 target = archive.getmember(member.linkname) if member.islnk() else member
                 if not member.isdir():

@@ -26,6 +26,7 @@ from semanticfl_jax.data.sources.array_cache import (
 )
 from semanticfl_jax.data.sources.file_tree import Archive, Directory
 from semanticfl_jax.devices.cpu_threads import available_cores
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 
 #: What Pillow reads and people have.
@@ -76,7 +77,7 @@ def read_image(file: BinaryIO, side: int = 0) -> np.ndarray:
     with Image.open(file) as image:
         if image.mode[0] in "IF":
             # Pillow's conversion would cut values off at 255.
-            raise ValueError("more than 8 bits a channel")
+            raise SemanticFLError("more than 8 bits a channel")
         rgb = image.convert("RGB")
     if side:
         rgb = ImageOps.fit(rgb, (side, side), Image.Resampling.BICUBIC)
@@ -168,12 +169,14 @@ def load_images(
             total += len(listing.names) + len(listing.problems)
         unusable = f"{len(problems)} of {total} images: {describe_problems(problems)}"
         if problems and unreadable == "refuse":
-            raise ValueError(f"{tree.path}: cannot use {unusable}; {SKIP}")
+            raise SemanticFLError(f"{tree.path}: cannot use {unusable}; {SKIP}")
         for split in listings:
             counts = np.bincount(arrays[f"{split}_labels"], minlength=len(class_names))
-            empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
+            empty = [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
             if empty:
-                raise ValueError(f"{tree.path}: no {split} image of {', '.join(empty[:NAMED])}")
+                raise SemanticFLError(
+                    f"{tree.path}: no {split} image of {', '.join(empty[:NAMED])}"
+                )
         _require_one_size(tree, *firsts)
         images = np.load(directory / "train_images.npy", mmap_mode="r")
         return {
@@ -187,7 +190,7 @@ def load_images(
     arrays: dict[str, Any] = cached_arrays(places, build, provenance)
     unusable = str(arrays.pop("unusable"))
     if unusable and unreadable == "refuse":
-        raise ValueError(f"{tree.path}: cannot use {unusable}; {SKIP}")
+        raise SemanticFLError(f"{tree.path}: cannot use {unusable}; {SKIP}")
     if unusable:
         print(f"{tree.path}: goes on without {unusable}", file=sys.stderr)
     mean, std = arrays.pop("moments")
@@ -226,7 +229,7 @@ def _require_one_size(tree: Directory | Archive, *images: tuple[str, tuple[int, 
     """Raises ValueError unless the images, given by name and shape, are of one size."""
     if len({shape for _, shape in images}) > 1:
         sizes = ", ".join(f"{name} {width}x{height}" for name, (height, width, _) in images)
-        raise ValueError(
+        raise SemanticFLError(
             f"{tree.path}: images must have one size in pixels, but have several: {sizes}; with "
             "dataset=image_folder, image_size=N makes all N x N"
         )

@@ -21,13 +21,26 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.dataset import ImageDataset, named
 from semanticfl_jax.data.sources.file_tree import Directory
 from semanticfl_jax.data.sources.image_files import Listing, is_image, load_images
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
 METADATA = "metadata.csv"
 #: Share of every class that is the test split where the folders have none, and the seed: our
 #: choice.
 TEST_SHARE, SEED = 0.2, 0
+
+
+def image_folder(settings: object, context: DatasetContext) -> ImageDataset:
+    """Return a folder of images, normalised by train's mean and deviation (our choice)."""
+    del settings
+    config = context.config
+    arrays = load_image_folder(
+        config.data_dir, image_size=config.image_size, unreadable=config.unreadable
+    )
+    return named("image_folder", arrays)
 
 
 def load_image_folder(
@@ -47,10 +60,10 @@ def load_image_folder(
       ValueError: for folders in no such layout, or as `load_images` raises it.
     """
     if not data_dir:
-        raise ValueError("data_dir must be a folder of images when dataset=image_folder")
+        raise SemanticFLError("data_dir must be a folder of images when dataset=image_folder")
     path = Path(data_dir).expanduser()
     if not path.is_dir():
-        raise FileNotFoundError(f"data_dir: no directory {path}")
+        raise MissingFileError(f"data_dir: no directory {path}")
     tree = Directory(path)
     return load_images(
         "image_folder", tree, lambda: list_files(tree), side=image_size, unreadable=unreadable
@@ -73,7 +86,7 @@ def list_files(tree: Directory) -> tuple[list[str], dict[str, Listing]]:
     else:
         held_out = [name for name in ("test", "val") if name in folders]
         if not held_out:
-            raise ValueError(f"{tree.path} has a train folder but neither test nor val")
+            raise SemanticFLError(f"{tree.path} has a train folder but neither test nor val")
         for other in held_out[1:]:
             print(
                 f"{tree.path}: {other} is not used, {held_out[0]} is the test split",
@@ -83,10 +96,14 @@ def list_files(tree: Directory) -> tuple[list[str], dict[str, Listing]]:
         classes = sorted({name for split in splits for name in _folders(tree, split)})
         train, test = (_listing(tree, split, classes) for split in splits)
     if len(classes) < 2:
-        raise ValueError(f"{tree.path} must hold a folder a class, at least two; found {classes}")
+        raise SemanticFLError(
+            f"{tree.path} must hold a folder a class, at least two; found {classes}"
+        )
     names = [name.replace("_", " ").replace("-", " ").strip() for name in classes]
     if len(set(names)) < len(names):
-        raise ValueError(f"{tree.path}: classes must differ by more than '_' and '-': {classes}")
+        raise SemanticFLError(
+            f"{tree.path}: classes must differ by more than '_' and '-': {classes}"
+        )
     return names, {"train": train, "test": test}
 
 
@@ -108,7 +125,7 @@ def _listing(tree: Directory, prefix: str, classes: Sequence[str]) -> Listing:
                 problems[name] = "in no class's folder"
     missing = [classes[i] for i in sorted(set(label.values()) - set(found.values()))]
     if missing:
-        raise ValueError(f"{tree.path / prefix} has no images for {', '.join(missing[:5])}")
+        raise SemanticFLError(f"{tree.path / prefix} has no images for {', '.join(missing[:5])}")
     if f"{prefix}{METADATA}" not in tree.names:
         return Listing(list(found), list(found.values()), problems=problems)
     rows = _metadata(tree, prefix)
@@ -126,14 +143,16 @@ def _metadata(tree: Directory, prefix: str) -> dict[str, dict[str, str]]:
         reader = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")), strict=True)
         rows = list(reader)
     if not rows or "file_name" not in rows[0]:
-        raise ValueError(f"{where} must be a table with a column file_name and a row an image")
+        raise SemanticFLError(f"{where} must be a table with a column file_name and a row an image")
     table = {}
     for number, row in enumerate(rows, start=2):
         name = prefix + row.pop("file_name").removeprefix("./")
         if None in row or None in row.values():
-            raise ValueError(f"{where}: row {number} has another number of fields than the first")
+            raise SemanticFLError(
+                f"{where}: row {number} has another number of fields than the first"
+            )
         if name in table:
-            raise ValueError(f"{where}: {name} has two rows")
+            raise SemanticFLError(f"{where}: {name} has two rows")
         table[name] = row
     return table
 
@@ -148,7 +167,7 @@ def _divide(listing: Listing) -> tuple[Listing, Listing]:
         is_test[members[: max(1, round(TEST_SHARE * len(members)))]] = True
 
     def part(chosen: np.ndarray, problems: dict[str, str]) -> Listing:
-        places = np.flatnonzero(chosen)
+        places = np.flatnonzero(chosen).tolist()
         columns = {k: [values[i] for i in places] for k, values in listing.columns.items()}
         return Listing([listing.names[i] for i in places], labels[places], columns, problems)
 

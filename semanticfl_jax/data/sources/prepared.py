@@ -23,7 +23,9 @@ from semanticfl_jax.data.sources.array_cache import (
     put_columns,
     take_columns,
 )
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.files import user_cache_dir
+from semanticfl_jax.optional import optional_imports
 
 #: Record format that can be read without TensorFlow.
 ARRAY_RECORD = "array_record"
@@ -53,6 +55,7 @@ def load_prepared(
 
     Raises:
       FileNotFoundError: if the data set is not prepared and cannot be, for want of TensorFlow.
+      MissingDependencyError: if its images are not in the cache yet, without TFDS.
     """
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     directory = find_prepared(root / name) or _prepare(name, root, builder)
@@ -94,7 +97,7 @@ def _fingerprint(directory: Path) -> str:
 
 def _require_tensorflow(problem: str) -> None:
     if importlib.util.find_spec("tensorflow") is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{problem}, and TensorFlow, which is needed for that once, is not installed: "
             "pip install 'semanticfl-jax[prepare]', or point data_dir (or TFDS_DATA_DIR) at a "
             "directory where it is prepared in array_record format"
@@ -104,7 +107,8 @@ def _require_tensorflow(problem: str) -> None:
 def _prepare(name: str, root: Path, module: str | None) -> Path:
     """Downloads and prepares the data set with TensorFlow."""
     _require_tensorflow(f"{name} is not prepared in {root / name}")
-    import tensorflow_datasets as tfds
+    with optional_imports("prepare", f"the preparation of {name}"):
+        import tensorflow_datasets as tfds
 
     if module:
         importlib.import_module(module)
@@ -117,7 +121,9 @@ def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
     """Decodes the train and test splits: 10 to 20 s for CIFAR; threads would not speed PIL up."""
     if _format(directory) != ARRAY_RECORD:
         _require_tensorflow(f"{directory} holds {_format(directory)} files, to be decoded")
-    import tensorflow_datasets as tfds
+    with optional_imports("tfds", f"the data set in {directory}"):
+        import array_record.python.array_record_data_source  # noqa: F401 (TFDS imports it late)
+        import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
     features = builder.info.features
@@ -136,10 +142,11 @@ def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
                     columns[name].append(example[name])
                 bar.update()
         if len(labels) != total:
-            raise ValueError(f"{directory}: {split} has {len(labels)} images instead of {total}")
+            raise SemanticFLError(
+                f"{directory}: {split} has {len(labels)} images instead of {total}"
+            )
         arrays[f"{split}_labels"] = np.array(labels, np.int32)
-    columns = {name: _column(values) for name, values in columns.items()}
-    return {**arrays, **put_columns(columns)}
+    return {**arrays, **put_columns({name: _column(column) for name, column in columns.items()})}
 
 
 def _column(values: list[Any]) -> np.ndarray:
@@ -151,7 +158,8 @@ def _column(values: list[Any]) -> np.ndarray:
 def _examples(builder, split: str) -> Iterator[dict[str, Any]]:
     """The split's examples, in the order they are stored."""
     if _format(Path(builder.data_dir)) != ARRAY_RECORD:
-        import tensorflow_datasets as tfds
+        with optional_imports("prepare", f"the data set in {builder.data_dir}"):
+            import tensorflow_datasets as tfds
 
         yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
         return

@@ -18,12 +18,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.dataset import ImageDataset, named
 from semanticfl_jax.data.sources.file_tree import Archive, Directory, open_tree
 from semanticfl_jax.data.sources.image_files import Listing, is_image, load_images
 from semanticfl_jax.data.sources.prepared import load_prepared
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
 ROOT, MARKER = "tiny-imagenet-200", "wnids.txt"
 BUILDER = "semanticfl_jax.data.sources.tiny_imagenet_builder"
+
+
+def tiny_imagenet(settings: object, context: DatasetContext) -> ImageDataset:
+    """Return TinyImageNet-200, with the normalisation of the FedDifRC family (ICCV 2025)."""
+    del settings
+    config = context.config
+    arrays = load_tiny_imagenet(config.data_dir, unreadable=config.unreadable)
+    return named("tiny_imagenet", arrays | {"mean": (0.5,) * 3, "std": (0.5,) * 3})
 
 
 def load_tiny_imagenet(
@@ -46,7 +57,7 @@ def load_tiny_imagenet(
         try:
             return load_prepared("tiny_imagenet", data_dir, builder=BUILDER)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}, or at {ROOT}.zip or what it holds") from None
+            raise MissingFileError(f"{error}, or at {ROOT}.zip or what it holds") from None
     return load_images("tiny_imagenet", tree, lambda: list_files(tree), unreadable=unreadable)
 
 
@@ -56,12 +67,12 @@ def find_files(data_dir: str | os.PathLike) -> Directory | Archive | None:
     if path.is_file():
         return open_tree(path)
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz"):
-        raise FileNotFoundError(f"data_dir: no file {path}")
+        raise MissingFileError(f"data_dir: no file {path}")
     for root in (path, path / ROOT):
         if (root / MARKER).is_file():
             return Directory(root)
         if (root / "train").is_dir():
-            raise ValueError(
+            raise SemanticFLError(
                 f"{root} has a train folder but no {MARKER}: not TinyImageNet's layout"
             )
     return None
@@ -78,13 +89,13 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
     """
     marker = min((n for n in tree.names if f"/{n}".endswith(f"/{MARKER}")), key=len, default=None)
     if marker is None:
-        raise ValueError(f"{tree.path} holds no {MARKER}: not TinyImageNet's layout")
+        raise SemanticFLError(f"{tree.path} holds no {MARKER}: not TinyImageNet's layout")
     root = marker.removesuffix(MARKER)
     names = {name.removeprefix(root) for name in tree.names if name.startswith(root)}
 
     def lines(name: str) -> list[str]:
         if name not in names:
-            raise ValueError(f"{tree.path} holds no {root}{name}: not TinyImageNet's layout")
+            raise SemanticFLError(f"{tree.path} holds no {root}{name}: not TinyImageNet's layout")
         with tree.open(root + name) as file:
             return file.read().decode().splitlines()
 
@@ -96,7 +107,7 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
         empty = [wnids[label] for label in set(range(len(wnids))) - set(listing.labels)]
         if empty:
             some = ", ".join(sorted(empty)[:5]) + (", ..." if len(empty) > 5 else "")
-            raise ValueError(
+            raise SemanticFLError(
                 f"{tree.path}: {len(empty)} of the {len(wnids)} classes in {MARKER} have no images "
                 f"in {split}: {some}"
             )
@@ -119,7 +130,7 @@ def _train(names: set[str], wnids: Sequence[str], lines: Callable[[str], list[st
             found[name.split("/")[1]].add(name)
     strange = sorted(set(found) - set(wnids))
     if strange:
-        raise ValueError(f"train has folders that {MARKER} does not: {', '.join(strange[:5])}")
+        raise SemanticFLError(f"train has folders that {MARKER} does not: {', '.join(strange[:5])}")
     problems = {}
     for wnid in wnids:
         boxes = f"train/{wnid}/{wnid}_boxes.txt"
@@ -138,7 +149,7 @@ def _validation(names: set[str], wnids: Sequence[str], annotations: Sequence[str
         if line.strip():
             name, wnid = [*line.split("\t"), ""][:2]
             if wnid not in label:
-                raise ValueError(f"val_annotations.txt: {line!r} names no class of {MARKER}")
+                raise SemanticFLError(f"val_annotations.txt: {line!r} names no class of {MARKER}")
             named[f"val/images/{name}"] = label[wnid]
     images = {name for name in names if name.startswith("val/images/") and is_image(name)}
     problems = {name: "missing" for name in named if name not in images}
@@ -157,7 +168,7 @@ def class_names(wnids: Sequence[str], words: Mapping[str, str]) -> list[str]:
     """
     unknown = [wnid for wnid in wnids if wnid not in words]
     if unknown:
-        raise ValueError(f"words.txt has no names for {', '.join(unknown[:5])}")
+        raise SemanticFLError(f"words.txt has no names for {', '.join(unknown[:5])}")
     synonyms = [
         [word.strip().replace("_", " ") for word in words[wnid].split(",")] for wnid in wnids
     ]

@@ -15,11 +15,15 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from semanticfl_jax.data.sources.file_tree import Archive
 from semanticfl_jax.data.sources.image_files import Listing, describe_problems, read_image
 from semanticfl_jax.data.sources.tiny_imagenet import list_files
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.optional import optional_imports
+
+with optional_imports("prepare", "the TFDS builder of TinyImageNet"):
+    import tensorflow_datasets as tfds
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 CLASSES = 200
@@ -63,7 +67,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         class_names, listings = list_files(archive)
         for listing in listings.values():
             if listing.problems:
-                raise ValueError(f"{URL} is not whole: {describe_problems(listing.problems)}")
+                raise SemanticFLError(f"{URL} is not whole: {describe_problems(listing.problems)}")
         self.info.features["label"].names = class_names
         return {split: self._generate_examples(archive, of) for split, of in listings.items()}
 

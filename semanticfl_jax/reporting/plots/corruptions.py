@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.pictures import tile
 
@@ -27,7 +28,7 @@ def plot_gallery(
       ValueError: if there are no rows.
     """
     if not rows:
-        raise ValueError("rows must be at least one corrupted client")
+        raise SemanticFLError("rows must be at least one corrupted client")
     columns = max(len(before) for _, before, _ in rows)
     figure = drawing.figure(2.4 + 1.3 * columns, 0.6 + 0.72 * len(rows))
     drawing.note(figure, note)

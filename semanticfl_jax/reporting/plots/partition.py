@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.drawing import COLOURS
 
@@ -41,7 +42,7 @@ def plot_partition(
     """
     counts = np.asarray(label_counts)
     if counts.ndim != 2 or counts.shape[1] != len(class_names) or not counts.size:
-        raise ValueError(
+        raise SemanticFLError(
             f"label_counts must be [clients, {len(class_names)} classes], got {counts.shape}"
         )
     clients, classes = counts.shape

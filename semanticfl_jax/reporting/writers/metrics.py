@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import to_json_values, write_text
 
 METRICS_FILE = "metrics.jsonl"
@@ -32,7 +33,7 @@ class MetricsWriter:
 
     def __init__(self, workdir: str | os.PathLike, resume_round: int = 0):
         if resume_round < 0:
-            raise ValueError(f"resume_round must be at least 0, got {resume_round}")
+            raise SemanticFLError(f"resume_round must be at least 0, got {resume_round}")
         directory = Path(workdir)
         directory.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(directory) if row["round"] <= resume_round]
@@ -54,7 +55,7 @@ class MetricsWriter:
         """
         row = to_json_values(row)
         if row["round"] <= self._last_round:
-            raise ValueError(f"round must be above {self._last_round}, got {row['round']}")
+            raise SemanticFLError(f"round must be above {self._last_round}, got {row['round']}")
         self._last_round = row["round"]
         self._file.write(_line(row))
         self._file.flush()
@@ -90,7 +91,9 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{path}, line {number}: not a metrics row ({error!r})") from error
+            raise SemanticFLError(
+                f"{path}, line {number}: not a metrics row ({error!r})"
+            ) from error
         rows.append(row)
     return rows
 

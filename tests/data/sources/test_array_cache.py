@@ -55,7 +55,7 @@ def test_an_interruption_leaves_nothing(tmp_path, interruption):
 def test_a_killed_writer_leaves_no_half_cache(tmp_path):
     killed = """
         import os, sys, pathlib, numpy as np
-        from semanticfl_jax.data import array_cache
+        from semanticfl_jax.data.sources import array_cache
         save = np.save
         def save_one(path, array, allow_pickle):
             if path.name == "labels.npy":

@@ -185,7 +185,8 @@ def test_names_that_read_the_same_are_refused(tmp_path):
 def test_a_killed_start_leaves_nothing_that_the_next_takes_for_whole(split):
     killed = """
         import os, sys
-        from semanticfl_jax.data import image_files, sources
+        from semanticfl_jax.data import sources
+        from semanticfl_jax.data.sources import image_files
         append, done = image_files.RowWriter.append, []
         def kill(writer, row):
             if len(done) == 9:

@@ -4,7 +4,8 @@ from sklearn.datasets import load_digits
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.data.sources import DATASETS, load_dataset
+from semanticfl_jax.data.sources import cifar, image_folder, load_dataset
+from semanticfl_jax.registry import DATASETS
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_cifar_names_and_normalisation(name, monkeypatch):
     splits = dict.fromkeys(("train_images", "train_labels", "test_images", "test_labels"))
     columns = {"coarse_label": np.arange(3)}
     loaded = {**splits, "class_names": ("aquarium_fish", "bee"), "columns": columns}
-    monkeypatch.setattr(sources, "load_prepared", lambda name, data_dir: dict(loaded))
+    monkeypatch.setattr(cifar, "load_prepared", lambda name, data_dir: dict(loaded))
     dataset = load_dataset(name, None)
     assert dataset.name == name and dataset.class_names == ("aquarium fish", "bee")
     assert dataset.columns is columns
@@ -73,17 +74,24 @@ def test_unknown_name_lists_the_known():
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "image_folder"])
 def test_only_folders_of_images_are_resized(name):
-    with pytest.raises(ValueError, match=f"image_size must be 0 for {name}.*image_folder"):
+    with pytest.raises(ValueError, match=f"image_size is set, but dataset is {name}"):
         load_dataset(name, None, image_size=32)
 
 
 def test_the_configuration_says_what_is_loaded(monkeypatch):
     asked = []
-    monkeypatch.setitem(DATASETS, "image_folder", lambda *given: asked.append(given))
+
+    def load(data_dir, **options):
+        asked.append((data_dir, options))
+        names = {"class_names": ("a_b",), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        splits = dict.fromkeys(("train_images", "train_labels", "test_images", "test_labels"))
+        return {**splits, **names}
+
+    monkeypatch.setattr(image_folder, "load_image_folder", load)
     config = ExperimentConfig(
         dataset="image_folder", data_dir="d", image_size=24, unreadable="skip"
     )
-    sources.from_config(config)
-    assert asked == [("d", sources.Options(image_size=24, unreadable="skip"))]
+    assert sources.from_config(config).class_names == ("a b",)
+    assert asked == [("d", {"image_size": 24, "unreadable": "skip"})]
     with pytest.raises(ValueError, match="unreadable must be one of refuse, skip"):
         load_dataset("digits", None, unreadable="ignore")

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semanticfl_jax.devices.versions import versions
+from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.writers import metrics
 
 
@@ -153,14 +155,14 @@ def test_summary_without_evaluations_or_rows():
 
 def test_failed_json_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "summary.json"
-    metrics.write_json(path, {"accuracy": np.float32(0.5), "lost": math.nan})
+    write_json(path, {"accuracy": np.float32(0.5), "lost": math.nan})
     with pytest.raises(TypeError):
-        metrics.write_json(path, {"accuracy": object()})
+        write_json(path, {"accuracy": object()})
     assert json.loads(path.read_text()) == {"accuracy": 0.5, "lost": None}
     assert [each.name for each in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_versions_are_those_imported():
-    found = metrics.versions()
+    found = versions()
     assert found["numpy"] == np.__version__
     assert set(found) >= {"python", "jax", "jaxlib", "flax", "optax", "semanticfl_jax"}

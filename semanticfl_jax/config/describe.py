@@ -1,0 +1,82 @@
+"""The registries and the configuration's fields as text: what a command's --help shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import Any
+
+from semanticfl_jax.config.algorithm import AlgorithmConfig, knobs
+from semanticfl_jax.registry import (
+    AGGREGATORS,
+    ALGORITHMS,
+    DATASETS,
+    MODELS,
+    OPTIMIZERS,
+    PARTITIONS,
+    SCHEDULES,
+    SERVER_OPTIMIZERS,
+    TRANSFORMS,
+    Entry,
+    Registry,
+)
+
+_WIDTH = 96
+_KINDS: tuple[tuple[str, str, Registry], ...] = (
+    ("Algorithms", "algorithm.name", ALGORITHMS),
+    ("Models", "model.name", MODELS),
+    ("Data sets", "dataset", DATASETS),
+    ("Partitions", "partition.scheme", PARTITIONS),
+    ("Optimizers", "optimizer.name", OPTIMIZERS),
+    ("Server optimizers", "algorithm.server_optimizer", SERVER_OPTIMIZERS),
+    ("Schedules", "optimizer.schedule", SCHEDULES),
+    ("Aggregators", "aggregation.aggregator", AGGREGATORS),
+    ("Update transforms", "aggregation.transforms", TRANSFORMS),
+)
+
+
+def describe_choices() -> str:
+    """Return all that is chosen by name, with its paper, its cost and its settings."""
+    lines = []
+    for title, field, registry in _KINDS:
+        lines += [f"{title} (--config.{field}=NAME):", ""]
+        for name, entry in registry.items():
+            lines += _entry(field, name, entry)
+        if registry is ALGORITHMS:
+            lines += [
+                "",
+                "With any of them: --config.guidance.enabled=true (semantic guidance). Where the",
+                "algorithm leaves them open: --config.algorithm.weights=size|uniform|disco and",
+                "--config.algorithm.server_optimizer=" + "|".join(SERVER_OPTIMIZERS) + ".",
+            ]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _entry(field: str, name: str, entry: Entry) -> list[str]:
+    indent = " " * 15
+    first = f"  {name:12} " if len(name) <= 12 else f"  {name}\n{indent}"
+    lines = textwrap.wrap(entry.about, _WIDTH, initial_indent=first, subsequent_indent=indent)
+    lines = lines or [first.rstrip()]
+    group = field.partition(".")[0]
+    settings = [f"{key}={_plain(value)}" for key, value in entry_settings(field, entry).items()]
+    if settings:
+        group = "dataset_settings" if field == "dataset" else group
+        text = f"--config.{group}." + " .".join(settings)
+        lines += textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return lines
+
+
+def entry_settings(field: str, entry: Entry) -> dict[str, Any]:
+    """Return an entry's settings with their defaults, by their names within the field's group."""
+    if field == "algorithm.name":
+        return knobs(entry.name)
+    if field == "algorithm.server_optimizer":
+        return {name: getattr(AlgorithmConfig(), name) for name in entry.uses}
+    prefix = "" if field == "dataset" else f"{entry.name}."
+    made = entry.settings()
+    return {f"{prefix}{f.name}": getattr(made, f.name) for f in dataclasses.fields(made)}
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

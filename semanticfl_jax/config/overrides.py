@@ -1,0 +1,141 @@
+"""Values typed on the command line, on top of those of a configuration file.
+
+A text becomes what its field holds: a text field takes it as it was typed, `7e345678` and all.
+What an override leaves without effect in the file (the settings of an algorithm that is no longer
+the one chosen) goes back to its default; an override without effect is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import copy
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+from semanticfl_jax.config.fields import (
+    Choosing,
+    check_override,
+    chosen_names,
+    convert,
+    field_types,
+    from_dict,
+    group_class,
+)
+from semanticfl_jax.errors import ConfigError
+
+T = TypeVar("T")
+
+_unused_allowed = contextvars.ContextVar("unused_allowed", default=False)
+
+
+def unused_is_an_error() -> bool:
+    """Return whether settings without effect are refused: not while overrides are combined."""
+    return not _unused_allowed.get()
+
+
+@contextlib.contextmanager
+def _unused_allowed_here() -> Iterator[None]:
+    token = _unused_allowed.set(True)
+    try:
+        yield
+    finally:
+        _unused_allowed.reset(token)
+
+
+def parse(cls: type, path: str, text: str) -> Any:
+    """Return the value that `text` means for the field with the dotted `path` of `cls`.
+
+    Raises:
+      ConfigError: for a path that does not exist or is a group, or a text that means nothing there.
+    """
+    hint = check_override(cls, path)
+    group = group_class(hint)
+    if group is not None:
+        fields = list(field_types(group))
+        example = f"{path}.{'name' if 'name' in fields else fields[0]}"
+        raise ConfigError(
+            f"{path} is a group of fields; set one of them, as in --config.{example}={text}"
+        )
+    return convert(hint, _read(hint, text), path)
+
+
+def _read(hint: Any, text: str) -> Any:
+    """Return a number where `hint` takes one and `text` is one; else `text`."""
+    kinds = _kinds(hint)
+    if text in kinds:  # a literal
+        return text
+    if int in kinds and re.fullmatch(r"[+-]?\d+", text.strip()):
+        return int(text)
+    if float in kinds:
+        with contextlib.suppress(ValueError):
+            return float(text)
+    return text
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """Return the plain types, and the literal values, that `hint` is a choice of."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*map(_kinds, args))
+    return set(args) if origin is Literal else {hint} if isinstance(hint, type) else set()
+
+
+def combine(
+    cls: type[T],
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    optional: Mapping[str, Any] | None = None,
+) -> T:
+    """Build a configuration of a file's values and of overrides.
+
+    Args:
+      cls: the configuration's class.
+      values: nested plain values, as a file gives them.
+      overrides: by dotted path; each must have an effect.
+      optional: overrides that give way to `overrides`, and may be without effect.
+    """
+    merged = copy.deepcopy(dict(values))
+    for path, value in {**(optional or {}), **overrides}.items():
+        _put(merged, path, value)
+    _drop_unchosen(cls, merged, overrides)
+    with _unused_allowed_here():
+        config = from_dict(cls, merged)
+    for path in getattr(config, "unused", dict)():
+        if path not in overrides:
+            _drop(merged, path)
+    return from_dict(cls, merged)
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *groups, last = path.split(".")
+    for name in groups:
+        values = values.setdefault(name, {})
+    values[last] = value
+
+
+def _drop(values: dict[str, Any], path: str) -> None:
+    *groups, last = path.split(".")
+    for name in groups:
+        values = values.get(name, {})
+    values.pop(last, None)
+
+
+def _drop_unchosen(
+    cls: type, values: dict[str, Any], overrides: Mapping[str, Any], prefix: str = ""
+) -> None:
+    """Remove the settings of what is not chosen, but for those that `overrides` set."""
+    if issubclass(cls, Choosing):
+        chosen = chosen_names(cls, values)
+        for name in [n for n in values if n in cls.entries() and n not in field_types(cls)]:
+            asked = any(path.startswith(f"{prefix}{name}.") for path in overrides)
+            if name not in chosen and not asked:
+                del values[name]
+    for name, hint in field_types(cls).items():
+        group = group_class(hint)
+        if group is not None and isinstance(values.get(name), dict):
+            _drop_unchosen(group, values[name], overrides, f"{prefix}{name}.")

@@ -1,0 +1,39 @@
+"""Configuration of how a run is computed: what does not decide its results, up to rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from semanticfl_jax.config.fields import Config, require, require_at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig(Config):
+    """Devices, chunks, memory."""
+
+    #: Devices to spread clients over; 0: all that a round's clients can use.
+    num_devices: int = 0
+    #: Clients trained at once on one device by vmap; "auto" chooses, see `tuning`.
+    clients_per_chunk: int | Literal["auto"] = "auto"
+    #: How a convolution is lowered (models/client_conv.py); "auto" chooses, see `tuning`.
+    conv: Literal["auto", "native", "canonical", "patches", "shifted"] = "auto"
+    #: Whether a short measurement, made once and kept in the user's cache, makes these choices:
+    #: "auto": on accelerators; "never" takes defaults everywhere.
+    tuning: Literal["auto", "always", "never"] = "auto"
+    #: Rounds in one dispatch where nothing is due in between; "auto": up to a second of them. They
+    #: end at the next evaluation or checkpoint, so that both must be rarer for it to matter.
+    rounds_per_dispatch: int | Literal["auto"] = "auto"
+    #: Test images at once on each device.
+    eval_batch_size: int = 250
+    #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
+    #: in host memory, from which only the cohort's share travels. The numbers are the same.
+    client_state_memory: Literal["device", "host"] = "device"
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "num_devices")
+        require_at_least(self, 1, "eval_batch_size")
+        for name in ("clients_per_chunk", "rounds_per_dispatch"):
+            value = getattr(self, name)
+            require(value == "auto" or value >= 1, name, '"auto" or at least 1', value)

@@ -1,0 +1,87 @@
+"""What a builder of the registry is told besides its own settings: what is known by then."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from semanticfl_jax.config import ExperimentConfig, PartitionConfig
+    from semanticfl_jax.models.outputs import Outputs
+    from semanticfl_jax.semantics.anchors import Anchors
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetContext:
+    """For a data set, whose builder returns an `ImageDataset`.
+
+    Attributes:
+      config: of the run; `data_dir` is where its files are.
+    """
+
+    config: ExperimentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PartitionContext:
+    """For a partition scheme, whose builder returns one array of sample indices a client.
+
+    Attributes:
+      config: the partition's fields.
+      groups: int [n], each sample's label; with `partition.column` set, the number of its value.
+      num_clients: N.
+      rng: the only source of randomness, seeded by the run's seed.
+    """
+
+    config: PartitionConfig
+    groups: np.ndarray
+    num_clients: int
+    rng: np.random.Generator
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelContext:
+    """For a model, whose builder returns a Flax module.
+
+    Attributes:
+      config: of the run.
+      num_classes: K, the number of logits.
+      image_shape: H, W, 3.
+    """
+
+    config: ExperimentConfig
+    num_classes: int
+    image_shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgorithmContext:
+    """For an algorithm, an aggregator or an update transform.
+
+    Attributes:
+      config: of the run.
+      num_classes: K.
+      outputs: shapes of what the model returns for a batch of one image; None where no model is.
+      anchors: of a run that uses them; None otherwise.
+      holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
+    """
+
+    config: ExperimentConfig
+    num_classes: int = 0
+    outputs: Outputs | None = None
+    anchors: Anchors | None = None
+    holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients."""
+        return self.config.num_clients
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the model's features; 0 where it returns none."""
+        features = None if self.outputs is None else self.outputs.features
+        return 0 if features is None else features.shape[-1]

@@ -1,0 +1,182 @@
+"""An image data set on the host: what every source gives and every run trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.errors import SemanticFLError
+
+# Bytes of images that a fingerprint reads at most; of more images it reads every k-th.
+_FINGERPRINT_BYTES = 200_000_000
+
+Channels = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A classification data set on the host.
+
+    Attributes:
+      name: what it is called in reports; the registry's name of one that was chosen by name.
+      train_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
+      train_labels: int32 `[n]` in 0..num_classes-1.
+      test_images: uint8 `[m, H, W, 3]`, possibly memory-mapped.
+      test_labels: int32 `[m]`.
+      class_names: as they read in "a photo of a {class}".
+      mean: of each channel, in 0..1, for normalisation.
+      std: of each channel, in 0..1, for normalisation.
+      columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
+        values a natural partition can form clients.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    mean: Channels
+    std: Channels
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train_images: np.ndarray,
+        train_labels: np.ndarray,
+        test_images: np.ndarray,
+        test_labels: np.ndarray,
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "arrays",
+        mean: Channels | None = None,
+        std: Channels | None = None,
+        columns: Mapping[str, np.ndarray] | None = None,
+    ) -> ImageDataset:
+        """Make a data set of arrays.
+
+        Args:
+          train_images: uint8 [n, H, W, 3]; one channel, [n, H, W] or [n, H, W, 1], is repeated.
+          train_labels: integers [n] from 0.
+          test_images: as `train_images`, of the same size; at least one.
+          test_labels: integers [m].
+          class_names: as they read in "a photo of a {class}"; by default "class 0", "class 1", ...
+          name: of the data set, for reports.
+          mean: of each channel in 0..1, for normalisation; by default of the training images.
+          std: likewise.
+          columns: further values of every training image, by whose values clients can be formed.
+
+        Raises:
+          SemanticFLError: for arrays that do not fit each other.
+        """
+        train_images = _pictures("train_images", train_images)
+        test_images = _pictures("test_images", test_images)
+        train_labels = _labels("train_labels", train_labels, len(train_images))
+        test_labels = _labels("test_labels", test_labels, len(test_images))
+        if train_images.shape[1:] != test_images.shape[1:]:
+            raise SemanticFLError(
+                f"test_images must be as large as train_images, {train_images.shape[1:]}, got "
+                f"{test_images.shape[1:]}"
+            )
+        classes = int(max(train_labels.max(), test_labels.max())) + 1
+        names = tuple(class_names or (f"class {number}" for number in range(classes)))
+        if len(names) < classes:
+            raise SemanticFLError(
+                f"class_names must be one a class: labels go to {classes - 1}, there are "
+                f"{len(names)} names"
+            )
+        for column, values in (columns or {}).items():
+            if np.shape(values) != train_labels.shape:
+                raise SemanticFLError(
+                    f"columns: {column} must be one value an image, [{len(train_labels)}], got "
+                    f"{np.shape(values)}"
+                )
+        if mean is None or std is None:
+            found = channel_moments(train_images)
+            mean, std = mean or found[0], std or found[1]
+        return cls(
+            name,
+            train_images,
+            train_labels,
+            test_images,
+            test_labels,
+            names,
+            mean,
+            std,
+            dict(columns or {}),
+        )
+
+    def fingerprint(self) -> str:
+        """Return a hash of shapes, labels, class names and images.
+
+        Where images exceed some 200 MB it reads every k-th of them: a change to the others alone is
+        not seen.
+        """
+        digest = hashlib.sha256()
+        for images, labels in (
+            (self.train_images, self.train_labels),
+            (self.test_images, self.test_labels),
+        ):
+            digest.update(f"{images.shape} {labels.shape} {labels.dtype}".encode())
+            digest.update(np.ascontiguousarray(labels))
+            step = max(1, -(-images.nbytes // _FINGERPRINT_BYTES))
+            for start in range(0, len(images), 4096 * step):
+                digest.update(np.ascontiguousarray(images[start : start + 4096 * step : step]))
+        digest.update(repr((self.class_names, self.mean, self.std)).encode())
+        return digest.hexdigest()[:16]
+
+
+def named(name: str, arrays: Mapping[str, Any]) -> ImageDataset:
+    """Return the data set of a reader's arrays, with class names as they read in a sentence."""
+    class_names = tuple(words.replace("_", " ") for words in arrays["class_names"])
+    return ImageDataset(name=name, **{**arrays, "class_names": class_names})
+
+
+def channel_moments(images: np.ndarray) -> tuple[Channels, Channels]:
+    """Return mean and standard deviation of each channel of uint8 [n, H, W, 3], in 0..1."""
+    total, squares, count = np.zeros(3), np.zeros(3), 0
+    for start in range(0, len(images), 4096):
+        block = images[start : start + 4096].reshape(-1, 3) / 255.0
+        total += block.sum(0)
+        squares += np.square(block).sum(0)
+        count += len(block)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    red, green, blue = map(float, mean)
+    return (red, green, blue), (float(std[0]), float(std[1]), float(std[2]))
+
+
+def _pictures(name: str, images: Any) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise SemanticFLError(
+            f"{name} must be uint8 [n, H, W, 3], from 0 to 255, got {images.dtype} "
+            f"{list(images.shape)}"
+        )
+    return images
+
+
+def _labels(name: str, labels: Any, count: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise SemanticFLError(
+            f"{name} must be whole numbers, one an image, [{count}], got {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if labels.min() < 0:
+        raise SemanticFLError(f"{name} must be at least 0, got {labels.min()}")
+    return labels.astype(np.int32)

@@ -1,0 +1,17 @@
+"""Errors that are raised on purpose: the user can mend what they name."""
+
+
+class SemanticFLError(ValueError):
+    """What a user can mend; the message says how."""
+
+
+class ConfigError(SemanticFLError):
+    """A configuration field has a wrong name or value; the message names it and what is allowed."""
+
+
+class MissingDependencyError(SemanticFLError, ImportError):
+    """A library is missing that only some runs need; the message names its extra."""
+
+
+class MissingFileError(SemanticFLError, FileNotFoundError):
+    """A file that a run needs is not there; the message says where it was looked for."""

@@ -1,0 +1,84 @@
+"""Learning rates over the rounds: a schedule's factor times the rate that is configured.
+
+They are worked out on the host and handed to the compiled round, so that runs with other rates or
+schedules use the same program. A schedule is a builder `(settings, context)` of a function from the
+number of rounds done to a factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from semanticfl_jax.config.experiment import ExperimentConfig
+from semanticfl_jax.config.optimizer import CosineConfig, ExponentialConfig, StepConfig
+from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.registry import SCHEDULES
+
+Schedule = Callable[[int], float]
+
+
+class Rates(NamedTuple):
+    """The learning rates of a round, or of several, stacked.
+
+    Attributes:
+      client: float32 scalar, of the clients' optimiser.
+      server: float32 scalar, of the server's.
+    """
+
+    client: jax.Array
+    server: jax.Array
+
+
+def constant(settings: object, context: AlgorithmContext) -> Schedule:
+    """Return 1 in every round."""
+    del settings, context
+    return lambda done: 1.0
+
+
+def cosine(settings: CosineConfig, context: AlgorithmContext) -> Schedule:
+    """Return final + (1 - final) (1 + cos(pi t / rounds)) / 2 in round t, counted from 0."""
+    rounds, final = context.config.rounds, settings.final
+    return lambda done: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done / rounds))
+
+
+def exponential(settings: ExponentialConfig, context: AlgorithmContext) -> Schedule:
+    """Return decay^t in round t, counted from 0."""
+    del context
+    return lambda done: settings.decay**done
+
+
+def step(settings: StepConfig, context: AlgorithmContext) -> Schedule:
+    """Return factor^floor(t / every) in round t, counted from 0."""
+    del context
+    return lambda done: settings.factor ** (done // settings.every)
+
+
+def make_rates(config: ExperimentConfig) -> Callable[[int, int], Rates]:
+    """Build the rates of a run.
+
+    Returns:
+      `rates(done, count)`: those of the `count` rounds after `done`, float32 [count] each.
+    """
+    optimizer, context = config.optimizer, AlgorithmContext(config)
+
+    def schedule(name: str) -> Schedule:
+        return SCHEDULES[name].build(optimizer.settings[name], context)
+
+    of_client, of_server = schedule(optimizer.schedule), schedule(optimizer.server_schedule)
+
+    def client(done: int) -> float:
+        warmup = optimizer.warmup_rounds
+        rising = min(1.0, (done + 1) / warmup) if warmup else 1.0
+        return config.learning_rate * rising * of_client(done)
+
+    def rates(done: int, count: int) -> Rates:
+        rounds = range(done, done + count)
+        server = [config.algorithm.server_rate * of_server(number) for number in rounds]
+        return Rates(np.array(list(map(client, rounds)), np.float32), np.array(server, np.float32))
+
+    return rates

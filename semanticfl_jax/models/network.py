@@ -1,0 +1,93 @@
+"""A client network as the engine calls it, whatever its own `__call__` takes and returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models.outputs import Outputs
+from semanticfl_jax.types import PyTree
+
+
+class Network:
+    """A Flax module that is told `train` and `mask` if it takes them, and returns `Outputs`.
+
+    Args:
+      module: called as `(images, ...)`; returns `Outputs`, or logits [B, K]. Without a `mask`
+        argument, rows that pad a batch take part in its normalisation statistics.
+
+    Raises:
+      SemanticFLError: if it is no Flax module.
+    """
+
+    def __init__(self, module: nn.Module):
+        if not isinstance(module, nn.Module):
+            raise SemanticFLError(
+                f"a model must be an instance of a Flax module (flax.linen), got {module!r}"
+            )
+        self.module = module
+        parameters = inspect.signature(type(module).__call__).parameters
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self._takes = {name for name in ("train", "mask") if any_keyword or name in parameters}
+
+    @property
+    def name(self) -> str:
+        """The name of the module's class."""
+        return type(self.module).__name__
+
+    def init(self, key: jax.Array, images: jax.Array, *, train: bool = False) -> PyTree:
+        """Return the initial variables, for images float32 [B, H, W, 3]."""
+        return self.module.init(key, images, **self._arguments(train, None))
+
+    def apply(
+        self,
+        variables: Mapping[str, PyTree],
+        images: jax.Array,
+        *,
+        train: bool,
+        mask: jax.Array | None = None,
+        rngs: Mapping[str, jax.Array] | None = None,
+        mutable: Any = False,
+    ) -> Any:
+        """Return `Outputs`; with `mutable`, also the collections that changed, as Flax does."""
+        arguments = self._arguments(train, mask)
+        result = self.module.apply(variables, images, **arguments, rngs=rngs, mutable=mutable)
+        if mutable is False:
+            return as_outputs(result)
+        outputs, changed = result
+        return as_outputs(outputs), changed
+
+    def outputs(self, image_shape: tuple[int, ...]) -> Outputs:
+        """Return the shapes of what it returns for one image."""
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+
+        def run(key: jax.Array, images: jax.Array) -> Outputs:
+            return self.apply(self.init(key, images), images, train=False)
+
+        return jax.eval_shape(run, jax.random.key(0), images)
+
+    def _arguments(self, train: bool, mask: jax.Array | None) -> dict[str, Any]:
+        given = {"train": train, "mask": mask}
+        return {name: given[name] for name in self._takes}
+
+
+def as_outputs(result: Any) -> Outputs:
+    """Return what a network returned as `Outputs`, in float32.
+
+    Raises:
+      SemanticFLError: if it is neither `Outputs` nor an array.
+    """
+    if isinstance(result, Outputs):
+        return result
+    if not hasattr(result, "dtype"):
+        raise SemanticFLError(
+            "a model must return logits [B, K], or semanticfl_jax.Outputs(logits, features), got "
+            f"{type(result).__name__}"
+        )
+    return Outputs(result.astype(jnp.float32), None)

@@ -1,0 +1,207 @@
+"""What follows a run while it goes on: metrics file, progress, checkpoints, summary, plots.
+
+A callback is told four things; the project's own outputs are callbacks themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semanticfl_jax.devices import processes
+from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
+from semanticfl_jax.reporting.plots.curves import plot_curves
+from semanticfl_jax.reporting.writers.metrics import MetricsWriter
+from semanticfl_jax.reporting.writers.progress import RoundProgress
+from semanticfl_jax.simulation import workdir
+from semanticfl_jax.simulation.checkpoint import Checkpoints
+
+if TYPE_CHECKING:
+    from semanticfl_jax.simulation.experiment import Simulation
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A round that is done.
+
+    Attributes:
+      round: its number, from 1.
+      metrics: its row: `train_loss`, `seconds`, `bytes_up`, ... and, where it was evaluated,
+        `test_accuracy` and more.
+      state: the server's state where a checkpoint is due; None elsewhere.
+    """
+
+    round: int
+    metrics: dict[str, Any]
+    state: ServerState | None = None
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the model was tested after this round."""
+        return "test_accuracy" in self.metrics
+
+
+class Callback:
+    """Base of callbacks; each method does nothing unless it is overridden.
+
+    They are called in the process that writes files, in the order they are listed.
+    """
+
+    def on_start(self, simulation: Simulation) -> None:
+        """Called once, before the first round; `simulation.round` rounds were done before."""
+
+    def on_round(self, simulation: Simulation, step: Step) -> None:
+        """Called after every round."""
+
+    def on_evaluation(self, simulation: Simulation, step: Step) -> None:
+        """Called after `on_round` of a round whose model was tested."""
+
+    def on_end(self, simulation: Simulation) -> None:
+        """Called once, after the last round of the run."""
+
+    def close(self) -> None:
+        """Called once, when the run ends, is stopped, or fails."""
+
+
+class WriteMetrics(Callback):
+    """Appends each round's row to metrics.jsonl."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._writer: MetricsWriter | None = None
+
+    def on_start(self, simulation: Simulation) -> None:
+        """Open the file, and keep the rows of the rounds that were done before."""
+        self._writer = MetricsWriter(self._directory, simulation.round)
+
+    def on_round(self, simulation: Simulation, step: Step) -> None:
+        """Write the row."""
+        self._writer.write(step.metrics)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ShowProgress(Callback):
+    """Shows a bar on a terminal or in a notebook, and sparse lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._progress: RoundProgress | None = None
+
+    def on_start(self, simulation: Simulation) -> None:
+        """Open the bar."""
+        self._progress = RoundProgress(simulation.config.rounds, simulation.round)
+
+    def on_round(self, simulation: Simulation, step: Step) -> None:
+        """Move the bar on."""
+        row = step.metrics
+        self._progress.update(step.round, row.get("test_accuracy"), row["images_per_second"])
+
+    def say(self, line: str) -> None:
+        """Write a line for the user, above the bar."""
+        print(line) if self._progress is None else self._progress.say(line)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._progress is not None:
+            self._progress.close()
+
+
+class SaveCheckpoints(Callback):
+    """Saves the state whenever a checkpoint is due, so that the run can be resumed.
+
+    It runs in every process: each saves what its devices hold.
+    """
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+
+    def on_round(self, simulation: Simulation, step: Step) -> None:
+        """Save the state, if it is due."""
+        if step.state is not None:
+            self._checkpoints.save(step.round, step.state)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        self._checkpoints.close()
+
+
+class WriteSummary(Callback):
+    """Writes summary.json and the trained model, before anything is drawn."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+
+    def on_end(self, simulation: Simulation) -> None:
+        """Write both."""
+        result = simulation.result()
+        result.export(self._directory / workdir.MODEL)
+        write_json(self._directory / workdir.SUMMARY, result.summary)
+
+
+class DrawPlots(Callback):
+    """Draws curves, accuracy maps and the partition; a failure is a warning."""
+
+    def __init__(self, directory: Path, say: Callable[[str], None]):
+        self._plots, self._say = directory / workdir.PLOTS, say
+
+    def on_end(self, simulation: Simulation) -> None:
+        """Draw everything."""
+        federation, rows, note = simulation.federation, simulation.history, simulation.note
+        names, counts = federation.dataset.class_names, federation.label_counts()
+        drawings = {
+            "curves.png": lambda path: plot_curves(rows, path, note),
+            "accuracy_maps.png": lambda path: plot_accuracy_maps(rows, names, counts, path, note),
+            "partition.png": lambda path: federation.draw(path.parent),
+        }
+        for name, draw in drawings.items():
+            try:
+                draw(self._plots / name)
+            except Exception as error:  # the run is done and saved; a picture must not undo that
+                self._say(f"warning: {self._plots / name} was not drawn ({error!r})")
+
+
+class Callbacks:
+    """Several callbacks as one."""
+
+    def __init__(self, members: list[Callback]):
+        self._members = members
+        self._open = False
+
+    def start(self, simulation: Simulation) -> None:
+        """Tell all that the run begins; once."""
+        if not self._open:
+            self._open = True
+            for each in self._here():
+                each.on_start(simulation)
+
+    def round(self, simulation: Simulation, step: Step) -> None:
+        """Tell all of a round, and of its evaluation."""
+        for each in self._here():
+            each.on_round(simulation, step)
+            if step.evaluated:
+                each.on_evaluation(simulation, step)
+
+    def end(self, simulation: Simulation) -> None:
+        """Tell all that the run is over."""
+        for each in self._here():
+            each.on_end(simulation)
+
+    def close(self) -> None:
+        """Close all, whatever any of them raises."""
+        with contextlib.ExitStack() as stack:
+            for each in reversed(self._here()):
+                stack.callback(each.close)
+
+    def _here(self) -> list[Callback]:
+        """The callbacks of this process."""
+        if processes.is_main():
+            return self._members
+        return [each for each in self._members if isinstance(each, SaveCheckpoints)]

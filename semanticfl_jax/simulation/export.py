@@ -1,0 +1,181 @@
+"""A trained model as one file: weights, architecture, normalisation and class names."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semanticfl_jax import __version__, files
+from semanticfl_jax.config import ExperimentConfig, from_dict, to_dict
+from semanticfl_jax.data.augment import normalize
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.types import PyTree
+
+_FORMAT = "semanticfl_jax"
+_BATCH = 250
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves of a tree of dicts by their paths, as in "block_1/conv_1/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in leaves}
+
+
+class TrainedModel:
+    """A network with its weights, ready to predict.
+
+    Attributes:
+      network: the network.
+      params: its parameters, a tree of float32 arrays.
+      batch_stats: its running statistics; {} without batch normalisation.
+      class_names: what the logits stand for, in their order.
+      about: what is written beside the weights: `architecture`, `image_shape`, `mean`, `std`, ...
+    """
+
+    def __init__(
+        self, network: Network, params: PyTree, batch_stats: PyTree, about: Mapping[str, Any]
+    ):
+        self.network, self.params, self.batch_stats = network, params, batch_stats
+        self.about = dict(about)
+        self.class_names = tuple(about["class_names"])
+        mean, std = about["mean"], about["std"]
+
+        def logits(params: PyTree, batch_stats: PyTree, images: jax.Array) -> jax.Array:
+            variables = {"params": params, "batch_stats": batch_stats}
+            return network.apply(variables, normalize(images, mean, std), train=False).logits
+
+        self._logits = jax.jit(logits)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images uint8 [n, H, W, 3]: float32 [n, K].
+
+        Raises:
+          SemanticFLError: for images of another type or size than the model was trained on.
+        """
+        images = np.asarray(images)
+        shape = tuple(self.about["image_shape"])
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+            raise SemanticFLError(
+                f"images must be uint8 [n, {', '.join(map(str, shape))}], got {images.dtype} "
+                f"{list(images.shape)}"
+            )
+        found = []
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            # The last batch is filled up, so that one program serves all.
+            full = np.zeros((min(_BATCH, len(images)), *shape), np.uint8)
+            full[: len(batch)] = batch
+            logits = self._logits(self.params, self.batch_stats, full)
+            found.append(np.asarray(logits)[: len(batch)])
+        return np.concatenate(found) if found else np.zeros((0, len(self.class_names)), np.float32)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the most likely class of images uint8 [n, H, W, 3]: int32 [n]."""
+        return self.logits(images).argmax(axis=-1).astype(np.int32)
+
+    def export(self, path: str | os.PathLike) -> None:
+        """Write a .safetensors file that `load_model` reads.
+
+        Raises:
+          SemanticFLError: for another suffix.
+        """
+        from safetensors.numpy import save
+
+        if Path(path).suffix != ".safetensors":
+            raise SemanticFLError(f"export writes a .safetensors file, got {path}")
+        arrays = {}
+        for kind, tree in (("params", self.params), ("batch_stats", self.batch_stats)):
+            for name, leaf in named_leaves(tree).items():
+                arrays[f"{kind}/{name}"] = np.ascontiguousarray(leaf)
+        about = json.dumps(files.to_json_values(self.about))
+        content = save(arrays, metadata={"format": _FORMAT, "about": about})
+        files.write(path, lambda file: file.write(content))
+
+
+def describe_model(
+    config: ExperimentConfig, network: Network, given: bool, image_shape: tuple[int, ...], data: Any
+) -> dict[str, Any]:
+    """Return what is written beside a model's weights.
+
+    Args:
+      config: of the run.
+      network: what was trained.
+      given: whether it was given as a Flax module: its architecture is then known by name alone.
+      image_shape: H, W, 3.
+      data: the data set, for class names and normalisation.
+    """
+    architecture = {"module": network.name} if given else {"model": to_dict(config.model)}
+    return {
+        "version": __version__,
+        "architecture": {**architecture, "precision": config.precision},
+        "image_shape": list(image_shape),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "class_names": list(data.class_names),
+        "dataset": data.name,
+        "algorithm": config.algorithm.name,
+    }
+
+
+def read_weights(path: str | os.PathLike) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Read {"params": ..., "batch_stats": ...} and what is written beside them.
+
+    Raises:
+      SemanticFLError: if the file is damaged or was not written by `export`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise SemanticFLError(f"{path} was not written by Result.export of this project")
+            tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                *groups, last = name.split("/")
+                place = tree
+                for group in groups:
+                    place = place.setdefault(group, {})
+                place[last] = file.get_tensor(name)
+            return tree, json.loads(metadata["about"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise SemanticFLError(f"{path} is damaged: {error}") from error
+
+
+def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> TrainedModel:
+    """Load a model that `Result.export` wrote, or that lies in a run's directory.
+
+    Args:
+      path: the .safetensors file, or the directory of a finished run.
+      model: the Flax module, if it was given as one and is not known by name.
+
+    Raises:
+      SemanticFLError: for a damaged file, or a module that is needed and not given.
+    """
+    path = Path(path).expanduser()
+    weights, about = read_weights(path / "model.safetensors" if path.is_dir() else path)
+    architecture = about["architecture"]
+    if model is not None:
+        network = Network(model)
+    elif "model" in architecture:
+        config = from_dict(
+            ExperimentConfig,
+            {"model": architecture["model"], "precision": architecture["precision"]},
+        )
+        network = make_model(config, len(about["class_names"]), tuple(about["image_shape"]))
+    else:
+        raise SemanticFLError(
+            f"{path} holds the weights of {architecture['module']}, a module of your own: give it "
+            "as load_model(path, model=...)"
+        )
+    weights = jax.tree.map(jnp.asarray, weights)
+    return TrainedModel(network, weights["params"], weights["batch_stats"], about)

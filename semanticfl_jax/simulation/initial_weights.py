@@ -1,0 +1,109 @@
+"""Weights to start from: a tree, a file that `Result.export` wrote, or another run's directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.simulation import workdir
+from semanticfl_jax.simulation.checkpoint import Checkpoints
+from semanticfl_jax.simulation.export import named_leaves, read_weights
+from semanticfl_jax.types import PyTree
+
+Weights = Mapping[str, PyTree]
+
+
+def read_initial(source: PyTree | str | os.PathLike | None) -> Weights | None:
+    """Return weights to start from.
+
+    Args:
+      source: a tree of the network's parameters, or {"params": ..., "batch_stats": ...}; the path
+        of a .safetensors file of `Result.export`, or of a run's directory, whose newest weights are
+        taken; None: none.
+
+    Returns:
+      {"params": ..., "batch_stats": ...} or without "batch_stats"; None for None.
+
+    Raises:
+      MissingFileError: if there is nothing at the path.
+    """
+    if source is None:
+        return None
+    if isinstance(source, str | os.PathLike):
+        return _read(Path(source).expanduser())
+    if (
+        isinstance(source, Mapping)
+        and "params" in source
+        and set(source) <= {"params", "batch_stats"}
+    ):
+        return source
+    return {"params": source}
+
+
+def _read(path: Path) -> Weights:
+    if path.is_file():
+        return read_weights(path)[0]
+    if (path / workdir.MODEL).is_file():
+        return read_weights(path / workdir.MODEL)[0]
+    if (path / workdir.CHECKPOINTS).is_dir():
+        with Checkpoints(path / workdir.CHECKPOINTS) as checkpoints:
+            if checkpoints.latest() is not None:
+                state = checkpoints.restore_as_saved()
+                return {"params": state["params"]["model"], "batch_stats": state["batch_stats"]}
+    raise MissingFileError(
+        f"init_params must be a .safetensors file or the directory of a run, got {path}, where "
+        "there is neither"
+    )
+
+
+def replace_weights(
+    params: PyTree, batch_stats: PyTree, weights: Weights | None
+) -> tuple[PyTree, PyTree]:
+    """Return initial parameters and statistics with the network's replaced by `weights`.
+
+    Args:
+      params: {"model": ..., term name: ...}, as drawn.
+      batch_stats: as drawn; `weights` without statistics keep them.
+      weights: as `read_initial` returns them.
+
+    Raises:
+      SemanticFLError: if names or shapes differ; the message names the first.
+    """
+    if weights is None:
+        return params, batch_stats
+    params = {**params, "model": _like(params["model"], weights["params"], "params")}
+    if weights.get("batch_stats"):
+        batch_stats = _like(batch_stats, weights["batch_stats"], "batch_stats")
+    return params, batch_stats
+
+
+def _like(wanted: PyTree, given: PyTree, kind: str) -> PyTree:
+    named, there = named_leaves(wanted), named_leaves(given)
+    for name in sorted(named.keys() | there.keys()):
+        if name not in there or name not in named:
+            which = "lacks" if name not in there else "has, and the model has not,"
+            raise SemanticFLError(f"init_params {which} {kind}/{name}")
+        if np.shape(named[name]) != np.shape(there[name]):
+            raise SemanticFLError(
+                f"init_params: {kind}/{name} must be {list(np.shape(named[name]))} for this model, "
+                f"is {list(np.shape(there[name]))}"
+            )
+    leaves = [np.asarray(there[name], leaf.dtype) for name, leaf in named.items()]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+
+
+def digest(weights: Weights | None) -> str | None:
+    """Return a hash of weights to start from; None for None."""
+    if weights is None:
+        return None
+    content = hashlib.sha256()
+    for name, leaf in named_leaves(dict(weights)).items():
+        content.update(name.encode())
+        content.update(np.ascontiguousarray(leaf))
+    return content.hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""What a run results in."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.simulation.export import TrainedModel, load_model
+from semanticfl_jax.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """A trained model and how it came about.
+
+    Attributes:
+      model: the network with its weights.
+      history: a flat row a round; `pandas.DataFrame(result.history)` works.
+      summary: what summary.json holds: accuracies, times, traffic, versions.
+      workdir: the run's directory; None if nothing was written.
+    """
+
+    model: TrainedModel
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+    workdir: Path | None = None
+
+    @property
+    def params(self) -> PyTree:
+        """The network's parameters, float32."""
+        return self.model.params
+
+    @property
+    def batch_stats(self) -> PyTree:
+        """The network's running statistics; {} without batch normalisation."""
+        return self.model.batch_stats
+
+    @property
+    def num_params(self) -> int:
+        """Number of the network's parameters."""
+        import jax
+
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the most likely class of images uint8 [n, H, W, 3]: int32 [n]."""
+        return self.model.predict(images)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of images uint8 [n, H, W, 3]: float32 [n, K]."""
+        return self.model.logits(images)
+
+    def export(self, path: str | os.PathLike) -> None:
+        """Write weights, normalisation, class names and architecture to a .safetensors file."""
+        self.model.export(path)
+
+
+__all__ = ["Result", "TrainedModel", "load_model"]

@@ -1,0 +1,62 @@
+"""Data sets made of arrays."""
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.errors import SemanticFLError
+
+RNG = np.random.default_rng(0)
+TRAIN, TEST = (RNG.integers(0, 256, (n, 4, 5, 3), dtype=np.uint8) for n in (9, 4))
+LABELS, TEST_LABELS = np.arange(9) % 3, np.arange(4) % 3
+
+
+def make(**changes):
+    arrays = {"train_images": TRAIN, "train_labels": LABELS}
+    arrays |= {"test_images": TEST, "test_labels": TEST_LABELS}
+    return ImageDataset.from_arrays(**{**arrays, **changes})
+
+
+def test_what_is_not_given_follows_from_the_training_images():
+    dataset = make()
+    assert dataset.class_names == ("class 0", "class 1", "class 2")
+    np.testing.assert_allclose(dataset.mean, TRAIN.mean((0, 1, 2)) / 255)
+    np.testing.assert_allclose(dataset.std, TRAIN.std((0, 1, 2)) / 255)
+    assert dataset.train_labels.dtype == np.int32
+    named = make(class_names=["a", "b", "c"], mean=(0.5,) * 3, std=(0.2,) * 3)
+    assert (named.class_names, named.mean) == (("a", "b", "c"), (0.5,) * 3)
+
+
+def test_one_channel_is_repeated():
+    grey = make(train_images=TRAIN[..., 0], test_images=TEST[..., :1])
+    np.testing.assert_array_equal(grey.train_images, np.repeat(TRAIN[..., :1], 3, axis=-1))
+    np.testing.assert_array_equal(grey.test_images, np.repeat(TEST[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": TRAIN / 255}, "train_images must be uint8 .n, H, W, 3., from 0 to 255"),
+        ({"test_images": TEST[:, :3]}, "test_images must be as large as train_images"),
+        ({"train_labels": LABELS[:-1]}, "train_labels must be whole numbers, one an image, .9."),
+        ({"train_labels": LABELS / 2}, "train_labels must be whole numbers"),
+        ({"test_labels": TEST_LABELS - 1}, "test_labels must be at least 0, got -1"),
+        ({"class_names": ["a", "b"]}, "labels go to 2, there are 2 names"),
+        ({"columns": {"writer": [1, 2]}}, "columns: writer must be one value an image, .9."),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(SemanticFLError, match=message):
+        make(**changes)
+
+
+def test_a_fingerprint_tells_data_apart():
+    images = TRAIN.copy()
+    images[3, 0, 0, 0] ^= 1
+    others = [
+        make(train_images=images),
+        make(train_labels=LABELS[::-1].copy()),
+        make(mean=(0.1,) * 3),
+    ]
+    prints = {dataset.fingerprint() for dataset in (make(), make(), *others)}
+    assert len(prints) == 4
