@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -357,18 +356,15 @@ def test_a_started_interpreter_says_what_it_uses_and_how_to_get_more(tmp_path):
         assert "call semanticfl_jax.use_all_cores() before JAX starts" in out
 
 
-def test_help_is_quick(tmp_path):
-    began = time.monotonic()
-    for _ in range(3):
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "launch.train", "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        seconds = time.monotonic() - began
-        assert "Algorithms (--config.algorithm.name=NAME)" in done.stdout
-        if seconds < 0.5:
-            break
-    assert seconds < 0.5
+def test_help_starts_no_jax(tmp_path):
+    code = """
+        import runpy, sys
+        sys.argv = ["train", "--help"]
+        try:
+            runpy.run_module("launch.train", run_name="__main__")
+        except SystemExit:
+            pass
+        assert not {"jax", "numpy", "flax"} & set(sys.modules)
+    """
+    out, _ = script(code, tmp_path)
+    assert "Algorithms (--config.algorithm.name=NAME)" in out

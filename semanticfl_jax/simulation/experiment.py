@@ -142,7 +142,7 @@ class Simulation:
         if self.workdir is None:
             return None
         with processes.main_first():
-            files.check(self.workdir, self.config, claimed=not processes.is_main())
+            files.check(self.workdir, self.config)
             summary = files.read_summary(self.workdir)
         if summary is None or summary["rounds"] < self.config.rounds:
             return None
@@ -197,6 +197,8 @@ class Simulation:
 
         Only now: a directory must not be bound to a configuration that cannot run.
         """
+        # Process 0 has claimed it by now; what it was claimed for must be what this one runs.
+        files.check(self.workdir, self.config, claimed=not processes.is_main())
         federation = parts.federation
         dealt = federation.partition
         bound = {

@@ -37,10 +37,10 @@ class Reference:
         return loss, self.x[rows].T @ (p - onehot) / len(rows)
 
     def gradient(self, theta, rows, client):
-        settings = self.config.algorithm
+        settings = self.config.algorithm.settings
         loss, gradient = self.cross_entropy(theta, rows)
-        mu = {"fedprox": settings.fedprox.mu, "fednova": settings.fednova.mu}.get(self.name, 0)
-        mu = settings.feddyn.alpha if self.name == "feddyn" else mu
+        mu = settings.mu if self.name in ("fedprox", "fednova") else 0
+        mu = settings.alpha if self.name == "feddyn" else mu
         gradient = gradient + mu * (theta - self.theta)
         if self.name == "moon" and self.previous[client] is not None:
             gradient += self.through(theta, rows, self.moon(theta, rows, client))
@@ -51,7 +51,7 @@ class Reference:
         if self.name == "scaffold":
             gradient += self.common - self.own[client]
         if self.name == "feddyn":
-            gradient += settings.feddyn.alpha * self.own[client]
+            gradient += settings.alpha * self.own[client]
         return loss, gradient + self.config.weight_decay * theta
 
     def through(self, theta, rows, by_unit):
@@ -135,7 +135,7 @@ class Reference:
             return np.full(len(cohort), 1 / len(cohort))
         p = sizes / sizes.sum()
         if kind == "disco":
-            settings, classes, d = self.config.algorithm.settings, self.theta.shape[1], []
+            settings, classes, d = self.config.algorithm.feddisco, self.theta.shape[1], []
             for client in cohort:
                 share = np.bincount(self.y[self.clients[client]], minlength=classes)
                 share = share / share.sum()
@@ -162,7 +162,7 @@ class Reference:
             d = sum(w * (trained[c][0] - x) / k for w, c, k in zip(p, cohort, a, strict=True))
             self.theta = x + (p * a).sum() * d
         elif self.name == "feddyn":
-            alpha, h = settings.feddyn.alpha, -settings.feddyn.alpha * self.common
+            alpha, h = settings.settings.alpha, -settings.settings.alpha * self.common
             for c in cohort:
                 self.own[c] = self.own[c] + trained[c][0] - x
                 h = h - alpha / self.num_clients * (trained[c][0] - x)

@@ -21,8 +21,8 @@ import os
 import numpy as np
 if hasattr(os, "sched_setaffinity"):  # more cores would be more threads
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-from launch import flags
-flags.use_every_core()
+from semanticfl_jax import use_all_cores
+use_all_cores()
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec as P

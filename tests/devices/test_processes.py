@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.devices import processes
+from semanticfl_jax.errors import SemanticFLError
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_an_error_in_one_process_is_an_error_in_all(together, failing):
     results = together(work)
     own, told = results[failing], results[1 - failing]
     assert type(own) is OSError and str(own) == "no such file: ü"
-    assert type(told) is ValueError and str(told) == f"process {failing}: no such file: ü"
+    assert type(told) is SemanticFLError and str(told) == f"process {failing}: no such file: ü"
     # Who waits for a process that failed does not begin.
     assert reached == list(range(failing + 1))
 

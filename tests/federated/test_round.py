@@ -187,7 +187,7 @@ def test_server_learning_rate_scales_the_update(federation):
     before = jax.tree.map(np.array, start[0].params)
     after = jax.tree.map(np.array, full(*start)[0].params)
     slow = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(server_learning_rate=0.5))
-    half, start = federation.round(algorithm_of(slow))
+    half, start = federation.round(algorithm_of(slow), config=slow)
     halfway = half(*start)[0].params
     middle = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
     chex.assert_trees_all_close(halfway, middle, rtol=1e-5, atol=1e-6)

@@ -5,6 +5,7 @@ import pytest
 
 from semanticfl_jax.models.cnn import _max_pool
 from semanticfl_jax.registry import MODELS
+from tests.built_in import built_in
 from tests.models.networks import create_model
 
 
@@ -34,7 +35,7 @@ def test_parameter_counts(name, num_classes, norm, parameters):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(built_in(MODELS)))
 def test_outputs_have_the_announced_shapes(name, size):
     model = create_model(name, 7, width=16)
     variables = variable_shapes(model, size)

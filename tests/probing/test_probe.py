@@ -67,7 +67,9 @@ def test_settings_are_checked(values, message):
 
 
 DATASET = made_up()
-CONFIG = ExperimentConfig(guidance=GuidanceConfig(checkpoint=str(SD1), maps=("vae", "down_0")))
+CONFIG = ExperimentConfig(
+    guidance=GuidanceConfig(enabled=True, checkpoint=str(SD1), maps=("vae", "down_0"))
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_features_that_are_there_are_not_extracted_again(run, result, monkeypatc
     monkeypatch.setattr(features, "extract_features", None)
     again = run()
     assert again["figures"] == result["figures"]
-    other = GuidanceConfig(checkpoint=str(SD1), maps=("vae", "down_0"), timestep=50)
+    other = GuidanceConfig(enabled=True, checkpoint=str(SD1), maps=("vae", "down_0"), timestep=50)
     with pytest.raises(TypeError):
         run(dataclasses.replace(CONFIG, guidance=other))
 
@@ -131,7 +133,7 @@ def test_features_that_are_lost_are_made_again_alike(run, result):
 
 
 def test_unknown_maps_are_named(run):
-    other = GuidanceConfig(checkpoint=str(SD1), maps=("up_9",))
+    other = GuidanceConfig(enabled=True, checkpoint=str(SD1), maps=("up_9",))
     with pytest.raises(ConfigError, match="maps must be among vae, down_0, got"):
         run(dataclasses.replace(CONFIG, guidance=other))
 

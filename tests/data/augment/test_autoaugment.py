@@ -1,5 +1,6 @@
 """The policy as a whole; its operations are compared with Pillow's in test_image_operations."""
 
+import importlib
 import itertools
 from collections import Counter
 
@@ -7,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.data.augment import autoaugment as module
 from semanticfl_jax.data.augment.autoaugment import POLICY, autoaugment
 from semanticfl_jax.data.augment.image_operations import apply_operation, operation
+
+# The package gives the function of that name, too.
+module = importlib.import_module("semanticfl_jax.data.augment.autoaugment")
 
 run = jax.jit(autoaugment)
 apply = jax.jit(apply_operation)

@@ -10,6 +10,7 @@ from semanticfl_jax.data.partition import make_partition
 from semanticfl_jax.data.partition.long_tail import long_tail
 from semanticfl_jax.data.partition.statistics import partition_statistics
 from semanticfl_jax.registry import PARTITIONS
+from tests.built_in import built_in
 
 CIFAR_LABELS = np.repeat(np.arange(10), 5000)
 
@@ -33,7 +34,7 @@ def figures(counts):
 
 @hypothesis.settings(deadline=None, max_examples=200)
 @hypothesis.given(
-    scheme=st.sampled_from(sorted(PARTITIONS)),
+    scheme=st.sampled_from(sorted(built_in(PARTITIONS))),
     total=st.integers(1, 300),
     classes=st.integers(1, 12),
     clients=st.integers(1, 300),
@@ -100,7 +101,7 @@ def test_every_sample_is_dealt_once_and_no_client_is_empty(
         assert np.ptp([len(each) for each in values]) <= 1
 
 
-@pytest.mark.parametrize("scheme", sorted(PARTITIONS))
+@pytest.mark.parametrize("scheme", sorted(built_in(PARTITIONS)))
 def test_seed_decides(scheme):
     labels, column = CIFAR_LABELS[::50], np.arange(1000) % 40
     first, other = (
@@ -148,7 +149,7 @@ def test_dirichlet_has_the_statistics_of_a_plain_loop(alpha):
     np.testing.assert_array_less(np.abs(np.mean(ours, 0) - np.mean(loop, 0)), 3.5 * spread)
 
 
-@pytest.mark.parametrize("scheme", sorted(PARTITIONS))
+@pytest.mark.parametrize("scheme", sorted(built_in(PARTITIONS)))
 def test_many_clients(scheme):
     labels = np.random.default_rng(0).integers(0, 10, 200_000)
     config = config_of(scheme, alpha=0.05, biased_clients=30_000)
