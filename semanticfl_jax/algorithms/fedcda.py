@@ -20,7 +20,6 @@ random parts); clients that have not taken part are left out; models are kept in
 too; running statistics do not count in the distance, and those of the chosen models are averaged.
 """
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -36,24 +35,11 @@ from semanticfl_jax.algorithms.base import (
     ServerRule,
     Trained,
 )
+from semanticfl_jax.algorithms.fedcda_selection import Cache, least_divergent, sum_chosen
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.config import ExperimentConfig, FedCDAConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
-
-
-class Cache(NamedTuple):
-    """One client's last models.
-
-    Attributes:
-      models: `Model` whose arrays lead with [K].
-      losses: float32 [K].
-      count: int32 scalar, models kept so far; the newest is at (count - 1) mod K.
-    """
-
-    models: Model
-    losses: jax.Array
-    count: jax.Array
 
 
 class FedCDAState(NamedTuple):
@@ -116,19 +102,19 @@ def _server(config: ExperimentConfig) -> ServerRule:
         chosen_before = jnp.where(present, state.chosen[aggregate.clients], -1)
         # Without the participants: what others' choices add up to, and how many they are.
         others = jax.tree.map(
-            lambda total, kept: total - _sum_chosen(kept, chosen_before), state.total, before.models
+            lambda total, kept: total - sum_chosen(kept, chosen_before), state.total, before.models
         )
         count = jnp.sum(state.chosen >= 0) - jnp.sum(chosen_before >= 0)
 
         newest = (after.count - 1) % settings.models
         chosen = jnp.where(present & (after.count > 0), newest, -1)
         if settings.selection == "divergence":
-            selected = _least_divergent(
+            selected = least_divergent(
                 params, others.params, count, after, chosen, config, aggregate.key
             )
             chosen = jnp.where(state.round < warmup, chosen, selected)
         total = jax.tree.map(
-            lambda rest, kept: rest + _sum_chosen(kept, chosen), others, after.models
+            lambda rest, kept: rest + sum_chosen(kept, chosen), others, after.models
         )
         everyone = (count + jnp.sum(chosen >= 0)).astype(jnp.float32)
         plain = jax.tree.map(jnp.add, params, aggregate.update)
@@ -150,76 +136,3 @@ def _server(config: ExperimentConfig) -> ServerRule:
         )
 
     return ServerRule(update=update, init=init, batch_stats=batch_stats)
-
-
-def _sum_chosen(kept: jax.Array, chosen: jax.Array) -> jax.Array:
-    """Return the sum of the clients' chosen ones, [places, K, ...] to [...]; -1 adds nothing."""
-    rows = jnp.arange(len(chosen))
-    picked = kept[rows, jnp.maximum(chosen, 0)]
-    return jnp.tensordot((chosen >= 0).astype(kept.dtype), picked, 1, precision="highest")
-
-
-def _least_divergent(
-    params: PyTree,
-    others: PyTree,
-    count: jax.Array,
-    caches: Cache,
-    newest: jax.Array,
-    config: ExperimentConfig,
-    key: jax.Array,
-) -> jax.Array:
-    """Return the participants' choice of least objective, int32 [places]; -1 in empty places.
-
-    `others` is the sum of the `count` models that are fixed. All distances are taken from the
-    server's parameters, which changes none and keeps numbers small.
-    With c the candidates' differences to it, and T the sum of all that are fixed, the objective is,
-    up to what the choice does not change,
-
-        ( sum F + (L / 2) sum |c|^2 ) / M - (L / 2) |T + sum c|^2 / M^2
-
-    so that the products of candidates with one another and with T are all that is needed of them.
-    """
-    settings = config.algorithm.settings
-    places, models = caches.losses.shape
-
-    def products(origin, kept, rest):
-        c = kept.reshape(places * models, -1) - origin.reshape(1, -1)
-        t = rest.reshape(-1) - count.astype(jnp.float32) * origin.reshape(-1)
-        return jnp.matmul(jnp.concatenate([c, t[None]]), c.T, precision="highest")
-
-    leaves = jax.tree.map(products, params, caches.models.params, others)
-    summed = sum(jax.tree.leaves(leaves))
-    gram, towards = summed[:-1], summed[-1]
-
-    # The participants, without empty places, in random order, in parts of equal size.
-    m, part = config.clients_per_round, -(-config.clients_per_round // settings.batches)
-    filled = jnp.argsort(newest < 0, stable=True)[:m]
-    order = jax.random.permutation(key, filled) if settings.batches > 1 else filled
-    fixed = count.astype(jnp.float32)
-    chosen = newest
-    for start in range(0, m, part):
-        clients = order[start : start + part]
-        combinations = jnp.asarray(
-            list(itertools.product(range(models), repeat=len(clients))), jnp.int32
-        )
-        here = newest[clients] >= 0
-        kept = jnp.arange(models)[None] < jnp.minimum(caches.count[clients], models)[:, None]
-        fixed = fixed + jnp.sum(here)
-
-        def objective(picks, clients=clients, here=here, kept=kept, towards=towards, fixed=fixed):
-            index = clients * models + picks
-            weight = here.astype(jnp.float32)
-            between = gram[index[:, None], index[None]] * weight[:, None] * weight[None]
-            spread = jnp.sum(jnp.diagonal(between)) / fixed
-            centre = (2.0 * jnp.sum(weight * towards[index]) + jnp.sum(between)) / fixed**2
-            losses = jnp.sum(weight * caches.losses[clients, picks]) / fixed
-            possible = jnp.all(kept[jnp.arange(len(clients)), picks] | ~here)
-            value = losses + 0.5 * settings.smoothness * (spread - centre)
-            return jnp.where(possible, value, jnp.inf)
-
-        best = combinations[jnp.argmin(jax.lax.map(objective, combinations, batch_size=1024))]
-        best = jnp.where(here, best, -1)
-        chosen = chosen.at[clients].set(best)
-        index = clients * models + jnp.maximum(best, 0)
-        towards = towards + jnp.sum(jnp.where(here, gram[:, index], 0.0), axis=1)
-    return chosen

@@ -5,20 +5,11 @@ Visual Classification". arXiv 1909.06335 (2019).
 
     v' = beta v + Delta,    x' = x + eta_g v'
 
-FedAdam, FedYogi, FedAdagrad: Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan.
-"Adaptive Federated Optimization". ICLR 2021.
-
-    m' = b1 m + (1 - b1) Delta
-    v' = b2 v + (1 - b2) Delta^2                               Adam
-    v' = v - (1 - b2) Delta^2 sign(v - Delta^2)                Yogi
-    v' = v + Delta^2                                           Adagrad
-    x' = x + eta_g m' / (sqrt(v') + tau)                       without bias correction, v_0 = tau^2
+FedAdam, FedYogi and FedAdagrad are in `fedadam.py`.
 
 They move trained parameters alone; running statistics are averaged by the engine, because a scaled
 step could make a variance negative.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,62 +52,3 @@ def momentum(settings: object, context: AlgorithmContext) -> optax.GradientTrans
     """Return FedAvgM's heavy ball."""
     del settings
     return optax.trace(decay=context.config.algorithm.server_momentum)
-
-
-def adam(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
-    """Return FedAdam's direction."""
-    del settings
-    return _adaptive("adam", context)
-
-
-def yogi(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
-    """Return FedYogi's direction."""
-    del settings
-    return _adaptive("yogi", context)
-
-
-def adagrad(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:
-    """Return FedAdagrad's direction."""
-    del settings
-    return _adaptive("adagrad", context)
-
-
-def _adaptive(kind: str, context: AlgorithmContext) -> optax.GradientTransformation:
-    config = context.config.algorithm
-    return scale_by_adaptive(kind, config.server_momentum, config.server_beta2, config.server_tau)
-
-
-class AdaptiveState(NamedTuple):
-    """First and second moments of the update, trees of parameters."""
-
-    first: PyTree
-    second: PyTree
-
-
-def scale_by_adaptive(
-    kind: str, beta1: float, beta2: float, tau: float
-) -> optax.GradientTransformation:
-    """Return FedOpt's adaptive step, "adam", "yogi" or "adagrad"; optax's correct a bias."""
-
-    def init(params: PyTree) -> AdaptiveState:
-        first = jax.tree.map(jnp.zeros_like, params)
-        return AdaptiveState(first, jax.tree.map(lambda x: jnp.full_like(x, tau**2), params))
-
-    def follow(second: jax.Array, gradient: jax.Array) -> jax.Array:
-        square = jnp.square(gradient)
-        if kind == "adagrad":
-            return second + square
-        if kind == "adam":
-            return beta2 * second + (1 - beta2) * square
-        return second - (1 - beta2) * square * jnp.sign(second - square)
-
-    def update(
-        gradient: PyTree, state: AdaptiveState, params: PyTree = None
-    ) -> tuple[PyTree, AdaptiveState]:
-        del params
-        first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.first, gradient)
-        second = jax.tree.map(follow, state.second, gradient)
-        step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + tau), first, second)
-        return step, AdaptiveState(first, second)
-
-    return optax.GradientTransformation(init, update)

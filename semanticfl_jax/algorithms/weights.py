@@ -24,32 +24,3 @@ def uniform(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
     del label_counts
     present = (sizes > 0).astype(jnp.float32)
     return present / jnp.sum(present)
-
-
-def disco(a: float, b: float) -> Weights:
-    """FedDisco's weights: less for clients whose labels are far from uniform.
-
-    Ye, Xu, Wang, Xu, Chen, Wang. "FedDisco: Federated Learning with Discrepancy-Aware
-    Collaboration". ICML 2023.
-
-        p_i ~ ReLU( n_i - a d_i + b ),   d_i ~ KL( D_i || 1/K )
-
-    with n_i the size and d_i the discrepancy relative to the participants' sums, as in the authors'
-    code; D_i is the distribution of the client's labels. Where no client is left, weights are by
-    size (ours: the authors' code fails there).
-    """
-
-    def weights(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
-        present = sizes > 0
-        total = jnp.maximum(jnp.sum(label_counts, axis=1, keepdims=True), 1)
-        shares = label_counts / total
-        logs = jnp.log(jnp.where(shares > 0, shares * label_counts.shape[1], 1.0))
-        discrepancy = jnp.where(present, jnp.sum(shares * logs, axis=1), 0.0)
-        everyone = jnp.sum(discrepancy)
-        discrepancy = discrepancy / jnp.where(everyone > 0, everyone, 1.0)
-        sized = by_size(sizes, label_counts)
-        kept = jnp.where(present, jax.nn.relu(sized - a * discrepancy + b), 0.0)
-        kept_sum = jnp.sum(kept)
-        return jnp.where(kept_sum > 0, kept / jnp.where(kept_sum > 0, kept_sum, 1.0), sized)
-
-    return weights

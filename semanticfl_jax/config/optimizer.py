@@ -21,6 +21,7 @@ from semanticfl_jax.registry import OPTIMIZERS, SCHEDULES, SERVER_OPTIMIZERS
 _CLIENTS = "semanticfl_jax.federated.optimizers"
 _RATES = "semanticfl_jax.federated.rates"
 _SERVER = "semanticfl_jax.algorithms.server_optimizers"
+_ADAPTIVE = "semanticfl_jax.algorithms.fedadam"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +141,14 @@ SERVER_OPTIMIZERS.register(
 for _name in ("adam", "yogi"):
     SERVER_OPTIMIZERS.register(
         _name,
-        f"{_SERVER}:{_name}",
+        f"{_ADAPTIVE}:{_name}",
         about="Reddi et al., ICLR 2021, without bias correction",
         uses=("server_momentum", "server_beta2", "server_tau"),
         rate=0.01,
     )
 SERVER_OPTIMIZERS.register(
     "adagrad",
-    f"{_SERVER}:adagrad",
+    f"{_ADAPTIVE}:adagrad",
     about="Reddi et al., ICLR 2021",
     uses=("server_momentum", "server_tau"),
     rate=0.01,

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from semanticfl_jax.models import client_conv
-from semanticfl_jax.models.client_conv import Conv, choose_lowering, conv
+from semanticfl_jax.models.client_conv import Conv, choose_lowering, conv, operations
 
 EXPLICIT = ("native", "canonical", "patches", "shifted")
 # kernel, strides, padding, image size: odd sizes leave rows that no window reaches.
@@ -173,7 +172,7 @@ def test_cpu_convolutions_have_the_one_fast_form(clients):
 @pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 def test_auto_never_groups_convolutions_under_vmap(clients, monkeypatch, backend):
     kernels, images, expected = clients
-    monkeypatch.setattr(client_conv.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(operations.jax, "default_backend", lambda: backend)
     gradient = jax.grad(functools.partial(loss, "auto"), (0, 1))
     count = 4 if backend == "cpu" else 6
     assert len(convolutions(gradient, kernels[0], images[0])) == count
@@ -222,8 +221,8 @@ def test_images_without_padding_get_a_row_that_is_cut_off_again(rows, pads, c_ou
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
 def test_kernel_gradients_are_summed_over_blocks_of_images(monkeypatch, batch, strides):
     # Three images, or two of 6; the third block of 7 lacks two of its three.
-    monkeypatch.setattr(client_conv, "_BLOCK_BYTES", 0)
-    monkeypatch.setattr(client_conv, "_BLOCK_ROWS", 3 * 30 // strides[0])
+    monkeypatch.setattr(operations, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(operations, "_BLOCK_ROWS", 3 * 30 // strides[0])
     x, kernel = draw(0, batch, 6, 5, 3), draw(1, 3, 3, 3, 4)
     loops = str(
         jax.make_jaxpr(jax.grad(lambda k: jnp.sum(conv(x, k, strides, 1, "canonical"))))(kernel)
@@ -233,8 +232,8 @@ def test_kernel_gradients_are_summed_over_blocks_of_images(monkeypatch, batch, s
 
 
 def test_kernel_gradients_of_bfloat16_are_summed_in_float32(monkeypatch):
-    monkeypatch.setattr(client_conv, "_BLOCK_BYTES", 0)
-    monkeypatch.setattr(client_conv, "_BLOCK_ROWS", 16)
+    monkeypatch.setattr(operations, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(operations, "_BLOCK_ROWS", 16)
     # 512 blocks that add 16 each: from 4096 on, bfloat16 has only every 32nd number.
     x, kernel = jnp.ones((512, 4, 4, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
     gradient = jax.grad(lambda k: jnp.sum(conv(x, k, lowering="canonical").astype(jnp.float32)))

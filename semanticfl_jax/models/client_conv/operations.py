@@ -29,7 +29,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -309,41 +308,3 @@ def _kernel_gradient(
 def _like(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """An array whose type alone counts: x's dtype, varying over the devices that x varies over."""
     return jnp.broadcast_to(x.ravel()[0], shape)
-
-
-class Conv(nn.Module):
-    """Convolution layer: `flax.linen.Conv` with a choice of lowering, same parameters and values.
-
-    Parameters: "kernel" [kh, kw, C_in, features] and, if `use_bias`, "bias" [features], float32.
-
-    Attributes:
-      features: output channels.
-      kernel_size: rows, columns.
-      strides: rows, columns.
-      padding: "SAME", "VALID", or zeros on each side; see `conv`.
-      use_bias: whether a bias is added.
-      kernel_init: as in Flax.
-      dtype: of the computation; by default that of the input and the parameters together.
-      lowering: one of `LOWERINGS`.
-    """
-
-    features: int
-    kernel_size: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    padding: Padding = "SAME"
-    use_bias: bool = False
-    kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
-    dtype: Any = None
-    lowering: str = "auto"
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C_in] to [B, H', W', features]."""
-        shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv(x, kernel, self.strides, self.padding, self.lowering)
-        return y if bias is None else y + bias[None, None, None]
