@@ -4,18 +4,20 @@ import os
 import pickle
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from semanticfl_jax.pretraining import encoder, torch_file
 
 GOLDENS = Path(__file__).parent / "goldens"
+features = jax.jit(encoder.features, static_argnums=2)
 
 
 def test_features_agree_with_pytorch():
     params = encoder.convert(torch_file.read_tensors(GOLDENS / "lite.pth"))
     with np.load(GOLDENS / "lite.npz") as golden:
-        found = encoder.features(params, golden["images"], 48)
+        found = features(params, golden["images"], 48)
         assert golden["features"].std() > 0.1
         np.testing.assert_allclose(found, golden["features"], rtol=1e-3, atol=1e-3)
 
@@ -59,7 +61,7 @@ def test_features_are_cached_and_resumed(tmp_path):
         return encoder.cached_features(pixels, 32, tmp_path / "f.npz", key, load, batch_size=2)
 
     found = cached("a", lambda: params)
-    both = [encoder.features(params, side, 32) for side in (pixels, pixels[:, :, ::-1])]
+    both = [features(params, side, 32) for side in (pixels, pixels[:, :, ::-1])]
     np.testing.assert_allclose(found, np.mean(both, 0), atol=1e-2)
     assert found.dtype == np.float16
     assert list(tmp_path.iterdir()) == [tmp_path / "f.npz"]
