@@ -27,14 +27,19 @@ def get_config():
         unet=UnetConfig(
             # Attention among 16 x 16 positions costs as much as the rest of the network.
             width=32,
+            norm_groups=8,
             levels=3,
             attention_from=1,
-            views=6,
+            views=4,
             shift=4,
+            # Features at small times matter more than pictures.
+            small_share=0.6,
+            small_null_share=0.85,
             batch_size=128,
             max_steps=0,
-            epochs=30,
+            epochs=21,  # 1,048,320 images
             alignment_encoder="efficientnet_lite0",
+            alignment_encoder_maps=("down_2", "mid", "up_0", "up_1"),
         ),
         checkpoint_every=100,
     )

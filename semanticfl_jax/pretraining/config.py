@@ -94,8 +94,11 @@ class VaeConfig(_Stage):
 class UnetConfig(_Stage):
     """Stage 3, the noise predictor."""
 
-    #: Channels at full latent resolution, a multiple of 32; 2, 4, 4, ... times at the lower ones.
+    #: Channels at full latent resolution; 2, 4, 4, ... times at the lower ones.
     width: int = 64
+    #: Groups of channels of a group norm. With as many groups as channels each channel would lose its
+    #: mean, which features are made of.
+    norm_groups: int = 32
     levels: int = 2
     layers_per_block: int = 1
     heads: int = 4
@@ -136,6 +139,8 @@ class UnetConfig(_Stage):
         _check(
             self,
             (
+                "width",
+                "norm_groups",
                 "levels",
                 "layers_per_block",
                 "heads",
@@ -148,7 +153,8 @@ class UnetConfig(_Stage):
             ),
             ("learning_rate",),
         )
-        require(self.width % 32 == 0 and self.width > 0, "width", "a multiple of 32", self.width)
+        fits = self.width % self.norm_groups == 0
+        require(fits, "width", f"a multiple of norm_groups ({self.norm_groups})", self.width)
         require(self.small_time <= 1000, "small_time", "at most 1000", self.small_time)
         for name in ("small_share", "small_null_share", "null_share", "average_decay"):
             value = getattr(self, name)

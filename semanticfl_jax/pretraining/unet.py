@@ -56,7 +56,7 @@ def write_configs(config: UnetConfig, directory: Path, vae_module: Any, text_wid
         "layers_per_block": config.layers_per_block,
         "mid_block_scale_factor": 1,
         "norm_eps": 1e-05,
-        "norm_num_groups": 32,
+        "norm_num_groups": config.norm_groups,
         "out_channels": vae_module.latent_channels,
         "sample_size": vae_module.sample_size >> (len(vae_module.block_out_channels) - 1),
         "up_block_types": up,

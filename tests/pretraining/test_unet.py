@@ -33,8 +33,10 @@ def test_networks_halve_as_their_levels_say(tmp_path):
 
 def test_attention_begins_at_its_level(tmp_path):
     module = vae.build(VaeConfig(levels=2), 32)
-    unet.write_configs(UnetConfig(width=32, levels=3, attention_from=1), tmp_path, module, 128)
+    config = UnetConfig(width=32, norm_groups=8, levels=3, attention_from=1)
+    unet.write_configs(config, tmp_path, module, 128)
     settings = json.loads((tmp_path / "unet" / "config.json").read_text())
+    assert settings["norm_num_groups"] == 8
     assert settings["sample_size"] == 16
     assert settings["down_block_types"] == ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
     assert settings["up_block_types"] == ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]
