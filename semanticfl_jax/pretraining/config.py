@@ -96,7 +96,7 @@ class UnetConfig(_Stage):
 
     #: Channels at full latent resolution; 2, 4, 4, ... times at the lower ones.
     width: int = 64
-    #: Groups of channels of a group norm. With as many groups as channels each channel would lose its
+    #: Groups of channels of a group norm. With as many groups as channels each channel loses its
     #: mean, which features are made of.
     norm_groups: int = 32
     levels: int = 2
