@@ -22,8 +22,9 @@ def get_config():
     config = PretrainConfig(
         # Text anchors stay those of the first edition.
         text_from="tiny-sd",
-        # One halving: 8 x 8 x 4 latents lose what features need.
-        vae=VaeConfig(levels=2, max_steps=1000),
+        # One halving: 8 x 8 x 4 latents lose what features need. Twice the deviation: at t = 150 the
+        # noise would hide much of latents as small as these.
+        vae=VaeConfig(levels=2, latent_std=2.0, max_steps=1000),
         unet=UnetConfig(
             # Attention among 16 x 16 positions costs as much as the rest of the network.
             width=32,
@@ -39,6 +40,8 @@ def get_config():
             max_steps=0,
             epochs=21,  # 1,048,320 images
             alignment_encoder="efficientnet_lite0",
+            # The term is a mean over whitened components, most of which 32 pixels do not show.
+            alignment_encoder_weight=2.0,
             alignment_encoder_maps=("down_2", "mid", "up_0", "up_1"),
         ),
         checkpoint_every=100,
