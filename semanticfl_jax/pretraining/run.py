@@ -9,10 +9,14 @@ import numpy as np
 
 from semanticfl_jax.config import ConfigError, to_dict
 from semanticfl_jax.diffusion import stable_diffusion
+from semanticfl_jax.diffusion.fingerprint import BUNDLED
 from semanticfl_jax.pretraining import (
     card,
+    encoder,
     files,
     images,
+    latents,
+    objective,
     teacher,
     text,
     tokenizer,
@@ -82,9 +86,8 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
         raise ConfigError(f"images: no such file or folder: {config.images}")
     check_same_run(config, workdir)
     progress = partial(tqdm, mininterval=5)
-    train_split, val_split = images.load(
-        Path(config.images), config.image_size, workdir / "images.npz", progress
-    )
+    splits = images.load(Path(config.images), config.image_size, workdir / "images.npz", progress)
+    train_split, val_split = splits
     missing = [wnid for wnid in train_split.wnids if wnid not in names]
     if missing:
         raise ConfigError(f"words: {config.words} lacks the classes {', '.join(missing[:5])}")
@@ -101,24 +104,30 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
         config.checkpoint_every,
         config.log_every,
     )
-    clip_tokenizer = tokenizer.load(directory / "tokenizer")
-    text_model = text.build(config.text, len(clip_tokenizer))
-    prompts = [config.prompt.format(name) for name in class_names]
-    ids = tokenizer.encode(clip_tokenizer, [*prompts, ""])
-    states, pooled = text.token_states(text_model, text_params, ids)
-    vae_module = vae.build(config.vae, config.image_size)
+    texts = _texts(config, directory, text_params, class_names)
+    autoencoder = latents.Autoencoder(
+        vae.build(config.vae, config.image_size), vae_params, scaling_factor
+    )
+    views = None
+    if config.unet.views:
+        views = latents.views(
+            autoencoder,
+            train_split.pixels,
+            config.unet.views,
+            config.unet.shift,
+            config.seed,
+            workdir,
+        )
     unet_params = unet.train(
         config.unet,
         directory,
         workdir,
         train_split,
         val_split,
-        vae_module,
-        vae_params,
-        scaling_factor,
-        states[:-1],
-        pooled[:-1],
-        states[-1],
+        autoencoder,
+        texts,
+        views,
+        _targets(config, workdir) if config.unet.alignment_encoder else None,
         config.seed,
         config.checkpoint_every,
         config.log_every,
@@ -140,8 +149,35 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
     return directory
 
 
+def _texts(config, directory, text_params, class_names) -> objective.Texts:
+    """The text tower's outputs for the classes' prompts and for the empty one."""
+    clip_tokenizer, model = tokenizer.load(directory / "tokenizer"), text.load(directory)
+    prompts = [config.prompt.format(name) for name in class_names]
+    ids = tokenizer.encode(clip_tokenizer, [*prompts, ""])
+    states, pooled = text.token_states(model, text_params, ids)
+    return objective.Texts(states[:-1], pooled[:-1], states[-1])
+
+
+def _targets(config, workdir) -> objective.Targets:
+    """The alignment encoder's features of all images, computed once and kept in `workdir`."""
+    from tqdm import tqdm
+
+    settings = config.unet
+    size, resolution = settings.alignment_encoder_image_size, settings.alignment_encoder_resolution
+    path = Path(config.images)
+    progress = partial(tqdm, desc="images for the encoder", mininterval=5)
+    splits = images.load(path, size, workdir / "encoder_images.npz", progress)
+    name = settings.alignment_encoder
+    key = files.digest([name, str(path.resolve()), str(size), str(resolution)])
+    train, val = (
+        encoder.cached_features(split.pixels, resolution, workdir / f"encoder_{part}.npz", key)
+        for part, split in zip(("train", "val"), splits, strict=True)
+    )
+    return objective.Targets(*encoder.whitened(train, val, settings.alignment_encoder_dim))
+
+
 def _text_stage(config, directory, workdir, names, class_names):
-    """Stage 1 with the teacher's embeddings, computed once and kept in `teacher.npz`."""
+    """Stage 1, or a tower taken over; the teacher's embeddings are kept in `teacher.npz`."""
     from tqdm import tqdm
 
     lists = {
@@ -150,7 +186,7 @@ def _text_stage(config, directory, workdir, names, class_names):
         "tiny_imagenet": [name.lower() for name in class_names],
     }
     held = sorted({name for members in lists.values() for name in members})
-    training = words.training_names(names, held)
+    training = [] if config.text_from else words.training_names(names, held)
     embeddings = teacher.embed_cached(
         config.teacher,
         [config.prompt.format(name) for name in held + training],
@@ -163,6 +199,9 @@ def _text_stage(config, directory, workdir, names, class_names):
         key: (members, embeddings[[rows[name] for name in members]])
         for key, members in lists.items()
     }
+    if config.text_from:
+        source = BUNDLED.get(config.text_from, Path(config.text_from))
+        return text.take_over(source, directory, held_out, config.prompt)
     return text.train(
         config.text,
         directory,

@@ -5,6 +5,7 @@ embedding, projected to the tower's width by the singular vectors that keep most
 the teacher's similarities within the batch (relational distillation, Park et al. 2019). [ours]
 """
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from semanticfl_jax.config import ConfigError
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.pretraining import files, loop, tokenizer
 from semanticfl_jax.pretraining.config import TextConfig
@@ -44,6 +46,15 @@ def build(config: TextConfig, vocab_size: int):
         from transformers import FlaxCLIPTextModel
 
     return FlaxCLIPTextModel(clip_config(config, vocab_size), _do_init=False)
+
+
+def load(directory: Path):
+    """Returns the tower of a checkpoint's `text_encoder/`, an object without parameters."""
+    from transformers import CLIPTextConfig, FlaxCLIPTextModel
+
+    return FlaxCLIPTextModel(
+        CLIPTextConfig.from_pretrained(directory / "text_encoder"), _do_init=False
+    )
 
 
 def projection(teacher: np.ndarray, width: int) -> np.ndarray:
@@ -234,6 +245,40 @@ def train(
     return files.as_saved(state["params"]), {
         name: curve[-1][f"spearman_{name}"] for name in held_out
     }
+
+
+def take_over(
+    source: Path, directory: Path, held_out: dict[str, tuple[list[str], np.ndarray]], prompt: str
+) -> tuple[Any, dict[str, float]]:
+    """Copies `tokenizer/` and `text_encoder/` of a checkpoint to `directory`, once.
+
+    Args:
+      source: a checkpoint that this module wrote.
+      directory: the new one.
+      held_out: as in `train`.
+      prompt: a text with one {}.
+
+    Returns:
+      As `train`.
+
+    Raises:
+      ConfigError: if `source` has no such text tower.
+    """
+    weights = Path("text_encoder") / "flax_model.msgpack"
+    if not (source / weights).is_file():
+        raise ConfigError(f"text_from: {source} has no {weights}")
+    if not (directory / weights).is_file():
+        for part in ("tokenizer", "text_encoder"):
+            shutil.copytree(source / part, directory / part, dirs_exist_ok=True)
+    clip_tokenizer = tokenizer.load(directory / "tokenizer")
+    pooled = jax.jit(partial(_pooled, load(directory)))
+    params = files.read_msgpack(directory / weights)
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    correlations = {}
+    for name, (list_names, embeddings) in held_out.items():
+        ids = tokenizer.encode(clip_tokenizer, [prompt.format(n) for n in list_names])
+        correlations[name] = rank_correlation(np.asarray(pooled(params, ids)), embeddings)
+    return params, correlations
 
 
 def _pooled(model, params, ids):

@@ -72,7 +72,8 @@ def train(
       log_every: steps between lines of the curve.
 
     Returns:
-      (parameters as saved, scaling factor: 1 / standard deviation of the training images' latents).
+      (parameters as saved, scaling factor: what gives the training images' latents the deviation
+      `config.latent_std`).
     """
     module = build(config, train_pixels.shape[1])
     batches = images.Batches(len(train_pixels), config.batch_size, seed)
@@ -120,7 +121,7 @@ def train(
     params = files.as_saved(state["params"])
     some = np.random.default_rng(seed).permutation(len(train_pixels))[:2048]
     latents = encode(module, params, train_pixels[np.sort(some)], config.batch_size)
-    scaling_factor = float(1 / latents.std())
+    scaling_factor = float(config.latent_std / latents.std())
     settings = {"_class_name": "AutoencoderKL", "scaling_factor": scaling_factor}
     files.write_json(directory / "vae" / "config.json", plain_config(module) | settings)
     files.write_msgpack(directory / "vae" / "diffusion_flax_model.msgpack", params, np.float16)

