@@ -38,7 +38,8 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 def table(summary: dict) -> str:
     """The figures of a partition as lines of text."""
     lines = [" " * 18 + "".join(f"{name:>12}" for name in summary["sizes"])]
-    for field in ("sizes", "effective_classes", "largest_share", "total_variation"):
+    fields = ("sizes", "effective_classes", "largest_share", "total_variation")
+    for field in filter(summary.__contains__, fields):  # without classes, sizes alone
         values = "".join(f"{value:12,.2f}" for value in summary[field].values())
         lines.append(f"{field.replace('_', ' '):18}{values}")
     return "\n".join([*lines, f"{'Gini of sizes':18}{summary['gini']:12.2f}"])

@@ -14,7 +14,7 @@ from . import distributed, flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
-    """Run the experiment and print its accuracies."""
+    """Run the experiment and print its accuracies, or the headline of another task."""
     # Imported late, so that a mistake on the command line is reported before JAX loads.
     from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.devices import processes
@@ -26,8 +26,11 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         flags.stop(stop)
     if not processes.is_main():
         return
-    names = ("final_accuracy", "best_accuracy", "mean_last10_accuracy")
-    print(", ".join(f"{name} {100 * summary[name]:.2f}%" for name in names))
+    metric = summary.get("metric", "test_accuracy").removeprefix("test_")
+    factor, form = (100, ".2f") if metric == "accuracy" else (1, ".4g")
+    unit = "%" if metric == "accuracy" else ""
+    names = [f"{kind}_{metric}" for kind in ("final", "best", "mean_last10")]
+    print(", ".join(f"{name} {factor * summary[name]:{form}}{unit}" for name in names))
     if not summary.get("private", True):
         print(summary["note"])
 

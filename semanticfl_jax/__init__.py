@@ -44,6 +44,7 @@ _EXPORTS = {
         "register_partition",
         "register_schedule",
         "register_server_optimizer",
+        "register_task",
         "register_transform",
     ),
     "api": (
@@ -62,6 +63,7 @@ _EXPORTS = {
         "Simulation",
         "Step",
         "Stopped",
+        "Task",
         "TermInputs",
         "Trained",
         "TrainedModel",

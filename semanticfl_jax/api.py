@@ -24,6 +24,7 @@ from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.export import TrainedModel, load_model
 from semanticfl_jax.simulation.interrupt import Stopped
 from semanticfl_jax.simulation.result import Result
+from semanticfl_jax.tasks import Task
 
 __all__ = [
     "Aggregate",
@@ -41,6 +42,7 @@ __all__ = [
     "Simulation",
     "Step",
     "Stopped",
+    "Task",
     "TermInputs",
     "Trained",
     "TrainedModel",

@@ -31,7 +31,8 @@ class PartitionContext:
 
     Attributes:
       config: the partition's fields.
-      groups: int [n], each sample's label; with `partition.column` set, the number of its value.
+      groups: int [n], each sample's label; with `partition.column` set, the number of its value;
+        zeros where images have no class.
       num_clients: N.
       rng: the only source of randomness, seeded by the run's seed.
     """
@@ -43,12 +44,27 @@ class PartitionContext:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskContext:
+    """For a task, whose builder returns a `Task`.
+
+    Attributes:
+      config: of the run.
+      num_labels: K, the classes; for other tasks, the labels or numbers of an image.
+      test_labels: of the test set, [m] or [m, K]; None where only predictions are made.
+    """
+
+    config: ExperimentConfig
+    num_labels: int
+    test_labels: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelContext:
     """For a model, whose builder returns a Flax module.
 
     Attributes:
       config: of the run.
-      num_classes: K, the number of logits.
+      num_classes: K, the number of logits, whatever the task.
       image_shape: H, W, 3.
     """
 

@@ -25,6 +25,7 @@ from semanticfl_jax.registry import (
     PARTITIONS,
     SCHEDULES,
     SERVER_OPTIMIZERS,
+    TASKS,
     TRANSFORMS,
 )
 
@@ -39,6 +40,7 @@ register_transform = TRANSFORMS.register
 register_optimizer = OPTIMIZERS.register
 register_server_optimizer = SERVER_OPTIMIZERS.register
 register_schedule = SCHEDULES.register
+register_task = TASKS.register
 
 __all__ = [
     "load_plugins",
@@ -50,6 +52,7 @@ __all__ = [
     "register_partition",
     "register_schedule",
     "register_server_optimizer",
+    "register_task",
     "register_transform",
 ]
 

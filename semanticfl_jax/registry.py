@@ -19,7 +19,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from semanticfl_jax.errors import ConfigError, SemanticFLError
 
@@ -190,6 +190,7 @@ class AlgorithmTraits:
       sgd: why its clients must optimise with SGD at a constant rate; None: they need not.
       anchors: whether it uses semantic anchors, given its settings.
       guided: whether it is guidance on another algorithm's aggregation.
+      classes: why every image must have one class; None: it need not.
     """
 
     server_step: str | None = None
@@ -200,6 +201,36 @@ class AlgorithmTraits:
     sgd: str | None = None
     anchors: Callable[[Any], bool] | None = None
     guided: bool = False
+    classes: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PartitionTraits:
+    """What the configuration has to know of a partition scheme.
+
+    Attributes:
+      classes: whether it goes by the samples' classes, and so needs one class an image.
+    """
+
+    classes: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTraits:
+    """What has to be known of a task before it is built.
+
+    Attributes:
+      labels: what an image must have: "class", one class, int32 [n]; "binary", K labels of 0 or 1,
+        uint8 [n, K]; "numbers", K numbers, float32 [n, K].
+    """
+
+    labels: Literal["class", "binary", "numbers"] = "class"
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("class", "binary", "numbers"):
+            raise SemanticFLError(
+                f"a task's labels must be class, binary or numbers, got {self.labels!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +284,8 @@ _OPTIMIZER_FIELDS = ("schedule", "server_schedule", "warmup_rounds")
 MODELS = Registry("model", reserved=("width", "norm"))
 ALGORITHMS = Registry("algorithm", AlgorithmTraits)
 DATASETS = Registry("data set")
-PARTITIONS = Registry("partition scheme")
+PARTITIONS = Registry("partition scheme", PartitionTraits)
+TASKS = Registry("task", TaskTraits)
 AGGREGATORS = Registry("aggregator", AggregatorTraits, reserved=("aggregator", "transforms"))
 TRANSFORMS = Registry("update transform", reserved=("aggregator", "transforms"))
 OPTIMIZERS = Registry("optimizer", OptimizerTraits, _OPTIMIZER_FIELDS)

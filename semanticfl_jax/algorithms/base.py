@@ -59,7 +59,7 @@ class TermInputs(NamedTuple):
     shared: PyTree
     #: What the network returned: logits [B, K], features [B, d] and more, float32.
     outputs: Outputs
-    #: int32 [B].
+    #: int32 [B]; of a task without classes, uint8 or float32 [B, K].
     labels: jax.Array
     #: bool [B]; False marks rows that pad the batch and must not count.
     mask: jax.Array
@@ -81,7 +81,7 @@ class TermInputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LossTerm:
-    """One addition to the clients' cross-entropy.
+    """One addition to the clients' loss, which is the task's: cross-entropy, for instance.
 
     Attributes:
       name: key of the term's parameters and metrics.

@@ -8,6 +8,7 @@
     guidance        semantic anchors, and the terms they add to the loss
     heterogeneity   what makes clients differ
     data            the data sets
+    task            what is learned of the images
     runtime         devices, chunks, memory: what does not decide results
     fields          what these classes are made of
     overrides       values typed on the command line
@@ -15,7 +16,7 @@
 `describe` turns all of it into text, for --help.
 """
 
-from semanticfl_jax.config import data  # noqa: F401 - registers the data sets
+from semanticfl_jax.config import data, task  # noqa: F401 - register what comes with it
 from semanticfl_jax.config.aggregation import AggregationConfig, ClipConfig
 from semanticfl_jax.config.algorithm import (
     AlgorithmConfig,

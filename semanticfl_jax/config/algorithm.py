@@ -197,6 +197,7 @@ ALGORITHMS.register(
     f"{_ALGORITHMS}.fedrcl:fedrcl",
     settings=FedRCLConfig,
     about="CVPR 2024: relaxed supervised contrast at several depths; uniform weights",
+    classes="it contrasts images of one class with those of others",
 )
 ALGORITHMS.register(
     "feddisco",
@@ -206,6 +207,7 @@ ALGORITHMS.register(
     uses=("feddisco.a", "feddisco.b"),
     weights=("disco",),
     weights_reason="it is those weights",
+    classes="it weighs clients by how many images of each class they have",
 )
 ALGORITHMS.register(
     "fedcda",
@@ -225,6 +227,7 @@ ALGORITHMS.register(
     about="ICCV 2025: contrast with and regression to diffusion features, those of "
     "guidance.*. Sends the anchors, once",
     anchors=lambda settings: settings.lambda_tdcl + settings.lambda_ndcr > 0,
+    classes="it contrasts features with those of every class",
 )
 ALGORITHMS.register(
     "fednova",

@@ -16,16 +16,20 @@ from semanticfl_jax.registry import (
     PARTITIONS,
     SCHEDULES,
     SERVER_OPTIMIZERS,
+    TASKS,
     TRANSFORMS,
     Entry,
     Registry,
 )
 
 _WIDTH = 96
+#: Fields whose settings stand in a field of their own, FIELD_settings.
+_OWN_SETTINGS = ("dataset", "task")
 _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Algorithms", "algorithm.name", ALGORITHMS),
     ("Models", "model.name", MODELS),
     ("Data sets", "dataset", DATASETS),
+    ("Tasks", "task", TASKS),
     ("Partitions", "partition.scheme", PARTITIONS),
     ("Optimizers", "optimizer.name", OPTIMIZERS),
     ("Server optimizers", "algorithm.server_optimizer", SERVER_OPTIMIZERS),
@@ -61,7 +65,7 @@ def _entry(field: str, name: str, entry: Entry) -> list[str]:
     group = field.partition(".")[0]
     settings = [f"{key}={_plain(value)}" for key, value in entry_settings(field, entry).items()]
     if settings:
-        group = "dataset_settings" if field == "dataset" else group
+        group = f"{field}_settings" if field in _OWN_SETTINGS else group
         text = f"--config.{group}." + " .".join(settings)
         lines += textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
     return lines
@@ -73,7 +77,7 @@ def entry_settings(field: str, entry: Entry) -> dict[str, Any]:
         return knobs(entry.name)
     if field == "algorithm.server_optimizer":
         return {name: getattr(AlgorithmConfig(), name) for name in entry.uses}
-    prefix = "" if field == "dataset" else f"{entry.name}."
+    prefix = "" if field in _OWN_SETTINGS else f"{entry.name}."
     made = entry.settings()
     return {f"{prefix}{f.name}": getattr(made, f.name) for f in dataclasses.fields(made)}
 

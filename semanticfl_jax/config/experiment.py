@@ -28,7 +28,7 @@ from semanticfl_jax.config.optimizer import OptimizerConfig
 from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, NoSettings
+from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS, NoSettings
 
 #: Fields of a partition that only some schemes heed.
 _SCHEME_FIELDS = (
@@ -47,6 +47,10 @@ class ExperimentConfig(Config):
     dataset: Annotated[str, DATASETS] = "cifar10"
     #: Settings of a data set that has some of its own.
     dataset_settings: Any = None
+    #: What is learned of the images, and what their labels therefore are.
+    task: Annotated[str, TASKS] = "classification"
+    #: Settings of a task that has some of its own.
+    task_settings: Any = None
     #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
     #: (tiny_imagenet, image_folder).
     data_dir: str | None = free(None)
@@ -57,7 +61,8 @@ class ExperimentConfig(Config):
     #: Steps on every training image, in this order; none: images as they are.
     augmentation: tuple[Literal["crop_flip", "autoaugment", "cutout"], ...] = ("crop_flip",)
     #: Images a class that the server keeps; carved out of train before clients are formed, for
-    #: every algorithm alike, so that guided and unguided runs train on the same client data.
+    #: every algorithm alike, so that guided and unguided runs train on the same client data. None
+    #: where images have no class.
     public_per_class: int = 20
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
@@ -92,10 +97,10 @@ class ExperimentConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        entry = DATASETS[self.dataset]
-        if self.dataset_settings is not None or entry.settings is not NoSettings:
-            made = settings_of(entry, self.dataset_settings)
-            object.__setattr__(self, "dataset_settings", made)
+        for field, entry in (("dataset", DATASETS[self.dataset]), ("task", TASKS[self.task])):
+            given = getattr(self, f"{field}_settings")
+            if given is not None or entry.settings is not NoSettings:
+                object.__setattr__(self, f"{field}_settings", settings_of(entry, given))
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""
@@ -124,6 +129,7 @@ class ExperimentConfig(Config):
         )
         self._check_groups()
         self._check_optimizer()
+        self._check_task()
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
@@ -181,6 +187,25 @@ class ExperimentConfig(Config):
                 f"{self.algorithm.name} ({reason}), got {got!r}"
             )
 
+    def _check_task(self) -> None:
+        """Raise `ConfigError` for what needs one class an image, where the task has none."""
+        if self.has_classes:
+            return
+        name, reason = self.algorithm.name, self.algorithm.entry.traits.classes
+        need = f"one class an image, as task=classification has, and task is {self.task}"
+        if reason:
+            raise ConfigError(f"algorithm.name={name} needs {need}: {reason}")
+        if self.algorithm.weights == "disco":
+            raise ConfigError(
+                f"algorithm.weights=disco needs {need}: it weighs clients by how many images of "
+                "each class they have"
+            )
+        if self.uses_anchors:
+            raise ConfigError(
+                f"guidance.enabled needs {need}: an anchor stands for a class, and pulls the "
+                "features of its images"
+            )
+
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, by dotted path, with the reason."""
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
@@ -199,6 +224,8 @@ class ExperimentConfig(Config):
             found["momentum"] = f"optimizer.name is {name}"
         if "image_size" not in DATASETS[self.dataset].uses and self.image_size:
             found["image_size"] = f"dataset is {self.dataset}, whose images have one size"
+        if not self.has_classes and self.public_per_class not in (0, type(self).public_per_class):
+            found["public_per_class"] = f"task is {self.task}, whose images have no class"
         return found
 
     def rounds_matter(self) -> str | None:
@@ -209,6 +236,11 @@ class ExperimentConfig(Config):
         matter = getattr(self.algorithm.settings, "rounds_matter", None)
         reason = matter() if matter is not None else None
         return reason or self.optimizer.rounds_matter()
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether every image has one class, by which partitions, weights and anchors can go."""
+        return TASKS[self.task].traits.labels == "class"
 
     @property
     def private(self) -> bool:

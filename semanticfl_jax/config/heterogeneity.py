@@ -26,7 +26,9 @@ def _require_share(group: object, *names: str) -> None:
 _SCHEMES = "semanticfl_jax.data.partition.schemes"
 _NID2 = ("biased_clients", "classes_per_biased", "biased_share")
 
-PARTITIONS.register("iid", f"{_SCHEMES}:iid", about="Shuffled samples in equal parts")
+PARTITIONS.register(
+    "iid", f"{_SCHEMES}:iid", about="Shuffled samples in equal parts", classes=False
+)
 PARTITIONS.register(
     "dirichlet",
     "semanticfl_jax.data.partition.label_dirichlet:dirichlet",
@@ -56,12 +58,14 @@ PARTITIONS.register(
     f"{_SCHEMES}:quantity",
     about="NIID-Bench, ICDE 2022: sizes by Dirichlet shares, labels IID",
     uses=("alpha",),
+    classes=False,
 )
 PARTITIONS.register(
     "natural",
     f"{_SCHEMES}:natural",
     about="By a column of the data set: a writer, a hospital, a superclass",
     uses=("column",),
+    classes=False,
 )
 
 

@@ -21,11 +21,12 @@ class FederatedDataset:
 
     Attributes:
       images: uint8 `[n, H, W, 3]`.
-      labels: int32 `[n]`.
+      labels: int32 `[n]`; for tasks without classes uint8 or float32 `[n, K]`.
       indices: int32 `[total]`; client i owns `indices[offsets[i] : offsets[i] + sizes[i]]`.
       offsets: int32 `[N]`.
       sizes: int32 `[N]`.
-      label_counts: int32 `[N, K]`, samples of each class at each client.
+      label_counts: int32 `[N, K]`, samples of each class at each client; zeros `[N, 1]` where
+        images have no class.
       max_size: samples of the largest client; static.
     """
 
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
 
     Attributes:
       images: uint8 `[B, H, W, 3]`.
-      labels: int32 `[B]`.
+      labels: int32 `[B]`, or as in `FederatedDataset`.
       mask: bool `[B]`.
       samples: int32 `[B]`, each row's place in the training set; None for test images.
     """
@@ -65,7 +66,8 @@ def federate(
 
     Args:
       dataset_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
-      labels: integers `[n]` in 0..num_classes-1.
+      labels: integers `[n]` in 0..num_classes-1; or `[n, K]` of any type, for tasks without
+        classes.
       partition: of these n samples, or of some of them.
       num_classes: number of classes K.
       sharding: where the arrays live, usually a replicated `NamedSharding`; None: JAX's default.
@@ -78,15 +80,18 @@ def federate(
         raise SemanticFLError(
             f"images must be uint8 [n, H, W, 3], got {dataset_images.dtype} {dataset_images.shape}"
         )
-    if np.shape(labels) != (n,):
+    labels = np.asarray(labels)
+    if labels.ndim not in (1, 2) or len(labels) != n:
         raise SemanticFLError(f"labels must be one an image, [{n}], got {np.shape(labels)}")
     if len(partition.indices) and partition.indices.max() >= n:
         raise SemanticFLError(f"partition indices must be below the number of images {n}")
-    counts = partition.label_counts(labels, num_classes)
-    sizes = partition.sizes
+    sizes, counts = partition.sizes, np.zeros((partition.num_clients, 1))
+    if labels.ndim == 1:
+        labels = labels.astype(np.int32)
+        counts = partition.label_counts(labels, num_classes)
     arrays = FederatedDataset(
         images=dataset_images,
-        labels=np.asarray(labels, np.int32),
+        labels=labels,
         indices=partition.indices,
         offsets=partition.offsets[:-1].astype(np.int32),
         sizes=sizes.astype(np.int32),
@@ -141,7 +146,8 @@ def gather_batch(
     local = jnp.take(order, jnp.where(mask, positions, 0), mode="clip")
     samples = jnp.take(data.indices, data.offsets[client_id] + local, mode="clip")
     images = jnp.take(data.images, samples, axis=0, mode="clip")
-    return Batch(images, jnp.take(data.labels, samples, mode="clip"), mask, samples)
+    labels = jnp.take(data.labels, samples, axis=0, mode="clip")
+    return Batch(images, labels, mask, samples)
 
 
 def pad_batches(
@@ -151,13 +157,14 @@ def pad_batches(
 
     Args:
       images: uint8 `[n, H, W, 3]`.
-      labels: integers `[n]`.
+      labels: integers `[n]`; or `[n, K]` of any type.
       batch_size: rows B of a batch.
       multiple_of: the number of batches is rounded up to a multiple of this, usually the devices.
 
     Returns:
       A batch with one more axis in front, `[num_batches, B, ...]`; padding is zero and masked.
     """
+    labels = np.asarray(labels)
     n = len(labels)
     if len(images) != n or not n:
         raise SemanticFLError(
@@ -176,6 +183,6 @@ def pad_batches(
 
     return Batch(
         stack(images, images.dtype),
-        stack(np.asarray(labels), np.int32),
+        stack(labels, np.int32 if labels.ndim == 1 else labels.dtype),
         stack(np.ones(n, bool), bool),
     )

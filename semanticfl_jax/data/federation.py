@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax import files
-from semanticfl_jax.config import ExperimentConfig, to_dict
+from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
 from semanticfl_jax.data.modality import draw_modalities
 from semanticfl_jax.data.partition import Partition, from_lists, make_partition, split_public
-from semanticfl_jax.data.partition.statistics import partition_statistics
+from semanticfl_jax.data.partition.statistics import PartitionStatistics, partition_statistics
 from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.registry import PARTITIONS, TASKS
 from semanticfl_jax.reporting.plots.corruptions import plot_gallery
 from semanticfl_jax.reporting.plots.partition import plot_clients, plot_partition
 
@@ -45,12 +47,14 @@ class Federation:
     holders: Mapping[str, np.ndarray]
 
     def label_counts(self) -> np.ndarray:
-        """Return the samples of each class at each client, int64 [N, K]."""
+        """Return the samples of each class at each client, int64 [N, K]; zeros [N, 1] without."""
+        if not self.dataset.has_classes:
+            return np.zeros((self.partition.num_clients, 1), np.int64)
         return self.partition.label_counts(self.dataset.train_labels, self.dataset.num_classes)
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the partition for JSON."""
-        return partition_statistics(self.label_counts()).summary()
+        return statistics_of(self.dataset, self.partition)[1]
 
     def save(self, directory: Path, config: ExperimentConfig) -> None:
         """Write partition.npz and, where clients differ in more than samples, clients.npz.
@@ -93,8 +97,10 @@ def make_federation(
         empty where the run needs none.
 
     Raises:
-      SemanticFLError: for a partition that cannot be made or does not fit.
+      SemanticFLError: for a partition that cannot be made or does not fit, or labels that are not
+        what the task wants.
     """
+    _check_labels(dataset, config)
     if partition is None:
         public, partition = deal(dataset, config)
     else:
@@ -135,7 +141,11 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
     """
     if config.partition.file is not None:
         return _read(config.partition.file, dataset, config)
-    public, private = split_public(dataset.train_labels, config.public_per_class, config.seed)
+    labels, per_class = dataset.train_labels, config.public_per_class
+    if not dataset.has_classes:
+        _check_goes_without_classes(config)
+        labels, per_class = np.zeros(len(labels), np.int32), 0
+    public, private = split_public(labels, per_class, config.seed)
     column = config.partition.column
     if column is not None and column not in dataset.columns:
         known = ", ".join(dataset.columns) or "none"
@@ -144,12 +154,36 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         )
     local = make_partition(
         config.partition,
-        dataset.train_labels[private],
+        labels[private],
         config.num_clients,
         seed=config.seed,
         column=None if column is None else dataset.columns[column][private],
     )
     return public, Partition(private[local.indices], local.offsets)
+
+
+def _check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:
+    wanted = TASKS[config.task].traits.labels
+    if dataset.labels != wanted:
+        fit = [name for name, entry in TASKS.items() if entry.traits.labels == dataset.labels]
+        labels = dataset.train_labels
+        raise SemanticFLError(
+            f"task={config.task} needs labels that are {FORMS[wanted][0]}; those of {dataset.name} "
+            f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}"
+        )
+
+
+def _check_goes_without_classes(config: ExperimentConfig) -> None:
+    """Raise `ConfigError` for a partition by classes."""
+    partition, need = config.partition, f"one class an image, and task is {config.task}"
+    if partition.entry.traits.classes:
+        fit = [name for name, entry in PARTITIONS.items() if not entry.traits.classes]
+        raise ConfigError(
+            f"partition.scheme={partition.scheme} needs {need}; use {', '.join(fit)}, or give a "
+            "partition (a scheme of your own that needs none is registered with classes=False)"
+        )
+    if partition.imbalance_factor != 1:
+        raise ConfigError(f"partition.imbalance_factor, a long tail of classes, needs {need}")
 
 
 def save(
@@ -209,9 +243,12 @@ def _read(
 
 def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[str, Any]:
     """Draws a partition into the folder `plots`, and returns its figures for JSON."""
+    statistics, summary = statistics_of(dataset, partition)
+    if not dataset.has_classes:
+        sizes = {f"Images (Gini {summary['gini']:.2f})": statistics.sizes}
+        plot_clients(sizes, plots / "partition.png")
+        return summary
     counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
-    statistics = partition_statistics(counts)
-    summary = statistics.summary()
     plot_partition(counts, dataset.class_names, plots / "partition.png", headline(summary))
     plot_clients(
         {
@@ -222,6 +259,20 @@ def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[s
         plots / "partition_clients.png",
     )
     return summary
+
+
+def statistics_of(
+    dataset: ImageDataset, partition: Partition
+) -> tuple[PartitionStatistics, dict[str, Any]]:
+    """Return the figures of a partition, and for JSON; of sizes alone where there is no class."""
+    if dataset.has_classes:
+        counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
+        statistics = partition_statistics(counts)
+        return statistics, statistics.summary()
+    statistics = partition_statistics(partition.sizes[:, None])  # as if of one class
+    summary = statistics.summary()
+    kept = ("clients", "samples", "sizes", "gini")
+    return statistics, {name: summary[name] for name in kept}
 
 
 def headline(summary: dict[str, Any]) -> str:

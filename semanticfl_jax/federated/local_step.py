@@ -14,6 +14,7 @@ from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.losses import masked_mean
 from semanticfl_jax.randomness import step_keys
+from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
 
 
@@ -104,8 +105,8 @@ class LossOf(Protocol):
         """
 
 
-def make_loss(model: nn.Module, algorithm: Algorithm) -> LossOf:
-    """Build the loss of a batch: the cross-entropy and the algorithm's terms."""
+def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATION) -> LossOf:
+    """Build the loss of a batch: the task's and the algorithm's terms."""
 
     def loss_of(params, batch_stats, received, shared, plan, batch, images, key):
         outputs, updates = model.apply(
@@ -121,8 +122,8 @@ def make_loss(model: nn.Module, algorithm: Algorithm) -> LossOf:
             variables = {"params": other.params["model"], "batch_stats": other.batch_stats}
             return model.apply(variables, images, train=False)
 
-        entropies = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch.labels)
-        loss = masked_mean(entropies, batch.mask)
+        losses = task.losses(outputs.logits, batch.labels)
+        loss = masked_mean(losses, batch.mask)
         for term in algorithm.terms:
             common, per_sample, holders = shared[term.name]
             inputs = TermInputs(

@@ -15,6 +15,7 @@ from semanticfl_jax.federated.cohort import straggle
 from semanticfl_jax.federated.local_step import Broadcast, Plan, Progress, make_loss, make_step
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.randomness import epoch_keys, local_keys
+from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
 
 
@@ -125,6 +126,7 @@ def make_local_training(
     config: ExperimentConfig,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    task: Task = CLASSIFICATION,
 ) -> LocalTraining:
     """Build the pure functions that train one client.
 
@@ -133,7 +135,7 @@ def make_local_training(
     client is trained exactly as it would be alone.
     """
     optimizer, rule = client_optimizer(config), algorithm.client
-    take_step = make_step(make_loss(model, algorithm), optimizer, config, mean, std)
+    take_step = make_step(make_loss(model, algorithm, task), optimizer, config, mean, std)
 
     def plan(broadcast, data, client, state, key):
         size = jnp.where(client < 0, 0, data.sizes[client])

@@ -9,7 +9,7 @@ class Outputs(NamedTuple):
     """Result of one forward pass over a batch of B images.
 
     Attributes:
-      logits: float32 [B, num_classes].
+      logits: float32 [B, num_classes]; what a network returns is called so whatever the task.
       features: float32 [B, feature_dim], the input of the linear classifier; None where a network
         does not give them, which some algorithms need.
       levels: what each depth gives before its ReLU, averaged over pixels: float32 [B, channels],

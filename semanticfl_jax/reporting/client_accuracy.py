@@ -91,4 +91,4 @@ def final_figures(
     if len(label_counts) <= MAX_LISTED:
         result["client_accuracy"] = client_accuracy(accuracy, label_counts)
     names = ("worst_class_accuracy", "worst_decile_accuracy", "client_accuracy_variance", "ece")
-    return to_json_values({**result, **{name: row[name] for name in names}})
+    return to_json_values({**result, **{name: row[name] for name in names if name in row}})

@@ -70,6 +70,9 @@ def load_run(directory: str | os.PathLike) -> Run:
     wanted = config.get("rounds", trained)
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
+    if "metric" in summary:  # of a task other than classification
+        metric = {"metric": summary["metric"], "higher": summary["higher_is_better"]}
+        return Run(path, config, {**summarize(rows, **metric), **summary}, rows)
     return Run(path, config, {**summarize(rows), **summary}, rows)
 
 

@@ -32,7 +32,7 @@ class Step:
     Attributes:
       round: its number, from 1.
       metrics: its row: `train_loss`, `seconds`, `bytes_up`, ... and, where it was evaluated,
-        `test_accuracy` and more.
+        `test_accuracy` and more; of other tasks, their figures.
       state: the server's state where a checkpoint is due; None elsewhere.
     """
 
@@ -43,7 +43,7 @@ class Step:
     @property
     def evaluated(self) -> bool:
         """Whether the model was tested after this round."""
-        return "test_accuracy" in self.metrics
+        return "test_loss" in self.metrics  # every task has one
 
 
 class Callback:
@@ -94,15 +94,18 @@ class ShowProgress(Callback):
 
     def __init__(self) -> None:
         self._progress: RoundProgress | None = None
+        self._metric = ""
 
     def on_start(self, simulation: Simulation) -> None:
         """Open the bar."""
-        self._progress = RoundProgress(simulation.config.rounds, simulation.round)
+        self._metric = simulation.parts.task.headline
+        rounds, done = simulation.config.rounds, simulation.round
+        self._progress = RoundProgress(rounds, done, metric=self._metric)
 
     def on_round(self, simulation: Simulation, step: Step) -> None:
         """Move the bar on."""
         row = step.metrics
-        self._progress.update(step.round, row.get("test_accuracy"), row["images_per_second"])
+        self._progress.update(step.round, row.get(self._metric), row["images_per_second"])
 
     def say(self, line: str) -> None:
         """Write a line for the user, above the bar."""
@@ -147,7 +150,7 @@ class WriteSummary(Callback):
 
 
 class DrawPlots(Callback):
-    """Draws curves, accuracy maps and the partition; a failure is a warning."""
+    """Draws curves, accuracy maps of classes, and the partition; a failure is a warning."""
 
     def __init__(self, directory: Path, say: Callable[[str], None]):
         self._plots, self._say = directory / workdir.PLOTS, say
@@ -156,11 +159,17 @@ class DrawPlots(Callback):
         """Draw everything."""
         federation, rows, note = simulation.federation, simulation.history, simulation.note
         names, counts = federation.dataset.class_names, federation.label_counts()
+        task = simulation.parts.task
         drawings = {
-            "curves.png": lambda path: plot_curves(rows, path, note),
-            "accuracy_maps.png": lambda path: plot_accuracy_maps(rows, names, counts, path, note),
+            "curves.png": lambda path: plot_curves(
+                rows, path, note, metric=task.headline, higher=task.higher_is_better
+            ),
             "partition.png": lambda path: federation.draw(path.parent),
         }
+        if federation.dataset.has_classes and any("class_accuracy" in row for row in rows):
+            drawings["accuracy_maps.png"] = lambda path: plot_accuracy_maps(
+                rows, names, counts, path, note
+            )
         for name, draw in drawings.items():
             try:
                 draw(self._plots / name)

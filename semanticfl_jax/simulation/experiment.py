@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from semanticfl_jax.simulation.prepare import (
     prepare,
 )
 from semanticfl_jax.simulation.result import Result
+from semanticfl_jax.tasks import CLASSIFICATION
 from semanticfl_jax.types import PyTree, Say
 
 # What a row has of a round that was not evaluated.
@@ -351,8 +352,26 @@ class Simulation:
         if not self.config.private:
             row["private"] = False
         if finished.evaluation is not None:
-            row |= evaluated(finished.evaluation, self._label_counts)
+            figures = finished.evaluation
+            if self._knows_classes(figures):
+                figures = evaluated(figures, self._label_counts)
+            row |= figures
         return to_json_values(row)
+
+    def _knows_classes(self, figures: Mapping[str, Any]) -> bool:
+        """Return whether figures tell the accuracy of every class of the data set."""
+        return "class_accuracy" in figures and self.federation.dataset.has_classes
+
+    def _about_task(self) -> dict[str, Any]:
+        """Return the task and its headline for the summary, unless it is classification."""
+        task = self.parts.task
+        if task is CLASSIFICATION:
+            return {}
+        return {
+            "task": self.config.task,
+            "metric": task.headline,
+            "higher_is_better": task.higher_is_better,
+        }
 
     def close(self) -> None:
         """Close the run's files; it is called at the end of the run, too."""
@@ -385,12 +404,13 @@ class Simulation:
             parts.image_shape,
             self.federation.dataset,
         )
-        return TrainedModel(parts.network, tested.params["model"], tested.batch_stats, about)
+        params, batch_stats = tested.params["model"], tested.batch_stats
+        return TrainedModel(parts.network, params, batch_stats, about, parts.task)
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""
-        config, federation = self.config, self.federation
-        evaluations = [row for row in self.history if "class_accuracy" in row]
+        config, federation, task = self.config, self.federation, self.parts.task
+        evaluations = [row for row in self.history if self._knows_classes(row)]
         final = {}
         if evaluations:
             names = federation.dataset.class_names
@@ -403,7 +423,8 @@ class Simulation:
             "model": config.model.name if self._model is None else self.parts.network.name,
             "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),
             "seed": config.seed,
-            **summarize(self.history),
+            **self._about_task(),
+            **summarize(self.history, metric=task.headline, higher=task.higher_is_better),
             **final,
             "partition": federation.summary(),
             "compile_seconds": self.engine.compile_seconds,

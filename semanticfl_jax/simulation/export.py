@@ -18,6 +18,7 @@ from semanticfl_jax.config import ExperimentConfig, from_dict, to_dict
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.tasks import CLASSIFICATION, Task, make_task
 from semanticfl_jax.types import PyTree
 
 _FORMAT = "semanticfl_jax"
@@ -39,12 +40,19 @@ class TrainedModel:
       batch_stats: its running statistics; {} without batch normalisation.
       class_names: what the logits stand for, in their order.
       about: what is written beside the weights: `architecture`, `image_shape`, `mean`, `std`, ...
+      task: what the network learned.
     """
 
     def __init__(
-        self, network: Network, params: PyTree, batch_stats: PyTree, about: Mapping[str, Any]
+        self,
+        network: Network,
+        params: PyTree,
+        batch_stats: PyTree,
+        about: Mapping[str, Any],
+        task: Task = CLASSIFICATION,
     ):
         self.network, self.params, self.batch_stats = network, params, batch_stats
+        self.task = task
         self.about = dict(about)
         self.class_names = tuple(about["class_names"])
         mean, std = about["mean"], about["std"]
@@ -76,11 +84,17 @@ class TrainedModel:
             full[: len(batch)] = batch
             logits = self._logits(self.params, self.batch_stats, full)
             found.append(np.asarray(logits)[: len(batch)])
-        return np.concatenate(found) if found else np.zeros((0, len(self.class_names)), np.float32)
+        outputs = self.task.outputs(len(self.class_names))
+        return np.concatenate(found) if found else np.zeros((0, outputs), np.float32)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the most likely class of images uint8 [n, H, W, 3]: int32 [n]."""
-        return self.logits(images).argmax(axis=-1).astype(np.int32)
+        """Return the task's predictions for images uint8 [n, H, W, 3].
+
+        Returns:
+          Of classification, the most likely class, int32 [n]; of multilabel, which labels are
+          likelier than not, uint8 [n, K]; of regression, float32 [n, K].
+        """
+        return self.task.predict(self.logits(images))
 
     def export(self, path: str | os.PathLike) -> None:
         """Write a .safetensors file that `load_model` reads.
@@ -121,6 +135,8 @@ def describe_model(
         "mean": list(data.mean),
         "std": list(data.std),
         "class_names": list(data.class_names),
+        "task": config.task,
+        "task_settings": to_dict(config)["task_settings"],
         "dataset": data.name,
         "algorithm": config.algorithm.name,
     }
@@ -159,23 +175,32 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
       model: the Flax module, if it was given as one and is not known by name.
 
     Raises:
-      SemanticFLError: for a damaged file, or a module that is needed and not given.
+      SemanticFLError: for a damaged file, or a module that is needed and not given, or a task that
+        is not registered.
     """
     path = Path(path).expanduser()
     weights, about = read_weights(path / "model.safetensors" if path.is_dir() else path)
     architecture = about["architecture"]
+    config = from_dict(
+        ExperimentConfig,
+        {
+            "model": architecture.get("model", {}),
+            "precision": architecture["precision"],
+            # Files of earlier versions do not say.
+            "task": about.get("task", "classification"),
+            "task_settings": about.get("task_settings"),
+        },
+    )
+    labels = len(about["class_names"])
+    task = make_task(config, labels)
     if model is not None:
         network = Network(model)
     elif "model" in architecture:
-        config = from_dict(
-            ExperimentConfig,
-            {"model": architecture["model"], "precision": architecture["precision"]},
-        )
-        network = make_model(config, len(about["class_names"]), tuple(about["image_shape"]))
+        network = make_model(config, task.outputs(labels), tuple(about["image_shape"]))
     else:
         raise SemanticFLError(
             f"{path} holds the weights of {architecture['module']}, a module of your own: give it "
             "as load_model(path, model=...)"
         )
     weights = jax.tree.map(jnp.asarray, weights)
-    return TrainedModel(network, weights["params"], weights["batch_stats"], about)
+    return TrainedModel(network, weights["params"], weights["batch_stats"], about, task)

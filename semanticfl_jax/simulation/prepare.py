@@ -19,6 +19,7 @@ from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
 from semanticfl_jax.data.federation import Federation
+from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
@@ -36,6 +37,7 @@ from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.initial_weights import replace_weights
+from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.timing import Workload
 from semanticfl_jax.types import PyTree, Say
@@ -50,6 +52,7 @@ class Parts:
       federation: its data set, in the hands of server and clients.
       network: what the clients train.
       algorithm: with its weights, its guidance and its terms.
+      task: what is learned of the images.
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
     """
@@ -58,6 +61,7 @@ class Parts:
     federation: Federation
     network: Network
     algorithm: Algorithm
+    task: Task
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
 
@@ -79,7 +83,13 @@ def make_network(
     if module is not None:
         return Network(module)
     dataset = federation.dataset
-    return make_model(config, dataset.num_classes, dataset.train_images.shape[1:])
+    outputs = task_of(config, federation).outputs(dataset.num_classes)
+    return make_model(config, outputs, dataset.train_images.shape[1:])
+
+
+def task_of(config: ExperimentConfig, federation: Federation) -> Task:
+    """Return the task that the configuration names, for this data set."""
+    return make_task(config, federation.dataset.num_classes, federation.dataset.test_labels)
 
 
 def make_parts(
@@ -108,14 +118,22 @@ def make_parts(
     network = make_network(config, federation, module)
     image_shape = federation.dataset.train_images.shape[1:]
     outputs = network.outputs(image_shape)
-    classes = federation.dataset.num_classes
-    if outputs.logits.shape != (1, classes):
+    classes, task = federation.dataset.num_classes, task_of(config, federation)
+    logits = task.outputs(classes)
+    if outputs.logits.shape != (1, logits):
+        word = FORMS[federation.dataset.labels][1]
+        what = f"one for each {word}" if logits == classes else f"for {classes} {word}s an image"
         raise SemanticFLError(
-            f"{network.name} must return logits [B, {classes}], one for each class of "
+            f"{network.name} must return logits [B, {logits}], {what} of "
             f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
         )
     context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
+    if algorithm.sends_label_counts and not federation.dataset.has_classes:
+        raise SemanticFLError(
+            f"{algorithm.name} needs one class an image, and task is {config.task}: its weights go "
+            "by how many images of each class a client has"
+        )
     for term in algorithm.terms:
         for need in term.needs:
             if getattr(outputs, need) is None or len(getattr(outputs, need)) == 0:
@@ -123,7 +141,7 @@ def make_parts(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
-    return Parts(config, federation, network, algorithm, module, init)
+    return Parts(config, federation, network, algorithm, task, module, init)
 
 
 @dataclasses.dataclass
@@ -141,7 +159,7 @@ class Engine:
       run_block: (state, data, shared, key, rates, count) -> (state, stacked metrics), see
         `dispatch`; None where rounds are dispatched one by one.
       longest: rounds of a block at most.
-      evaluate: state -> accuracy and loss on the test set.
+      evaluate: state -> the task's figures of the test set.
       tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
@@ -214,21 +232,11 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     )
     state = state._replace(clients=clients)
 
-    work = Workload(
-        config,
-        algorithm,
-        received,
-        parts.image_shape,
-        dataset.num_classes,
-        partition.sizes,
-        dataset.mean,
-        dataset.std,
-        parts.module,
-    )
-    choice = choose.choose(work, mesh, kept, say)
+    choice = choose.choose(_workload(parts, received), mesh, kept, say)
     # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
     trained = make_network(choice.applied(config), parts.federation, parts.module)
-    local_training = make_local_training(trained, algorithm, config, dataset.mean, dataset.std)
+    moments = (dataset.mean, dataset.std)
+    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
     run_round = make_round(
         local_training,
         algorithm,
@@ -240,7 +248,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         steps=known_steps(partition.sizes, config),
     )
     run_round = join_clients(run_round, mesh, runtime.client_state_memory)
-    evaluate = make_evaluation(parts.network, mesh, dataset.mean, dataset.std)
+    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
 
     def tested(state: ServerState) -> Model:
         return algorithm.server.evaluated(state.server, state.model)
@@ -301,6 +309,24 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
         )
     updates = check_update_memory(algorithm, shapes, config.clients_per_round, mesh)
     return [line for line in (states, updates) if line]
+
+
+def _workload(parts: Parts, received: Model) -> Workload:
+    """Return what the clients compute, to be timed; `received` is the initial model."""
+    dataset = parts.federation.dataset
+    return Workload(
+        parts.config,
+        parts.algorithm,
+        received,
+        parts.image_shape,
+        parts.task.outputs(dataset.num_classes),
+        parts.federation.partition.sizes,
+        dataset.mean,
+        dataset.std,
+        parts.module,
+        parts.task,
+        None if dataset.has_classes else dataset.train_labels[:1],
+    )
 
 
 def _describe_task(parts: Parts, params: PyTree) -> str:

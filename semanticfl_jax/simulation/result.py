@@ -20,7 +20,7 @@ class Result:
     Attributes:
       model: the network with its weights.
       history: a flat row a round; `pandas.DataFrame(result.history)` works.
-      summary: what summary.json holds: accuracies, times, traffic, versions.
+      summary: what summary.json holds: the task's figures, times, traffic, versions.
       workdir: the run's directory; None if nothing was written.
     """
 
@@ -47,11 +47,11 @@ class Result:
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the most likely class of images uint8 [n, H, W, 3]: int32 [n]."""
+        """Return the task's predictions for images uint8 [n, H, W, 3]: int32 [n], if classes."""
         return self.model.predict(images)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits of images uint8 [n, H, W, 3]: float32 [n, K]."""
+        """Return what the network returns for images uint8 [n, H, W, 3]: float32 [n, K]."""
         return self.model.logits(images)
 
     def export(self, path: str | os.PathLike) -> None:

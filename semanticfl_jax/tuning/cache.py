@@ -96,6 +96,7 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
         "versions": {name: found[name] for name in ("jax", "jaxlib", "semanticfl_jax")},
         "model": model if work.module is None else repr(work.module),
         "num_classes": work.num_classes,
+        "task": work.task.name,
         "image_shape": list(work.image_shape),
         "precision": config.precision,
         "images_a_step": work.rows,

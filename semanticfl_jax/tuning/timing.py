@@ -23,6 +23,7 @@ from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
+from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
 
 # Share of what is free that a chunk may take: the rest of the round needs some, too.
@@ -41,11 +42,13 @@ class Workload(NamedTuple):
       algorithm: with its terms.
       received: the initial model.
       image_shape: H, W, 3.
-      num_classes: K.
+      num_classes: K, the number of logits.
       sizes: int [N], samples of each client.
       mean: of each channel.
       std: of each channel.
       module: the Flax module that takes the place of `config.model`; None: none does.
+      task: whose loss it is.
+      label: labels of one image, [1, K], for tasks without classes; None: a class.
     """
 
     config: ExperimentConfig
@@ -57,6 +60,8 @@ class Workload(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     module: nn.Module | None = None
+    task: Task = CLASSIFICATION
+    label: np.ndarray | None = None
 
     def network(self, config: ExperimentConfig) -> Network:
         """Return the network that clients train, with the lowering that `config` has."""
@@ -203,9 +208,14 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
     The clients share their images: what they see decides nothing.
     """
     rng, count = np.random.default_rng(0), work.steps * work.rows
+    images = rng.integers(0, 256, (count, *work.image_shape), dtype=np.uint8)
+    if work.label is None:
+        labels = rng.integers(0, work.num_classes, count, dtype=np.int32)
+    else:
+        labels = np.repeat(work.label, count, axis=0)
     data = FederatedDataset(
-        images=rng.integers(0, 256, (count, *work.image_shape), dtype=np.uint8),
-        labels=rng.integers(0, work.num_classes, count, dtype=np.int32),
+        images=images,
+        labels=labels,
         indices=np.arange(count, dtype=np.int32),
         offsets=np.zeros(clients, np.int32),
         sizes=np.full(clients, count, np.int32),
@@ -240,7 +250,9 @@ def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
         availability=AvailabilityConfig(),
     )
     model = work.network(config)
-    local_training = make_local_training(model, work.algorithm, config, work.mean, work.std)
+    local_training = make_local_training(
+        model, work.algorithm, config, work.mean, work.std, work.task
+    )
 
     def train_device(received, broadcast, shared, data, ids, states, sizes):
         data = data.replace(sizes=sizes)

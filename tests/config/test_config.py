@@ -31,6 +31,7 @@ from semanticfl_jax.registry import (
     OPTIMIZERS,
     PARTITIONS,
     SCHEDULES,
+    TASKS,
     TRANSFORMS,
 )
 from tests.built_in import built_in
@@ -285,7 +286,7 @@ def test_levels_are_all_or_a_list_of_numbers():
 
 def test_help_and_readme_tell_of_everything_that_is_chosen_by_name():
     readme, text = (Path(__file__).parents[2] / "README.md").read_text(), describe_choices()
-    chosen = (ALGORITHMS, MODELS, DATASETS, PARTITIONS, AGGREGATORS, TRANSFORMS)
+    chosen = (ALGORITHMS, MODELS, DATASETS, TASKS, PARTITIONS, AGGREGATORS, TRANSFORMS)
     for registry in (*chosen, OPTIMIZERS, SCHEDULES):
         for name in built_in(registry):
             assert f"\n  {name}" in text

@@ -7,7 +7,8 @@ from sklearn.metrics import confusion_matrix, log_loss
 
 from semanticfl_jax.data.federated import pad_batches
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.federated.evaluation import CALIBRATION_BINS, count, figures, make_evaluation
+from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.tasks.classification import CALIBRATION_BINS, count, figures
 from tests.federation import MEAN, STD, SoftmaxRegression
 
 K = 4

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.data.sources.labels import as_labels, kind_of, names_of, wanted_kind
 from semanticfl_jax.errors import SemanticFLError
 
 # Bytes of images that a fingerprint reads at most; of more images it reads every k-th.
@@ -19,15 +20,17 @@ Channels = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A classification data set on the host.
+    """Images and their labels on the host.
 
     Attributes:
       name: what it is called in reports; the registry's name of one that was chosen by name.
       train_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
-      train_labels: int32 `[n]` in 0..num_classes-1.
+      train_labels: int32 `[n]` in 0..num_classes-1; for tasks without classes uint8 `[n, K]` of 0
+        and 1, or float32 `[n, K]`.
       test_images: uint8 `[m, H, W, 3]`, possibly memory-mapped.
-      test_labels: int32 `[m]`.
-      class_names: as they read in "a photo of a {class}".
+      test_labels: likewise, `[m]` or `[m, K]`.
+      class_names: as they read in "a photo of a {class}"; for tasks without classes, a name for
+        each of the K labels or numbers of an image.
       mean: of each channel, in 0..1, for normalisation.
       std: of each channel, in 0..1, for normalisation.
       columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
@@ -46,8 +49,18 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; for tasks without classes, labels or numbers of an image, K."""
         return len(self.class_names)
+
+    @property
+    def labels(self) -> str:
+        """What an image has, as a task wants it: "class", "binary" or "numbers"."""
+        return kind_of(self.train_labels)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether every image has one class."""
+        return self.labels == "class"
 
     @classmethod
     def from_arrays(
@@ -62,41 +75,42 @@ class ImageDataset:
         mean: Channels | None = None,
         std: Channels | None = None,
         columns: Mapping[str, np.ndarray] | None = None,
+        task: str | None = None,
     ) -> ImageDataset:
         """Make a data set of arrays.
 
         Args:
           train_images: uint8 [n, H, W, 3]; one channel, [n, H, W] or [n, H, W, 1], is repeated.
-          train_labels: integers [n] from 0.
+          train_labels: integers [n] from 0 for classification; 0 or 1, [n, K], for multilabel;
+            numbers [n] or [n, K] for regression.
           test_images: as `train_images`, of the same size; at least one.
-          test_labels: integers [m].
-          class_names: as they read in "a photo of a {class}"; by default "class 0", "class 1", ...
+          test_labels: likewise.
+          class_names: as they read in "a photo of a {class}"; by default "class 0", "class 1", ...;
+            for other tasks a name for each of the K labels or numbers of an image.
           name: of the data set, for reports.
           mean: of each channel in 0..1, for normalisation; by default of the training images.
           std: likewise.
           columns: further values of every training image, by whose values clients can be formed.
+          task: name of the task that the labels are for; by default they are taken for what their
+            type and shape say: whole numbers [n] are classes, whole numbers or truth values [n, K]
+            are labels of 0 or 1, and other numbers are what regression is to tell.
 
         Raises:
           SemanticFLError: for arrays that do not fit each other.
         """
         train_images = _pictures("train_images", train_images)
         test_images = _pictures("test_images", test_images)
-        train_labels = _labels("train_labels", train_labels, len(train_images))
-        test_labels = _labels("test_labels", test_labels, len(test_images))
+        kind = wanted_kind(task, train_labels, test_labels)
+        train_labels = as_labels("train_labels", train_labels, len(train_images), kind)
+        test_labels = as_labels("test_labels", test_labels, len(test_images), kind)
         if train_images.shape[1:] != test_images.shape[1:]:
             raise SemanticFLError(
                 f"test_images must be as large as train_images, {train_images.shape[1:]}, got "
                 f"{test_images.shape[1:]}"
             )
-        classes = int(max(train_labels.max(), test_labels.max())) + 1
-        names = tuple(class_names or (f"class {number}" for number in range(classes)))
-        if len(names) < classes:
-            raise SemanticFLError(
-                f"class_names must be one a class: labels go to {classes - 1}, there are "
-                f"{len(names)} names"
-            )
+        names = names_of(train_labels, test_labels, class_names, kind)
         for column, values in (columns or {}).items():
-            if np.shape(values) != train_labels.shape:
+            if np.shape(values) != train_labels.shape[:1]:
                 raise SemanticFLError(
                     f"columns: {column} must be one value an image, [{len(train_labels)}], got "
                     f"{np.shape(values)}"
@@ -168,15 +182,3 @@ def _pictures(name: str, images: Any) -> np.ndarray:
             f"{list(images.shape)}"
         )
     return images
-
-
-def _labels(name: str, labels: Any, count: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise SemanticFLError(
-            f"{name} must be whole numbers, one an image, [{count}], got {labels.dtype} "
-            f"{list(labels.shape)}"
-        )
-    if labels.min() < 0:
-        raise SemanticFLError(f"{name} must be at least 0, got {labels.min()}")
-    return labels.astype(np.int32)

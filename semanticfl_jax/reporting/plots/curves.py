@@ -13,7 +13,12 @@ from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 
 
 def plot_curves(
-    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike, note: str | None = None
+    rows: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike,
+    note: str | None = None,
+    *,
+    metric: str = "test_accuracy",
+    higher: bool = True,
 ) -> None:
     """Test accuracy, and training and test loss, of one run over its rounds.
 
@@ -21,27 +26,30 @@ def plot_curves(
       rows: rounds as `metrics.read_metrics` returns them; missing values leave a gap.
       path: PNG file to write.
       note: what must be known with the figures, written above them.
+      metric: what is drawn in the place of the accuracy, as in "test_mse".
+      higher: whether more of it is better.
     """
     figure = drawing.figure(9.6, 3.8)
     drawing.note(figure, note)
     left, right = figure.subplots(1, 2)
-    rounds, accuracy = _series(rows, "test_accuracy")
+    scale, unit, form, title, axis = _shown(metric)
+    rounds, values = _series(rows, metric)
     marker = "o" if len(rounds) <= 30 else None
     if len(rounds):
-        left.plot(rounds, 100 * accuracy, color=COLOURS[0], marker=marker, markersize=3)
-    if np.isfinite(accuracy).any():
-        best = int(np.nanargmax(accuracy))
-        left.plot(rounds[best], 100 * accuracy[best], "*", color=COLOURS[1], markersize=11)
-        label = f"best {100 * accuracy[best]:.2f} % (round {rounds[best]})"
+        left.plot(rounds, scale * values, color=COLOURS[0], marker=marker, markersize=3)
+    if np.isfinite(values).any():
+        best = int((np.nanargmax if higher else np.nanargmin)(values))
+        left.plot(rounds[best], scale * values[best], "*", color=COLOURS[1], markersize=11)
+        label = f"best {scale * values[best]:{form}}{unit} (round {rounds[best]})"
         left.text(0.98, 0.04, label, transform=left.transAxes, ha="right", color=COLOURS[1])
-    drawing.label(left, "Accuracy", "Round", "Test accuracy (%)")
+    drawing.label(left, title, "Round", axis)
     for index, (name, title) in enumerate((("train_loss", "train"), ("test_loss", "test"))):
         rounds, loss = _series(rows, name)
         if len(rounds):
             marker = "o" if len(rounds) <= 30 else None
             style = {"color": COLOURS[index], "linestyle": DASHES[index], "marker": marker}
             right.plot(rounds, loss, label=title, markersize=3, **style)
-    drawing.label(right, "Loss", "Round", "Loss (nats)")
+    drawing.label(right, "Loss", "Round", "Loss (nats)" if metric == "test_accuracy" else "Loss")
     if right.lines:
         right.legend(frameon=False)
     for axes in (left, right):
@@ -110,6 +118,15 @@ def plot_comparison(
     if axes.lines:
         axes.legend(frameon=False)
     drawing.save(figure, path)
+
+
+def _shown(metric: str) -> tuple[float, str, str, str, str]:
+    """Return how a figure is written: factor, unit, number format, title and label of its axis."""
+    if metric == "test_accuracy":
+        return 100.0, " %", ".2f", "Accuracy", "Test accuracy (%)"
+    words = metric.replace("_", " ")
+    title = words.removeprefix("test ")
+    return 1.0, "", ".4g", title[:1].upper() + title[1:], words[:1].upper() + words[1:]
 
 
 def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

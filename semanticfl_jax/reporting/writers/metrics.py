@@ -98,7 +98,13 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
-def summarize(rows: Iterable[Mapping[str, Any]], last: int = 10) -> dict[str, Any]:
+def summarize(
+    rows: Iterable[Mapping[str, Any]],
+    last: int = 10,
+    *,
+    metric: str = "test_accuracy",
+    higher: bool = True,
+) -> dict[str, Any]:
     """Figures of one run.
 
     Best, last and the mean of the last evaluations are reported together, because the best round
@@ -107,17 +113,21 @@ def summarize(rows: Iterable[Mapping[str, Any]], last: int = 10) -> dict[str, An
     Args:
       rows: rounds in order, as `read_metrics` returns them.
       last: how many evaluated rounds `mean_last10_accuracy` averages.
+      metric: the figure that says how well the model does, beginning with "test_".
+      higher: whether more of it is better.
 
     Returns:
       `rounds`; `final_accuracy`, `best_accuracy`, `mean_last10_accuracy` (fractions) and
-      `best_round` (the first that reached it), None without evaluations; `train_seconds` (sum);
+      `best_round` (the first that reached it), None without evaluations; with another metric its
+      name, as in `final_mse`, takes the place of "accuracy"; `train_seconds` (sum);
       `seconds_per_round` and `images_per_second` (medians, which the first round's compilation
       does not move), None without rows; `bytes_up`, `bytes_down` (sums).
     """
     rows = list(rows)
-    evaluated = [row for row in rows if row.get("test_accuracy") is not None]
-    accuracies = [row["test_accuracy"] for row in evaluated]
-    best = max(evaluated, key=lambda row: row["test_accuracy"], default=None)
+    evaluated = [row for row in rows if row.get(metric) is not None]
+    values = [row[metric] for row in evaluated]
+    best = (max if higher else min)(evaluated, key=lambda row: row[metric], default=None)
+    name = metric.removeprefix("test_")
 
     def column(name):
         return [row[name] for row in rows if row.get(name) is not None]
@@ -127,10 +137,10 @@ def summarize(rows: Iterable[Mapping[str, Any]], last: int = 10) -> dict[str, An
 
     return {
         "rounds": max((row["round"] for row in rows), default=0),
-        "final_accuracy": accuracies[-1] if accuracies else None,
-        "best_accuracy": best["test_accuracy"] if best else None,
+        f"final_{name}": values[-1] if values else None,
+        f"best_{name}": best[metric] if best else None,
         "best_round": best["round"] if best else None,
-        "mean_last10_accuracy": statistics.fmean(accuracies[-last:]) if accuracies else None,
+        f"mean_last10_{name}": statistics.fmean(values[-last:]) if values else None,
         "train_seconds": math.fsum(column("seconds")),
         "seconds_per_round": median(column("seconds")),
         "images_per_second": median(column("images_per_second")),

@@ -18,6 +18,7 @@ class RoundProgress:
       stream: where to write; standard error by default.
       log_seconds: least time between two lines when `stream` is not a terminal.
       quiet: shows nothing of this, only what `say` is given.
+      metric: what stands in the place of the accuracy, as in "test_mse".
     """
 
     def __init__(
@@ -27,7 +28,9 @@ class RoundProgress:
         stream: TextIO | None = None,
         log_seconds: float = 30.0,
         quiet: bool = False,
+        metric: str = "test_accuracy",
     ):
+        self._metric = metric
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty() and not quiet
         self._quiet = quiet
@@ -53,7 +56,8 @@ class RoundProgress:
 
         Args:
           round: the round just finished.
-          accuracy: test accuracy, a fraction; None keeps showing the last one evaluated.
+          accuracy: test accuracy, a fraction, or the value of `metric`; None keeps showing the
+            last one evaluated.
           images_per_second: training images a second; None keeps the last one.
         """
         self._accuracy = self._accuracy if accuracy is None else accuracy
@@ -96,8 +100,11 @@ class RoundProgress:
 
     def _status(self) -> str:
         parts = []
-        if self._accuracy is not None:
+        if self._accuracy is not None and self._metric == "test_accuracy":
             parts.append(f"accuracy {100 * self._accuracy:.2f}%")
+        elif self._accuracy is not None:
+            name = self._metric.removeprefix("test_").replace("_", " ")
+            parts.append(f"{name} {self._accuracy:.4g}")
         if self._rate is not None:
             parts.append(f"{self._rate:,.0f} images/s")
         return ", ".join(parts)

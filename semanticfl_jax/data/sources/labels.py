@@ -1,0 +1,117 @@
+"""What the labels of images can be: one class, labels of 0 or 1, or numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.registry import TASKS
+
+#: By kind, as `TaskTraits.labels` has it: what the arrays are, and what each of K stands for.
+FORMS = {
+    "class": ("whole numbers from 0, [n]", "class"),
+    "binary": ("0 or 1, [n, K]", "label"),
+    "numbers": ("numbers, [n] or [n, K]", "number"),
+}
+
+
+def kind_of(labels: np.ndarray) -> str:
+    """Return the kind of labels by their type and shape: a key of `FORMS`.
+
+    Whole numbers [n] are classes, whole numbers or truth values of two dimensions are labels of 0
+    or 1, all else is numbers.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype != bool and not np.issubdtype(labels.dtype, np.integer):
+        return "numbers"
+    return "class" if labels.ndim == 1 else "binary"
+
+
+def wanted_kind(task: str | None, train_labels: Any, test_labels: Any) -> str:
+    """Return the kind of labels that a task wants; with `task` None, what the labels look like.
+
+    Where training and test labels look different, they are to be classes if either are.
+
+    Raises:
+      ConfigError: for a task that is not registered.
+    """
+    if task is None:
+        kinds = {kind_of(train_labels), kind_of(test_labels)}
+        return next(kind for kind in ("class", "numbers", "binary") if kind in kinds)
+    TASKS.check(task, "task")
+    return TASKS[task].traits.labels
+
+
+def as_labels(name: str, labels: Any, count: int, kind: str) -> np.ndarray:
+    """Return labels as a data set holds them: int32 [n], uint8 [n, K] or float32 [n, K].
+
+    Args:
+      name: of the argument, for messages.
+      labels: arrays as in `FORMS`.
+      count: images, n.
+      kind: a key of `FORMS`.
+
+    Raises:
+      SemanticFLError: for arrays of another form.
+    """
+    labels = np.asarray(labels)
+    if kind == "class":
+        return _classes(name, labels, count)
+    if kind == "numbers" and labels.ndim == 1:
+        labels = labels[:, None]
+    form = FORMS[kind][0]
+    numeric = labels.dtype == bool or np.issubdtype(labels.dtype, np.number)
+    if labels.ndim != 2 or len(labels) != count or not labels.size or not numeric:
+        raise SemanticFLError(
+            f"{name} must be {form}, with n = {count}, got {labels.dtype} {list(labels.shape)}"
+        )
+    if kind == "binary":
+        if not np.isin(labels, (0, 1)).all():
+            raise SemanticFLError(f"{name} must be {form}, got others than 0 and 1")
+        return labels.astype(np.uint8)
+    if not np.isfinite(labels).all():
+        raise SemanticFLError(f"{name} must be finite")
+    return labels.astype(np.float32)
+
+
+def _classes(name: str, labels: np.ndarray, count: int) -> np.ndarray:
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise SemanticFLError(
+            f"{name} must be whole numbers, one an image, [{count}], got {labels.dtype} "
+            f"{list(labels.shape)}"
+        )
+    if labels.min() < 0:
+        raise SemanticFLError(f"{name} must be at least 0, got {labels.min()}")
+    return labels.astype(np.int32)
+
+
+def names_of(
+    train_labels: np.ndarray, test_labels: np.ndarray, names: Any, kind: str
+) -> tuple[str, ...]:
+    """Return a name for each class, label or number; "class 0" and so on where none are given.
+
+    Raises:
+      SemanticFLError: for too few names, or labels of different widths.
+    """
+    if kind == "class":
+        classes = int(max(train_labels.max(), test_labels.max())) + 1
+        names = tuple(names or (f"class {number}" for number in range(classes)))
+        if len(names) < classes:
+            raise SemanticFLError(
+                f"class_names must be one a class: labels go to {classes - 1}, there are "
+                f"{len(names)} names"
+            )
+        return names
+    width, word = train_labels.shape[1], FORMS[kind][1]
+    if test_labels.shape[1] != width:
+        raise SemanticFLError(
+            f"test_labels must be as wide as train_labels, {width}, got {test_labels.shape[1]}"
+        )
+    names = tuple(names or (f"{word} {number}" for number in range(width)))
+    if len(names) != width:
+        raise SemanticFLError(
+            f"class_names must be one a {word}: an image has {width}, there are {len(names)} names"
+        )
+    return names
