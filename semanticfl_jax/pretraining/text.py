@@ -50,7 +50,8 @@ def build(config: TextConfig, vocab_size: int):
 
 def load(directory: Path):
     """Returns the tower of a checkpoint's `text_encoder/`, an object without parameters."""
-    from transformers import CLIPTextConfig, FlaxCLIPTextModel
+    with optional_imports("diffusion", "pre-training"):
+        from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
     return FlaxCLIPTextModel(
         CLIPTextConfig.from_pretrained(directory / "text_encoder"), _do_init=False
