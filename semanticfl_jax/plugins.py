@@ -42,20 +42,6 @@ register_server_optimizer = SERVER_OPTIMIZERS.register
 register_schedule = SCHEDULES.register
 register_task = TASKS.register
 
-__all__ = [
-    "load_plugins",
-    "register_aggregator",
-    "register_algorithm",
-    "register_dataset",
-    "register_model",
-    "register_optimizer",
-    "register_partition",
-    "register_schedule",
-    "register_server_optimizer",
-    "register_task",
-    "register_transform",
-]
-
 
 def load_plugins(modules: Sequence[str]) -> None:
     """Import modules that register entries.

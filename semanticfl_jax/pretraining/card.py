@@ -190,7 +190,7 @@ def write(
         ),
         config=config,
     )
-    files.write(directory / "README.md", lambda file: file.write(text.encode()))
+    files.write_text(directory / "README.md", text)
 
 
 TEMPLATE = """\

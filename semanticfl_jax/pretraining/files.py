@@ -12,12 +12,12 @@ from flax import serialization
 from flax.traverse_util import flatten_dict
 
 from semanticfl_jax.config import ConfigError
-from semanticfl_jax.files import write
+from semanticfl_jax.files import write, write_text
 
 
 def write_json(path: Path, value: Any) -> None:
     """JSON with two-space indentation, as transformers and diffusers write it."""
-    write(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_npz(path: Path, **arrays: Any) -> None:

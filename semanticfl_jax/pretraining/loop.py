@@ -124,7 +124,7 @@ def write_curve(path: Path, curve: list[dict[str, float]]) -> None:
     writer.writeheader()
     for line in curve:
         writer.writerow({name: float(f"{value:.8g}") for name, value in line.items()})
-    files.write(path, lambda file: file.write(text.getvalue().encode()))
+    files.write_text(path, text.getvalue())
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

@@ -57,8 +57,8 @@ def write(directory: Path, texts: list[str], vocab_size: int, context: int) -> N
         "errors": "replace",
     }
     vocabulary = json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False)
-    files.write(directory / "vocab.json", lambda file: file.write(vocabulary.encode()))
-    files.write(directory / "merges.txt", lambda file: file.write("\n".join(lines).encode()))
+    files.write_text(directory / "vocab.json", vocabulary)
+    files.write_text(directory / "merges.txt", "\n".join(lines))
     files.write_json(directory / "tokenizer_config.json", settings | special)
     files.write_json(directory / "special_tokens_map.json", special)
 
