@@ -32,7 +32,6 @@ from semanticfl_jax.config.algorithm import (
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
     Config,
-    check_override,
     describe,
     free,
     from_dict,
@@ -50,6 +49,7 @@ from semanticfl_jax.config.heterogeneity import (
 )
 from semanticfl_jax.config.model import ModelConfig
 from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
+from semanticfl_jax.config.overrides import check_override
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
 

@@ -10,11 +10,11 @@ from semanticfl_jax.config.algorithm import AlgorithmConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
+    SettingsOf,
     changed_fields,
     free,
     require,
     require_at_least,
-    settings_of,
 )
 from semanticfl_jax.config.guidance import GuidanceConfig
 from semanticfl_jax.config.heterogeneity import (
@@ -28,7 +28,7 @@ from semanticfl_jax.config.optimizer import OptimizerConfig
 from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS, NoSettings
+from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS
 
 #: Fields of a partition that only some schemes heed.
 _SCHEME_FIELDS = (
@@ -46,11 +46,11 @@ class ExperimentConfig(Config):
 
     dataset: Annotated[str, DATASETS] = "cifar10"
     #: Settings of a data set that has some of its own.
-    dataset_settings: Any = None
+    dataset_settings: Annotated[Any, SettingsOf("dataset")] = None
     #: What is learned of the images, and what their labels therefore are.
     task: Annotated[str, TASKS] = "classification"
     #: Settings of a task that has some of its own.
-    task_settings: Any = None
+    task_settings: Annotated[Any, SettingsOf("task")] = None
     #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
     #: (tiny_imagenet, image_folder).
     data_dir: str | None = free(None)
@@ -94,13 +94,6 @@ class ExperimentConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     #: How the run is computed; it does not decide the results.
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig, metadata=FREE)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field, entry in (("dataset", DATASETS[self.dataset]), ("task", TASKS[self.task])):
-            given = getattr(self, f"{field}_settings")
-            if given is not None or entry.settings is not NoSettings:
-                object.__setattr__(self, f"{field}_settings", settings_of(entry, given))
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""

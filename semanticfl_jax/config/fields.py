@@ -61,12 +61,29 @@ def free(default: Any) -> Any:
     return dataclasses.field(default=default, metadata=FREE)
 
 
+@dataclasses.dataclass(frozen=True)
+class SettingsOf:
+    """Marks a field that holds the settings of what another field of its group chooses by name.
+
+        dataset: Annotated[str, DATASETS] = "cifar10"
+        dataset_settings: Annotated[Any, SettingsOf("dataset")] = None
+
+    An instance has the settings there, checked; None where the entry has none.
+    """
+
+    field: str
+
+
 class Config:
     """Base of the configuration's frozen dataclasses."""
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
             object.__setattr__(self, name, convert(hint, getattr(self, name), name))
+        for name, (field, registry) in settings_fields(type(self)).items():
+            entry, given = registry[getattr(self, field)], getattr(self, name)
+            if given is not None or entry.settings is not NoSettings:
+                object.__setattr__(self, name, settings_of(entry, given, name))
         self.check()
 
     def check(self) -> None:
@@ -127,26 +144,28 @@ class Choosing(Config):
         return f"of what is chosen: {', '.join(self.chosen())}"
 
 
-def settings_of(entry: Entry, given: Any) -> Any:
+def settings_of(entry: Entry, given: Any, field: str = "settings") -> Any:
     """Return an entry's settings, checked: the defaults for None, else what was given.
 
     Args:
       entry: of a registry.
       given: an instance of its settings, or a mapping of some of their fields.
+      field: that holds them; the settings of NAME in `settings` are the group NAME.
     """
+    prefix = f"{entry.name}." if field == "settings" else f"{field}."
     if given is None or isinstance(given, NoSettings):
         given = entry.settings()
+    if entry.settings is NoSettings and not isinstance(given, NoSettings) and given != {}:
+        raise ConfigError(f"{field} must be none: {entry.name} has none, got {given!r}")
     if isinstance(given, Mapping):
-        return from_dict(entry.settings, given, prefix=f"{entry.name}.")
+        return from_dict(entry.settings, given, prefix=prefix)
     if not isinstance(given, entry.settings):
         wanted = entry.settings.__name__
-        if entry.settings is NoSettings:
-            raise ConfigError(f"settings must be none: {entry.name} has none, got {given!r}")
-        raise ConfigError(f"settings must be {wanted} with {entry.name}, got {given!r}")
+        raise ConfigError(f"{field} must be {wanted} with {entry.name}, got {given!r}")
     if isinstance(given, Config):
         return given
     values = {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.init}
-    return from_dict(entry.settings, values, prefix=f"{entry.name}.")
+    return from_dict(entry.settings, values, prefix=prefix)
 
 
 @functools.cache
@@ -155,6 +174,18 @@ def field_types(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     skipped = {"settings"} if issubclass(cls, Choosing) else set()
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in skipped}
+
+
+@functools.cache
+def settings_fields(cls: type) -> dict[str, tuple[str, Registry]]:
+    """Return the fields of `cls` that hold another's settings: that other, and its registry."""
+    hints, found = field_types(cls), {}
+    for name, hint in hints.items():
+        marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+        for mark in marks:
+            if isinstance(mark, SettingsOf):
+                found[name] = (mark.field, typing.get_args(hints[mark.field])[1])
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -186,7 +217,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     Raises:
       ConfigError: for an unknown field, a value of the wrong type, or one that is not allowed.
     """
-    hints, entries = field_types(cls), _entries(cls)
+    hints, entries = field_types(cls), entries_of(cls)
     arguments, groups = {}, {}
     for name, value in values.items():
         if name in hints:
@@ -203,7 +234,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         raise ConfigError(f"{prefix}{error}") from None
 
 
-def _entries(cls: type) -> dict[str, Entry]:
+def entries_of(cls: type) -> dict[str, Entry]:
+    """Return the entries of registries that `cls` chooses from, by name; none for other classes."""
     return cls.entries() if issubclass(cls, Choosing) else {}
 
 
@@ -260,35 +292,19 @@ def unknown_field(cls: type, prefix: str, name: str) -> str:
     if path in MOVED:
         return f"config field {path} is now {MOVED[path]}"
     known = sorted(prefix + each for each in [*field_types(cls), *_with_settings(cls)])
+    return unknown_name(path, known)
+
+
+def unknown_name(path: str, known: list[str]) -> str:
+    """Return the message for the dotted `path`, which is none of `known`."""
     near = difflib.get_close_matches(path, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"unknown config field {path}.{hint} Fields: {', '.join(known)}"
+    fields = f" Fields: {', '.join(known)}" if known else ""
+    return f"unknown config field {path}.{hint}{fields}"
 
 
 def _with_settings(cls: type) -> list[str]:
-    return [name for name, entry in _entries(cls).items() if dataclasses.fields(entry.settings)]
-
-
-def check_override(cls: type, path: str) -> Any:
-    """Return the type of the field with the dotted `path` (`model.width`) of `cls`.
-
-    Raises:
-      ConfigError: if there is none.
-    """
-    prefix, hint = "", cls
-    for name in path.split("."):
-        group = group_class(hint)
-        if group is None:
-            raise ConfigError(f"unknown config field {prefix}{name}. {prefix[:-1]} is no group")
-        hints, entries = field_types(group), _entries(group)
-        if name in hints:
-            hint = hints[name]
-        elif name in entries:
-            hint = entries[name].settings
-        else:
-            raise ConfigError(unknown_field(group, prefix, name))
-        prefix += f"{name}."
-    return hint
+    return [name for name, entry in entries_of(cls).items() if dataclasses.fields(entry.settings)]
 
 
 def group_class(hint: Any) -> type | None:
