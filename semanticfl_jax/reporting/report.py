@@ -1,4 +1,4 @@
-"""Compares finished runs: a table of methods, with spread over seeds."""
+"""Comparison of finished runs: a table of methods, with spread over seeds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.files import write_text
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import (
     NOT_METHOD,
     Method,
+    ReportError,
     Run,
     differing_fields,
     flatten,
@@ -38,16 +40,15 @@ _SETTING = (
     "local_epochs",
 )
 
-_ACCURACIES = ("best_accuracy", "final_accuracy", "mean_last10_accuracy")
-
 
 def compare(directories: Sequence[str | os.PathLike], out: str | os.PathLike | None = None) -> str:
-    """Markdown table of finished runs, one line a method.
+    """Return a Markdown table of finished runs, one line a method.
 
-    Accuracies are percentages, mean ± sample standard deviation over seeds: of the best round (an
-    optimistic figure), the last, and the mean of the last 10 evaluated. When plain FedAvg is among
-    the methods, the gain is over its mean of the last 10, in percentage points: seed by seed when
-    both have the same seeds, so that what the seed decides for both cancels.
+    The task's metric is given as mean ± sample standard deviation over seeds: of the best round (an
+    optimistic figure), the last, and the mean of the last 10 evaluated; accuracies are percentages.
+    When plain FedAvg is among the methods, the gain is over its mean of the last 10, above 0 where
+    the method is better: seed by seed when both have the same seeds, so that what the seed decides
+    for both cancels.
 
     Args:
       directories: finished runs.
@@ -55,34 +56,47 @@ def compare(directories: Sequence[str | os.PathLike], out: str | os.PathLike | N
         text then names; None writes nothing.
 
     Raises:
-      ReportError: as `load_runs` and `group`.
+      ReportError: as `load_runs` and `group`, or if the runs' tasks have different metrics.
     """
     runs = load_runs(directories)
-    methods = group(runs)
-    text = _table(runs, methods)
+    methods, metric = group(runs), _metric(runs)
+    text = _table(runs, methods, metric)
     if out is not None:
-        paths = _write(methods, text, Path(out))
+        paths = _write(methods, metric, text, Path(out))
         text += "\n\n" + "\n".join(f"wrote {path}" for path in paths)
     return text
 
 
-def _write(methods: Sequence[Method], text: str, out: Path) -> list[Path]:
+def _metric(runs: Sequence[Run]) -> Metric:
+    """Return the metric of all runs; raise `ReportError` if there is more than one."""
+    by_metric: dict[Metric, Run] = {}
+    for run in runs:
+        by_metric.setdefault(Metric.of(run.summary), run)
+    if len(by_metric) > 1:
+        kinds = ", ".join(f"{metric.name} ({run.path})" for metric, run in by_metric.items())
+        raise ReportError(f"cannot compare runs whose tasks have different metrics: {kinds}")
+    return next(iter(by_metric))
+
+
+def _write(methods: Sequence[Method], metric: Metric, text: str, out: Path) -> list[Path]:
     from semanticfl_jax.reporting.plots.curves import plot_comparison
 
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
     write_text(paths[0], text + "\n")
-    write_text(paths[1], _csv(methods))
-    plot_comparison({m.label: [run.rows for run in m.runs] for m in methods}, paths[2])
+    write_text(paths[1], _csv(methods, metric))
+    curves = {method.label: [run.rows for run in method.runs] for method in methods}
+    plot_comparison(curves, paths[2], metric=metric)
     return paths
 
 
-def _table(runs: Sequence[Run], methods: Sequence[Method]) -> str:
+def _table(runs: Sequence[Run], methods: Sequence[Method], metric: Metric) -> str:
     reference = _reference(methods)
-    header = ["method", "seeds", "best %", "last %", "mean of last 10 %"]
+    header = ["method", "seeds"]
+    header += [f"{which} {metric.column}" for which in ("best", "last", "mean of last 10")]
     header += ["gain over FedAvg"] if reference else []
     header += ["s / round", "MB / round"]
-    lines = [header, *(_cells(method, reference) for method in methods)]
+    lines = [header, *(_cells(method, metric, reference) for method in methods)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     def row(cells):
@@ -116,14 +130,16 @@ def _swept(field: str, runs: Sequence[Run]) -> bool:
 def _setting(run: Run, differing: Sequence[str]) -> str:
     """The settings that all runs share, in one line."""
     fields = dict(flatten(run.config))
+    fields["dataset"] = run.summary.get("dataset", fields.get("dataset"))  # given, maybe, as arrays
     return ", ".join(f"{n}={fields[n]}" for n in _SETTING if n in fields and n not in differing)
 
 
-def _cells(method: Method, reference: Method | None) -> list[str]:
+def _cells(method: Method, metric: Metric, reference: Method | None) -> list[str]:
     cells = [method.label, str(len(method.runs))]
-    cells += [_percent(method.values(name)) for name in _ACCURACIES]
+    cells += [metric.write_spread(method.values(name)) for name in metric.fields]
     if reference:
-        cells.append("" if method is reference else _percent(_gains(method, reference), sign="+"))
+        gains = [] if method is reference else _gains(method, reference, metric)
+        cells.append("" if method is reference else metric.write_spread(gains, sign="+"))
     seconds, traffic = method.values("seconds_per_round"), _megabytes(method)
     cells.append(f"{statistics.fmean(seconds):.2f}" if seconds else "-")
     cells.append(f"{traffic:.2f}" if traffic is not None else "-")
@@ -136,13 +152,13 @@ def _reference(methods: Sequence[Method]) -> Method | None:
     return plain[0] if len(plain) == 1 and len(methods) > 1 else None
 
 
-def _gains(method: Method, reference: Method, name: str = _ACCURACIES[2]) -> list[float]:
-    """Differences to `reference`: one a seed if both have the same seeds, else one of means."""
-    own, base = method.values(name), reference.values(name)
+def _gains(method: Method, reference: Method, metric: Metric) -> list[float]:
+    """Return gains over `reference`: one a seed if both have the same seeds, else one of means."""
+    own, base = (each.values(metric.fields[-1]) for each in (method, reference))
     seeds = [[run.config.get("seed") for run in each.runs] for each in (method, reference)]
     if seeds[0] == seeds[1] and len(own) == len(base):
-        return [a - b for a, b in zip(own, base, strict=True)]
-    return [statistics.fmean(own) - statistics.fmean(base)] if own and base else []
+        return [metric.gain(a, b) for a, b in zip(own, base, strict=True)]
+    return [metric.gain(statistics.fmean(own), statistics.fmean(base))] if own and base else []
 
 
 def _megabytes(method: Method) -> float | None:
@@ -152,17 +168,10 @@ def _megabytes(method: Method) -> float | None:
     return total / len(rows) / 1e6 if rows else None
 
 
-def _percent(fractions: Sequence[float], sign: str = "") -> str:
-    if not fractions:
-        return "-"
-    mean = f"{100 * statistics.fmean(fractions):{sign}.2f}"
-    return f"{mean} ± {100 * statistics.stdev(fractions):.2f}" if len(fractions) > 1 else mean
-
-
-def _csv(methods: Sequence[Method]) -> str:
-    """One line a method; accuracies as fractions, spread empty for a single seed."""
+def _csv(methods: Sequence[Method], metric: Metric) -> str:
+    """Return one line a method; accuracies as fractions, spread empty for a single seed."""
     reference = _reference(methods)
-    figures = (*_ACCURACIES, "gain_over_fedavg")
+    figures = (*metric.fields, "gain_over_fedavg")
     header = [
         "method",
         "seeds",
@@ -173,9 +182,9 @@ def _csv(methods: Sequence[Method]) -> str:
     writer.writerow([*header, "seconds_per_round", "megabytes_per_round"])
     for method in methods:
         line: list[Any] = [method.label, len(method.runs)]
-        for name in _ACCURACIES:
+        for name in metric.fields:
             line += _mean_and_std(method.values(name))
-        gains = _gains(method, reference) if reference and method is not reference else []
+        gains = _gains(method, reference, metric) if reference and method is not reference else []
         line += _mean_and_std(gains)
         seconds = method.values("seconds_per_round")
         line += [statistics.fmean(seconds) if seconds else "", _megabytes(method)]

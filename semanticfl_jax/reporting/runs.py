@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
 #: Fields, or groups of them, that tell seeds and machines apart, not methods.
@@ -70,10 +71,7 @@ def load_run(directory: str | os.PathLike) -> Run:
     wanted = config.get("rounds", trained)
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
-    if "metric" in summary:  # of a task other than classification
-        metric = {"metric": summary["metric"], "higher": summary["higher_is_better"]}
-        return Run(path, config, {**summarize(rows, **metric), **summary}, rows)
-    return Run(path, config, {**summarize(rows), **summary}, rows)
+    return Run(path, config, {**summarize(rows, metric=Metric.of(summary)), **summary}, rows)
 
 
 def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.plots.curves import plot_curves
 from semanticfl_jax.reporting.writers.metrics import MetricsWriter
@@ -162,7 +163,7 @@ class DrawPlots(Callback):
         task = simulation.parts.task
         drawings = {
             "curves.png": lambda path: plot_curves(
-                rows, path, note, metric=task.headline, higher=task.higher_is_better
+                rows, path, note, metric=Metric(task.headline, task.higher_is_better)
             ),
             "partition.png": lambda path: federation.draw(path.parent),
         }

@@ -29,6 +29,7 @@ from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.semantics.anchors import Anchors
@@ -424,7 +425,7 @@ class Simulation:
             "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),
             "seed": config.seed,
             **self._about_task(),
-            **summarize(self.history, metric=task.headline, higher=task.higher_is_better),
+            **summarize(self.history, metric=Metric(task.headline, task.higher_is_better)),
             **final,
             "partition": federation.summary(),
             "compile_seconds": self.engine.compile_seconds,

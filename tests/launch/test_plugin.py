@@ -42,7 +42,7 @@ def test_five_entries_of_a_plugin_make_one_table(tmp_path):
     plain = json.loads((tmp_path / "runs" / "fedavg-seed1" / "config.json").read_text())
     assert "own_entropy" not in plain["algorithm"]
     summary = json.loads((tmp_path / "runs" / "fedavg-seed0" / "summary.json").read_text())
-    assert summary["dataset"] == "arrays" and summary["num_params"] > 1000
+    assert summary["dataset"] == "own_stripes" and summary["num_params"] > 1000
     # A run of it is resumed only with the same settings.
     again = ["launch.train", *OWN, "--workdir=runs/own_entropy-seed1", "--config.seed=1"]
     again += ["--config.algorithm.name=own_entropy", "--config.rounds=3"]

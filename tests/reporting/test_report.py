@@ -10,10 +10,12 @@ import pytest
 
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import runs
+from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
 from semanticfl_jax.reporting.writers import metrics
 
+MSE = Metric("test_mse", higher=False)
 ACCURACIES = {
     ("fedavg", 0): [0.2, 0.8, 0.6],
     ("fedavg", 1): [0.3, 0.6, 0.5],
@@ -38,14 +40,17 @@ def made_up_config(name="fedavg", seed=0, anchors="semantic", guided=None, **fie
     return config | fields
 
 
-def write_run(directory, config, accuracies=(0.1, 0.2, 0.3)):
+def write_run(directory, config, values=(0.1, 0.2, 0.3), metric=ACCURACY):
     directory.mkdir(parents=True)
     with metrics.MetricsWriter(directory, 0) as writer:
-        for number, accuracy in enumerate(accuracies, start=1):
-            row = {"round": number, "test_accuracy": accuracy, "seconds": 2.0}
+        for number, value in enumerate(values, start=1):
+            row = {"round": number, metric.name: value, "seconds": 2.0}
             writer.write(row | {"bytes_up": 1_000_000, "bytes_down": 3_000_000})
     write_json(directory / "config.json", config)
-    write_json(directory / "summary.json", metrics.summarize(metrics.read_metrics(directory)))
+    summary = metrics.summarize(metrics.read_metrics(directory), metric=metric)
+    if metric != ACCURACY:
+        summary |= {"metric": metric.name, "higher_is_better": metric.higher}
+    write_json(directory / "summary.json", summary)
     return directory
 
 
@@ -84,6 +89,36 @@ def test_table_holds_numpy_s_means_and_sample_deviations(six_runs):
     gains = (by_name["semanticfl"] - by_name["fedavg"]).mean(axis=1)
     assert table["semanticfl"]["gain over FedAvg"] == "+" + spread(gains)
     assert table["fedavg"]["gain over FedAvg"] == ""
+
+
+def test_another_task_s_metric_is_compared_and_less_of_it_is_a_gain(tmp_path):
+    errors = {key: [10 * value for value in values] for key, values in ACCURACIES.items()}
+    directories = [
+        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), values, MSE)
+        for (name, seed), values in errors.items()
+    ]
+    table = cells(compare(directories, tmp_path / "out"))
+    fedavg, own = (
+        np.array([errors[name, seed] for seed in range(3)]) for name in ("fedavg", "semanticfl")
+    )
+    gains = (fedavg - own).mean(axis=1)
+
+    def text(values, sign=""):
+        return f"{np.mean(values):{sign}.4g} ± {np.std(values, ddof=1):.4g}"
+
+    assert table["semanticfl"]["best mse"] == text(own.min(axis=1))
+    assert table["semanticfl"]["last mse"] == text(own[:, -1])
+    assert table["semanticfl"]["gain over FedAvg"] == text(gains, "+") and gains.mean() < 0
+    with open(tmp_path / "out" / "comparison.csv") as file:
+        row = list(csv.DictReader(file))[1]
+    assert float(row["gain_over_fedavg_mean"]) == pytest.approx(gains.mean())
+    assert float(row["best_mse_mean"]) == pytest.approx(own.min(axis=1).mean())
+
+
+def test_runs_of_tasks_with_different_metrics_are_not_compared(tmp_path, six_runs):
+    other = write_run(tmp_path / "other", made_up_config("fedavg", 7), metric=MSE)
+    with pytest.raises(ReportError, match=r"different metrics: test_accuracy .*, test_mse .*other"):
+        compare([*six_runs, other])
 
 
 def test_order_of_directories_does_not_change_figures(six_runs):

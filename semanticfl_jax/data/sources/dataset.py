@@ -15,6 +15,9 @@ from semanticfl_jax.errors import SemanticFLError
 # Bytes of images that a fingerprint reads at most; of more images it reads every k-th.
 _FINGERPRINT_BYTES = 200_000_000
 
+#: Name of a data set of arrays that was given none.
+UNNAMED = "arrays"
+
 Channels = tuple[float, float, float]
 
 
@@ -71,7 +74,7 @@ class ImageDataset:
         test_labels: np.ndarray,
         class_names: Sequence[str] | None = None,
         *,
-        name: str = "arrays",
+        name: str = UNNAMED,
         mean: Channels | None = None,
         std: Channels | None = None,
         columns: Mapping[str, np.ndarray] | None = None,

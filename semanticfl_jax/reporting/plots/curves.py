@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 
@@ -17,39 +18,37 @@ def plot_curves(
     path: str | os.PathLike,
     note: str | None = None,
     *,
-    metric: str = "test_accuracy",
-    higher: bool = True,
+    metric: Metric = ACCURACY,
 ) -> None:
-    """Test accuracy, and training and test loss, of one run over its rounds.
+    """Plot the metric, and training and test loss, of one run over its rounds.
 
     Args:
       rows: rounds as `metrics.read_metrics` returns them; missing values leave a gap.
       path: PNG file to write.
       note: what must be known with the figures, written above them.
-      metric: what is drawn in the place of the accuracy, as in "test_mse".
-      higher: whether more of it is better.
+      metric: by which the task judges models.
     """
     figure = drawing.figure(9.6, 3.8)
     drawing.note(figure, note)
     left, right = figure.subplots(1, 2)
-    scale, unit, form, title, axis = _shown(metric)
-    rounds, values = _series(rows, metric)
+    rounds, values = _series(rows, metric.name)
     marker = "o" if len(rounds) <= 30 else None
     if len(rounds):
-        left.plot(rounds, scale * values, color=COLOURS[0], marker=marker, markersize=3)
+        left.plot(rounds, metric.factor * values, color=COLOURS[0], marker=marker, markersize=3)
     if np.isfinite(values).any():
-        best = int((np.nanargmax if higher else np.nanargmin)(values))
-        left.plot(rounds[best], scale * values[best], "*", color=COLOURS[1], markersize=11)
-        label = f"best {scale * values[best]:{form}}{unit} (round {rounds[best]})"
+        best = int((np.nanargmax if metric.higher else np.nanargmin)(values))
+        top = values[best]
+        left.plot(rounds[best], metric.factor * top, "*", color=COLOURS[1], markersize=11)
+        label = f"best {metric.write(top)}{metric.unit} (round {rounds[best]})"
         left.text(0.98, 0.04, label, transform=left.transAxes, ha="right", color=COLOURS[1])
-    drawing.label(left, title, "Round", axis)
+    drawing.label(left, metric.title, "Round", metric.axis)
     for index, (name, title) in enumerate((("train_loss", "train"), ("test_loss", "test"))):
         rounds, loss = _series(rows, name)
         if len(rounds):
             marker = "o" if len(rounds) <= 30 else None
             style = {"color": COLOURS[index], "linestyle": DASHES[index], "marker": marker}
             right.plot(rounds, loss, label=title, markersize=3, **style)
-    drawing.label(right, "Loss", "Round", "Loss (nats)" if metric == "test_accuracy" else "Loss")
+    drawing.label(right, "Loss", "Round", "Loss (nats)" if metric.is_accuracy else "Loss")
     if right.lines:
         right.legend(frameon=False)
     for axes in (left, right):
@@ -86,21 +85,25 @@ def plot_feature_maps(
 
 
 def plot_comparison(
-    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: str | os.PathLike
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    path: str | os.PathLike,
+    *,
+    metric: Metric = ACCURACY,
 ) -> None:
-    """Mean test accuracy of each method, with a band of one sample standard deviation over seeds.
+    """Plot each method's mean, with a band of one sample standard deviation over seeds.
 
     Args:
       runs: for each method's label, the rows of each of its seeds. Only rounds that every seed
         evaluated are drawn.
       path: PNG file to write.
+      metric: by which the task judges models.
     """
     figure = drawing.figure(7.2, 4.4)
     axes = figure.subplots()
     for index, (label, seeds) in enumerate(runs.items()):
-        curves = [dict(zip(*_series(rows, "test_accuracy"), strict=True)) for rows in seeds]
+        curves = [dict(zip(*_series(rows, metric.name), strict=True)) for rows in seeds]
         rounds = sorted(set.intersection(*(set(curve) for curve in curves)))
-        values = 100 * np.array([[curve[r] for r in rounds] for curve in curves])
+        values = metric.factor * np.array([[curve[r] for r in rounds] for curve in curves])
         mean = values.mean(axis=0)
         name = f"{label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
         colour = COLOURS[index % len(COLOURS)]
@@ -112,21 +115,12 @@ def plot_comparison(
                 rounds, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0
             )
     several = any(len(seeds) > 1 for seeds in runs.values())
-    title = "Mean over seeds ± standard deviation" if several else "Test accuracy"
-    drawing.label(axes, title, "Round", "Test accuracy (%)")
+    title = "Mean over seeds ± standard deviation" if several else metric.title
+    drawing.label(axes, title, "Round", metric.axis)
     _round_axis(axes)
     if axes.lines:
         axes.legend(frameon=False)
     drawing.save(figure, path)
-
-
-def _shown(metric: str) -> tuple[float, str, str, str, str]:
-    """Return how a figure is written: factor, unit, number format, title and label of its axis."""
-    if metric == "test_accuracy":
-        return 100.0, " %", ".2f", "Accuracy", "Test accuracy (%)"
-    words = metric.replace("_", " ")
-    title = words.removeprefix("test ")
-    return 1.0, "", ".4g", title[:1].upper() + title[1:], words[:1].upper() + words[1:]
 
 
 def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
