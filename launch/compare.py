@@ -14,7 +14,8 @@ of the paper's tables, each without and with semantic guidance:
     --algorithms=fedavg,fedprox,scaffold,moon,fedrcl,feddisco,fedcda,feddifrc --guided=both
 
 Every run has its own directory, DIR/METHOD-seedN, and is what launch.train would make of it: run
-the command again and finished runs are read, interrupted ones go on.
+the command again and finished runs are read, interrupted ones are resumed. With --jobs=N runs are
+trained N at a time, each in a process of its own; what they print goes to DIR/logs.
 """
 
 from pathlib import Path
@@ -44,6 +45,9 @@ def define() -> None:
         ["no", "yes", "both"],
         "Whether each method is guided by the semantic anchors; both: once without and once with. "
         "By default as the configuration and the method say.",
+    )
+    absl_flags.DEFINE_integer(
+        "jobs", 1, "Runs at a time, each on its share of the cores, or of the NVIDIA GPUs."
     )
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train each method with.")
 
@@ -144,13 +148,17 @@ def main(given: flags.Given, workdir: str) -> None:
 
     from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.reporting.report import compare
+    from semanticfl_jax.simulation.sweep import SweepStopped, run_side_by_side
 
-    for number, (name, config) in enumerate(runs.items(), start=1):
-        print(f"\n[{number}/{len(runs)}] {name}")
-        try:
-            run(config, Path(workdir) / name)
-        except Stopped as stop:
-            flags.stop(stop)
+    try:
+        if values.jobs == 1:
+            for number, (name, config) in enumerate(runs.items(), start=1):
+                print(f"\n[{number}/{len(runs)}] {name}")
+                run(config, Path(workdir) / name)
+        else:
+            run_side_by_side(runs, workdir, values.jobs, plugins=values.plugin)
+    except (Stopped, SweepStopped) as stop:
+        flags.stop(stop)
     print("\n" + compare([Path(workdir) / name for name in runs], out=workdir))
 
 

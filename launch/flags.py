@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import json
 import os
 import sys
 import traceback
@@ -133,7 +134,11 @@ def installed_config(name: str) -> Any:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("config", None, "Configuration file; its fields are --config.FIELD=VALUE.")
+    flags.DEFINE_string(
+        "config",
+        None,
+        "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
+    )
     flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
@@ -199,6 +204,8 @@ def _find_config(name: str) -> Path:
 
 def _read_file(path: Path) -> dict[str, Any]:
     """Return the plain values of what a configuration file's `get_config()` returns."""
+    if path.suffix == ".json":
+        return _read_json(path)
     if path.resolve().parent == CONFIGS.resolve():
         module = importlib.import_module(f"{__package__}.configs.{path.stem}")
     else:
@@ -220,6 +227,17 @@ def _read_file(path: Path) -> dict[str, Any]:
         f"--config={path}: get_config() must return an ExperimentConfig, got "
         f"{type(config).__name__}"
     )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the plain values in a JSON file, as a run's config.json."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"--config={path} is no JSON file: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config={path} must hold a JSON object, got {type(values).__name__}")
+    return values
 
 
 def _explain(message: str, config_class: type) -> str:

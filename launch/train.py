@@ -18,6 +18,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     # Imported late, so that a mistake on the command line is reported before JAX loads.
     from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.devices import processes
+    from semanticfl_jax.reporting.metric import Metric
 
     distributed.initialize()
     try:
@@ -26,11 +27,12 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         flags.stop(stop)
     if not processes.is_main():
         return
-    metric = summary.get("metric", "test_accuracy").removeprefix("test_")
-    factor, form = (100, ".2f") if metric == "accuracy" else (1, ".4g")
-    unit = "%" if metric == "accuracy" else ""
-    names = [f"{kind}_{metric}" for kind in ("final", "best", "mean_last10")]
-    print(", ".join(f"{name} {factor * summary[name]:{form}}{unit}" for name in names))
+    metric = Metric.of(summary)
+    best, final, mean = metric.fields
+    figures = [
+        f"{name} {metric.write(summary[name])}{metric.unit.strip()}" for name in (final, best, mean)
+    ]
+    print(", ".join(figures))
     if not summary.get("private", True):
         print(summary["note"])
 

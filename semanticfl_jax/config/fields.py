@@ -153,8 +153,8 @@ def settings_of(entry: Entry, given: Any, field: str = "settings") -> Any:
       field: that holds them; the settings of NAME in `settings` are the group NAME.
     """
     prefix = f"{entry.name}." if field == "settings" else f"{field}."
-    if given is None or isinstance(given, NoSettings):
-        given = entry.settings()
+    if given is None or (not isinstance(given, entry.settings) and _is_default(given)):
+        given = entry.settings()  # `dataclasses.replace` with another name keeps the last one's
     if entry.settings is NoSettings and not isinstance(given, NoSettings) and given != {}:
         raise ConfigError(f"{field} must be none: {entry.name} has none, got {given!r}")
     if isinstance(given, Mapping):
@@ -166,6 +166,13 @@ def settings_of(entry: Entry, given: Any, field: str = "settings") -> Any:
         return given
     values = {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.init}
     return from_dict(entry.settings, values, prefix=prefix)
+
+
+def _is_default(given: Any) -> bool:
+    """Return whether settings are the defaults of their class."""
+    return (
+        dataclasses.is_dataclass(given) and not isinstance(given, type) and given == type(given)()
+    )
 
 
 @functools.cache

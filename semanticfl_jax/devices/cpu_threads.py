@@ -13,6 +13,7 @@ more thread than devices cures it.
 import os
 import re
 import sys
+from collections.abc import Mapping
 
 from semanticfl_jax.errors import SemanticFLError
 
@@ -26,6 +27,13 @@ def available_cores() -> int:
 def threads_for(devices: int) -> int:
     """What `PJRT_NPROC` should be for so many CPU devices: a thread for each core, one to spare."""
     return max(devices, available_cores()) + 1
+
+
+def forced_devices(environment: Mapping[str, str]) -> int | None:
+    """Return the number of CPU devices that XLA_FLAGS asks for; None: it does not."""
+    flags = environment.get("XLA_FLAGS", "")
+    found = re.search(r"xla_force_host_platform_device_count=(\d+)", flags)
+    return int(found[1]) if found else None
 
 
 def use_all_cores() -> bool:
@@ -42,13 +50,11 @@ def use_all_cores() -> bool:
     Raises:
       SemanticFLError: if JAX_NUM_CPU_DEVICES is no whole number.
     """
-    forced = re.search(
-        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
-    )
+    forced = forced_devices(os.environ)
     given = os.environ.get("JAX_NUM_CPU_DEVICES", str(available_cores()))
     if not given.isdecimal():
         raise SemanticFLError(f"JAX_NUM_CPU_DEVICES must be a whole number, got {given!r}")
-    devices = int(forced[1]) if forced else int(given)
+    devices = forced or int(given)
     jax = sys.modules.get("jax")
     if jax is not None and not forced:
         try:
