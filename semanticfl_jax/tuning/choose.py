@@ -51,14 +51,14 @@ class Choice(NamedTuple):
         return f"convolution: {self.conv}; {clients} ({self.how})"
 
     def applied(self, config: ExperimentConfig) -> ExperimentConfig:
-        """The configuration with nothing left to choose."""
+        """Return the configuration with nothing left to choose."""
         chunk = self.clients_per_chunk
         runtime = dataclasses.replace(config.runtime, conv=self.conv, clients_per_chunk=chunk)
         return dataclasses.replace(config, runtime=runtime)
 
 
 def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = print) -> Choice:
-    """Fills in what the configuration leaves open, the same in all processes.
+    """Fill in what the configuration leaves open, the same in all processes.
 
     Args:
       work: what the clients compute.
@@ -118,7 +118,7 @@ def _choose(
 
 
 def _kept(path: Path | None, mesh: Mesh) -> Choice | None:
-    """The choice in a run's directory; None if there is none for this kind of device."""
+    """Return the choice in a run's directory; None if there is none for this kind of device."""
     if path is None:
         return None
     try:

@@ -241,7 +241,7 @@ def _sizes(steps: int, work: Workload, arguments: tuple[PyTree, ...]) -> jax.Arr
 
 
 def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
-    """(*arguments, sizes) -> float32 [devices], which depends on all that the clients trained."""
+    """Return (*arguments, sizes) -> float32 [devices], which needs all that the clients trained."""
     config = dataclasses.replace(
         work.config,
         runtime=dataclasses.replace(work.config.runtime, conv=conv),
