@@ -88,8 +88,8 @@ def weight_file(checkpoint: Path, component: str) -> Path:
 
 
 def weight_variants(checkpoint: Path) -> dict[str, str]:
-    """Names of weight files that are not of full precision, by component."""
-    files = {component: weight_file(checkpoint, component) for component in WEIGHTS}
+    """Names of weight files that are of a variant, not of full precision, by component."""
+    files = {of: weight_file(checkpoint, of) for of in WEIGHTS if _has_weights(checkpoint, of)}
     usual = {f"{torch}.safetensors" for _, torch in WEIGHTS.values()}
     return {
         component: path.name
@@ -280,7 +280,7 @@ def resolve_checkpoint(
     elif (path := Path(checkpoint).expanduser()).is_dir():
         pass
     elif path.is_file():
-        raise SemanticFLError(f"checkpoint {path}: {_single_file(path)}")
+        raise MissingFileError(f"checkpoint {path}: {_single_file(path)}")
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
         path = _download(str(checkpoint), revision, cache_dir, offline)
     else:

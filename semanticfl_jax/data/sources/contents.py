@@ -47,7 +47,7 @@ def walk(top: Path, depth: int = _DEPTH) -> Iterator[Path]:
             if seen > _ENTRIES:
                 return
             yield Path(entry.path)
-            if level < depth and entry.is_dir():
+            if level < depth and Path(entry.path).is_dir():
                 waiting.append((Path(entry.path), level + 1))
 
 

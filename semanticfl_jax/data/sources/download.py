@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import urllib.error
@@ -48,7 +49,8 @@ def download(url: str, path: Path, md5: str) -> None:
     except OSError as error:
         raise SemanticFLError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def md5_of(path: Path) -> str:

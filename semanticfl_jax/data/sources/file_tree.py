@@ -130,7 +130,7 @@ class Directory:
         return sorted(
             entry.name
             for entry in self._scan(prefix)
-            if entry.is_dir() and f"{prefix}{entry.name}" not in self.problems
+            if f"{prefix}{entry.name}" not in self.problems and entry.is_dir()
         )
 
     def fingerprint(self) -> str:

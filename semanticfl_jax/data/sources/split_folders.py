@@ -21,12 +21,14 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing", "tests", "tst", "eval", "evaluation", "holdout", "heldout"),
     "val": ("val", "valid", "validation", "validate", "validating", "dev", "devel", "development"),
 }
-#: What a split's name may have beside its own word: "seg_train", "ILSVRC2012_img_val", "test-set".
+#: What a split's name may have beside its own word: "seg_train", "ILSVRC2012_img_val", "test-set";
+#: longer words first.
 _BESIDE = (
-    "seg|img|imgs|image|images|data|dataset|set|split|folder|ilsvrc|public|private|cropped|final"
+    "(?:cropped|private|dataset|folder|public|images|ilsvrc|image|split|final|imgs|data|img|seg"
+    "|set)"
 )
-_OUTSIDE = re.compile(f"^(?:{_BESIDE})(?=.)|(?<=.)(?:{_BESIDE})$")
-_WRAPPER = re.compile(f"(?:{_BESIDE})+")
+_OUTSIDE = re.compile(f"^{_BESIDE}(?=.)|(?<=.){_BESIDE}$")
+_WRAPPER = re.compile(f"{_BESIDE}+")
 
 
 @dataclasses.dataclass(frozen=True)
