@@ -11,8 +11,15 @@ import json
 import re
 from pathlib import Path
 
+from semanticfl_jax.diffusion.other_models import (
+    is_pointer,
+    pointer_message,
+    refuse_other_models,
+    single_file,
+    single_file_instead,
+    weights_instead,
+)
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
-from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
 from semanticfl_jax.optional import optional_imports
 
 BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
@@ -71,7 +78,7 @@ def weight_file(checkpoint: Path, component: str) -> Path:
         match = pattern.fullmatch(path.name)
         if (match is None and path.name != f"{flax}.msgpack") or not path.is_file():
             continue
-        if _is_pointer(path):
+        if is_pointer(path):
             pointers.append(path)
             continue
         variant = (match["of_file"] or match["of_index"] or "") if match else ""
@@ -83,8 +90,8 @@ def weight_file(checkpoint: Path, component: str) -> Path:
     if found:
         return min(found)[-1]
     if pointers:
-        raise MissingFileError(_lfs(pointers[0]))
-    raise MissingFileError(f"{folder} has none of {_names(component)}{_instead(folder)}")
+        raise MissingFileError(pointer_message(pointers[0]))
+    raise MissingFileError(f"{folder} has none of {_names(component)}{weights_instead(folder)}")
 
 
 def weight_variants(checkpoint: Path) -> dict[str, str]:
@@ -140,98 +147,17 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     if missing:
         listed = "\n".join(f"  {path.relative_to(checkpoint)}" for path in missing)
         why = "".join(f"\n{reason}" for reason in reasons)
+        instead = single_file_instead(checkpoint)
         raise MissingFileError(
-            f"checkpoint {checkpoint} is not complete{_instead(checkpoint)}; missing are\n{listed}"
-            f"{why}\nA checkpoint consists of\n{_LAYOUT}"
+            f"checkpoint {checkpoint} is not complete{instead}; missing are\n{listed}{why}\n"
+            f"A checkpoint consists of\n{_LAYOUT}"
         )
     optional = [checkpoint / "tokenizer" / name for name in _OPTIONAL]
     found += [path for path in optional if path.is_file()]
     for path in found:
-        if _is_pointer(path):
-            raise SemanticFLError(_lfs(path))
+        if is_pointer(path):
+            raise SemanticFLError(pointer_message(path))
     return sorted(found)
-
-
-def refuse_other_models(checkpoint: Path) -> None:
-    """Raise SemanticFLError for a directory in diffusers' layout of a model that is not supported.
-
-    Those are all but Stable Diffusion 1.x and 2.x: with a transformer in place of the U-Net (Stable
-    Diffusion 3, Flux), with several text encoders (Stable Diffusion XL), or of another family.
-    """
-    name = ""
-    try:
-        described = json.loads((checkpoint / "model_index.json").read_bytes())
-        name, parts = described["_class_name"], {key for key, of in described.items() if _used(of)}
-    except FileNotFoundError:
-        parts = set()
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        if (checkpoint / "model_index.json").is_file() and _is_pointer(
-            checkpoint / "model_index.json"
-        ):
-            raise SemanticFLError(_lfs(checkpoint / "model_index.json")) from None
-        parts = set()
-    parts |= {path for path in ("transformer", "text_encoder_2") if (checkpoint / path).is_dir()}
-    other = sorted(parts & {"transformer", "text_encoder_2", "text_encoder_3", "prior", "decoder"})
-    if other or re.match(r"(Flax)?StableDiffusion(XL|3)|Flux", name):
-        known = next((of for key, of in _FAMILIES.items() if key in name), name or "another model")
-        raise SemanticFLError(
-            f"checkpoint {checkpoint} is {known}"
-            + (f" (it has {', '.join(other)})" if other else "")
-            + ", which is not supported; supported are Stable Diffusion 1.x and 2.x"
-        )
-
-
-_FAMILIES = {
-    "StableDiffusionXL": "Stable Diffusion XL",
-    "StableDiffusion3": "Stable Diffusion 3",
-    "Flux": "Flux",
-}
-
-
-def _used(entry: object) -> bool:
-    """Whether a part in model_index.json is there: not [null, null]."""
-    return isinstance(entry, list) and any(entry)
-
-
-def _is_pointer(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER)))
-
-
-def _lfs(path: Path) -> str:
-    return (
-        f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}"
-    )
-
-
-def _instead(folder: Path) -> str:
-    """What a folder holds in place of weights that are read, and how to convert them."""
-    if not folder.is_dir():
-        return ""
-    other = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _CONVERTED)
-    top = [name for name in other if folder.name not in WEIGHTS]
-    if top:
-        return f"; it holds {', '.join(top[:3])}: {_single_file(folder / top[0])}"
-    if other:
-        repository = folder.parent
-        return (
-            f", but {', '.join(other[:3])}, which is not read: convert it, where PyTorch is "
-            'installed, with\n  python -c "from diffusers import StableDiffusionPipeline as P; '
-            f"P.from_pretrained('{repository}').save_pretrained('{repository}-safetensors')\""
-        )
-    return ""
-
-
-#: Suffixes of weights that are not read as they are.
-_CONVERTED = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".onnx", ".gguf")
-
-
-def _single_file(path: Path) -> str:
-    return (
-        "all weights in a single file are not read; convert it to a directory, where PyTorch is "
-        'installed, with\n  python -c "from diffusers import StableDiffusionPipeline as P; '
-        f"P.from_single_file('{path}').save_pretrained('{path.with_suffix('')}')\""
-    )
 
 
 def fingerprint(checkpoint: str | Path) -> str:
@@ -280,7 +206,7 @@ def resolve_checkpoint(
     elif (path := Path(checkpoint).expanduser()).is_dir():
         pass
     elif path.is_file():
-        raise MissingFileError(f"checkpoint {path}: {_single_file(path)}")
+        raise MissingFileError(f"checkpoint {path}: {single_file(path)}")
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
         path = _download(str(checkpoint), revision, cache_dir, offline)
     else:
