@@ -51,11 +51,12 @@ def _prepare(name: str, config: ExperimentConfig) -> dict[str, Any]:
     """Let TFDS download and prepare the data set, which needs TensorFlow."""
     try:
         return load_prepared(name, config.data_dir)
-    except MissingFileError as error:
+    except MissingFileError:
         root = data_root(config.data_dir)
         archives = " or ".join(cifar_archives.ARCHIVES[name])
         raise MissingFileError(
             f"{name} is not in {root}: {describe_contents(root)}. Place {archives} there, unpacked "
             f"or not (from {cifar_archives.HOME}cifar.html), or have it downloaded with "
-            f"--config.download=true; {error}"
+            "--config.download=true. TensorFlow Datasets prepares it, too, where TensorFlow is "
+            "installed: pip install 'semanticfl-jax[prepare]'"
         ) from None

@@ -147,6 +147,10 @@ class Directory:
         return open(self.path / name, "rb")
 
 
+class _Refused(SemanticFLError):
+    """An archive that is whole, and not read."""
+
+
 class Archive:
     """The files in a .zip or .tar; a compressed .tar is held in memory, unpacked, while open.
 
@@ -172,6 +176,8 @@ class Archive:
                 parts = PurePosixPath(name).parts
                 if not any(is_ignored(part) for part in parts):
                     found["/".join(parts)] = read
+        except _Refused:
+            raise
         except (tarfile.TarError, zipfile.BadZipFile, *packing.DAMAGE) as error:
             reason = packing.unsupported(self.path) or f"is no whole .zip or .tar file: {error}"
             raise SemanticFLError(f"{self.path} {reason}") from None
@@ -179,11 +185,14 @@ class Archive:
 
     def _zip(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         archive = zipfile.ZipFile(self.path)
-        for info in archive.infolist():
-            if not info.is_dir():
-                # Some Windows programs write their own separator.
-                name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
-                yield name, functools.partial(packing.read_zipped, archive, info)
+        files = [info for info in archive.infolist() if not info.is_dir()]
+        refusals = [packing.zip_refusal(info) for info in files]
+        if files and all(refusals):
+            raise _Refused(f"{self.path} is {refusals[0]}")
+        for info in files:
+            # Some Windows programs write their own separator.
+            name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+            yield name, functools.partial(packing.read_zipped, archive, info)
 
     def _tar(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         # Files are read out of order, for which a compressed stream would start again and again.

@@ -67,18 +67,26 @@ def unsupported(path: Path) -> str | None:
     return None
 
 
+def zip_refusal(info: zipfile.ZipInfo) -> str | None:
+    """Return why a file of a .zip archive is not read, and what to do; None if it is read."""
+    if info.flag_bits & 1:
+        return f"encrypted; {UNPACK}"
+    if info.compress_type not in _ZIP_METHODS:
+        method = _OTHER_METHODS.get(info.compress_type, f"method {info.compress_type}")
+        return f"packed with {method}, which Python does not read; {UNPACK}"
+    return None
+
+
 def read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """Return one file of a .zip archive; from any thread.
 
     Raises:
-      OSError: for an encrypted file, or a method of compression that Python does not know.
+      OSError: for a file that is not read; the message is the reason.
       One of `DAMAGE`, zipfile.BadZipFile: if the file is damaged.
     """
-    if info.flag_bits & 1:
-        raise OSError(f"encrypted; {UNPACK}")
-    if info.compress_type not in _ZIP_METHODS:
-        method = _OTHER_METHODS.get(info.compress_type, f"method {info.compress_type}")
-        raise OSError(f"packed with {method}, which Python does not read; {UNPACK}")
+    refusal = zip_refusal(info)
+    if refusal is not None:
+        raise OSError(refusal)
     return archive.read(info)
 
 

@@ -134,6 +134,10 @@ def patched(path, offset_local, offset_central, value):
 def test_files_in_a_zip_that_python_cannot_unpack(tmp_path, offsets, value, message):
     path = zipped(tmp_path / "x.zip", {"a.txt": b"text"})
     patched(path, *offsets, value)
+    with pytest.raises(ValueError, match=rf"x\.zip is {message}"):
+        _ = open_tree(path).names
+    path = zipped(tmp_path / "x.zip", {"a.txt": b"text", "b.txt": b"more"})
+    patched(path, *offsets, value)
     tree = open_tree(path)
     with pytest.raises(OSError, match=message):
         tree.open("a.txt")
