@@ -10,6 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+#: How a file begins that Git LFS left in place of the real one.
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def is_git_lfs_pointer(head: bytes) -> bool:
+    """Whether a file that begins with these bytes, at least 40, is a pointer of Git LFS."""
+    return head.startswith(GIT_LFS_POINTER)
+
 
 def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
     """Calls `save` with a file open beside `path`, which is then renamed to `path`.

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
+    "parquet": {"pyarrow"},
     "prepare": {"tensorflow", "importlib_resources", "tensorflow_datasets", "array_record"},
 }
 

@@ -51,9 +51,11 @@ class ExperimentConfig(Config):
     task: Annotated[str, TASKS] = "classification"
     #: Settings of a task that has some of its own.
     task_settings: Annotated[Any, SettingsOf("task")] = None
-    #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
-    #: (tiny_imagenet, image_folder).
+    #: Where the data set is: its files or archive as published, or a directory of TFDS, by default
+    #: TFDS's own; of image_folder the images. A directory one or two levels off does.
     data_dir: str | None = free(None)
+    #: Whether CIFAR-10 and CIFAR-100 are downloaded into data_dir where they are not there.
+    download: bool = free(False)
     #: Side in pixels of image_folder's images; 0: as they are, all of one size.
     image_size: int = 0
     #: What to do about image files that are missing or damaged: name them and stop, or go on.
@@ -217,6 +219,8 @@ class ExperimentConfig(Config):
             found["momentum"] = f"optimizer.name is {name}"
         if "image_size" not in DATASETS[self.dataset].uses and self.image_size:
             found["image_size"] = f"dataset is {self.dataset}, whose images have one size"
+        if "download" not in DATASETS[self.dataset].uses and self.download:
+            found["download"] = f"dataset is {self.dataset}, which is not downloaded"
         if not self.has_classes and self.public_per_class not in (0, type(self).public_per_class):
             found["public_per_class"] = f"task is {self.task}, whose images have no class"
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import string
 from typing import Literal
 
 from semanticfl_jax.config.fields import (
@@ -69,7 +70,12 @@ class GuidanceConfig(Config):
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""
-        require(self.prompt.count("{}") == 1, "prompt", "a text with one {}", self.prompt)
+        require(
+            _fields(self.prompt) == [""],
+            "prompt",
+            "a text with one {}, for the class, and no other braces (write {{ for a brace)",
+            self.prompt,
+        )
         require(0 <= self.timestep < 1000, "timestep", "from 0 to 999", self.timestep)
         require_at_least(self, 0, "dim", "resolution", "diffusion_batch_size")
         require_at_least(self, 1, "generated_per_class", "generation_steps")
@@ -121,3 +127,16 @@ class GuidanceConfig(Config):
             reason = f"guidance.anchor_source is {self.anchor_source}"
             found |= {name: reason for name in changed if name.startswith("generat")}
         return found
+
+
+def _fields(prompt: str) -> list[str] | None:
+    """Names of the fields that a text has for `str.format`, "" for {}; None if it is none."""
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError:
+        return None
+    return [
+        f"{name}{'!' + how if how else ''}{':' + form if form else ''}"
+        for _, name, form, how in parts
+        if name is not None
+    ]

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from semanticfl_jax.diffusion.fingerprint import shards
 from semanticfl_jax.errors import SemanticFLError
 
 Shapes = Mapping[tuple[str, ...], tuple[int, ...]]
 
 #: Buffers that older versions saved; Flax computes them.
 _HARMLESS = re.compile(r"(^|\.)position_ids$")
+#: Types of numbers, in safetensors' words, that weights may be of.
+_TYPES = ("F64", "F32", "F16", "BF16")
 #: Flax's names of the VAE's attention, which PyTorch kept until diffusers 0.17.
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
@@ -104,23 +107,44 @@ def _difference(source: str, missing: list[str], unexpected: list[str]) -> str:
 def read(path: Path, expected: Shapes) -> dict:
     """Read Flax parameters {path: array} from PyTorch's `.safetensors` or Flax's msgpack.
 
+    Args:
+      path: of the file, or of the index of several (`.safetensors.index.json`).
+      expected: shape of every parameter of the Flax module.
+
     Raises:
-      ValueError: if the file is damaged, or does not hold exactly the expected parameters.
+      ValueError: if a file is damaged, does not hold exactly the expected parameters, or holds
+        numbers of another type than float or bfloat16.
     """
+    if path.suffix in (".safetensors", ".json"):
+        tensors: dict[str, np.ndarray] = {}
+        for shard in shards(path) if path.suffix == ".json" else [path]:
+            tensors |= _read_safetensors(shard)
+        return convert(tensors, expected, str(path))
     from flax import serialization
     from flax.traverse_util import flatten_dict
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
-    if path.suffix == ".safetensors":
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise SemanticFLError(f"{path} is not a whole safetensors file: {error}") from error
-        return convert(tensors, expected, str(path))
     try:
         params = flatten_dict(serialization.msgpack_restore(path.read_bytes()))
     except Exception as error:
         raise SemanticFLError(f"{path} is not a whole Flax msgpack file: {error}") from error
     check_shapes(params, expected, str(path))
     return params
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import ml_dtypes  # noqa: F401 (makes bfloat16 known to NumPy)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            other = {name: of for name, of in types.items() if of not in _TYPES}
+            for name, kind in other.items():
+                if not _HARMLESS.search(name):
+                    raise SemanticFLError(
+                        f"{path}: {name} is of type {kind}; weights of {', '.join(_TYPES)} are "
+                        "read. Convert it to fp16 with the tool that made it"
+                    )
+            return {name: file.get_tensor(name) for name in types if name not in other}
+    except (SafetensorError, OSError) as error:
+        raise SemanticFLError(f"{path} is not a whole safetensors file: {error}") from error

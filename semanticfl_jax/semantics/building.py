@@ -19,7 +19,11 @@ import numpy as np
 
 from semanticfl_jax.config import GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.batches import discard
-from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint
+from semanticfl_jax.diffusion.fingerprint import (
+    fingerprint,
+    resolve_checkpoint,
+    weight_variants,
+)
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
@@ -46,10 +50,10 @@ def checkpoint_directory(config: GuidanceConfig) -> Path:
 
 
 def _checkpoint_at_hand(config: GuidanceConfig) -> Path | None:
-    """The same, or None if it is not on this machine; nothing is downloaded."""
+    """The same, or None if it is not on this machine, or not whole; nothing is downloaded."""
     try:
         return checkpoint_directory(dataclasses.replace(config, offline=True))
-    except FileNotFoundError:
+    except (FileNotFoundError, SemanticFLError):
         return None
 
 
@@ -217,7 +221,7 @@ def obtain_anchors(
       FileNotFoundError: if `config.anchors_file`, or the checkpoint, does not exist.
     """
     given = config.anchors_file is not None
-    path = Path(config.anchors_file) if given else path
+    path = Path(config.anchors_file).expanduser() if config.anchors_file is not None else path
     checkpoint = _checkpoint_at_hand(config) if given else checkpoint_directory(config)
     provenance = expected_provenance(config, checkpoint, images, class_names, dim=dim, seed=seed)
     if given or path.exists():
@@ -227,6 +231,8 @@ def obtain_anchors(
         unknown = {"dtype"} if config.dtype == "auto" else set()
         if checkpoint is None:
             unknown |= {"checkpoint_sha256"}
+        elif anchors.provenance.get("checkpoint_sha256") == provenance["checkpoint_sha256"]:
+            unknown |= {"checkpoint"}  # the same files, wherever they lie
         if images is None and config.anchor_source == "directory":
             unknown |= {"anchor_images", "anchor_images_sha256"}
         check_provenance(anchors.provenance, provenance, path, unknown)
@@ -234,6 +240,8 @@ def obtain_anchors(
         return anchors
     made_of = f"{len(images.images):,} {images.source} images" if images else "images it draws"
     say(f"building anchors with {config.checkpoint} from {made_of}, in {provenance['dtype']}")
+    for component, name in weight_variants(checkpoint).items():
+        say(f"weights of {component} are those of {name}")
     anchors = build_anchors(
         config,
         checkpoint,

@@ -127,3 +127,17 @@ def test_description_agrees_with_the_partition(dataset, tmp_path):
     assert summary["effective_classes"]["max"] <= max(holds)
     assert {path.name for path in tmp_path.iterdir()} == {"partition.png", "partition_clients.png"}
     assert "Gini of sizes 0.0" in federation.headline(summary)
+
+
+def test_too_many_clients_are_told_what_the_server_keeps(dataset):
+    config = dataclasses.replace(CONFIG, num_clients=189)
+    message = (
+        "num_clients must be at most 188, got 189: of 200 training images the server keeps 12, as "
+        "public_per_class=3 says"
+    )
+    with pytest.raises(ValueError, match=message):
+        federation.deal(dataset, with_partition(config, scheme="iid"))
+    _, partition = federation.deal(
+        dataset, with_partition(dataclasses.replace(config, num_clients=188), scheme="iid")
+    )
+    assert partition.sizes.tolist() == [1] * 188

@@ -93,6 +93,6 @@ def test_the_configuration_says_what_is_loaded(monkeypatch):
         dataset="image_folder", data_dir="d", image_size=24, unreadable="skip"
     )
     assert sources.from_config(config).class_names == ("a b",)
-    assert asked == [("d", {"image_size": 24, "unreadable": "skip"})]
+    assert asked == [("d", {"image_size": 24, "unreadable": "skip", "column": None})]
     with pytest.raises(ValueError, match="unreadable must be one of refuse, skip"):
         load_dataset("digits", None, unreadable="ignore")
