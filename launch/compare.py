@@ -143,15 +143,20 @@ def main(given: flags.Given, workdir: str) -> None:
     runs = plan(given, guide(methods, values.guided), values.seeds)
 
     from semanticfl_jax.api import Stopped, run
+    from semanticfl_jax.errors import DivergedError
     from semanticfl_jax.reporting.report import compare
 
+    finished = []
     for number, (name, config) in enumerate(runs.items(), start=1):
         print(f"\n[{number}/{len(runs)}] {name}")
         try:
             run(config, Path(workdir) / name)
+            finished.append(Path(workdir) / name)
         except Stopped as stop:
             flags.stop(stop)
-    print("\n" + compare([Path(workdir) / name for name in runs], out=workdir))
+        except DivergedError as error:  # the others are still worth training
+            print(f"warning: {name} is not compared: {error}")
+    print("\n" + compare(finished, out=workdir))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,13 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     factor, form = (100, ".2f") if metric == "accuracy" else (1, ".4g")
     unit = "%" if metric == "accuracy" else ""
     names = [f"{kind}_{metric}" for kind in ("final", "best", "mean_last10")]
-    print(", ".join(f"{name} {factor * summary[name]:{form}}{unit}" for name in names))
+
+    def shown(value: float | None) -> str:
+        return "not finite" if value is None else f"{factor * value:{form}}{unit}"
+
+    print(", ".join(f"{name} {shown(summary[name])}" for name in names))
+    if summary.get("diverged_round"):
+        print(f"diverged in round {summary['diverged_round']}: numbers are not finite since then")
     if not summary.get("private", True):
         print(summary["note"])
 

@@ -89,6 +89,11 @@ class ExperimentConfig(Config):
     eval_every: int = 1
     #: Rounds between checkpoints; the last round is always saved.
     checkpoint_every: int = free(1)
+    #: What to do when a loss, an update or a figure is not finite: warn once and go on, stop the
+    #: run, or leave the client's update out of the average as if it had dropped out.
+    on_divergence: Literal["warn", "stop", "skip_client"] = dataclasses.field(
+        default="warn", metadata={"same_results": ("warn", "stop")}
+    )
     #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
     #: and products are; parameters, statistics, losses and the optimiser stay in float32.
     precision: Literal["float32", "bfloat16"] = "float32"

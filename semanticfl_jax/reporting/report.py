@@ -101,6 +101,9 @@ def _table(runs: Sequence[Run], methods: Sequence[Method]) -> str:
     ]
     if differing:
         text += ["", f"Warning: the runs also differ in {', '.join(differing)}."]
+    for run in runs:
+        if run.summary.get("diverged_round") is not None:
+            text += ["", f"Warning: {run.path} diverged in round {run.summary['diverged_round']}."]
     return "\n".join(text)
 
 

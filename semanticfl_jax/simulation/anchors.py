@@ -32,6 +32,7 @@ def server_anchors(
         path=directory / files.ANCHORS,
         say=say,
     )
+    anchors.require_finite()
     if not anchors.private:
         say(NOT_PRIVATE)
     if anchors.maps and processes.is_main():

@@ -6,6 +6,7 @@ image source -> partition -> corruption -> anchors -> data on devices -> rounds 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +27,9 @@ from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
+from semanticfl_jax.errors import DivergedError
 from semanticfl_jax.federated.round import ServerState
-from semanticfl_jax.files import to_json_values
+from semanticfl_jax.files import to_json_values, write_json
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
@@ -37,6 +39,7 @@ from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
+from semanticfl_jax.simulation.divergence import Divergence, summary_of
 from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
@@ -63,6 +66,9 @@ _ROW = {
     "bytes_up",
     "bytes_down",
     "private",
+    "diverged",
+    "diverged_clients",
+    "diverged_count",
 }
 
 
@@ -133,6 +139,7 @@ class Simulation:
         for line in (*self.engine.description, *self._advice()):
             self.say(line)
         self._label_counts = self.federation.label_counts()
+        self._divergence = Divergence(config, self.parts.task.headline)
         checkpoints = self._resume()
         self._callbacks = self._follow(callbacks, progress, checkpoints)
 
@@ -325,10 +332,7 @@ class Simulation:
             )
             for finished in rounds:
                 self.round = finished.number
-                step = Step(finished.number, self._row(finished), finished.state)
-                self.history.append(step.metrics)
-                self._callbacks.round(self, step)
-                yield step
+                yield self._record(finished)
             if self.round == self.config.rounds:
                 with processes.main_first():
                     self._callbacks.end(self)
@@ -338,6 +342,26 @@ class Simulation:
         except BaseException:
             self.close()
             raise
+
+    def _record(self, finished: FinishedRound) -> Step:
+        """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
+        step = Step(finished.number, self._row(finished), finished.state)
+        self.history.append(step.metrics)
+        try:
+            self._divergence.heed(step.metrics, self._aloud)
+        except DivergedError:
+            # The row is kept, the state is not: what resumes starts before this round.
+            self._callbacks.round(self, dataclasses.replace(step, state=None))
+            if self.workdir is not None and processes.is_main():
+                write_json(self.workdir / files.SUMMARY, self.summary())
+            raise
+        self._callbacks.round(self, step)
+        return step
+
+    def _aloud(self, line: str) -> None:
+        """Say a line in the midst of training: above the bar, if both are on the terminal."""
+        above = self.say is print and self._progress is not None
+        (self._progress.say if above else self.say)(line)
 
     def _row(self, finished: FinishedRound) -> dict[str, Any]:
         result = finished.result
@@ -356,6 +380,7 @@ class Simulation:
             if self._knows_classes(figures):
                 figures = evaluated(figures, self._label_counts)
             row |= figures
+        row |= self._divergence.columns(result, finished.evaluation)
         return to_json_values(row)
 
     def _knows_classes(self, figures: Mapping[str, Any]) -> bool:
@@ -426,6 +451,7 @@ class Simulation:
             **self._about_task(),
             **summarize(self.history, metric=task.headline, higher=task.higher_is_better),
             **final,
+            **summary_of(config, self.history),
             "partition": federation.summary(),
             "compile_seconds": self.engine.compile_seconds,
             "device": self.engine.device,

@@ -96,6 +96,12 @@ def free_fields(config: Any, prefix: str = "") -> set[str]:
     return found
 
 
+def _alike(config: Any, name: str) -> tuple[Any, ...]:
+    """Return the values of a field among which results do not differ."""
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    return fields[name].metadata.get("same_results", ()) if name in fields else ()
+
+
 def read_summary(directory: Path) -> dict[str, Any] | None:
     """Return the summary of a finished run, or None."""
     return _read(directory / SUMMARY)
@@ -160,7 +166,7 @@ def _differences(there: dict[str, Any], config: ExperimentConfig) -> list[str]:
     for name in sorted(old.keys() | new.keys()):
         if any(name == each or name.startswith(f"{each}.") for each in loose):
             continue
-        before = old.get(name, default.get(name))
-        if before != new.get(name):
-            found.append(f"{name} was {before!r}, is {new.get(name)!r}")
+        before, now, alike = old.get(name, default.get(name)), new.get(name), _alike(config, name)
+        if before != now and not (before in alike and now in alike):
+            found.append(f"{name} was {before!r}, is {now!r}")
     return found
