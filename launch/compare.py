@@ -31,6 +31,7 @@ from . import flags
 
 def define() -> None:
     """The flags beyond those that every command has."""
+    flags.define_overwrite()
     absl_flags.DEFINE_list("algorithms", ["fedavg", "semanticfl"], "Algorithms to train.")
     absl_flags.DEFINE_string(
         "methods",
@@ -150,7 +151,7 @@ def main(given: flags.Given, workdir: str) -> None:
     for number, (name, config) in enumerate(runs.items(), start=1):
         print(f"\n[{number}/{len(runs)}] {name}")
         try:
-            run(config, Path(workdir) / name)
+            run(config, Path(workdir) / name, overwrite=values.overwrite)
             finished.append(Path(workdir) / name)
         except Stopped as stop:
             flags.stop(stop)

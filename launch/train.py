@@ -2,15 +2,24 @@
 
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
-Run again with the same --workdir it resumes from the last checkpoint. One of several processes of
+Run again with the same --workdir it resumes from the last checkpoint; --overwrite sets aside what
+is there and begins anew. One of several processes of
 the same run (README, "Several machines") is also told --distributed, or --coordinator_address,
 --num_processes and --process_id.
 """
+
+from absl import flags as absl_flags
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
 
 from . import distributed, flags
+
+
+def define() -> None:
+    """Define the flags beyond those that every command has."""
+    distributed.define_flags()
+    flags.define_overwrite()
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
@@ -21,7 +30,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
     distributed.initialize()
     try:
-        summary = run(config, workdir).summary
+        summary = run(config, workdir, overwrite=absl_flags.FLAGS.overwrite).summary
     except Stopped as stop:
         flags.stop(stop)
     if not processes.is_main():
@@ -46,6 +55,6 @@ if __name__ == "__main__":
         main,
         ExperimentConfig,
         default="digits",
-        define=distributed.define_flags,
+        define=define,
         help=describe_choices,
     )

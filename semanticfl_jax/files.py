@@ -6,9 +6,12 @@ JSON has no NaN or infinity: both are written as null.
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from semanticfl_jax.paths import home
 
 
 def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
@@ -54,5 +57,11 @@ def to_json_values(value: Any) -> Any:
 
 
 def user_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semanticfl_jax"
+    """`$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`.
+
+    A user without a home directory, as in some containers, has one of temporary files.
+    """
+    given, own = os.environ.get("XDG_CACHE_HOME"), home()
+    if given or own:
+        return Path(given or f"{own}/.cache") / "semanticfl_jax"
+    return Path(tempfile.gettempdir()) / f"semanticfl_jax-{os.getuid()}"

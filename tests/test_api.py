@@ -268,7 +268,7 @@ def test_weights_to_start_from(tmp_path, whole):
         (
             {"model": ViT(CLASSES)},
             {"guidance": sfl.GuidanceConfig(enabled=True, anchor_source="generated")},
-            "guidance.enabled must be false with this model",
+            "guidance.enabled=true is not possible with this model",
         ),
         (
             {},

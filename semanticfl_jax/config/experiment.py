@@ -10,6 +10,7 @@ from semanticfl_jax.config.algorithm import AlgorithmConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
+    PathText,
     changed_fields,
     free,
     require,
@@ -53,7 +54,7 @@ class ExperimentConfig(Config):
     task_settings: Any = None
     #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
     #: (tiny_imagenet, image_folder).
-    data_dir: str | None = free(None)
+    data_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: Side in pixels of image_folder's images; 0: as they are, all of one size.
     image_size: int = 0
     #: What to do about image files that are missing or damaged: name them and stop, or go on.

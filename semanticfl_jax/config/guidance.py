@@ -6,7 +6,10 @@ import dataclasses
 from typing import Literal
 
 from semanticfl_jax.config.fields import (
+    FREE,
     Config,
+    PathOrName,
+    PathText,
     changed_fields,
     free,
     require,
@@ -18,16 +21,24 @@ from semanticfl_jax.config.fields import (
 _TERMS = ("kd", "lambda_kd", "lambda_con", "temperature_kd", "temperature_con")
 
 
+def is_prompt(text: str) -> bool:
+    """Return whether a text has one place for a class name, and no other braces."""
+    try:
+        return text.count("{}") == 1 and "\0" in text.format("\0")
+    except (LookupError, ValueError):
+        return False
+
+
 @dataclasses.dataclass(frozen=True)
 class GuidanceConfig(Config):
     """Semantic guidance: the anchors, and the terms they add to the clients' loss."""
 
     enabled: bool = False
     #: "tiny-sd" (bundled), a diffusers-layout directory, or a hub id.
-    checkpoint: str = "tiny-sd"
+    checkpoint: PathOrName = "tiny-sd"
     #: Of a hub id: branch, tag or commit; where downloads are kept; whether to look there only.
     revision: str | None = None
-    cache_dir: str | None = free(None)
+    cache_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     offline: bool = free(False)
     #: Precision of the diffusion model; "auto": bfloat16 on accelerators, float32 on CPU.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -39,7 +50,7 @@ class GuidanceConfig(Config):
     #: checkpoint itself, a directory with a folder a class, or the clients' own (not private).
     anchor_source: Literal["public", "generated", "directory", "oracle"] = "public"
     #: Folder of class-named folders of images (anchor_source = "directory").
-    anchor_dir: str | None = None
+    anchor_dir: PathText | None = None
     #: Images a class, steps and guidance scale of DDIM (anchor_source = "generated").
     generated_per_class: int = 20
     generation_steps: int = 20
@@ -47,7 +58,7 @@ class GuidanceConfig(Config):
     #: "semantic", or a control: random orthogonal anchors, or the class names permuted.
     anchors: Literal["semantic", "random_orthogonal", "shuffled"] = "semantic"
     #: Anchors made earlier; by default they are built into the run's directory.
-    anchors_file: str | None = free(None)
+    anchors_file: PathText | None = dataclasses.field(default=None, metadata=FREE)
     prompt: str = "a photo of a {}"
     #: Diffusion step, of 1000, at which features are taken.
     timestep: int = 150
@@ -69,7 +80,7 @@ class GuidanceConfig(Config):
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""
-        require(self.prompt.count("{}") == 1, "prompt", "a text with one {}", self.prompt)
+        require(is_prompt(self.prompt), "prompt", "a text with one {}, no other", self.prompt)
         require(0 <= self.timestep < 1000, "timestep", "from 0 to 999", self.timestep)
         require_at_least(self, 0, "dim", "resolution", "diffusion_batch_size")
         require_at_least(self, 1, "generated_per_class", "generation_steps")

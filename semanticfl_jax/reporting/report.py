@@ -68,13 +68,15 @@ def compare(directories: Sequence[str | os.PathLike], out: str | os.PathLike | N
 
 def _write(methods: Sequence[Method], text: str, out: Path) -> list[Path]:
     from semanticfl_jax.reporting.plots.curves import plot_comparison
+    from semanticfl_jax.reporting.plots.drawing import attempt
 
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
     write_text(paths[0], text + "\n")
     write_text(paths[1], _csv(methods))
-    plot_comparison({m.label: [run.rows for run in m.runs] for m in methods}, paths[2])
-    return paths
+    curves = {m.label: [run.rows for run in m.runs] for m in methods}
+    attempt(paths[2], lambda: plot_comparison(curves, paths[2]), print)
+    return [path for path in paths if path.exists()]
 
 
 def _table(runs: Sequence[Run], methods: Sequence[Method]) -> str:

@@ -65,8 +65,8 @@ class Anchors:
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             raise SemanticFLError(
-                f"the semantic anchors of {', '.join(names[:5])}{more} are not finite numbers; make "
-                "them anew, with guidance.dtype=float32, or use another guidance.checkpoint"
+                f"the semantic anchors of {', '.join(names[:5])}{more} are not finite numbers; "
+                "make them anew, with guidance.dtype=float32, or use another guidance.checkpoint"
             )
 
     def save(self, path: str | Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +27,13 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.errors import DivergedError
+from semanticfl_jax.devices.start import start_jax
+from semanticfl_jax.devices.versions import code_commit, versions
+from semanticfl_jax.errors import DivergedError, SemanticFLError
 from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.files import to_json_values, write_json
+from semanticfl_jax.lock import Lock
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
@@ -90,7 +94,9 @@ class Simulation:
       algorithm: an `Algorithm` in place of `config.algorithm`.
       init_params: weights to start from: a tree, a .safetensors file, or a run's directory.
       workdir: directory for config.json, metrics.jsonl, checkpoints/, summary.json and more; a run
-        that is there is resumed. None writes nothing.
+        that is there is resumed. None writes nothing. No other process can use it until the run
+        is closed, ends, or is stopped.
+      overwrite: whether a run that is there is set aside, in a folder of the directory, first.
       callbacks: told of the start, every round, every evaluation and the end.
       progress: whether to show a bar.
       say: takes lines for the user; None for none.
@@ -117,47 +123,67 @@ class Simulation:
         algorithm: Algorithm | None = None,
         init_params: PyTree | str | os.PathLike | None = None,
         workdir: str | os.PathLike | None = None,
+        overwrite: bool = False,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         say: Say | None = print,
     ):
+        start_jax()
         self.config = config
-        self.workdir = None if workdir is None else Path(workdir).expanduser()
+        self.workdir = None if workdir is None else local_path(workdir, "workdir")
         self.history: list[dict[str, Any]] = []
         self.round = 0
         self.engine: Engine | None = None
         self._closed = False
         self.say = say if say is not None and processes.is_main() else _silent
         self._model = model
-        self._finished = self._read_finished()
+        self._lock: Lock | None = None
+        self._ended: str | None = None
+        self._finished = self._open(overwrite)
         if self._finished is not None:
             return
-        self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
-        with _directory(self.workdir) as directory:
-            kept = None if self.workdir is None else directory / files.TUNING
-            self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
-        for line in (*self.engine.description, *self._advice()):
-            self.say(line)
-        self._label_counts = self.federation.label_counts()
-        self._divergence = Divergence(config, self.parts.task.headline)
-        checkpoints = self._resume()
-        self._callbacks = self._follow(callbacks, progress, checkpoints)
+        try:
+            self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+            with _directory(self.workdir) as directory:
+                kept = None if self.workdir is None else directory / files.TUNING
+                self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
+            for line in (*self.engine.description, *self._advice()):
+                self.say(line)
+            self._label_counts = self.federation.label_counts()
+            self._divergence = Divergence(config, self.parts.task.headline)
+            checkpoints = self._resume()
+            self._callbacks = self._follow(callbacks, progress, checkpoints)
+        except BaseException:
+            self._unlock()
+            raise
 
     # Setting up
 
-    def _read_finished(self) -> dict[str, Any] | None:
-        """Return the summary of the directory's run, if it has as many rounds as are wanted."""
+    def _open(self, overwrite: bool) -> dict[str, Any] | None:
+        """Return the summary of the directory's run, if it is finished; else lock the directory."""
         if self.workdir is None:
             return None
         with processes.main_first():
+            if overwrite and processes.is_main():
+                with Lock(self.workdir):
+                    aside = files.set_aside(self.workdir)
+                if aside is not None:
+                    self.say(f"what {self.workdir} held is now in {aside}")
             files.check(self.workdir, self.config)
-            summary = files.read_summary(self.workdir)
-        if summary is None or summary["rounds"] < self.config.rounds:
-            return None
-        self.say(f"{self.workdir} is finished: {summary['rounds']} rounds")
+            summary = files.read_summary(self.workdir, self.say)
+            finished = summary is not None and summary["rounds"] >= self.config.rounds
+            if not finished:
+                # The other processes of this run share the directory: one of them has the lock.
+                self._lock = Lock(self.workdir) if processes.is_main() else None
+                return None
+        self.say(files.finished_line(self.workdir, summary))
         self.history = read_metrics(self.workdir)
         self.round = summary["rounds"]
         return summary
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _set_up(
         self,
@@ -193,8 +219,13 @@ class Simulation:
         if not self.config.uses_anchors:
             return None
         if features is None:
+            what = (
+                "guidance.enabled=true"
+                if self.config.guidance.enabled
+                else (f"algorithm.name={self.config.algorithm.name}")
+            )
             raise ConfigError(
-                "guidance.enabled must be false with this model: anchors pull its features, and it "
+                f"{what} is not possible with this model: anchors pull its features, and it "
                 "returns none; let it return semanticfl_jax.Outputs(logits, features)"
             )
         with _directory(self.workdir) as directory:
@@ -211,6 +242,7 @@ class Simulation:
         dealt = federation.partition
         bound = {
             "data": federation.clean.fingerprint(),
+            "data_parts": federation.clean.parts(),
             "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
             "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
             "model": None if self._model is None else repr(self._model),
@@ -238,13 +270,14 @@ class Simulation:
         if self.workdir is None:
             return None
         checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
-        done = checkpoints.latest() or 0
-        if done:
+        rows = read_metrics(self.workdir)
+        if checkpoints.latest():
             shapes = shapes_of(self.engine.state)
             self.engine.state = None  # else it would be in memory beside the one that is restored
-            self.engine.state = checkpoints.restore(shapes)
+            done, self.engine.state = checkpoints.restore_newest(
+                shapes, files.rounds_in(rows), self.workdir / files.DAMAGED, self.say
+            )
             self.engine.round = done
-            rows = read_metrics(self.workdir)
             self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
             self.round = done
             total = self.config.rounds
@@ -316,7 +349,7 @@ class Simulation:
     def _train(
         self, until: int, asked_to_stop: Callable[[], bool], one_by_one: bool = False
     ) -> Iterator[Step]:
-        if self._finished is not None or self.round >= self.config.rounds:
+        if self._finished is not None or self._ended is not None:
             return
         if self._closed:
             raise RuntimeError("this simulation is closed: a round failed, or close() was called")
@@ -331,9 +364,12 @@ class Simulation:
                 one_by_one=one_by_one,
             )
             for finished in rounds:
+                self._require_lock()
                 self.round = finished.number
                 yield self._record(finished)
             if self.round == self.config.rounds:
+                now = datetime.datetime.now().astimezone()
+                self._ended = now.isoformat(sep=" ", timespec="seconds")
                 with processes.main_first():
                     self._callbacks.end(self)
                 self.close()
@@ -342,6 +378,12 @@ class Simulation:
         except BaseException:
             self.close()
             raise
+
+    def _require_lock(self) -> None:
+        if self._lock is not None and not self._lock.held:
+            raise SemanticFLError(
+                f"{self.workdir} was taken over by a later Simulation of this process"
+            )
 
     def _record(self, finished: FinishedRound) -> Step:
         """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
@@ -402,7 +444,10 @@ class Simulation:
         """Close the run's files; it is called at the end of the run, too."""
         if self.engine is not None and not self._closed:
             self._closed = True
-            self._callbacks.close()
+            try:
+                self._callbacks.close()
+            finally:
+                self._unlock()
 
     def __enter__(self) -> Simulation:
         return self
@@ -456,6 +501,8 @@ class Simulation:
             "compile_seconds": self.engine.compile_seconds,
             "device": self.engine.device,
             "versions": versions(),
+            "commit": code_commit(),
+            "finished": self._ended,
         }
         return to_json_values(figures)
 
@@ -469,8 +516,8 @@ def run(
       config: what to run.
       workdir: its directory, where a run that is there is resumed, and a finished one is read;
         None writes nothing.
-      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, callbacks,
-        progress, say.
+      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, overwrite,
+        callbacks, progress, say.
 
     Raises:
       SemanticFLError: for whatever cannot be run.

@@ -97,5 +97,5 @@ def test_anchors_that_are_not_finite_are_refused_by_the_class():
     anchors.require_finite()
     text = anchors.text.copy()
     text[2, 1] = np.nan
-    with pytest.raises(SemanticFLError, match="the semantic anchors of class 2 are not finite numbers"):
+    with pytest.raises(SemanticFLError, match="semantic anchors of class 2 are not finite"):
         dataclasses.replace(anchors, text=text).require_finite()

@@ -16,7 +16,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from semanticfl_jax.data.sources.dataset import ImageDataset, named
 from semanticfl_jax.data.sources.file_tree import Directory
 from semanticfl_jax.data.sources.image_files import Listing, is_image, load_images
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 
 METADATA = "metadata.csv"
 #: Share of every class that is the test split where the folders have none, and the seed: our
@@ -61,7 +61,7 @@ def load_image_folder(
     """
     if not data_dir:
         raise SemanticFLError("data_dir must be a folder of images when dataset=image_folder")
-    path = Path(data_dir).expanduser()
+    path = local_path(data_dir, "data_dir")
     if not path.is_dir():
         raise MissingFileError(f"data_dir: no directory {path}")
     tree = Directory(path)

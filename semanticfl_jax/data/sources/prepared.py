@@ -26,6 +26,7 @@ from semanticfl_jax.data.sources.array_cache import (
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.paths import local_path
 
 #: Record format that can be read without TensorFlow.
 ARRAY_RECORD = "array_record"
@@ -57,7 +58,9 @@ def load_prepared(
       FileNotFoundError: if the data set is not prepared and cannot be, for want of TensorFlow.
       MissingDependencyError: if its images are not in the cache yet, without TFDS.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = local_path(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "data_dir"
+    )
     directory = find_prepared(root / name) or _prepare(name, root, builder)
     fingerprint = _fingerprint(directory)
     places = [

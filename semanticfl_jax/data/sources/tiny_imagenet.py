@@ -15,7 +15,6 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.contexts import DatasetContext
@@ -24,6 +23,7 @@ from semanticfl_jax.data.sources.file_tree import Archive, Directory, open_tree
 from semanticfl_jax.data.sources.image_files import Listing, is_image, load_images
 from semanticfl_jax.data.sources.prepared import load_prepared
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 
 ROOT, MARKER = "tiny-imagenet-200", "wnids.txt"
 BUILDER = "semanticfl_jax.data.sources.tiny_imagenet_builder"
@@ -63,7 +63,7 @@ def load_tiny_imagenet(
 
 def find_files(data_dir: str | os.PathLike) -> Directory | Archive | None:
     """The files in the original layout; None for what may be TFDS's data directory."""
-    path = Path(data_dir).expanduser()
+    path = local_path(data_dir, "data_dir")
     if path.is_file():
         return open_tree(path)
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz"):
