@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from semanticfl_jax.devices.start import cannot_start
+
 #: What stands for characters that a terminal's encoding does not have.
 _PLAIN = {"±": "+/-", "µ": "u", "×": "x", "–": "-", "—": "-", "…": "...", "’": "'"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -98,9 +100,7 @@ def explain(error: BaseException) -> str | None:
                 "runtime.clients_per_chunk or runtime.eval_batch_size"
             )
         if _from_jax_start(each):
-            asked = os.environ.get("JAX_PLATFORMS")
-            advice = f"unset JAX_PLATFORMS={asked}, or" if asked else "see to the driver, or"
-            return f"JAX cannot start ({type(each).__name__}: {text[:200]}); {advice} set it to cpu"
+            return cannot_start(each)
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None

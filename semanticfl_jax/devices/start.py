@@ -2,8 +2,6 @@
 
 import os
 
-import jax
-
 from semanticfl_jax.errors import SemanticFLError
 
 
@@ -13,18 +11,21 @@ def start_jax() -> None:
     Raises:
       SemanticFLError: in one line, if it does not start.
     """
+    import jax
+
     try:
         jax.devices()
     except Exception as error:  # RuntimeError, AssertionError, and what plug-ins raise
-        asked = os.environ.get("JAX_PLATFORMS")
-        reason = str(error).strip().splitlines()
-        why = f": {reason[0]}" if reason else ""
-        advice = (
-            f"JAX_PLATFORMS={asked} asks for a device that is not there, or whose JAX plug-in is "
-            "not installed; unset it, or set JAX_PLATFORMS=cpu"
-            if asked
-            else "see whether the driver and the installed jax fit, or set JAX_PLATFORMS=cpu"
-        )
-        raise SemanticFLError(
-            f"JAX cannot start ({type(error).__name__}{why}); {advice}"
-        ) from error
+        raise SemanticFLError(cannot_start(error)) from error
+
+
+def cannot_start(error: BaseException) -> str:
+    """Return one line for an error of JAX's start; it needs no JAX."""
+    text, asked = " ".join(str(error).split())[:200], os.environ.get("JAX_PLATFORMS")
+    line = f"JAX cannot start ({type(error).__name__}{': ' if text else ''}{text}); "
+    if not asked:
+        return line + "see whether the driver and the installed jax fit, or set JAX_PLATFORMS=cpu"
+    return line + (
+        f"JAX_PLATFORMS={asked} asks for a device that is not there, or whose plug-in for JAX is "
+        "not installed; unset it, or set JAX_PLATFORMS=cpu"
+    )
