@@ -6,6 +6,7 @@ included. The file says who has it. On file systems without locks the file alone
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import errno
@@ -125,6 +126,12 @@ class Lock:
         with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps(who).encode() + b"\n", 0)
+
+
+@atexit.register
+def _release_all() -> None:
+    for lock in list(_held.values()):
+        lock.release()
 
 
 def _read(file: int) -> dict:

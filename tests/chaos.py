@@ -137,7 +137,8 @@ def wrong_values(hint: object, chance: random.Random) -> str | None:
     args = typing.get_args(hint)
     if hint == PathText or PathText in args:
         return chance.choice(["gs://bucket/x", "", "$NOT_SET_ANYWHERE/x", "s3://b"])
-    if hint is str or (str in args and "a text" in describe(hint)) or hint in (object, typing.Any):
+    takes_any = hint in (str, tuple[str, ...], typing.Any)
+    if takes_any or (str in args and "a text" in describe(hint)):
         return None
     return chance.choice(["many", "2,x", "maybe", "1e", "[1", "none of these", "-", "=", "nan"])
 
