@@ -164,21 +164,13 @@ class Simulation:
         if self.workdir is None:
             return None
         with processes.main_first():
-            if overwrite and processes.is_main():
-                with Lock(self.workdir):
-                    aside = files.set_aside(self.workdir)
-                if aside is not None:
-                    self.say(f"what {self.workdir} held is now in {aside}")
-            files.check(self.workdir, self.config)
-            summary = files.read_summary(self.workdir, self.say)
-            finished = summary is not None and summary["rounds"] >= self.config.rounds
-            if not finished:
-                # The other processes of this run share the directory: one of them has the lock.
-                self._lock = Lock(self.workdir) if processes.is_main() else None
-                return None
-        self.say(files.finished_line(self.workdir, summary))
-        self.history = read_metrics(self.workdir)
-        self.round = summary["rounds"]
+            summary, self._lock = files.open_run(
+                self.workdir, self.config, overwrite, self.say, main=processes.is_main()
+            )
+        if summary is not None:
+            self.say(files.finished_line(self.workdir, summary))
+            self.history = read_metrics(self.workdir)
+            self.round = summary["rounds"]
         return summary
 
     def _unlock(self) -> None:

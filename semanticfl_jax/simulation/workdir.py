@@ -25,6 +25,7 @@ from semanticfl_jax.config.fields import Choosing, flatten
 from semanticfl_jax.data.federation import CLIENTS, PARTITION
 from semanticfl_jax.devices.versions import code_commit
 from semanticfl_jax.files import write_json
+from semanticfl_jax.lock import Lock
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE
 from semanticfl_jax.types import Say
 
@@ -71,6 +72,31 @@ def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = 
         _refuse(directory, _differences(there, config))
         _check_rounds(directory, there.get("rounds"), config)
     return directory
+
+
+def open_run(
+    directory: Path, config: ExperimentConfig, overwrite: bool, say: Say, *, main: bool
+) -> tuple[dict[str, Any] | None, Lock | None]:
+    """Return the summary of the directory's run, if it is finished; else a lock of the directory.
+
+    Args:
+      directory: of the run.
+      config: what is to be run.
+      overwrite: whether what is there is set aside first.
+      say: takes lines for the user.
+      main: whether this is the main process of the run; its others share the directory, and have no
+        lock.
+    """
+    if overwrite and main:
+        with Lock(directory):
+            aside = set_aside(directory)
+        if aside is not None:
+            say(f"what {directory} held is now in {aside}")
+    check(directory, config)
+    summary = read_summary(directory, say)
+    if summary is not None and summary["rounds"] >= config.rounds:
+        return summary, None
+    return None, Lock(directory) if main else None
 
 
 def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
