@@ -32,8 +32,8 @@ import dataclasses
 import json
 from typing import Any
 
-from absl import app, logging
 from absl import flags as absl_flags
+from absl import logging
 
 from semanticfl_jax.config import (
     ConfigError,
@@ -43,8 +43,7 @@ from semanticfl_jax.config import (
     RuntimeConfig,
     require,
 )
-from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.plugins import load_plugins
+from semanticfl_jax.paths import local_path
 
 from . import flags
 
@@ -62,8 +61,8 @@ _DTYPES = ("float32", "bfloat16")
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
 _JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
-_PLUGIN = absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
-_DEBUG = absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
+absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
@@ -231,21 +230,18 @@ def main(arguments: list[str]) -> None:
     """Runs the task and prints its figures."""
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
-    try:
-        load_plugins(_PLUGIN.value)
-        check_flags(_TASK.value)
-        logging.set_verbosity(logging.WARNING)
-        machine = describe_machine()
-        figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
-    except (SemanticFLError, OSError) as error:
-        flags.fail(error, _DEBUG.value)
+    check_flags(_TASK.value)
+    out = None if _JSON.value is None else local_path(_JSON.value, "--json")
+    logging.set_verbosity(logging.WARNING)
+    machine = describe_machine()
+    figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
     from semanticfl_jax.files import to_json_values, write_json
 
     print(json.dumps(to_json_values(figures), indent=2))
-    if _JSON.value:
-        write_json(_JSON.value, figures)
+    if out is not None:
+        write_json(out, figures)
 
 
 if __name__ == "__main__":
     flags.prepare_environment()
-    app.run(main)
+    flags.run_plain(main)

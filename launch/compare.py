@@ -18,6 +18,7 @@ the command again and finished runs are read, interrupted ones are resumed. With
 trained N at a time, each in a process of its own; what they print goes to DIR/logs.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -32,6 +33,7 @@ from . import flags
 
 def define() -> None:
     """The flags beyond those that every command has."""
+    flags.define_overwrite()
     absl_flags.DEFINE_list("algorithms", ["fedavg", "semanticfl"], "Algorithms to train.")
     absl_flags.DEFINE_string(
         "methods",
@@ -146,20 +148,38 @@ def main(given: flags.Given, workdir: str) -> None:
     methods = parse_methods(values.methods or ";".join(values.algorithms))
     runs = plan(given, guide(methods, values.guided), values.seeds)
 
-    from semanticfl_jax.api import Stopped, run
+    from semanticfl_jax.api import Stopped
     from semanticfl_jax.reporting.report import compare
     from semanticfl_jax.simulation.sweep import SweepStopped, run_side_by_side
 
+    directories = [Path(workdir) / name for name in runs]
     try:
         if values.jobs == 1:
-            for number, (name, config) in enumerate(runs.items(), start=1):
-                print(f"\n[{number}/{len(runs)}] {name}")
-                run(config, Path(workdir) / name)
+            diverged = _one_by_one(runs, workdir, values.overwrite)
         else:
-            run_side_by_side(runs, workdir, values.jobs, plugins=values.plugin)
+            diverged = run_side_by_side(
+                runs, workdir, values.jobs, plugins=values.plugin, overwrite=values.overwrite
+            )
     except (Stopped, SweepStopped) as stop:
         flags.stop(stop)
-    print("\n" + compare([Path(workdir) / name for name in runs], out=workdir))
+    finished = [path for path in directories if path.name not in diverged]
+    print("\n" + compare(finished, out=workdir))
+
+
+def _one_by_one(runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool) -> list[str]:
+    """Train the runs; return the names of those that diverged, which are not compared."""
+    from semanticfl_jax.api import run
+    from semanticfl_jax.errors import DivergedError
+
+    diverged = []
+    for number, (name, config) in enumerate(runs.items(), start=1):
+        print(f"\n[{number}/{len(runs)}] {name}")
+        try:
+            run(config, Path(workdir) / name, overwrite=overwrite)
+        except DivergedError as error:  # the others are still worth training
+            print(f"warning: {name} is not compared: {error}")
+            diverged.append(name)
+    return diverged
 
 
 if __name__ == "__main__":

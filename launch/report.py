@@ -9,17 +9,16 @@ With --out it also writes comparison.md, comparison.csv and comparison.png there
 
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
-from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.plugins import load_plugins
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.reporting.report import compare
 
-from .flags import fail
+from .flags import fail, run_plain
 
 _OUT = flags.DEFINE_string("out", None, "Directory for comparison.md, .csv and .png.")
-_PLUGIN = flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
+flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,12 +26,9 @@ def main(arguments: Sequence[str]) -> None:
     directories = arguments[1:]
     if not directories:
         fail("give the directories of finished runs: python -m launch.report DIR DIR ...")
-    try:
-        load_plugins(_PLUGIN.value)
-        print(compare(directories, _OUT.value))
-    except (SemanticFLError, OSError) as error:
-        fail(error, _DEBUG.value)
+    out = None if _OUT.value is None else local_path(_OUT.value, "--out")
+    print(compare([local_path(each, "a directory") for each in directories], out))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_plain(main)

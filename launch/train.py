@@ -2,15 +2,24 @@
 
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
-Run again with the same --workdir it resumes from the last checkpoint. One of several processes of
+Run again with the same --workdir it resumes from the last checkpoint; --overwrite sets aside what
+is there and begins anew. One of several processes of
 the same run (README, "Several machines") is also told --distributed, or --coordinator_address,
 --num_processes and --process_id.
 """
+
+from absl import flags as absl_flags
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
 
 from . import distributed, flags
+
+
+def define() -> None:
+    """Define the flags beyond those that every command has."""
+    distributed.define_flags()
+    flags.define_overwrite()
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
@@ -22,17 +31,20 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
     distributed.initialize()
     try:
-        summary = run(config, workdir).summary
+        summary = run(config, workdir, overwrite=absl_flags.FLAGS.overwrite).summary
     except Stopped as stop:
         flags.stop(stop)
     if not processes.is_main():
         return
     metric = Metric.of(summary)
     best, final, mean = metric.fields
-    figures = [
-        f"{name} {metric.write(summary[name])}{metric.unit.strip()}" for name in (final, best, mean)
-    ]
-    print(", ".join(figures))
+
+    def shown(value: float | None) -> str:
+        return "not finite" if value is None else metric.write(value) + metric.unit.strip()
+
+    print(", ".join(f"{name} {shown(summary[name])}" for name in (final, best, mean)))
+    if summary.get("diverged_round"):
+        print(f"diverged in round {summary['diverged_round']}: numbers are not finite since then")
     if not summary.get("private", True):
         print(summary["note"])
 
@@ -42,6 +54,6 @@ if __name__ == "__main__":
         main,
         ExperimentConfig,
         default="digits",
-        define=distributed.define_flags,
+        define=define,
         help=describe_choices,
     )

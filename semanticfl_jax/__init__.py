@@ -32,7 +32,13 @@ _EXPORTS = {
         "PartitionConfig",
         "RuntimeConfig",
     ),
-    "errors": ("ConfigError", "MissingDependencyError", "SemanticFLError"),
+    "errors": (
+        "ConfigError",
+        "DirectoryInUseError",
+        "DivergedError",
+        "MissingDependencyError",
+        "SemanticFLError",
+    ),
     "devices.cpu_threads": ("use_all_cores",),
     "plugins": (
         "load_plugins",
@@ -80,6 +86,8 @@ if TYPE_CHECKING:
     from semanticfl_jax.config import *  # noqa: F403
     from semanticfl_jax.devices.cpu_threads import use_all_cores as use_all_cores
     from semanticfl_jax.errors import ConfigError as ConfigError
+    from semanticfl_jax.errors import DirectoryInUseError as DirectoryInUseError
+    from semanticfl_jax.errors import DivergedError as DivergedError
     from semanticfl_jax.errors import MissingDependencyError as MissingDependencyError
     from semanticfl_jax.errors import SemanticFLError as SemanticFLError
     from semanticfl_jax.plugins import *  # noqa: F403

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import semanticfl_jax.config  # noqa: F401 - registers what is built in, which names must not repeat
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.paths import path_or_name
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
@@ -54,7 +55,7 @@ def load_plugins(modules: Sequence[str]) -> None:
       SemanticFLError: for a module that is not there. What a module itself raises is passed on.
     """
     for name in modules:
-        path = Path(name).expanduser()
+        path = Path(path_or_name(name, "--plugin"))
         if path.suffix == ".py":
             _load_file(path)
             continue

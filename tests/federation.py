@@ -118,8 +118,10 @@ class Federation:
         clients = init_clients(algorithm, start[0].model, num_clients, mesh, memory)
         return start[0]._replace(clients=clients), *start[1:]
 
-    def round(self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device"):
-        """A jitted round, and what it starts from."""
+    def round(
+        self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device", **options
+    ):
+        """A jitted round, and what it starts from; `options` as of `make_round`."""
         mesh = make_mesh(devices)
         local = make_local_training(self.model, algorithm, config, MEAN, STD)
         parts = make_round(
@@ -131,6 +133,7 @@ class Federation:
             batch_size=config.batch_size,
             availability=config.availability,
             steps=known_steps(self.partition.sizes, config),
+            **options,
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))
         run = AtRates(join_clients(parts, mesh, memory), jax.device_put(rates, replicated(mesh)))

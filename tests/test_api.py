@@ -267,8 +267,21 @@ def test_weights_to_start_from(tmp_path, whole):
         ),
         (
             {"model": ViT(CLASSES)},
+            {"algorithm": sfl.AlgorithmConfig("fedrcl", settings={"levels": (0,)})},
+            "fedrcl needs the model's levels, which ViT does not return",
+        ),
+        (
+            {"model": ViT(CLASSES)},
+            {
+                "algorithm": sfl.AlgorithmConfig("feddifrc"),
+                "guidance": sfl.GuidanceConfig(anchor_source="generated"),
+            },
+            "algorithm.name=feddifrc is not possible with this model",
+        ),
+        (
+            {"model": ViT(CLASSES)},
             {"guidance": sfl.GuidanceConfig(enabled=True, anchor_source="generated")},
-            "guidance.enabled must be false with this model",
+            "guidance.enabled=true is not possible with this model",
         ),
         (
             {},

@@ -51,6 +51,8 @@ class Aggregator:
       merge: (totals, name of the mesh's axis) -> totals over all devices, equal on all of them.
       needs_updates: whether it needs the single updates, which are then kept until the cohort is
         done; `init`, `add` and `merge` are not used.
+      weighted: whether its result grows with the weights, as a weighted sum does. Where clients
+        that diverged are left out, such a result is divided by the weights that are left.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Aggregator:
     add: Callable[[PyTree, Updates], PyTree] | None = None
     merge: Callable[[PyTree, str], PyTree] | None = None
     needs_updates: bool = False
+    weighted: bool = True
 
     def __post_init__(self):
         if not self.needs_updates and None in (self.init, self.add, self.merge):

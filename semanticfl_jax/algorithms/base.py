@@ -191,6 +191,8 @@ class Aggregate(NamedTuple):
       update: what the aggregator made of the clients' updates, a tree of parameters; zero where
         nothing is uploaded.
       extra: sum of the e_i.
+      weight: the sum of the p_i that `extra` may be made of: 1, a number; a float32 scalar where
+        clients that diverged are left out.
       participants: float32 scalar, clients that trained.
       clients: int32 [places], client ids; -1 in empty places.
       before: the cohort's client states before the round, stacked: [places, ...].
@@ -201,6 +203,7 @@ class Aggregate(NamedTuple):
 
     update: PyTree
     extra: PyTree
+    weight: jax.Array | float
     participants: jax.Array
     clients: jax.Array
     before: PyTree

@@ -16,7 +16,7 @@ from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.round import RoundMetrics
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
 

@@ -10,6 +10,7 @@ from semanticfl_jax.config.algorithm import AlgorithmConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
+    PathText,
     SettingsOf,
     changed_fields,
     free,
@@ -53,7 +54,7 @@ class ExperimentConfig(Config):
     task_settings: Annotated[Any, SettingsOf("task")] = None
     #: Where the data set is: its files or archive as published, or a directory of TFDS, by default
     #: TFDS's own; of image_folder the images. A directory one or two levels off does.
-    data_dir: str | None = free(None)
+    data_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: Whether CIFAR-10 and CIFAR-100 are downloaded into data_dir where they are not there.
     download: bool = free(False)
     #: Side in pixels of image_folder's images; 0: as they are, all of one size.
@@ -91,6 +92,11 @@ class ExperimentConfig(Config):
     eval_every: int = 1
     #: Rounds between checkpoints; the last round is always saved.
     checkpoint_every: int = free(1)
+    #: What to do when a loss, an update or a figure is not finite: warn once and go on, stop the
+    #: run, or leave the client's update out of the average as if it had dropped out.
+    on_divergence: Literal["warn", "stop", "skip_client"] = dataclasses.field(
+        default="warn", metadata={"same_results": ("warn", "stop")}
+    )
     #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
     #: and products are; parameters, statistics, losses and the optimiser stay in float32.
     precision: Literal["float32", "bfloat16"] = "float32"

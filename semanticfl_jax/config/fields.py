@@ -12,15 +12,21 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.paths import local_path, path_or_name
 from semanticfl_jax.registry import Entry, NoSettings, Registry
 
 T = TypeVar("T")
+
+#: A text that is a path on this machine, or a name that may be one.
+PathText = Annotated[str, local_path]
+PathOrName = Annotated[str, path_or_name]
 
 #: Fields that were elsewhere before, and where they are now.
 MOVED = {
@@ -31,6 +37,30 @@ MOVED = {
     "tuning": "runtime.tuning",
     "client_state_memory": "runtime.client_state_memory",
     "model.conv": "runtime.conv",
+}
+
+
+#: What other frameworks, and people in a hurry, call fields.
+CALLED_ELSEWHERE = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "epochs": "local_epochs",
+    "local_ep": "local_epochs",
+    "clients": "num_clients",
+    "n_clients": "num_clients",
+    "cohort": "clients_per_round",
+    "cohort_size": "clients_per_round",
+    "num_rounds": "rounds",
+    "comm_rounds": "rounds",
+    "algo": "algorithm.name",
+    "method": "algorithm.name",
+    "strategy": "algorithm.name",
+    "arch": "model.name",
+    "net": "model.name",
+    "data": "dataset",
+    "gpus": "runtime.num_devices",
 }
 
 
@@ -299,15 +329,31 @@ def unknown_field(cls: type, prefix: str, name: str) -> str:
     if path in MOVED:
         return f"config field {path} is now {MOVED[path]}"
     known = sorted(prefix + each for each in [*field_types(cls), *_with_settings(cls)])
-    return unknown_name(path, known)
+    return unknown_name(path, known, [prefix + each for each in guesses(cls, name)])
 
 
-def unknown_name(path: str, known: list[str]) -> str:
-    """Return the message for the dotted `path`, which is none of `known`."""
-    near = difflib.get_close_matches(path, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+def unknown_name(path: str, known: list[str], near: list[str] | None = None) -> str:
+    """Return the message for the dotted `path`, which is none of `known`; `near` may be meant."""
+    near = difflib.get_close_matches(path, known, n=1) if near is None else near
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
     fields = f" Fields: {', '.join(known)}" if known else ""
     return f"unknown config field {path}.{hint}{fields}"
+
+
+def guesses(cls: type, name: str) -> list[str]:
+    """Return the fields of `cls`, by dotted path, that may be meant by an unknown `name`.
+
+    What it is called elsewhere, the nearest name, or fields of that name in groups.
+    """
+    if name in CALLED_ELSEWHERE and CALLED_ELSEWHERE[name].split(".")[0] in field_types(cls):
+        return [CALLED_ELSEWHERE[name]]
+    known = [*field_types(cls), *_with_settings(cls)]
+    inside = [
+        f"{group}.{name}"
+        for group, hint in field_types(cls).items()
+        if group_class(hint) is not None and name in field_types(group_class(hint))
+    ]
+    return inside or difflib.get_close_matches(name, known, n=1)
 
 
 def _with_settings(cls: type) -> list[str]:
@@ -323,6 +369,8 @@ def describe(hint: Any) -> str:
     """Return what a field of type `hint` accepts, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
+        if args[1] is local_path:
+            return "a path"
         return (
             "one of " + ", ".join(args[1]) if isinstance(args[1], Registry) else describe(args[0])
         )
@@ -359,11 +407,16 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
+        if args[1] in (local_path, path_or_name) and isinstance(value, str | os.PathLike):
+            return str(args[1](value, path))
         if not isinstance(args[1], Registry):
             return convert(args[0], value, path)
         args[1].check(value, path)
         return value
     if origin in (typing.Union, types.UnionType):
+        for kind in (PathText, PathOrName):  # with messages of their own; "" is not none
+            if kind in args and value is not None and str(value).lower() != "none":
+                return convert(kind, value, path)
         for part in sorted(args, key=lambda part: part is not type(None)):
             try:
                 return convert(part, value, path)
@@ -381,8 +434,10 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         return value
     elif hint is float and number and math.isfinite(value):
         return float(value)
-    elif hint is str and (isinstance(value, str) or number):
-        return str(value)  # a number given for a text field, as in data_dir=2024
+    elif hint is str and isinstance(value, str):
+        return value
+    elif hint is str and number and isinstance(value, int):
+        return str(value)  # as in data_dir=2024; of 1e5 nobody knows how it was written
     elif hint is type(None) and str(value).lower() in ("none", ""):
         return None
     raise ConfigError(f"{path} must be {describe(hint)}, got {value!r}")

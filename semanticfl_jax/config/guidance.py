@@ -7,7 +7,10 @@ import string
 from typing import Literal
 
 from semanticfl_jax.config.fields import (
+    FREE,
     Config,
+    PathOrName,
+    PathText,
     changed_fields,
     free,
     require,
@@ -19,16 +22,21 @@ from semanticfl_jax.config.fields import (
 _TERMS = ("kd", "lambda_kd", "lambda_con", "temperature_kd", "temperature_con")
 
 
+def is_prompt(text: str) -> bool:
+    """Return whether a text has one {}, for the name of a class, and no other field."""
+    return _fields(text) == [""]
+
+
 @dataclasses.dataclass(frozen=True)
 class GuidanceConfig(Config):
     """Semantic guidance: the anchors, and the terms they add to the clients' loss."""
 
     enabled: bool = False
     #: "tiny-sd" (bundled), a diffusers-layout directory, or a hub id.
-    checkpoint: str = "tiny-sd"
+    checkpoint: PathOrName = "tiny-sd"
     #: Of a hub id: branch, tag or commit; where downloads are kept; whether to look there only.
     revision: str | None = None
-    cache_dir: str | None = free(None)
+    cache_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     offline: bool = free(False)
     #: Precision of the diffusion model; "auto": bfloat16 on accelerators, float32 on CPU.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -40,7 +48,7 @@ class GuidanceConfig(Config):
     #: checkpoint itself, a directory with a folder a class, or the clients' own (not private).
     anchor_source: Literal["public", "generated", "directory", "oracle"] = "public"
     #: Folder of class-named folders of images (anchor_source = "directory").
-    anchor_dir: str | None = None
+    anchor_dir: PathText | None = None
     #: Images a class, steps and guidance scale of DDIM (anchor_source = "generated").
     generated_per_class: int = 20
     generation_steps: int = 20
@@ -48,7 +56,7 @@ class GuidanceConfig(Config):
     #: "semantic", or a control: random orthogonal anchors, or the class names permuted.
     anchors: Literal["semantic", "random_orthogonal", "shuffled"] = "semantic"
     #: Anchors made earlier; by default they are built into the run's directory.
-    anchors_file: str | None = free(None)
+    anchors_file: PathText | None = dataclasses.field(default=None, metadata=FREE)
     prompt: str = "a photo of a {}"
     #: Diffusion step, of 1000, at which features are taken.
     timestep: int = 150
@@ -71,7 +79,7 @@ class GuidanceConfig(Config):
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""
         require(
-            _fields(self.prompt) == [""],
+            is_prompt(self.prompt),
             "prompt",
             "a text with one {}, for the class, and no other braces (write {{ for a brace)",
             self.prompt,
@@ -130,7 +138,7 @@ class GuidanceConfig(Config):
 
 
 def _fields(prompt: str) -> list[str] | None:
-    """Names of the fields that a text has for `str.format`, "" for {}; None if it is none."""
+    """Return the fields that a text has for `str.format`, "" for {}; None if it is no such text."""
     try:
         parts = list(string.Formatter().parse(prompt))
     except ValueError:

@@ -14,7 +14,14 @@ import dataclasses
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import Choosing, Config, free, require, require_at_least
+from semanticfl_jax.config.fields import (
+    FREE,
+    Choosing,
+    Config,
+    PathText,
+    require,
+    require_at_least,
+)
 from semanticfl_jax.registry import PARTITIONS, Entry
 
 
@@ -92,7 +99,7 @@ class PartitionConfig(Choosing):
     #: last, exponentially between; 1 keeps all.
     imbalance_factor: float = 1.0
     #: partition.npz of an earlier run or of launch.partition, used as it is.
-    file: str | None = free(None)
+    file: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: Settings of a scheme that has some of its own.
     settings: Any = None
 

@@ -152,11 +152,11 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         raise SemanticFLError(
             f"partition.column must be a column of {dataset.name} ({known}), got {column!r}"
         )
-    if config.num_clients > len(private) and len(public):
+    if config.num_clients > len(private):
+        took = f", after public_per_class={per_class} took {len(public)}" if len(public) else ""
         raise SemanticFLError(
-            f"num_clients must be at most {len(private)}, got {config.num_clients}: of "
-            f"{len(labels)} training images the server keeps {len(public)}, as public_per_class="
-            f"{per_class} says, and every client needs one at least"
+            f"num_clients must be at most {len(private)}, the training images of {dataset.name} "
+            f"that are left for clients ({len(labels)}{took}), got {config.num_clients}"
         )
     local = make_partition(
         config.partition,

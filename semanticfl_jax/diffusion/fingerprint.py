@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from semanticfl_jax.diffusion.other_models import (
@@ -179,6 +180,37 @@ def image_size(checkpoint: Path) -> int:
         for component in ("unet", "vae")
     )
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def check_settings(checkpoint: Path, maps: Sequence[str], resolution: int) -> None:
+    """Check what is asked of a checkpoint by its settings alone, before its weights are read.
+
+    Args:
+      checkpoint: a directory.
+      maps: names of feature maps; empty: those that it has.
+      resolution: side in pixels; 0: its own.
+
+    Raises:
+      SemanticFLError: naming the field.
+    """
+    unet, vae = (
+        json.loads((checkpoint / component / "config.json").read_text())
+        for component in ("unet", "vae")
+    )
+    downs, ups = (range(len(unet[f"{side}_block_types"])) for side in ("down", "up"))
+    middle = ["mid"] if unet.get("mid_block_type", "") is not None else []
+    offered = ["vae", *(f"down_{i}" for i in downs), *middle, *(f"up_{i}" for i in ups)]
+    for name in maps:
+        if name not in offered:
+            raise SemanticFLError(
+                f"guidance.maps must be among {', '.join(offered)} with {checkpoint}, got {name!r}"
+            )
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    if resolution % factor:
+        raise SemanticFLError(
+            f"guidance.resolution must be a multiple of {factor} with {checkpoint}, got "
+            f"{resolution}"
+        )
 
 
 def resolve_checkpoint(

@@ -22,14 +22,19 @@ class Totals(NamedTuple):
     Attributes:
       update: the aggregator's totals; () if it needs the single updates.
       extra: sum of what clients send besides.
-      loss: float32 scalar, training loss summed over samples.
+      weight: float32 scalar, the weights of the clients that are aggregated: 1, unless some that
+        diverged are left out.
+      loss: float32 scalar, their training loss summed over samples.
+      counted: float32 scalar, the samples that `loss` is of.
       samples: float32 scalar, samples trained on, each epoch counting.
       rows: float32 scalar, rows of batches computed, padding included.
     """
 
     update: PyTree
     extra: PyTree
+    weight: jax.Array
     loss: jax.Array
+    counted: jax.Array
     samples: jax.Array
     rows: jax.Array
 
@@ -45,7 +50,7 @@ def no_totals(aggregator: Aggregator, sent: Sent) -> Totals:
     start = () if aggregator.needs_updates else aggregator.init(update)
     extra = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), extra)
     zero = jnp.zeros(())
-    return varying(Totals(start, extra, zero, zero, zero))
+    return varying(Totals(start, extra, zero, zero, zero, zero, zero))
 
 
 def add_chunk(
@@ -54,6 +59,7 @@ def add_chunk(
     sent: Sent,
     updates: Updates,
     trained: LocalResult,
+    left_out: jax.Array,
     rows: jax.Array,
 ) -> Totals:
     """Return the totals with those of a chunk of C clients added.
@@ -64,12 +70,15 @@ def add_chunk(
       sent: what they sent, [C, ...].
       updates: the same updates with their weights.
       trained: what they did, [C].
+      left_out: bool [C], those whose loss does not count either.
       rows: float32 scalar, rows of batches that were computed.
     """
     update = totals.update if aggregator.needs_updates else aggregator.add(totals.update, updates)
     summed = (
         jax.tree.map(lambda x: jnp.sum(x, axis=0), sent.extra),
-        jnp.sum(trained.loss_sum),
+        jnp.sum(updates.weights),
+        jnp.sum(jnp.where(left_out, 0.0, trained.loss_sum)),
+        jnp.sum(jnp.where(left_out, 0.0, trained.samples)),
         jnp.sum(trained.samples),
         rows,
     )
@@ -96,7 +105,16 @@ def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Upd
     last = jnp.iinfo(cohort.dtype).max
     order = jnp.argsort(jnp.where(cohort < 0, last, cohort))[:count]
     updates = jax.tree.map(lambda x: x[order], updates)
+    total = jnp.sum(updates.weights)  # 1, unless clients that diverged are left out
+    updates = updates._replace(weights=updates.weights / jnp.where(total > 0, total, 1.0))
     return jax.lax.with_sharding_constraint(updates, replicated(mesh))
+
+
+def over_those_left(aggregator: Aggregator, update: PyTree, weight: jax.Array) -> PyTree:
+    """Return an aggregated update of clients whose weights sum to `weight`, not to 1, as a mean."""
+    if aggregator.needs_updates or not aggregator.weighted:
+        return update
+    return jax.tree.map(lambda x: x / jnp.where(weight > 0, weight, 1.0), update)
 
 
 def updates_in_bytes(algorithm: Algorithm, model: Model, clients_per_round: int) -> int:

@@ -18,8 +18,9 @@ from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import replicated, split
 from semanticfl_jax.federated.client_update import init_state
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import Round, RoundMetrics, ServerState
+from semanticfl_jax.federated.round import Round, ServerState
 from semanticfl_jax.types import PyTree
 
 

@@ -41,6 +41,20 @@ class Sent(NamedTuple):
     extra: PyTree
 
 
+class Done(NamedTuple):
+    """What a client's round comes to.
+
+    Attributes:
+      sent: to the server.
+      state: what it keeps.
+      diverged: bool scalar, whether it trained and came to a number that is not finite.
+    """
+
+    sent: Sent
+    state: PyTree
+    diverged: jax.Array
+
+
 def init_state(algorithm: Algorithm, model: Model) -> PyTree:
     """Return one client's state before its first round; () if clients keep nothing.
 
@@ -68,8 +82,8 @@ def finish_client(
     weight: jax.Array,
     state: PyTree,
     result: LocalResult,
-) -> tuple[Sent, PyTree]:
-    """Return what a client sends, and its state after the round.
+) -> Done:
+    """Return what a client sends and keeps, and whether it diverged.
 
     A client without a step sends zeros and keeps its state.
 
@@ -85,7 +99,7 @@ def finish_client(
     """
     rule, worked = algorithm.client, result.steps > 0
     update = jax.tree.map(jnp.subtract, result.model, received)
-    own, extra = rule_state(state), ()
+    own, extra, made_otherwise = rule_state(state), (), None
     if rule is not None:
         finished = rule.finish(
             Trained(
@@ -103,20 +117,38 @@ def finish_client(
         # Without a step it may have divided by zero.
         if finished.update is not None:
             update = update._replace(params=_or_zeros(worked, finished.update))
+            made_otherwise = finished.update
         extra = _or_zeros(worked, finished.extra)
         own = where(worked, finished.state, own)
         if rule.start is not None:
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
+    came_to = (result.model, result.loss_sum, extra, made_otherwise)
     if not algorithm.transforms:
-        return Sent(update, extra), own
+        return Done(Sent(update, extra), own, worked & ~all_finite(came_to))
     _refuse_extra(algorithm, extra)
     of_transforms = state.transforms if isinstance(state, ClientState) else None
     key = client_key(keys.transforms, client)
     update, after = transformed(algorithm, update, of_transforms, key)
     if of_transforms is not None:
         own = ClientState(own, where(worked, after, of_transforms))
-    return Sent(_or_zeros(worked, update), extra), own
+    diverged = worked & ~all_finite((came_to, update))
+    return Done(Sent(_or_zeros(worked, update), extra), own, diverged)
+
+
+def leave_out(done: Done, before: PyTree) -> Done:
+    """Return the same for a client that did not diverge; of one that did, nothing.
+
+    What it sent becomes zeros, which have no weight, and it keeps its state `before` the round.
+    """
+    kept = ~done.diverged
+    return Done(_or_zeros(kept, done.sent), where(kept, done.state, before), done.diverged)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Return whether every number of a tree is finite, a bool scalar."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite))
 
 
 def transformed(

@@ -14,8 +14,9 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.federated.client_state import RunRound
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.types import PyTree
 
 # A signal is heeded between blocks: so long they may last, unless the configuration fixes a length.

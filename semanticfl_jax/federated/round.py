@@ -28,12 +28,19 @@ from semanticfl_jax.federated.aggregation import (
     in_order,
     merge_devices,
     no_totals,
+    over_those_left,
 )
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
-from semanticfl_jax.federated.client_update import finish_client, rule_state, where
+from semanticfl_jax.federated.client_update import (
+    finish_client,
+    leave_out,
+    rule_state,
+    where,
+)
 from semanticfl_jax.federated.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
+from semanticfl_jax.federated.measured import RoundMetrics, measured
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.side_by_side import by_steps
 from semanticfl_jax.federated.uploads import with_own, with_zeros
@@ -64,27 +71,6 @@ class ServerState(NamedTuple):
     def model(self) -> Model:
         """Return the model that clients receive."""
         return Model(self.params, self.batch_stats)
-
-
-class RoundMetrics(NamedTuple):
-    """What a round measured; scalars but for the cohort.
-
-    Attributes:
-      train_loss: mean over the samples seen by the cohort, each epoch counting; NaN if nobody
-        reported.
-      images: samples trained on, each epoch counting.
-      padding_share: share of computed batch rows that were padding.
-      cohort: int32 [places], client ids; -1 in empty places.
-      reported: bool [places], those of the cohort that did not drop out.
-      new: bool [places], those of the cohort that were never asked before.
-    """
-
-    train_loss: jax.Array
-    images: jax.Array
-    padding_share: jax.Array
-    cohort: jax.Array
-    reported: jax.Array
-    new: jax.Array
 
 
 def init_server(
@@ -157,10 +143,12 @@ def make_round(
     batch_size: int,
     availability: AvailabilityConfig,
     steps: int | None = None,
+    skip_diverged: bool = False,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
     `steps` are those of every client, if they all have as many (`local_training.known_steps`).
+    With `skip_diverged`, clients that diverge are treated as if they had dropped out.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
@@ -172,10 +160,10 @@ def make_round(
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
-        make_train_device(local_training, algorithm, chunk, batch_size, steps),
+        make_train_device(local_training, algorithm, chunk, batch_size, steps, skip_diverged),
         mesh=mesh,
         in_specs=(*[everywhere] * 4, spread, everywhere),
-        out_specs=(everywhere, spread, spread),
+        out_specs=(everywhere, spread, spread, spread),
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
@@ -191,16 +179,24 @@ def make_round(
         places = Places(clients, algorithm.weights(sizes, counts), rows)
         broadcast = Broadcast(algorithm.server.broadcast(state.server), rates.client)
 
-        totals, after, updates = train_cohort(state.model, broadcast, shared, data, places, keys)
+        totals, after, updates, diverged = train_cohort(
+            state.model, broadcast, shared, data, places, keys
+        )
+        used = sizes > 0
+        if skip_diverged:
+            used, clients = used & ~diverged, jnp.where(diverged, -1, clients)
         if updates is not None:
             updates = in_order(updates, cohort, clients_per_round, mesh)
         taken = totals.update if updates is None else updates
         update = algorithm.aggregator.finish(taken, keys.aggregator)
+        if skip_diverged:
+            update = over_those_left(algorithm.aggregator, update, totals.weight)
         update = with_zeros(algorithm, update, state.model)
         aggregate = Aggregate(
             update=update.params,
             extra=totals.extra,
-            participants=jnp.sum((sizes > 0).astype(jnp.float32)),
+            weight=totals.weight if skip_diverged else 1.0,
+            participants=jnp.sum(used.astype(jnp.float32)),
             clients=clients,
             before=rule_state(rows),
             after=rule_state(after),
@@ -208,10 +204,10 @@ def make_round(
             key=keys.server_rule,
         )
         model, server = server_step(algorithm, state, aggregate, update.batch_stats)
-        if availability.dropout > 0:
+        if availability.dropout > 0 or skip_diverged:
             unchanged = (state.model, state.server)
             model, server = where(aggregate.participants > 0, (model, server), unchanged)
-        metrics = measured(totals, cohort, reported, state.contacted)
+        metrics = measured(totals, cohort, reported, state.contacted, diverged, model)
         # Replicated, so that every process can read all of them.
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
         return next_state(state, model, server, cohort), after, metrics
@@ -230,7 +226,7 @@ class TrainDevice(Protocol):
         data: FederatedDataset,
         places: Places,
         keys: RoundKeys,
-    ) -> tuple[Totals, PyTree, Updates | None]:
+    ) -> tuple[Totals, PyTree, Updates | None, jax.Array]:
         """Return the totals over all devices, and of this one's places what is kept.
 
         Args:
@@ -242,7 +238,8 @@ class TrainDevice(Protocol):
           keys: of the round.
 
         Returns:
-          Totals, the clients' states, and their updates, if the aggregator needs them, else None.
+          Totals, the clients' states, their updates, if the aggregator needs them, else None, and
+          bool [places], who diverged.
         """
 
 
@@ -252,6 +249,7 @@ def make_train_device(
     chunk: int,
     batch_size: int,
     steps: int | None,
+    skip_diverged: bool,
 ) -> TrainDevice:
     """Build what each device does in a round, inside `jax.shard_map`.
 
@@ -261,6 +259,7 @@ def make_train_device(
       chunk: clients trained side by side.
       batch_size: samples of a step.
       steps: of every client, if they are known and no place is empty.
+      skip_diverged: whether clients that diverge are left out.
     """
     aggregator, ragged = algorithm.aggregator, chunk > 1 and steps is None
     train_chunk = make_train_chunk(local_training, chunk, steps=steps, ragged=ragged)
@@ -281,14 +280,23 @@ def make_train_device(
                 rule_state(places.states),
                 keys.local_training,
             )
-            return trained, computed, *finish(*places, trained)
+            done = finish(*places, trained)
+            if skip_diverged:
+                done = for_each(leave_out, chunk)(done, places.states)
+            return trained, computed, done
 
         def do_chunk(totals, places):
-            trained, computed, sent, states = train_and_send(places)
-            updates = Updates(sent.update, places.weights, trained.steps > 0)
+            trained, computed, done = train_and_send(places)
+            absent = done.diverged & skip_diverged
+            weights = jnp.where(absent, 0.0, places.weights)
+            updates = Updates(done.sent.update, weights, (trained.steps > 0) & ~absent)
             rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
-            totals = add_chunk(aggregator, totals, sent, updates, trained, rows)
-            return totals, (states, updates if aggregator.needs_updates else None)
+            totals = add_chunk(aggregator, totals, done.sent, updates, trained, absent, rows)
+            return totals, (
+                done.state,
+                updates if aggregator.needs_updates else None,
+                done.diverged,
+            )
 
         order = None
         if ragged:
@@ -297,9 +305,9 @@ def make_train_device(
                 local_training, broadcast, data, places.clients, states, keys.local_training
             )
         first = jax.tree.map(lambda x: x[:chunk], places)
-        zeros = no_totals(aggregator, jax.eval_shape(train_and_send, first)[2])
-        totals, (states, updates) = scan_chunks(do_chunk, zeros, places, chunk, order)
-        return merge_devices(aggregator, totals), states, updates
+        zeros = no_totals(aggregator, jax.eval_shape(train_and_send, first)[2].sent)
+        totals, (states, updates, diverged) = scan_chunks(do_chunk, zeros, places, chunk, order)
+        return merge_devices(aggregator, totals), states, updates, diverged
 
     return train_device
 
@@ -321,20 +329,6 @@ def server_step(
     if rule.batch_stats is not None:
         batch_stats = rule.batch_stats(server, batch_stats)
     return with_own(algorithm, Model(params, batch_stats), state.model), server
-
-
-def measured(
-    totals: Totals, cohort: jax.Array, reported: jax.Array, contacted: jax.Array
-) -> RoundMetrics:
-    """Return what a round measured; `contacted` bool [num_clients] is of the rounds before."""
-    return RoundMetrics(
-        train_loss=totals.loss / totals.samples,
-        images=totals.samples,
-        padding_share=1.0 - totals.samples / totals.rows,
-        cohort=cohort,
-        reported=reported,
-        new=(cohort >= 0) & ~contacted[cohort],
-    )
 
 
 def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Array) -> ServerState:

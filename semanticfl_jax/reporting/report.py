@@ -80,14 +80,15 @@ def _metric(runs: Sequence[Run]) -> Metric:
 
 def _write(methods: Sequence[Method], metric: Metric, text: str, out: Path) -> list[Path]:
     from semanticfl_jax.reporting.plots.curves import plot_comparison
+    from semanticfl_jax.reporting.plots.drawing import attempt
 
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
     write_text(paths[0], text + "\n")
     write_text(paths[1], _csv(methods, metric))
     curves = {method.label: [run.rows for run in method.runs] for method in methods}
-    plot_comparison(curves, paths[2], metric=metric)
-    return paths
+    attempt(paths[2], lambda: plot_comparison(curves, paths[2], metric=metric), print)
+    return [path for path in paths if path.exists()]
 
 
 def _table(runs: Sequence[Run], methods: Sequence[Method], metric: Metric) -> str:
@@ -115,6 +116,9 @@ def _table(runs: Sequence[Run], methods: Sequence[Method], metric: Metric) -> st
     ]
     if differing:
         text += ["", f"Warning: the runs also differ in {', '.join(differing)}."]
+    for run in runs:
+        if run.summary.get("diverged_round") is not None:
+            text += ["", f"Warning: {run.path} diverged in round {run.summary['diverged_round']}."]
     return "\n".join(text)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from semanticfl_jax.config import GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import (
+    check_settings,
     fingerprint,
     resolve_checkpoint,
     weight_variants,
@@ -223,6 +224,8 @@ def obtain_anchors(
     given = config.anchors_file is not None
     path = Path(config.anchors_file).expanduser() if config.anchors_file is not None else path
     checkpoint = _checkpoint_at_hand(config) if given else checkpoint_directory(config)
+    if checkpoint is not None:
+        check_settings(checkpoint, config.maps, config.resolution)
     provenance = expected_provenance(config, checkpoint, images, class_names, dim=dim, seed=seed)
     if given or path.exists():
         anchors = Anchors.load(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.plots.curves import plot_curves
+from semanticfl_jax.reporting.plots.drawing import attempt
 from semanticfl_jax.reporting.writers.metrics import MetricsWriter
 from semanticfl_jax.reporting.writers.progress import RoundProgress
 from semanticfl_jax.simulation import workdir
@@ -172,10 +174,8 @@ class DrawPlots(Callback):
                 rows, names, counts, path, note
             )
         for name, draw in drawings.items():
-            try:
-                draw(self._plots / name)
-            except Exception as error:  # the run is done and saved; a picture must not undo that
-                self._say(f"warning: {self._plots / name} was not drawn ({error!r})")
+            path = self._plots / name
+            attempt(path, functools.partial(draw, path), self._say)
 
 
 class Callbacks:

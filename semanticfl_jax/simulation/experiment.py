@@ -6,6 +6,8 @@ image source -> partition -> corruption -> anchors -> data on devices -> rounds 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +27,13 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.devices.versions import versions
+from semanticfl_jax.devices.start import start_jax
+from semanticfl_jax.devices.versions import code_commit, versions
+from semanticfl_jax.errors import DivergedError, SemanticFLError
 from semanticfl_jax.federated.round import ServerState
-from semanticfl_jax.files import to_json_values
+from semanticfl_jax.files import to_json_values, write_json
+from semanticfl_jax.lock import Lock
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
@@ -38,6 +44,7 @@ from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
+from semanticfl_jax.simulation.divergence import Divergence, summary_of
 from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
@@ -64,6 +71,9 @@ _ROW = {
     "bytes_up",
     "bytes_down",
     "private",
+    "diverged",
+    "diverged_clients",
+    "diverged_count",
 }
 
 
@@ -85,7 +95,9 @@ class Simulation:
       algorithm: an `Algorithm` in place of `config.algorithm`.
       init_params: weights to start from: a tree, a .safetensors file, or a run's directory.
       workdir: directory for config.json, metrics.jsonl, checkpoints/, summary.json and more; a run
-        that is there is resumed. None writes nothing.
+        that is there is resumed. None writes nothing. No other process can use it until the run
+        is closed, ends, or is stopped.
+      overwrite: whether a run that is there is set aside, in a folder of the directory, first.
       callbacks: told of the start, every round, every evaluation and the end.
       progress: whether to show a bar.
       say: takes lines for the user; None for none.
@@ -112,46 +124,59 @@ class Simulation:
         algorithm: Algorithm | None = None,
         init_params: PyTree | str | os.PathLike | None = None,
         workdir: str | os.PathLike | None = None,
+        overwrite: bool = False,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         say: Say | None = print,
     ):
+        start_jax()
         self.config = config
-        self.workdir = None if workdir is None else Path(workdir).expanduser()
+        self.workdir = None if workdir is None else local_path(workdir, "workdir")
         self.history: list[dict[str, Any]] = []
         self.round = 0
         self.engine: Engine | None = None
         self._closed = False
         self.say = say if say is not None and processes.is_main() else _silent
         self._model = model
-        self._finished = self._read_finished()
+        self._lock: Lock | None = None
+        self._ended: str | None = None
+        self._finished = self._open(overwrite)
         if self._finished is not None:
             return
-        self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
-        with _directory(self.workdir) as directory:
-            kept = None if self.workdir is None else directory / files.TUNING
-            self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
-        for line in (*self.engine.description, *self._advice()):
-            self.say(line)
-        self._label_counts = self.federation.label_counts()
-        checkpoints = self._resume()
-        self._callbacks = self._follow(callbacks, progress, checkpoints)
+        try:
+            self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+            with _directory(self.workdir) as directory:
+                kept = None if self.workdir is None else directory / files.TUNING
+                self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
+            for line in (*self.engine.description, *self._advice()):
+                self.say(line)
+            self._label_counts = self.federation.label_counts()
+            self._divergence = Divergence(config, self.parts.task.headline)
+            checkpoints = self._resume()
+            self._callbacks = self._follow(callbacks, progress, checkpoints)
+        except BaseException:
+            self._unlock()
+            raise
 
     # Setting up
 
-    def _read_finished(self) -> dict[str, Any] | None:
-        """Return the summary of the directory's run, if it has as many rounds as are wanted."""
+    def _open(self, overwrite: bool) -> dict[str, Any] | None:
+        """Return the summary of the directory's run, if it is finished; else lock the directory."""
         if self.workdir is None:
             return None
         with processes.main_first():
-            files.check(self.workdir, self.config)
-            summary = files.read_summary(self.workdir)
-        if summary is None or summary["rounds"] < self.config.rounds:
-            return None
-        self.say(f"{self.workdir} is finished: {summary['rounds']} rounds")
-        self.history = read_metrics(self.workdir)
-        self.round = summary["rounds"]
+            summary, self._lock = files.open_run(
+                self.workdir, self.config, overwrite, self.say, main=processes.is_main()
+            )
+        if summary is not None:
+            self.say(files.finished_line(self.workdir, summary))
+            self.history = read_metrics(self.workdir)
+            self.round = summary["rounds"]
         return summary
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _set_up(
         self,
@@ -187,8 +212,13 @@ class Simulation:
         if not self.config.uses_anchors:
             return None
         if features is None:
+            what = (
+                "guidance.enabled=true"
+                if self.config.guidance.enabled
+                else (f"algorithm.name={self.config.algorithm.name}")
+            )
             raise ConfigError(
-                "guidance.enabled must be false with this model: anchors pull its features, and it "
+                f"{what} is not possible with this model: anchors pull its features, and it "
                 "returns none; let it return semanticfl_jax.Outputs(logits, features)"
             )
         with _directory(self.workdir) as directory:
@@ -205,6 +235,7 @@ class Simulation:
         dealt = federation.partition
         bound = {
             "data": federation.clean.fingerprint(),
+            "data_parts": federation.clean.parts(),
             "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
             "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
             "model": None if self._model is None else repr(self._model),
@@ -232,13 +263,14 @@ class Simulation:
         if self.workdir is None:
             return None
         checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
-        done = checkpoints.latest() or 0
-        if done:
+        rows = read_metrics(self.workdir)
+        if checkpoints.latest():
             shapes = shapes_of(self.engine.state)
             self.engine.state = None  # else it would be in memory beside the one that is restored
-            self.engine.state = checkpoints.restore(shapes)
+            done, self.engine.state = checkpoints.restore_newest(
+                shapes, files.rounds_in(rows), self.workdir / files.DAMAGED, self.say
+            )
             self.engine.round = done
-            rows = read_metrics(self.workdir)
             self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
             self.round = done
             total = self.config.rounds
@@ -310,7 +342,7 @@ class Simulation:
     def _train(
         self, until: int, asked_to_stop: Callable[[], bool], one_by_one: bool = False
     ) -> Iterator[Step]:
-        if self._finished is not None or self.round >= self.config.rounds:
+        if self._finished is not None or self._ended is not None:
             return
         if self._closed:
             raise RuntimeError("this simulation is closed: a round failed, or close() was called")
@@ -325,12 +357,12 @@ class Simulation:
                 one_by_one=one_by_one,
             )
             for finished in rounds:
+                self._require_lock()
                 self.round = finished.number
-                step = Step(finished.number, self._row(finished), finished.state)
-                self.history.append(step.metrics)
-                self._callbacks.round(self, step)
-                yield step
+                yield self._record(finished)
             if self.round == self.config.rounds:
+                now = datetime.datetime.now().astimezone()
+                self._ended = now.isoformat(sep=" ", timespec="seconds")
                 with processes.main_first():
                     self._callbacks.end(self)
                 self.close()
@@ -339,6 +371,32 @@ class Simulation:
         except BaseException:
             self.close()
             raise
+
+    def _require_lock(self) -> None:
+        if self._lock is not None and not self._lock.held:
+            raise SemanticFLError(
+                f"{self.workdir} was taken over by a later Simulation of this process"
+            )
+
+    def _record(self, finished: FinishedRound) -> Step:
+        """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
+        step = Step(finished.number, self._row(finished), finished.state)
+        self.history.append(step.metrics)
+        try:
+            self._divergence.heed(step.metrics, self._aloud)
+        except DivergedError:
+            # The row is kept, the state is not: what resumes starts before this round.
+            self._callbacks.round(self, dataclasses.replace(step, state=None))
+            if self.workdir is not None and processes.is_main():
+                write_json(self.workdir / files.SUMMARY, self.summary())
+            raise
+        self._callbacks.round(self, step)
+        return step
+
+    def _aloud(self, line: str) -> None:
+        """Say a line in the midst of training: above the bar, if both are on the terminal."""
+        above = self.say is print and self._progress is not None
+        (self._progress.say if above else self.say)(line)
 
     def _row(self, finished: FinishedRound) -> dict[str, Any]:
         result = finished.result
@@ -357,6 +415,7 @@ class Simulation:
             if self._knows_classes(figures):
                 figures = evaluated(figures, self._label_counts)
             row |= figures
+        row |= self._divergence.columns(result, finished.evaluation)
         return to_json_values(row)
 
     def _knows_classes(self, figures: Mapping[str, Any]) -> bool:
@@ -378,7 +437,10 @@ class Simulation:
         """Close the run's files; it is called at the end of the run, too."""
         if self.engine is not None and not self._closed:
             self._closed = True
-            self._callbacks.close()
+            try:
+                self._callbacks.close()
+            finally:
+                self._unlock()
 
     def __enter__(self) -> Simulation:
         return self
@@ -427,10 +489,13 @@ class Simulation:
             **self._about_task(),
             **summarize(self.history, metric=Metric(task.headline, task.higher_is_better)),
             **final,
+            **summary_of(config, self.history),
             "partition": federation.summary(),
             "compile_seconds": self.engine.compile_seconds,
             "device": self.engine.device,
             "versions": versions(),
+            "commit": code_commit(),
+            "finished": self._ended,
         }
         return to_json_values(figures)
 
@@ -444,8 +509,8 @@ def run(
       config: what to run.
       workdir: its directory, where a run that is there is resumed, and a finished one is read;
         None writes nothing.
-      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, callbacks,
-        progress, say.
+      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, overwrite,
+        callbacks, progress, say.
 
     Raises:
       SemanticFLError: for whatever cannot be run.

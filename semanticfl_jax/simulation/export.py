@@ -18,6 +18,7 @@ from semanticfl_jax.config import ExperimentConfig, from_dict, to_dict
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.tasks import CLASSIFICATION, Task, make_task
 from semanticfl_jax.types import PyTree
 
@@ -178,7 +179,7 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
       SemanticFLError: for a damaged file, or a module that is needed and not given, or a task that
         is not registered.
     """
-    path = Path(path).expanduser()
+    path = local_path(path, "path")
     weights, about = read_weights(path / "model.safetensors" if path.is_dir() else path)
     architecture = about["architecture"]
     config = from_dict(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.simulation import workdir
 from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.export import named_leaves, read_weights
@@ -36,7 +37,7 @@ def read_initial(source: PyTree | str | os.PathLike | None) -> Weights | None:
     if source is None:
         return None
     if isinstance(source, str | os.PathLike):
-        return _read(Path(source).expanduser())
+        return _read(local_path(source, "init_params"))
     if (
         isinstance(source, Mapping)
         and "params" in source

@@ -17,7 +17,8 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.dispatch import next_block
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.measured import RoundMetrics
+from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.simulation.prepare import Engine
 
 

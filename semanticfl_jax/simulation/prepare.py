@@ -29,9 +29,10 @@ from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
 from semanticfl_jax.federated.rates import Rates, make_rates
-from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
+from semanticfl_jax.federated.round import ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
@@ -246,6 +247,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         batch_size=config.batch_size,
         availability=config.availability,
         steps=known_steps(partition.sizes, config),
+        skip_diverged=config.on_divergence == "skip_client",
     )
     run_round = join_clients(run_round, mesh, runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)

@@ -99,8 +99,9 @@ def run_side_by_side(
     jobs: int,
     *,
     plugins: Sequence[str] = (),
+    overwrite: bool = False,
     say: Callable[[str], None] = print,
-) -> None:
+) -> list[str]:
     """Train runs, or resume them, `jobs` at a time; finished ones are left as they are.
 
     What a run prints goes to `workdir`/logs/NAME.log. A signal that stops this process stops the
@@ -111,7 +112,11 @@ def run_side_by_side(
       workdir: of the sweep.
       jobs: processes at a time.
       plugins: modules that register entries, for every process.
+      overwrite: whether a run that is there is set aside, and begun anew.
       say: takes a line for every run that starts or ends.
+
+    Returns:
+      The names of the runs that stopped because they diverged.
 
     Raises:
       ConfigError: as `shares`.
@@ -120,28 +125,33 @@ def run_side_by_side(
     """
     directory = Path(workdir)
     free, waiting = shares(jobs), list(runs.items())
+    flags = [f"--plugin={each}" for each in plugins] + ["--overwrite"] * overwrite
     for folder in (CONFIGS, LOGS):
         (directory / folder).mkdir(parents=True, exist_ok=True)
     active: dict[str, _Started] = {}
     failed: list[str] = []
+    diverged: list[str] = []
     with _signals_to(active) as asked:
         while active or (waiting and not asked()):
             while free and waiting and not asked():
                 name, config = waiting.pop(0)
                 say(f"[{len(runs) - len(waiting)}/{len(runs)}] {name}: started")
-                active[name] = _start(name, config, directory, free.pop(0), plugins)
+                active[name] = _start(name, config, directory, free.pop(0), flags)
             time.sleep(_POLL_SECONDS)
             for name in [name for name, run in active.items() if run.process.poll() is not None]:
                 run = active.pop(name)
                 free.append(run.share)
                 code, seconds = run.process.returncode, time.monotonic() - run.began
                 say(f"{name}: {_outcome(directory / name, code, seconds)}")
-                if code not in (0, _INTERRUPTED):
+                if code not in (0, _INTERRUPTED) and _diverged(directory / name):
+                    diverged.append(name)
+                elif code not in (0, _INTERRUPTED):
                     failed.append(f"{name}: {_last_line(directory / LOGS / f'{name}.log')}")
         if asked():
             raise SweepStopped("stopped; runs under way were saved, the same command resumes them")
     if failed:
         raise SemanticFLError("these runs failed:\n  " + "\n  ".join(failed))
+    return diverged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +162,12 @@ class _Started:
 
 
 def _start(
-    name: str, config: ExperimentConfig, directory: Path, share: Share, plugins: Sequence[str]
+    name: str, config: ExperimentConfig, directory: Path, share: Share, flags: Sequence[str]
 ) -> _Started:
     path = directory / CONFIGS / f"{name}.json"
     write_json(path, to_dict(config))
     command = [sys.executable, "-m", "semanticfl_jax", "train", f"--config={path}"]
-    command += [f"--workdir={directory / name}", *(f"--plugin={each}" for each in plugins)]
+    command += [f"--workdir={directory / name}", *flags]
     # The folder that this package came from, which need not be an installed one.
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -216,14 +226,22 @@ def _outcome(directory: Path, code: int, seconds: float) -> str:
         return f"stopped after {seconds:.0f} s"
     if code:
         return f"failed after {seconds:.0f} s"
-    summary = read_summary(directory) or {}
+    summary = read_summary(directory, _silent) or {}
     metric = Metric.of(summary)
     final = summary.get(metric.fields[1])
     figure = "" if final is None else f", {metric.short} {metric.write(final)}{metric.unit}"
     return f"done in {seconds:.0f} s{figure}"
 
 
+def _diverged(directory: Path) -> bool:
+    return bool((read_summary(directory, _silent) or {}).get("diverged_round"))
+
+
 def _last_line(path: Path) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     lines = [line for line in lines if line.strip()]
     return f"{lines[-1]} (see {path})" if lines else f"see {path}"
+
+
+def _silent(line: str) -> None:
+    del line

@@ -152,6 +152,24 @@ class ImageDataset:
         digest.update(repr((self.class_names, self.mean, self.std)).encode())
         return digest.hexdigest()[:16]
 
+    def parts(self) -> dict[str, str]:
+        """Return what can be told of a changed data set but for the images' pixels, by part."""
+
+        def told(array: np.ndarray, pixels: bool) -> str:
+            content = b"" if pixels else np.ascontiguousarray(array)
+            digest = "" if pixels else f" ({hashlib.sha256(content).hexdigest()[:8]})"
+            return f"{array.dtype} {list(array.shape)}{digest}"
+
+        names = repr(self.class_names)
+        return {
+            "training images": told(self.train_images, True),
+            "training labels": told(self.train_labels, False),
+            "test images": told(self.test_images, True),
+            "test labels": told(self.test_labels, False),
+            "class names": names if len(names) < 200 else f"{names[:200]}...",
+            "mean and std": f"{self.mean} {self.std}",
+        }
+
 
 def named(name: str, arrays: Mapping[str, Any]) -> ImageDataset:
     """Return the data set of a reader's arrays, with class names as they read in a sentence."""

@@ -16,7 +16,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from semanticfl_jax.data.sources.image_formats import describe_unread, is_image
 from semanticfl_jax.data.sources.metadata import Row, find_table, other_tables, read_table
 from semanticfl_jax.data.sources.split_folders import find_splits
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.paths import local_path
 
 #: Share of every class that is the test split where the folders have none, and the seed: our
 #: choice.
@@ -72,7 +72,7 @@ def load_image_folder(
     """
     if not data_dir:
         raise SemanticFLError("data_dir must be a folder of images when dataset=image_folder")
-    tree = open_tree(Path(data_dir))
+    tree = open_tree(local_path(data_dir, "data_dir"))
     return load_images(
         "image_folder",
         tree,

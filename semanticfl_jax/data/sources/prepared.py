@@ -29,6 +29,7 @@ from semanticfl_jax.data.sources.tfrecord import read_records
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.paths import local_path
 
 #: Record formats that are read without TensorFlow, the first that is whole is used.
 ARRAY_RECORD, TFRECORD = "array_record", "tfrecord"
@@ -79,7 +80,8 @@ def load_prepared(
 
 def data_root(data_dir: str | os.PathLike | None) -> Path:
     """Return TFDS's data directory: the given one, `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return local_path(given, "data_dir")
 
 
 def find_preparation(root: Path, name: str) -> Path | None:

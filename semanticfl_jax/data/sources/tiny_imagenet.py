@@ -32,6 +32,7 @@ from semanticfl_jax.data.sources.image_formats import is_image
 from semanticfl_jax.data.sources.parquet import ParquetFiles, find_parquet
 from semanticfl_jax.data.sources.prepared import data_root, find_preparation, load_prepared
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 
 ROOT, MARKER, WORDS = "tiny-imagenet-200", "wnids.txt", "words.txt"
 #: How a class is called where wnids.txt is missing.
@@ -91,7 +92,7 @@ def find_files(data_dir: str | os.PathLike) -> Directory | Archive | None:
 
     A directory may be one or two levels above them, or below.
     """
-    path = Path(data_dir).expanduser()
+    path = local_path(data_dir, "data_dir")
     if path.is_file():
         return open_tree(path)
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):

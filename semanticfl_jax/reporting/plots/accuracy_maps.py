@@ -15,6 +15,7 @@ from semanticfl_jax.reporting.plots import drawing
 _MAX_CLIENTS = 100
 
 
+@drawing.picture
 def plot_accuracy_maps(
     rows: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
@@ -33,6 +34,7 @@ def plot_accuracy_maps(
       path: PNG file to write.
       note: what must be known with the figures, written above them.
     """
+    class_names = drawing.names(class_names)
     evaluated = [row for row in rows if row.get("class_accuracy") is not None]
     figure = drawing.figure(11.0, float(np.clip(2.2 + 0.2 * len(class_names), 4.2, 9.0)))
     drawing.note(figure, note)
@@ -47,7 +49,7 @@ def plot_accuracy_maps(
 
     _heat_map(left, classes, rounds, "Each class")
     step = max(1, -(-len(class_names) // 40))
-    left.set_yticks(range(0, len(class_names), step), [str(n) for n in class_names[::step]])
+    left.set_yticks(range(0, len(class_names), step), class_names[::step])
     left.set_ylabel("Class")
 
     title = f"Each of {len(clients):,} clients, on its own label distribution"

@@ -13,6 +13,7 @@ from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 
 
+@drawing.picture
 def plot_curves(
     rows: Sequence[Mapping[str, Any]],
     path: str | os.PathLike,
@@ -56,6 +57,7 @@ def plot_curves(
     drawing.save(figure, path)
 
 
+@drawing.picture
 def plot_feature_maps(
     maps: Mapping[str, Mapping[str, float]], path: str | os.PathLike, note: str | None = None
 ) -> None:
@@ -84,6 +86,7 @@ def plot_feature_maps(
     drawing.save(figure, path)
 
 
+@drawing.picture
 def plot_comparison(
     runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     path: str | os.PathLike,
