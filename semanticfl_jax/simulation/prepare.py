@@ -27,6 +27,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
@@ -36,6 +37,7 @@ from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.tuning import choose
@@ -55,6 +57,7 @@ class Parts:
       task: what is learned of the images.
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
+      student: of a run that has one; the network may start from it.
     """
 
     config: ExperimentConfig
@@ -64,6 +67,7 @@ class Parts:
     task: Task
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
+    student: Student | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -73,6 +77,9 @@ class Parts:
     def init_model(self, key: jax.Array) -> Model:
         """Return the initial model for the run's key."""
         drawn = init_params(self.network, self.algorithm, self.image_shape, key)
+        if self.student is not None and self.config.guidance.student.sets_start:
+            of = "guidance.student.init (false starts from elsewhere): the student"
+            return Model(*replace_weights(*drawn, self.student.start, of))
         return Model(*replace_weights(*drawn, self.init))
 
 
@@ -97,6 +104,7 @@ def make_parts(
     federation: Federation,
     anchors: Anchors | None = None,
     *,
+    student: Student | None = None,
     module: nn.Module | None = None,
     algorithm: Algorithm | None = None,
     init: Mapping[str, PyTree] | None = None,
@@ -107,6 +115,7 @@ def make_parts(
       config: of the run.
       federation: its data.
       anchors: of a run that uses them.
+      student: of a run that has one.
       module: a Flax module in place of `config.model`.
       algorithm: an algorithm in place of `config.algorithm`; guidance is added to it all the same.
       init: weights to start from.
@@ -127,7 +136,7 @@ def make_parts(
             f"{network.name} must return logits [B, {logits}], {what} of "
             f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
         )
-    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
+    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders, student)
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
     if algorithm.sends_label_counts and not federation.dataset.has_classes:
         raise SemanticFLError(
@@ -141,7 +150,7 @@ def make_parts(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
-    return Parts(config, federation, network, algorithm, task, module, init)
+    return Parts(config, federation, network, algorithm, task, module, init, student)
 
 
 @dataclasses.dataclass
@@ -151,7 +160,8 @@ class Engine:
     Attributes:
       state: the server, after as many rounds as were dispatched; the next one takes its memory.
       data: the clients' images.
-      shared: arrays that clients receive once, `Algorithm.sent_once`.
+      shared: what clients have from their first contact on: `Algorithm.sent_once`, and the rows
+        that they compute themselves (`first_contact`).
       key: the run's random key.
       rates: (rounds done, count) -> the learning rates of the next ones.
       round: rounds dispatched.
@@ -211,7 +221,6 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     """
     config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
     partition, runtime = parts.federation.partition, config.runtime
-    shared = put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
         dataset.train_labels,
@@ -219,6 +228,8 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         dataset.num_classes,
         sharding=replicated(mesh),
     )
+    sent = put(algorithm.sent_once, replicated(mesh))
+    shared = with_own_rows(algorithm, sent, data, mesh)
     test = pad_batches(
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
