@@ -17,6 +17,7 @@ from semanticfl_jax.registry import DATASETS, MODELS
 
 #: What `images` begins with where they are those of a data set.
 DATASET_PREFIX = "dataset:"
+_SOURCES = ("public", "directory", "generated")
 
 #: Controls without targets, and the one without the start.
 _WITHOUT_TARGETS = ("start_only", "labels")
@@ -76,10 +77,9 @@ class StudentConfig(Config):
         require_at_least(self, 0, "weight", "max_images", "width", "seed")
         require_at_least(self, 1, "dim", "steps", "batch_size")
         require_positive(self, "learning_rate")
-        name = self.dataset
-        known = self.images in ("public", "directory", "generated") or name in DATASETS
-        choices = ", ".join(f"{DATASET_PREFIX}{each}" for each in DATASETS)
-        require(known, "images", f"one of public, directory, generated, {choices}", self.images)
+        if self.images not in _SOURCES and self.dataset not in DATASETS:
+            choices = [*_SOURCES, *(f"{DATASET_PREFIX}{name}" for name in DATASETS)]
+            require(False, "images", f"one of {', '.join(choices)}", self.images)
         require(
             self.images != "directory" or bool(self.data_dir or self.file),
             "data_dir",
