@@ -21,6 +21,7 @@ from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batche
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
+from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
@@ -229,7 +230,9 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         sharding=replicated(mesh),
     )
     sent = put(algorithm.sent_once, replicated(mesh))
-    shared = with_own_rows(algorithm, sent, data, mesh)
+    began = time.perf_counter()
+    shared = jax.block_until_ready(with_own_rows(algorithm, sent, data, mesh))
+    own_rows = _describe_own_rows(sent, shared, time.perf_counter() - began)
     test = pad_batches(
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
@@ -279,6 +282,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
         _describe_task(parts, received.params),
+        *own_rows,
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
@@ -338,6 +342,17 @@ def _workload(parts: Parts, received: Model) -> Workload:
         parts.task,
         None if dataset.has_classes else dataset.train_labels[:1],
     )
+
+
+def _describe_own_rows(sent: PyTree, shared: PyTree, seconds: float) -> list[str]:
+    """Return a line on what clients compute at their first contact, if they compute anything."""
+    size = size_in_bytes(shared) - size_in_bytes(sent)
+    if not size:
+        return []
+    return [
+        f"first contact: what clients compute of their images took {seconds:.1f} s for all of them, "
+        f"and takes {size / 1e6:.1f} MB on each device"
+    ]
 
 
 def _describe_task(parts: Parts, params: PyTree) -> str:
