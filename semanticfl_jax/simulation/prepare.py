@@ -350,7 +350,7 @@ def _describe_own_rows(sent: PyTree, shared: PyTree, seconds: float) -> list[str
     if not size:
         return []
     return [
-        f"first contact: what clients compute of their images took {seconds:.1f} s for all of them, "
+        f"first contact: what clients compute of their images took {seconds:.1f} s for all, "
         f"and takes {size / 1e6:.1f} MB on each device"
     ]
 
