@@ -93,6 +93,19 @@ class StudentConfig(Config):
             self.targets,
         )
 
+        require(
+            self.init or self.control not in _WITHOUT_TARGETS,
+            "init",
+            f'true with control "{self.control}", which is a start and nothing else',
+            self.init,
+        )
+        require(
+            self.weight > 0 or self.control not in ("permuted", *_WITHOUT_START),
+            "weight",
+            f'above 0 with control "{self.control}", which is about the targets',
+            self.weight,
+        )
+
     @property
     def dataset(self) -> str | None:
         """Name of the data set that it is distilled on; None: on other images."""

@@ -15,7 +15,7 @@ from semanticfl_jax.probing.classifiers import Split, assess
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.building import (
-    Task,
+    ClientSide,
     check_fits,
     obtain_student,
     uses_diffusion,
@@ -42,16 +42,16 @@ def server_student(
       directory: of the run.
       say: takes lines for the user.
     """
-    task = task_of_student(config, federation.dataset)
+    clients = client_side(config, federation.dataset)
     images = _images(config, federation)
-    student = obtain_student(task, images, directory, say, probe_held_out)
-    check_fits(student, task)
+    student = obtain_student(clients, images, directory, say, probe_held_out)
+    check_fits(student, clients)
     return student
 
 
-def task_of_student(config: ExperimentConfig, dataset: ImageDataset) -> Task:
+def client_side(config: ExperimentConfig, dataset: ImageDataset) -> ClientSide:
     """Return what the student of a run is made for."""
-    return Task(
+    return ClientSide(
         config, dataset.train_images.shape[1:], dataset.mean, dataset.std, dataset.class_names
     )
 

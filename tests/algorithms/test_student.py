@@ -88,6 +88,21 @@ def test_labels_only_give_a_start(student):
     assert config.teacher == "labels"
 
 
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"control": "start_only", "init": False}, "init"),
+        ({"control": "target_only", "weight": 0.0}, "weight"),
+        ({"images": "dataset:nothing"}, "images"),
+        ({"images": "directory"}, "data_dir"),
+        ({"dim": 0}, "dim"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(settings, field):
+    with pytest.raises(ConfigError, match=f"^{field} must be"):
+        StudentConfig(enabled=True, **settings)
+
+
 def test_permuted_targets_are_those_of_other_images(student):
     order = term_of(student, control="permuted").contact.order(50)
     np.testing.assert_array_equal(np.sort(order), np.arange(50))

@@ -22,7 +22,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student.building import expected_provenance
 from semanticfl_jax.simulation.experiment import Simulation, run
-from semanticfl_jax.simulation.student import task_of_student
+from semanticfl_jax.simulation.student import client_side
 from tests.federation import CLASSES, TinyNet
 from tests.students import MEAN, STD, TWO_LAYERS, make_student
 
@@ -63,8 +63,8 @@ def config_of(world, tmp_path_factory):
         config = dataclasses.replace(base, guidance=guidance)
         if not path.exists():
             checkpoint = checkpoint_directory(guidance)
-            task = task_of_student(config, world)
-            provenance = expected_provenance(task, None, checkpoint)
+            clients = client_side(config, world)
+            provenance = expected_provenance(clients, None, checkpoint)
             make_student(TWO_LAYERS, provenance=provenance).save(path)
         return config
 
@@ -126,9 +126,9 @@ def test_the_server_reads_nothing_but_the_public_split(world, config_of):
     changed = world.train_images.copy()
     changed[federation.partition.indices] = 255 - changed[federation.partition.indices]
     other = make_federation(dataclasses.replace(world, train_images=changed), config)
-    task = task_of_student(config, federation.dataset)
+    clients = client_side(config, federation.dataset)
     one, two = (
-        expected_provenance(task, module._images(config, each), None)
+        expected_provenance(clients, module._images(config, each), None)
         for each in (federation, other)
     )
     assert one == two

@@ -49,7 +49,7 @@ _OF_TRAINING = ("steps", "batch_size", "learning_rate", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class ClientSide:
     """What a student is made for: the clients' side of it.
 
     Attributes:
@@ -79,24 +79,24 @@ class Task:
 
 
 def expected_provenance(
-    task: Task, images: StudentImages | None, checkpoint: Path | None
+    clients: ClientSide, images: StudentImages | None, checkpoint: Path | None
 ) -> dict[str, Any]:
     """Return what decides a student; needs no diffusion model.
 
     Args:
-      task: what it is made for.
+      clients: their side of it.
       images: that it is distilled on; None: not at hand, or to be generated.
       checkpoint: of the diffusion model; None: not at hand, or not needed.
     """
-    guidance, student = task.config.guidance, task.config.guidance.student
+    guidance, student = clients.config.guidance, clients.config.guidance.student
     settings, own = to_dict(guidance), to_dict(student)
     provenance: dict[str, Any] = {"teacher": student.teacher, "images": student.images}
     if student.images == "generated":
         provenance |= {name: settings[name] for name in _OF_GENERATION}
-        provenance |= {"prompt": guidance.prompt, "class_names": list(task.class_names)}
+        provenance |= {"prompt": guidance.prompt, "class_names": list(clients.class_names)}
     elif images is not None:
         provenance |= {"image_count": len(images.images), "images_sha256": images.sha256}
-    if uses_diffusion(task.config):
+    if uses_diffusion(clients.config):
         provenance |= {name: settings[name] for name in _OF_DIFFUSION}
         provenance["dtype"] = compute_dtype(guidance)
         if checkpoint is not None:
@@ -110,11 +110,11 @@ def expected_provenance(
     return {
         **provenance,
         **{name: own[name] for name in _OF_TRAINING},
-        "augmentation": list(task.config.augmentation),
-        "model": to_dict(task.model),
-        "image_shape": list(task.image_shape),
-        "mean": list(task.mean),
-        "std": list(task.std),
+        "augmentation": list(clients.config.augmentation),
+        "model": to_dict(clients.model),
+        "image_shape": list(clients.image_shape),
+        "mean": list(clients.mean),
+        "std": list(clients.std),
     }
 
 
@@ -125,7 +125,7 @@ def uses_diffusion(config: ExperimentConfig) -> bool:
 
 
 def obtain_student(
-    task: Task,
+    clients: ClientSide,
     images: StudentImages | None,
     directory: Path,
     say: Say = print,
@@ -137,7 +137,7 @@ def obtain_student(
     `guidance.student.directory`, under a name made of its provenance; else in the run's directory.
 
     Args:
-      task: what it is made for.
+      clients: their side of it.
       images: that it is distilled on; None: to be generated, or not at hand (with a file).
       directory: of the run.
       say: takes lines for the user.
@@ -146,9 +146,9 @@ def obtain_student(
     Raises:
       SemanticFLError: if the file holds a student made of other inputs; the message names them.
     """
-    config, settings = task.config, task.config.guidance.student
+    config, settings = clients.config, clients.config.guidance.student
     checkpoint = _checkpoint(config)
-    provenance = expected_provenance(task, images, checkpoint)
+    provenance = expected_provenance(clients, images, checkpoint)
     path = _path(config, directory, provenance)
     if settings.file is not None or path.exists():
         student = Student.load(path)
@@ -163,7 +163,7 @@ def obtain_student(
         check_provenance(student.provenance, provenance, path, unknown, what="the student")
         say(f"student from {path}")
         return student
-    student = make_student(task, images, checkpoint, provenance, path, say, probe)
+    student = make_student(clients, images, checkpoint, provenance, path, say, probe)
     student.save(path)
     write_json(path.with_suffix(".json"), student.about)
     discard(_parts(path, provenance))
@@ -176,7 +176,7 @@ def obtain_student(
 
 
 def make_student(
-    task: Task,
+    clients: ClientSide,
     images: StudentImages | None,
     checkpoint: Path | None,
     provenance: dict[str, Any],
@@ -188,36 +188,36 @@ def make_student(
 
     What is finished lies beside `path` until the student is, so that an interrupted call resumes.
     """
-    config, settings = task.config, task.config.guidance.student
+    config, settings = clients.config, clients.config.guidance.student
     parts = _parts(path, provenance)
     if images is None:
-        images = _generated(task, checkpoint, path, parts)
+        images = _generated(clients, checkpoint, path, parts)
     made_of = f"{len(images.images):,} {images.source} images"
     say(f"distilling a student of {settings.teacher} from {made_of}, in {settings.steps} steps")
-    pixels = images.resized(*task.image_shape[:2])
+    pixels = images.resized(*clients.image_shape[:2])
     rows, held = split_held_out(len(pixels), settings.seed)
     targets, found = _targets(config, checkpoint, images, rows, parts)
     outputs = settings.dim if targets.ndim == 2 else int(targets.max()) + 1
     # Weights stay in float32; with bfloat16, activations are not.
     precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    model = task.model
+    model = clients.model
     made_for = ExperimentConfig(model=model, precision=precision)
     variables = train(
-        make_model(made_for, outputs, task.image_shape),
+        make_model(made_for, outputs, clients.image_shape),
         pixels[rows],
         targets[rows],
         settings,
         augmentation=config.augmentation,
-        mean=task.mean,
-        std=task.std,
+        mean=clients.mean,
+        std=clients.std,
         workdir=parts / "training",
     )
     about = {
         "version": __version__,
         "model": to_dict(model),
-        "image_shape": list(task.image_shape),
-        "mean": list(task.mean),
-        "std": list(task.std),
+        "image_shape": list(clients.image_shape),
+        "mean": list(clients.mean),
+        "std": list(clients.std),
         "dim": outputs,
         "provenance": provenance,
         "measured": found,
@@ -262,13 +262,15 @@ def _targets(
     return targets, {"maps": list(features), "teacher_variance_kept": explained}
 
 
-def _generated(task: Task, checkpoint: Path | None, path: Path, parts: Path) -> StudentImages:
+def _generated(
+    clients: ClientSide, checkpoint: Path | None, path: Path, parts: Path
+) -> StudentImages:
     from semanticfl_jax.diffusion.stable_diffusion import load
 
-    guidance, seed = task.config.guidance, task.config.guidance.student.seed
+    guidance, seed = clients.config.guidance, clients.config.guidance.student.seed
     assert checkpoint is not None
     model = load(checkpoint, dtype=compute_dtype(guidance))
-    drawn = generate_images(guidance, model, task.class_names, seed, path, parts)
+    drawn = generate_images(guidance, model, clients.class_names, seed, path, parts)
     return StudentImages("generated", drawn.images, drawn.labels).limited(
         guidance.student.max_images, seed
     )
@@ -305,17 +307,17 @@ def _digest(provenance: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def check_fits(student: Student, task: Task) -> None:
+def check_fits(student: Student, clients: ClientSide) -> None:
     """Raise `SemanticFLError` if clients cannot use the student with their images."""
-    if student.image_shape != tuple(task.image_shape):
+    if student.image_shape != tuple(clients.image_shape):
         raise SemanticFLError(
             f"guidance.student: it was made for images of {list(student.image_shape)}, and the "
-            f"clients' are {list(task.image_shape)}"
+            f"clients' are {list(clients.image_shape)}"
         )
     same = np.allclose(
-        [student.about["mean"], student.about["std"]], [task.mean, task.std], atol=1e-6
+        [student.about["mean"], student.about["std"]], [clients.mean, clients.std], atol=1e-6
     )
-    if task.config.guidance.student.targets == "each_step" and not same:
+    if clients.config.guidance.student.targets == "each_step" and not same:
         raise SemanticFLError(
             "guidance.student.targets must be once with this student: it was made for images that "
             "are normalised otherwise"

@@ -15,7 +15,7 @@ from semanticfl_jax.models import make_model
 from semanticfl_jax.pretraining import encoder, loop
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.student import building, training
-from semanticfl_jax.semantics.student.building import Task, check_fits, obtain_student
+from semanticfl_jax.semantics.student.building import ClientSide, check_fits, obtain_student
 from semanticfl_jax.semantics.student.images import StudentImages
 from tests.students import MEAN, STD, TWO_LAYERS, make_student
 
@@ -28,7 +28,7 @@ PIXELS = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8) // 4 + 40 * LABEL
 IMAGES = StudentImages("dataset:other", PIXELS, LABELS)
 
 
-def task_of(**settings):
+def clients_of(**settings):
     values = {"images": "dataset:digits", "dim": 3, "steps": 6, "batch_size": 8, **settings}
     if values.get("control") not in ("labels", "encoder"):
         values["maps"] = ("vae", "down_0")
@@ -42,12 +42,12 @@ def task_of(**settings):
         student=student,
     )
     config = ExperimentConfig(model=TWO_LAYERS, guidance=guidance, augmentation=("crop_flip",))
-    return Task(config, (8, 8, 3), MEAN, STD, ("a", "b", "c", "d"))
+    return ClientSide(config, (8, 8, 3), MEAN, STD, ("a", "b", "c", "d"))
 
 
 def obtain(directory, read=IMAGES, **settings):
     lines = []
-    student = obtain_student(task_of(**settings), read, directory, lines.append)
+    student = obtain_student(clients_of(**settings), read, directory, lines.append)
     return student, " ".join(lines)
 
 
@@ -109,9 +109,9 @@ def test_a_file_of_another_student_is_refused_and_the_field_named(made, settings
 def test_a_shared_directory_tells_students_apart(tmp_path):
     paths = []
     for settings in ({}, {"weight": 1.0}, {"seed": 1}, {"control": "labels"}):
-        task = task_of(directory=str(tmp_path), **settings)
-        provenance = building.expected_provenance(task, IMAGES, CHECKPOINT)
-        paths.append(building._path(task.config, tmp_path / "run", provenance))
+        clients = clients_of(directory=str(tmp_path), **settings)
+        provenance = building.expected_provenance(clients, IMAGES, CHECKPOINT)
+        paths.append(building._path(clients.config, tmp_path / "run", provenance))
     assert paths[0] == paths[1]  # how clients use it does not decide what it is
     assert len(set(paths)) == 3
     assert {path.parent for path in paths} == {tmp_path}
@@ -124,10 +124,12 @@ def test_a_given_file_needs_neither_its_images_nor_its_checkpoint(made, tmp_path
     about = {**student.about, "provenance": moved}
     other = type(student)(student.variables, about)
     other.save(tmp_path / "given.safetensors")
-    task = task_of(file=str(tmp_path / "given.safetensors"))
-    guidance = dataclasses.replace(task.config.guidance, checkpoint="elsewhere/model")
-    task = dataclasses.replace(task, config=dataclasses.replace(task.config, guidance=guidance))
-    read = obtain_student(task, None, tmp_path, lambda line: None)
+    clients = clients_of(file=str(tmp_path / "given.safetensors"))
+    guidance = dataclasses.replace(clients.config.guidance, checkpoint="elsewhere/model")
+    clients = dataclasses.replace(
+        clients, config=dataclasses.replace(clients.config, guidance=guidance)
+    )
+    read = obtain_student(clients, None, tmp_path, lambda line: None)
     assert same(read, student)
     assert directory != tmp_path
 
@@ -230,12 +232,12 @@ def test_a_student_learns_its_targets_on_any_number_of_devices(tmp_path, monkeyp
 
 
 def test_clients_of_another_size_or_normalisation_are_refused():
-    student, task = make_student(TWO_LAYERS), task_of()
-    check_fits(student, task)
+    student, clients = make_student(TWO_LAYERS), clients_of()
+    check_fits(student, clients)
     with pytest.raises(SemanticFLError, match=r"made for images of \[8, 8, 3\]"):
-        check_fits(student, dataclasses.replace(task, image_shape=(16, 16, 3)))
-    otherwise = dataclasses.replace(task, mean=(0.1, 0.1, 0.1))
+        check_fits(student, dataclasses.replace(clients, image_shape=(16, 16, 3)))
+    otherwise = dataclasses.replace(clients, mean=(0.1, 0.1, 0.1))
     check_fits(student, otherwise)  # it brings its own for targets computed once
     with pytest.raises(SemanticFLError, match="targets must be once"):
-        config = task_of(targets="each_step").config
+        config = clients_of(targets="each_step").config
         check_fits(student, dataclasses.replace(otherwise, config=config))
