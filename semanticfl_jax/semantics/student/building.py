@@ -158,8 +158,9 @@ def obtain_student(
         if images is None:
             unknown |= {"image_count", "images_sha256"}
         if settings.file is not None:
-            # It brings its own normalisation, and may have been made for other classes.
-            unknown |= {"mean", "std", "class_names"}
+            # It brings its own normalisation, may have been made for other classes, and how it was
+            # trained is not what it means.
+            unknown |= {"mean", "std", "class_names", "augmentation", *_OF_TRAINING}
         check_provenance(student.provenance, provenance, path, unknown, what="the student")
         say(f"student from {path}")
         return student

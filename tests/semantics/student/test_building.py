@@ -124,7 +124,7 @@ def test_a_given_file_needs_neither_its_images_nor_its_checkpoint(made, tmp_path
     about = {**student.about, "provenance": moved}
     other = type(student)(student.variables, about)
     other.save(tmp_path / "given.safetensors")
-    clients = clients_of(file=str(tmp_path / "given.safetensors"))
+    clients = clients_of(file=str(tmp_path / "given.safetensors"), steps=99)
     guidance = dataclasses.replace(clients.config.guidance, checkpoint="elsewhere/model")
     clients = dataclasses.replace(
         clients, config=dataclasses.replace(clients.config, guidance=guidance)
