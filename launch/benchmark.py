@@ -5,6 +5,7 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=many_clients [--data_dir=DIR] [--num_clients=100000] \
         [--cohort=1000] [--rounds=5] [--width=8]
     python -m launch.benchmark --task=guidance --data_dir=DIR [--rounds=5] [--width=16]
+    python -m launch.benchmark --task=student --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
         [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
     python -m launch.benchmark --task=augmentation [--width=16] [--repeats=3]
@@ -20,6 +21,8 @@ With --json=FILE the figures are also written there. --rounds are timed after on
                    follows the cohort and memory does not follow the clients. Noise in place of
                    CIFAR-10 without --data_dir.
   guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
+  student          rounds of family_cifar10 without a student, with its targets computed once, and
+                   computed in each step, in turn.
   anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.
   augmentation     its share of a training step, for several lists of steps side by side; images
@@ -53,6 +56,7 @@ TASKS = {
     "family_cifar10": ("data_dir", "rounds", "width"),
     "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width"),
     "guidance": ("data_dir", "rounds", "width"),
+    "student": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
     "augmentation": ("width", "repeats"),
     "tuning": ("width", "cohort", "dtype", "repeats"),
@@ -169,6 +173,14 @@ def time_guidance() -> dict[str, Any]:
     return {"width": config.model.width, **measure(config, _ROUNDS.value)}
 
 
+def time_student() -> dict[str, Any]:
+    """Rounds of the family's protocol with and without a student."""
+    from semanticfl_jax.benchmarks.student import measure
+
+    config = family_config()
+    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
+
+
 def time_anchors() -> dict[str, Any]:
     """Extraction of features."""
     from semanticfl_jax.benchmarks.features import measure
@@ -205,6 +217,7 @@ _RUN = {
     "family_cifar10": time_family_cifar10,
     "many_clients": time_many_clients,
     "guidance": time_guidance,
+    "student": time_student,
     "anchors": time_anchors,
     "augmentation": time_augmentation,
     "tuning": time_tuning,

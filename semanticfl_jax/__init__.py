@@ -31,6 +31,7 @@ _EXPORTS = {
         "OptimizerConfig",
         "PartitionConfig",
         "RuntimeConfig",
+        "StudentConfig",
     ),
     "errors": (
         "ConfigError",
@@ -58,6 +59,7 @@ _EXPORTS = {
         "Algorithm",
         "Callback",
         "ClientRule",
+        "Contact",
         "Finished",
         "ImageDataset",
         "LossTerm",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from semanticfl_jax.config import ExperimentConfig, PartitionConfig
     from semanticfl_jax.models.outputs import Outputs
     from semanticfl_jax.semantics.anchors import Anchors
+    from semanticfl_jax.semantics.student import Student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,9 @@ class AlgorithmContext:
       num_classes: K.
       outputs: shapes of what the model returns for a batch of one image; None where no model is.
       anchors: of a run that uses them; None otherwise.
-      holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
+      holders: which clients hold which kind of guidance, name -> bool [N]; all hold what is not
+        there.
+      student: of a run that has one; None otherwise.
     """
 
     config: ExperimentConfig
@@ -90,6 +93,7 @@ class AlgorithmContext:
     outputs: Outputs | None = None
     anchors: Anchors | None = None
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    student: Student | None = None
 
     @property
     def num_clients(self) -> int:

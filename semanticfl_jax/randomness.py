@@ -50,6 +50,14 @@ class HostStream(enum.IntEnum):
     ANCHORS = 0x5EED
     #: Which clients lack a modality.
     MODALITIES = zlib.crc32(b"modality")
+    #: Which clients lack the student.
+    STUDENTS = 103
+    #: The order in which a control permutes the student's targets among the images.
+    STUDENT_TARGETS = 104
+    #: The images that a student is distilled on, those held out, and the order of its batches.
+    DISTILLATION = 105
+    #: The training images that clients share, if they are limited.
+    TRAIN_LIMIT = 106
 
 
 def run_key(seed: int) -> jax.Array:

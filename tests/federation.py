@@ -14,6 +14,7 @@ from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.rates import make_rates
@@ -115,6 +116,7 @@ class Federation:
         classes = self.model.num_classes
         data = federate(self.images, self.labels, self.partition, classes, replicated(mesh))
         start = jax.device_put((state, data, algorithm.sent_once, self.key), replicated(mesh))
+        start = (*start[:2], with_own_rows(algorithm, start[2], start[1], mesh), start[3])
         clients = init_clients(algorithm, start[0].model, num_clients, mesh, memory)
         return start[0]._replace(clients=clients), *start[1:]
 

@@ -63,7 +63,7 @@ class TermInputs(NamedTuple):
     labels: jax.Array
     #: bool [B]; False marks rows that pad the batch and must not count.
     mask: jax.Array
-    #: The batch's rows of `LossTerm.per_sample`, arrays [B, ...].
+    #: The batch's rows of `LossTerm.per_sample` and of `LossTerm.contact`, arrays [B, ...].
     rows: PyTree = ()
     #: All parameters being trained, at this step: the tree of `received.params`.
     trained: PyTree = ()
@@ -77,6 +77,21 @@ class TermInputs(NamedTuple):
     apply: Callable[[Model], Outputs] | None = None
     #: The batch as the network sees it, augmented and normalised: float32 [B, H, W, 3].
     images: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contact:
+    """What a client computes of each of its own images once, at its first contact, and keeps.
+
+    Attributes:
+      rows: (`LossTerm.shared`, images uint8 [B, H, W, 3]) -> {name: [B, ...]}; an image's row must
+        not depend on the other images.
+      order: for a control: number of all clients' images, n -> int [n], whose row each image is
+        given instead of its own; None: its own.
+    """
+
+    rows: Callable[[PyTree, jax.Array], Mapping[str, jax.Array]]
+    order: Callable[[int], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +109,8 @@ class LossTerm:
         `loss` must leave out what its client does not hold.
       init: key -> trainable parameters, aggregated like every other parameter; None: it has none.
       needs: which fields of `Outputs` besides the logits it reads: "features", "levels".
+      contact: further rows of each image, which clients compute themselves of their own images;
+        they travel in neither direction. None: there are none.
     """
 
     name: str
@@ -103,6 +120,7 @@ class LossTerm:
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init: Callable[[jax.Array], PyTree] | None = None
     needs: tuple[str, ...] = ()
+    contact: Contact | None = None
 
     def __post_init__(self):
         unknown = set(self.needs) - (set(Outputs._fields) - {"logits"})

@@ -6,6 +6,7 @@
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
     guidance        semantic anchors, and the terms they add to the loss
+    student         the semantic student, the part of guidance that speaks of single images
     heterogeneity   what makes clients differ
     data            the data sets
     task            what is learned of the images
@@ -51,6 +52,7 @@ from semanticfl_jax.config.model import ModelConfig
 from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
 from semanticfl_jax.config.overrides import check_override
 from semanticfl_jax.config.runtime import RuntimeConfig
+from semanticfl_jax.config.student import StudentConfig
 from semanticfl_jax.errors import ConfigError
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "OptimizerConfig",
     "PartitionConfig",
     "RuntimeConfig",
+    "StudentConfig",
     "check_override",
     "describe",
     "free",

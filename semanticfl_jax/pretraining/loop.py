@@ -37,9 +37,13 @@ def adamw(
 
 
 def placements(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
-    """Return shardings: a batch's rows over as many devices as divide them, a state whole."""
-    count = max(n for n in range(1, len(jax.devices()) + 1) if batch_size % n == 0)
-    mesh = device_mesh(jax.devices()[:count], "data")
+    """Return shardings: a batch's rows over as many devices as divide them, a state whole.
+
+    The devices are this process's.
+    """
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    mesh = device_mesh(devices[:count], "data")
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -30,6 +30,9 @@ from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.anchors import Anchors
+
+if TYPE_CHECKING:
+    from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 
 # Fields of GuidanceConfig that decide what the anchors are, whatever images they are made of.
 _DECISIVE = ("checkpoint", "prompt", "timestep", "maps", "aggregation", "budgets", "resolution")
@@ -102,14 +105,15 @@ def check_provenance(
     expected: dict[str, Any],
     path: str | Path,
     not_compared: Collection[str] = (),
+    what: str = "anchors",
 ) -> None:
-    """Raises ValueError, naming the fields, unless the anchors in `path` are those expected."""
+    """Raises ValueError, naming the fields, unless what `path` holds is what is expected."""
     names = (found.keys() | expected.keys()) - set(not_compared)
     different = [name for name in sorted(names) if found.get(name) != expected.get(name)]
     if different:
         listed = "; ".join(f"{n}: {found.get(n)!r} != {expected.get(n)!r}" for n in different)
         raise SemanticFLError(
-            f"anchors in {path} were made differently from what is asked (file != asked): {listed}"
+            f"{what} in {path}: made differently from what is asked (file != asked): {listed}"
         )
 
 
@@ -140,7 +144,6 @@ def build_anchors(
     """
     # Here alone: training from saved anchors must not import the diffusion libraries.
     from semanticfl_jax.diffusion.features import default_maps, extract_features
-    from semanticfl_jax.diffusion.sampler import generate
     from semanticfl_jax.diffusion.stable_diffusion import load
 
     parts = _parts(path, provenance)
@@ -149,20 +152,7 @@ def build_anchors(
     prompts = [config.prompt.format(name) for name in class_names]
     token_states, pooled = model.text(prompts)
     if images is None:
-        drawn = generate(
-            model,
-            prompts,
-            config.generated_per_class,
-            steps=config.generation_steps,
-            scale=config.generation_scale,
-            seed=seed,
-            batch_size=batch_size,
-            parts=parts / "images",
-        )
-        sheet = path.with_name(f"{path.stem}-generated.png")
-        pictures.write(pictures.tile(drawn[:, :10], max(1, 64 // drawn.shape[2])), sheet)
-        labels = np.repeat(np.arange(len(class_names), dtype=np.int32), drawn.shape[1])
-        images = AnchorImages("generated", drawn.reshape(-1, *drawn.shape[2:]), labels)
+        images = generate_images(config, model, class_names, seed, path, parts)
     labels = np.asarray(images.labels)
     features = extract_features(
         model,
@@ -200,6 +190,42 @@ def build_anchors(
         padding=amda.padding,
         samples=samples,
     )
+
+
+def generate_images(
+    config: GuidanceConfig,
+    model: StableDiffusion,
+    class_names: Sequence[str],
+    seed: int,
+    path: Path,
+    parts: Path,
+) -> AnchorImages:
+    """Draw images of every class with the diffusion model; show them as `PATH-generated.png`.
+
+    Args:
+      config: the prompt, how many images a class, and how they are drawn.
+      model: the loaded checkpoint.
+      class_names: K names, in label order.
+      seed: of what is drawn.
+      path: of what the images are for.
+      parts: directory for finished batches.
+    """
+    from semanticfl_jax.diffusion.sampler import generate
+
+    drawn = generate(
+        model,
+        [config.prompt.format(name) for name in class_names],
+        config.generated_per_class,
+        steps=config.generation_steps,
+        scale=config.generation_scale,
+        seed=seed,
+        batch_size=config.diffusion_batch_size or None,
+        parts=parts / "images",
+    )
+    sheet = path.with_name(f"{path.stem}-generated.png")
+    pictures.write(pictures.tile(drawn[:, :10], max(1, 64 // drawn.shape[2])), sheet)
+    labels = np.repeat(np.arange(len(class_names), dtype=np.int32), drawn.shape[1])
+    return AnchorImages("generated", drawn.reshape(-1, *drawn.shape[2:]), labels)
 
 
 def obtain_anchors(

@@ -1,6 +1,7 @@
 """One experiment, from images to report.
 
-image source -> partition -> corruption -> anchors -> data on devices -> rounds -> metrics -> report
+image source -> partition -> corruption -> anchors, student -> data on devices -> rounds -> metrics
+-> report
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
@@ -58,6 +60,7 @@ from semanticfl_jax.simulation.prepare import (
     prepare,
 )
 from semanticfl_jax.simulation.result import Result
+from semanticfl_jax.simulation.student import require_model_by_name, server_student
 from semanticfl_jax.tasks import CLASSIFICATION
 from semanticfl_jax.types import PyTree, Say
 
@@ -193,8 +196,15 @@ class Simulation:
             federation = make_federation(dataset or sources.from_config(config), config, partition)
             network = make_network(config, federation, self._model)
             anchors = self._anchors(federation, network.outputs(_image_shape(federation)).features)
+            student = self._student(federation, init)
             parts = make_parts(
-                config, federation, anchors, module=self._model, algorithm=algorithm, init=init
+                config,
+                federation,
+                anchors,
+                student=student,
+                module=self._model,
+                algorithm=algorithm,
+                init=init,
             )
             for line in check_memory(parts, self._mesh):
                 self.say(line)
@@ -224,6 +234,19 @@ class Simulation:
         with _directory(self.workdir) as directory:
             return server_anchors(federation, self.config, features.shape[-1], directory, self.say)
 
+    def _student(self, federation: Federation, init: Any) -> Student | None:
+        if not self.config.guidance.uses_student:
+            return None
+        if self._model is not None:
+            require_model_by_name(self.config)
+        if init is not None and self.config.guidance.student.sets_start:
+            raise ConfigError(
+                "guidance.student.init must be false with init_params: both say what the clients' "
+                "network starts from"
+            )
+        with _directory(self.workdir) as directory:
+            return server_student(federation, self.config, directory, self.say)
+
     def _bind(self, parts: Parts, anchors: Anchors | None, algorithm: Algorithm | None) -> None:
         """Check the directory against the data, and claim it.
 
@@ -238,6 +261,7 @@ class Simulation:
             "data_parts": federation.clean.parts(),
             "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
             "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
+            "student": None if parts.student is None else digest(parts.student.variables),
             "model": None if self._model is None else repr(self._model),
             "algorithm": None if algorithm is None else algorithm.name,
             "init_params": digest(parts.init),
@@ -481,6 +505,7 @@ class Simulation:
         figures = {
             "algorithm": self.parts.algorithm.name,
             "guidance": config.guidance.anchors if config.guidance.enabled else None,
+            **({"student": config.guidance.student.control} if self.parts.student else {}),
             **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
             "dataset": federation.dataset.name,
             "model": config.model.name if self._model is None else self.parts.network.name,

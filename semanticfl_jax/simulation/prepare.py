@@ -21,12 +21,14 @@ from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batche
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
+from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.measured import RoundMetrics
@@ -37,6 +39,7 @@ from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.tuning import choose
@@ -56,6 +59,7 @@ class Parts:
       task: what is learned of the images.
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
+      student: of a run that has one; the network may start from it.
     """
 
     config: ExperimentConfig
@@ -65,6 +69,7 @@ class Parts:
     task: Task
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
+    student: Student | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -74,6 +79,9 @@ class Parts:
     def init_model(self, key: jax.Array) -> Model:
         """Return the initial model for the run's key."""
         drawn = init_params(self.network, self.algorithm, self.image_shape, key)
+        if self.student is not None and self.config.guidance.student.sets_start:
+            of = "guidance.student.init (false starts from elsewhere): the student"
+            return Model(*replace_weights(*drawn, self.student.start, of))
         return Model(*replace_weights(*drawn, self.init))
 
 
@@ -98,6 +106,7 @@ def make_parts(
     federation: Federation,
     anchors: Anchors | None = None,
     *,
+    student: Student | None = None,
     module: nn.Module | None = None,
     algorithm: Algorithm | None = None,
     init: Mapping[str, PyTree] | None = None,
@@ -108,6 +117,7 @@ def make_parts(
       config: of the run.
       federation: its data.
       anchors: of a run that uses them.
+      student: of a run that has one.
       module: a Flax module in place of `config.model`.
       algorithm: an algorithm in place of `config.algorithm`; guidance is added to it all the same.
       init: weights to start from.
@@ -128,7 +138,7 @@ def make_parts(
             f"{network.name} must return logits [B, {logits}], {what} of "
             f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
         )
-    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
+    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders, student)
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
     if algorithm.sends_label_counts and not federation.dataset.has_classes:
         raise SemanticFLError(
@@ -142,7 +152,7 @@ def make_parts(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
-    return Parts(config, federation, network, algorithm, task, module, init)
+    return Parts(config, federation, network, algorithm, task, module, init, student)
 
 
 @dataclasses.dataclass
@@ -152,7 +162,8 @@ class Engine:
     Attributes:
       state: the server, after as many rounds as were dispatched; the next one takes its memory.
       data: the clients' images.
-      shared: arrays that clients receive once, `Algorithm.sent_once`.
+      shared: what clients have from their first contact on: `Algorithm.sent_once`, and the rows
+        that they compute themselves (`first_contact`).
       key: the run's random key.
       rates: (rounds done, count) -> the learning rates of the next ones.
       round: rounds dispatched.
@@ -212,7 +223,6 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     """
     config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
     partition, runtime = parts.federation.partition, config.runtime
-    shared = put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
         dataset.train_labels,
@@ -220,6 +230,10 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         dataset.num_classes,
         sharding=replicated(mesh),
     )
+    sent = put(algorithm.sent_once, replicated(mesh))
+    began = time.perf_counter()
+    shared = jax.block_until_ready(with_own_rows(algorithm, sent, data, mesh))
+    own_rows = _describe_own_rows(sent, shared, time.perf_counter() - began)
     test = pad_batches(
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
@@ -270,6 +284,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
         _describe_task(parts, received.params),
+        *own_rows,
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
@@ -329,6 +344,17 @@ def _workload(parts: Parts, received: Model) -> Workload:
         parts.task,
         None if dataset.has_classes else dataset.train_labels[:1],
     )
+
+
+def _describe_own_rows(sent: PyTree, shared: PyTree, seconds: float) -> list[str]:
+    """Return a line on what clients compute at their first contact, if they compute anything."""
+    size = size_in_bytes(shared) - size_in_bytes(sent)
+    if not size:
+        return []
+    return [
+        f"first contact: what clients compute of their images took {seconds:.1f} s for all, "
+        f"and takes {size / 1e6:.1f} MB on each device"
+    ]
 
 
 def _describe_task(parts: Parts, params: PyTree) -> str:

@@ -114,6 +114,8 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
             for path, x in jax.tree_util.tree_leaves_with_path(work.algorithm.sent_once)
         ],
         "distillation": config.guidance.kd if config.guidance.enabled else None,
+        "visual_head": config.guidance.visual_head if config.guidance.enabled else None,
+        "student": config.guidance.student.targets if config.guidance.uses_student else None,
     }
 
 

@@ -19,6 +19,7 @@ from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
 from semanticfl_jax.federated.chunks import make_train_chunk
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.models import Network, make_model
@@ -226,7 +227,8 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
     sent = server.broadcast(server.init(work.received))
     broadcast = Broadcast(sent, np.float32(work.config.learning_rate))
     everywhere = (work.received, broadcast, work.algorithm.sent_once, data)
-    everywhere = jax.device_put(everywhere, replicated(mesh))
+    received, broadcast, once, data = jax.device_put(everywhere, replicated(mesh))
+    everywhere = (received, broadcast, with_own_rows(work.algorithm, once, data, mesh), data)
     devices = mesh.devices.size
     ids = np.tile(np.arange(clients, dtype=np.int32), devices)
     states = rule.init(work.received) if rule is not None else ()

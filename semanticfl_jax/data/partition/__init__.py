@@ -17,6 +17,7 @@ from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class
 from semanticfl_jax.data.partition.long_tail import long_tail
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.randomness import HostStream, host_generator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,6 +238,36 @@ def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndar
     is_public = np.zeros(len(labels), bool)
     is_public[order[firsts]] = True
     return np.flatnonzero(is_public), np.flatnonzero(~is_public)
+
+
+def draw_balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw samples at random, of every class as many as of the others [our choice].
+
+    A class with fewer than its share gives all that it has, and the others make up for it; what is
+    left when the classes do not divide `count` goes to the first ones.
+
+    Args:
+      labels: integers `[n]`.
+      count: how many samples, at least 1.
+      seed: at least 0.
+
+    Returns:
+      Their indices, sorted, int64 `[count]`.
+
+    Raises:
+      ValueError: if there are fewer.
+    """
+    labels = _numbered(_checked_labels(labels))
+    if not 1 <= count <= len(labels):
+        raise SemanticFLError(
+            f"train_limit must be from 1 to {len(labels)}, the training images that are not "
+            f"public, got {count}"
+        )
+    order, counts = by_class(host_generator(seed, HostStream.TRAIN_LIMIT), labels)
+    # Each class's samples in turn: the first of every class, the second of every class, ...
+    place = np.concatenate([np.arange(size) for size in counts])
+    turn = np.lexsort((np.repeat(np.arange(len(counts)), counts), place))
+    return np.sort(order[turn[:count]])
 
 
 def _checked_labels(labels: np.ndarray) -> np.ndarray:
