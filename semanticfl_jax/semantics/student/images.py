@@ -17,7 +17,8 @@ import numpy as np
 from semanticfl_jax.config import StudentConfig
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.data.sources.file_tree import Directory
-from semanticfl_jax.data.sources.image_files import decode, describe_problems, is_image
+from semanticfl_jax.data.sources.image_files import decode, describe_problems
+from semanticfl_jax.data.sources.image_formats import is_image
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.randomness import HostStream, host_generator
 
