@@ -20,6 +20,7 @@ from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
     DATASETS,
+    LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
@@ -41,6 +42,7 @@ register_optimizer = OPTIMIZERS.register
 register_server_optimizer = SERVER_OPTIMIZERS.register
 register_schedule = SCHEDULES.register
 register_task = TASKS.register
+register_logger = LOGGERS.register
 
 
 def load_plugins(modules: Sequence[str]) -> None:

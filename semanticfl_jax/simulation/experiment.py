@@ -41,6 +41,7 @@ from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.loggers import make_loggers
 from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
 from semanticfl_jax.simulation.prepare import (
     Engine,
@@ -127,6 +128,7 @@ class Simulation:
         self._finished = self._read_finished()
         if self._finished is not None:
             return
+        self._loggers = make_loggers(config, self.workdir)
         self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
         with _directory(self.workdir) as directory:
             kept = None if self.workdir is None else directory / files.TUNING
@@ -256,6 +258,7 @@ class Simulation:
         """Return the run's own callbacks and the user's, in the order in which they are called."""
         self._progress = following.ShowProgress() if progress else None
         members: list[Callback] = [] if self._progress is None else [self._progress]
+        members += self._loggers
         if self.workdir is None:
             return Callbacks([*members, *callbacks])
         return Callbacks(

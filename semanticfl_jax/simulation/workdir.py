@@ -46,7 +46,7 @@ def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = 
             f"--workdir={directory} must be one directory that all processes share; {CONFIG}, "
             "which process 0 wrote, is not there"
         )
-    there = _read(path)
+    there = read_json(path)
     if there is not None:
         _refuse(directory, _differences(there, config))
         _check_rounds(directory, there.get("rounds"), config)
@@ -60,7 +60,7 @@ def check_bound(directory: Path, bound: Mapping[str, str | None]) -> None:
       directory: of a run.
       bound: hashes and descriptions by name; None: not given this time, which is no difference.
     """
-    there = _read(directory / BOUND)
+    there = read_json(directory / BOUND)
     if there is None:
         return
     differences = [
@@ -74,7 +74,7 @@ def check_bound(directory: Path, bound: Mapping[str, str | None]) -> None:
 def claim(directory: Path, config: ExperimentConfig, bound: Mapping[str, str | None]) -> None:
     """Make a directory that was checked the directory of a run with `config`."""
     directory.mkdir(parents=True, exist_ok=True)
-    before = _read(directory / BOUND) or {}
+    before = read_json(directory / BOUND) or {}
     given = {name: value for name, value in bound.items() if value is not None}
     write_json(directory / BOUND, {**before, **given, "version": __version__})
     write_json(directory / CONFIG, to_dict(config))
@@ -98,7 +98,7 @@ def free_fields(config: Any, prefix: str = "") -> set[str]:
 
 def read_summary(directory: Path) -> dict[str, Any] | None:
     """Return the summary of a finished run, or None."""
-    return _read(directory / SUMMARY)
+    return read_json(directory / SUMMARY)
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
@@ -110,7 +110,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     return content.hexdigest()[:16]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON file's content; None if there is none."""
     if not path.exists():
         return None

@@ -21,6 +21,8 @@ def plot_accuracy_maps(
     label_counts: np.ndarray,
     path: str | os.PathLike,
     note: str | None = None,
+    *,
+    about: str | None = None,
 ) -> None:
     """Two heat maps: classes by rounds, and clients by rounds.
 
@@ -32,6 +34,7 @@ def plot_accuracy_maps(
       label_counts: [N, K], training images of each class at each client.
       path: PNG file to write.
       note: what must be known with the figures, written above them.
+      about: what the run is: its method, data set and seed.
     """
     evaluated = [row for row in rows if row.get("class_accuracy") is not None]
     figure = drawing.figure(11.0, float(np.clip(2.2 + 0.2 * len(class_names), 4.2, 9.0)))
@@ -45,7 +48,7 @@ def plot_accuracy_maps(
     clients = np.stack([client_accuracy(column, label_counts) for column in classes.T], axis=1)
     left, right = figure.subplots(1, 2)
 
-    _heat_map(left, classes, rounds, "Each class")
+    _heat_map(left, classes, rounds, drawing.headline("Each class", about))
     step = max(1, -(-len(class_names) // 40))
     left.set_yticks(range(0, len(class_names), step), [str(n) for n in class_names[::step]])
     left.set_ylabel("Class")
