@@ -107,7 +107,7 @@ def draw_curves(curves: Mapping[str, Curve], metric: Metric, title: str, paper: 
         lines = [axes.lines[index] for index in np.argsort(ends, kind="stable")]
         figure.legend(handles=lines, loc=place, ncols=columns, frameon=False, fontsize="small")
     elif axes.lines:
-        axes.legend(frameon=False, fontsize="small" if paper.narrow else "medium")
+        axes.legend(**drawing.LEGEND, fontsize="small" if paper.narrow else "medium")
     return figure
 
 

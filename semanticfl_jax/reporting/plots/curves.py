@@ -43,7 +43,9 @@ def plot_curves(
         top = values[best]
         left.plot(rounds[best], metric.factor * top, "*", color=COLOURS[1], markersize=11)
         label = f"best {metric.write(top)}{metric.unit} (round {rounds[best]})"
-        left.text(0.98, 0.04, label, transform=left.transAxes, ha="right", color=COLOURS[1])
+        place = {"transform": left.transAxes, "ha": "right", "color": COLOURS[1]}
+        on_white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 1.5}
+        left.text(0.98, 0.04, label, bbox=on_white, **place)
     drawing.label(left, drawing.headline(metric.title, about), "Round", metric.axis)
     for index, (name, title) in enumerate((("train_loss", "train"), ("test_loss", "test"))):
         rounds, loss = series(rows, name)
@@ -53,7 +55,7 @@ def plot_curves(
             right.plot(rounds, loss, label=title, markersize=3, **style)
     drawing.label(right, "Loss", "Round", "Loss (nats)" if metric.is_accuracy else "Loss")
     if right.lines:
-        right.legend(frameon=False)
+        right.legend(**drawing.LEGEND)
     for axes in (left, right):
         round_axis(axes)
     drawing.save(figure, path)

@@ -34,6 +34,10 @@ def label(axes, title: str, horizontal: str, vertical: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+#: Of a legend in a picture: on white, so that no line of the grid strikes its text through.
+LEGEND = {"facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
+
+
 def headline(title: str, about: str | None) -> str:
     """Return a panel's title, in lines, with what the picture is about if that is known."""
     return title if about is None else textwrap.fill(f"{title}: {about}", 52)
