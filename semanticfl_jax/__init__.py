@@ -46,6 +46,7 @@ _EXPORTS = {
         "register_aggregator",
         "register_algorithm",
         "register_dataset",
+        "register_logger",
         "register_model",
         "register_optimizer",
         "register_partition",

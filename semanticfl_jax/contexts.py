@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from semanticfl_jax.config import ExperimentConfig, PartitionConfig
@@ -24,6 +26,19 @@ class DatasetContext:
     """
 
     config: ExperimentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggerContext:
+    """For a logger, whose builder returns a `Callback`.
+
+    Attributes:
+      config: of the run.
+      workdir: the run's directory; None if nothing is written.
+    """
+
+    config: ExperimentConfig
+    workdir: Path | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
     DATASETS,
+    LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
@@ -42,6 +43,7 @@ register_optimizer = OPTIMIZERS.register
 register_server_optimizer = SERVER_OPTIMIZERS.register
 register_schedule = SCHEDULES.register
 register_task = TASKS.register
+register_logger = LOGGERS.register
 
 
 def load_plugins(modules: Sequence[str]) -> None:

@@ -19,6 +19,9 @@ MODULES = {
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
     "parquet": {"pyarrow"},
+    "tensorboard": {"tensorboardX"},
+    "wandb": {"wandb"},
+    "mlflow": {"mlflow"},
     "prepare": {"tensorflow", "importlib_resources", "tensorflow_datasets", "array_record"},
 }
 
@@ -50,7 +53,8 @@ def test_extras_bring_what_is_imported():
             if nested:
                 names |= set().union(*map(brought, nested[1].split(",")))
             elif line and not line.startswith("#"):
-                names.add(re.match(r"[\w-]+", line)[0].replace("-", "_"))
+                name = re.match(r"[\w-]+", line)[0].replace("-", "_")
+                names.add({"mlflow_skinny": "mlflow"}.get(name, name))
         return names
 
     for extra, modules in MODULES.items():
@@ -125,9 +129,23 @@ def read_prepared(tmp_path):
     load_dataset("cifar10", str(tmp_path))
 
 
+def log_to(name):
+    def build(tmp_path):
+        import semanticfl_jax as sfl
+        from semanticfl_jax.simulation.loggers import make_loggers
+
+        config = sfl.ExperimentConfig(runtime=sfl.RuntimeConfig(loggers=(name,)))
+        make_loggers(config, tmp_path)
+
+    return build
+
+
 @pytest.mark.parametrize(
     ("use", "extra"),
     [
+        (log_to("tensorboard"), "tensorboard"),
+        (log_to("wandb"), "wandb"),
+        (log_to("mlflow"), "mlflow"),
         (load_checkpoint, "diffusion"),
         (download_checkpoint, "diffusion"),
         (train_tokenizer, "diffusion"),

@@ -13,6 +13,7 @@ from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
     DATASETS,
+    LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
@@ -38,6 +39,7 @@ _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Schedules", "optimizer.schedule", SCHEDULES),
     ("Aggregators", "aggregation.aggregator", AGGREGATORS),
     ("Update transforms", "aggregation.transforms", TRANSFORMS),
+    ("Loggers", "runtime.loggers", LOGGERS),
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.files import write_json
@@ -19,6 +20,7 @@ from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.plots.curves import plot_curves
 from semanticfl_jax.reporting.plots.drawing import attempt
+from semanticfl_jax.reporting.runs import method_label
 from semanticfl_jax.reporting.writers.metrics import MetricsWriter
 from semanticfl_jax.reporting.writers.progress import RoundProgress
 from semanticfl_jax.simulation import workdir
@@ -162,20 +164,25 @@ class DrawPlots(Callback):
         """Draw everything."""
         federation, rows, note = simulation.federation, simulation.history, simulation.note
         names, counts = federation.dataset.class_names, federation.label_counts()
-        task = simulation.parts.task
+        task, about = simulation.parts.task, describe(simulation.config)
         drawings = {
             "curves.png": lambda path: plot_curves(
-                rows, path, note, metric=Metric(task.headline, task.higher_is_better)
+                rows, path, note, metric=Metric(task.headline, task.higher_is_better), about=about
             ),
             "partition.png": lambda path: federation.draw(path.parent),
         }
         if federation.dataset.has_classes and any("class_accuracy" in row for row in rows):
             drawings["accuracy_maps.png"] = lambda path: plot_accuracy_maps(
-                rows, names, counts, path, note
+                rows, names, counts, path, note, about=about
             )
         for name, draw in drawings.items():
             path = self._plots / name
             attempt(path, functools.partial(draw, path), self._say)
+
+
+def describe(config: ExperimentConfig) -> str:
+    """Return what a run is, in a line: its method, data set and seed."""
+    return f"{method_label(to_dict(config))}, {config.dataset}, seed {config.seed}"
 
 
 class Callbacks:

@@ -50,6 +50,7 @@ from semanticfl_jax.simulation.divergence import Divergence, summary_of
 from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.loggers import make_loggers
 from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
 from semanticfl_jax.simulation.prepare import (
     Engine,
@@ -146,6 +147,7 @@ class Simulation:
         self._finished = self._open(overwrite)
         if self._finished is not None:
             return
+        self._loggers = make_loggers(config, self.workdir)
         try:
             self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
             with _directory(self.workdir) as directory:
@@ -312,6 +314,7 @@ class Simulation:
         """Return the run's own callbacks and the user's, in the order in which they are called."""
         self._progress = following.ShowProgress() if progress else None
         members: list[Callback] = [] if self._progress is None else [self._progress]
+        members += self._loggers
         if self.workdir is None:
             return Callbacks([*members, *callbacks])
         return Callbacks(

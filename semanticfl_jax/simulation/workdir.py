@@ -67,7 +67,7 @@ def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = 
             f"--workdir={directory} must be one directory that all processes share; {CONFIG}, "
             "which process 0 wrote, is not there"
         )
-    there = _read(path)
+    there = read_json(path)
     if there is not None:
         _refuse(directory, _differences(there, config))
         _check_rounds(directory, there.get("rounds"), config)
@@ -107,7 +107,7 @@ def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
       bound: hashes and descriptions by name, the data's first; None: not given this time, which is
         no difference.
     """
-    there = _read(directory / BOUND)
+    there = read_json(directory / BOUND)
     if there is None:
         return
     differences = [
@@ -135,7 +135,7 @@ def rounds_in(rows: Sequence[Mapping[str, Any]]) -> int:
 def claim(directory: Path, config: ExperimentConfig, bound: Mapping[str, Any]) -> None:
     """Make a directory that was checked the directory of a run with `config`."""
     directory.mkdir(parents=True, exist_ok=True)
-    before = _read(directory / BOUND) or {}
+    before = read_json(directory / BOUND) or {}
     given = {name: value for name, value in bound.items() if value is not None}
     write_json(directory / BOUND, {**before, **given, "version": __version__})
     write_json(directory / CONFIG, to_dict(config))
@@ -166,7 +166,7 @@ def _alike(config: Any, name: str) -> tuple[Any, ...]:
 def read_summary(directory: Path, say: Say) -> dict[str, Any] | None:
     """Return the summary of a finished run; None without one, or where it is damaged."""
     try:
-        return _read(directory / SUMMARY)
+        return read_json(directory / SUMMARY)
     except ConfigError:
         say(f"warning: {directory / SUMMARY} is damaged; it is made anew from the checkpoint")
         return None
@@ -220,7 +220,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     return content.hexdigest()[:16]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON file's content; None if there is none."""
     if not path.exists():
         return None

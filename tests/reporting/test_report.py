@@ -10,56 +10,9 @@ import pytest
 
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import runs
-from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
-from semanticfl_jax.reporting.writers import metrics
-
-MSE = Metric("test_mse", higher=False)
-ACCURACIES = {
-    ("fedavg", 0): [0.2, 0.8, 0.6],
-    ("fedavg", 1): [0.3, 0.6, 0.5],
-    ("fedavg", 2): [0.1, 0.7, 0.9],
-    ("semanticfl", 0): [0.3, 0.9, 0.8],
-    ("semanticfl", 1): [0.4, 0.6, 0.7],
-    ("semanticfl", 2): [0.2, 0.9, 0.9],
-}
-
-
-def made_up_config(name="fedavg", seed=0, anchors="semantic", guided=None, **fields):
-    guided = name == "semanticfl" if guided is None else guided
-    config = {
-        "dataset": "digits",
-        "data_dir": None,
-        "seed": seed,
-        "rounds": 3,
-        "model": {"name": "cnn", "width": 8},
-        "algorithm": {"name": name},
-        "guidance": {"enabled": guided, "anchors": anchors},
-    }
-    return config | fields
-
-
-def write_run(directory, config, values=(0.1, 0.2, 0.3), metric=ACCURACY):
-    directory.mkdir(parents=True)
-    with metrics.MetricsWriter(directory, 0) as writer:
-        for number, value in enumerate(values, start=1):
-            row = {"round": number, metric.name: value, "seconds": 2.0}
-            writer.write(row | {"bytes_up": 1_000_000, "bytes_down": 3_000_000})
-    write_json(directory / "config.json", config)
-    summary = metrics.summarize(metrics.read_metrics(directory), metric=metric)
-    if metric != ACCURACY:
-        summary |= {"metric": metric.name, "higher_is_better": metric.higher}
-    write_json(directory / "summary.json", summary)
-    return directory
-
-
-@pytest.fixture
-def six_runs(tmp_path):
-    return [
-        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), accuracies)
-        for (name, seed), accuracies in ACCURACIES.items()
-    ]
+from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
 
 
 def cells(table):
@@ -198,7 +151,8 @@ def test_a_run_given_twice_counts_once_and_a_copy_is_refused(tmp_path, six_runs)
 
 def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
     out = tmp_path / "out"
-    paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
+    names = [".md", ".csv", "_seeds.csv", ".tex", ".png", "_bars.png"]
+    paths = [out / f"comparison{name}" for name in names]
     table = compare(six_runs)
     assert compare(six_runs, out) == "\n".join([table, "", *(f"wrote {path}" for path in paths)])
     assert sorted(out.iterdir()) == sorted(paths)
@@ -209,7 +163,7 @@ def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
     assert float(semanticfl["best_accuracy_mean"]) == pytest.approx(curves.max(axis=1).mean())
     assert float(semanticfl["best_accuracy_std"]) == pytest.approx(curves.max(axis=1).std(ddof=1))
     assert fedavg["gain_over_fedavg_mean"] == "" and float(fedavg["megabytes_per_round"]) == 4.0
-    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths[4:])
 
 
 def test_a_run_without_evaluations_has_dashes(tmp_path):

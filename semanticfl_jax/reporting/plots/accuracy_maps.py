@@ -22,6 +22,8 @@ def plot_accuracy_maps(
     label_counts: np.ndarray,
     path: str | os.PathLike,
     note: str | None = None,
+    *,
+    about: str | None = None,
 ) -> None:
     """Two heat maps: classes by rounds, and clients by rounds.
 
@@ -33,6 +35,7 @@ def plot_accuracy_maps(
       label_counts: [N, K], training images of each class at each client.
       path: PNG file to write.
       note: what must be known with the figures, written above them.
+      about: what the run is: its method, data set and seed.
     """
     class_names = drawing.names(class_names)
     evaluated = [row for row in rows if row.get("class_accuracy") is not None]
@@ -47,7 +50,7 @@ def plot_accuracy_maps(
     clients = np.stack([client_accuracy(column, label_counts) for column in classes.T], axis=1)
     left, right = figure.subplots(1, 2)
 
-    _heat_map(left, classes, rounds, "Each class")
+    _heat_map(left, classes, rounds, drawing.headline("Each class", about))
     step = max(1, -(-len(class_names) // 40))
     left.set_yticks(range(0, len(class_names), step), class_names[::step])
     left.set_ylabel("Class")

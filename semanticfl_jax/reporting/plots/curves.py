@@ -11,6 +11,7 @@ import numpy as np
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
+from semanticfl_jax.reporting.series import series
 
 
 @drawing.picture
@@ -20,6 +21,7 @@ def plot_curves(
     note: str | None = None,
     *,
     metric: Metric = ACCURACY,
+    about: str | None = None,
 ) -> None:
     """Plot the metric, and training and test loss, of one run over its rounds.
 
@@ -28,11 +30,12 @@ def plot_curves(
       path: PNG file to write.
       note: what must be known with the figures, written above them.
       metric: by which the task judges models.
+      about: what the run is: its method, data set and seed.
     """
     figure = drawing.figure(9.6, 3.8)
     drawing.note(figure, note)
     left, right = figure.subplots(1, 2)
-    rounds, values = _series(rows, metric.name)
+    rounds, values = series(rows, metric.name)
     marker = "o" if len(rounds) <= 30 else None
     if len(rounds):
         left.plot(rounds, metric.factor * values, color=COLOURS[0], marker=marker, markersize=3)
@@ -41,19 +44,21 @@ def plot_curves(
         top = values[best]
         left.plot(rounds[best], metric.factor * top, "*", color=COLOURS[1], markersize=11)
         label = f"best {metric.write(top)}{metric.unit} (round {rounds[best]})"
-        left.text(0.98, 0.04, label, transform=left.transAxes, ha="right", color=COLOURS[1])
-    drawing.label(left, metric.title, "Round", metric.axis)
+        place = {"transform": left.transAxes, "ha": "right", "color": COLOURS[1]}
+        on_white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 1.5}
+        left.text(0.98, 0.04, label, bbox=on_white, **place)
+    drawing.label(left, drawing.headline(metric.title, about), "Round", metric.axis)
     for index, (name, title) in enumerate((("train_loss", "train"), ("test_loss", "test"))):
-        rounds, loss = _series(rows, name)
+        rounds, loss = series(rows, name)
         if len(rounds):
             marker = "o" if len(rounds) <= 30 else None
             style = {"color": COLOURS[index], "linestyle": DASHES[index], "marker": marker}
             right.plot(rounds, loss, label=title, markersize=3, **style)
     drawing.label(right, "Loss", "Round", "Loss (nats)" if metric.is_accuracy else "Loss")
     if right.lines:
-        right.legend(frameon=False)
+        right.legend(**drawing.LEGEND)
     for axes in (left, right):
-        _round_axis(axes)
+        round_axis(axes)
     drawing.save(figure, path)
 
 
@@ -86,54 +91,7 @@ def plot_feature_maps(
     drawing.save(figure, path)
 
 
-@drawing.picture
-def plot_comparison(
-    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
-    path: str | os.PathLike,
-    *,
-    metric: Metric = ACCURACY,
-) -> None:
-    """Plot each method's mean, with a band of one sample standard deviation over seeds.
-
-    Args:
-      runs: for each method's label, the rows of each of its seeds. Only rounds that every seed
-        evaluated are drawn.
-      path: PNG file to write.
-      metric: by which the task judges models.
-    """
-    figure = drawing.figure(7.2, 4.4)
-    axes = figure.subplots()
-    for index, (label, seeds) in enumerate(runs.items()):
-        curves = [dict(zip(*_series(rows, metric.name), strict=True)) for rows in seeds]
-        rounds = sorted(set.intersection(*(set(curve) for curve in curves)))
-        values = metric.factor * np.array([[curve[r] for r in rounds] for curve in curves])
-        mean = values.mean(axis=0)
-        name = f"{label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
-        colour = COLOURS[index % len(COLOURS)]
-        dash = DASHES[index % len(DASHES)]
-        axes.plot(rounds, mean, color=colour, linestyle=dash, linewidth=1.8, label=name)
-        if len(seeds) > 1:
-            spread = values.std(axis=0, ddof=1)
-            axes.fill_between(
-                rounds, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0
-            )
-    several = any(len(seeds) > 1 for seeds in runs.values())
-    title = "Mean over seeds ± standard deviation" if several else metric.title
-    drawing.label(axes, title, "Round", metric.axis)
-    _round_axis(axes)
-    if axes.lines:
-        axes.legend(frameon=False)
-    drawing.save(figure, path)
-
-
-def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds `[M]` that have the field `name`, and its values `[M]`, NaN where it is null."""
-    present = [row for row in rows if name in row]
-    values = [np.nan if row[name] is None else row[name] for row in present]
-    return np.array([row["round"] for row in present], int), np.array(values, float)
-
-
-def _round_axis(axes) -> None:
+def round_axis(axes) -> None:
     """Whole numbers along the horizontal axis, for one round too; a note where nothing is drawn."""
     drawn = [x for line in axes.lines for x in line.get_xdata()]
     if not drawn:

@@ -12,9 +12,11 @@ import contextlib
 import functools
 import os
 import sys
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from semanticfl_jax import files
@@ -134,12 +136,21 @@ def figure(width: float, height: float):
 
 def label(axes, title: str, horizontal: str, vertical: str) -> None:
     """Title and axis labels, a light grid, and no frame above and at the right."""
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize="medium", loc="left")
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+#: Of a legend in a picture: on white, so that no line of the grid strikes its text through.
+LEGEND = {"facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
+
+
+def headline(title: str, about: str | None) -> str:
+    """Return a panel's title, in lines, with what the picture is about if that is known."""
+    return title if about is None else textwrap.fill(f"{title}: {about}", 52)
 
 
 def note(figure, text: str | None) -> None:
@@ -149,5 +160,8 @@ def note(figure, text: str | None) -> None:
 
 
 def save(figure, path: str | os.PathLike) -> None:
-    """Writes a PNG file, whole or not at all."""
-    files.write(path, lambda file: figure.savefig(file, format="png"))
+    """Writes a file of the format that its ending names (PNG, PDF, SVG), whole or not at all."""
+    kind = Path(path).suffix.removeprefix(".")
+    # Without the date the same picture is the same file.
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    files.write(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
