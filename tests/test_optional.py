@@ -125,6 +125,14 @@ def read_prepared(tmp_path):
     load_dataset("cifar10", str(tmp_path))
 
 
+def read_parquet(tmp_path):
+    from semanticfl_jax.data.sources import load_dataset
+
+    for split in ("train", "test"):
+        (tmp_path / f"{split}-00000-of-00001.parquet").write_bytes(b"")
+    load_dataset("cifar10", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("use", "extra"),
     [
@@ -133,6 +141,7 @@ def read_prepared(tmp_path):
         (train_tokenizer, "diffusion"),
         (build_autoencoder, "diffusion"),
         (read_prepared, "tfds"),
+        (read_parquet, "parquet"),
     ],
 )
 def test_what_needs_them_says_so(tmp_path, monkeypatch, blocked, use, extra):
