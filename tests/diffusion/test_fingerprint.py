@@ -169,7 +169,7 @@ def test_weights_in_several_files(goldens, copy, index, variant):
     shards(found)[1].write_bytes(shards(found)[1].read_bytes() + b"x")
     assert fingerprint(copy) != before
     shards(found)[1].unlink()
-    with pytest.raises(FileNotFoundError, match="names files that are missing: .*-00002-of-00002"):
+    with pytest.raises(FileNotFoundError, match=r"names files that are missing: .*-00002-of-00002"):
         resolve_checkpoint(copy)
     found.write_text("{}")
     with pytest.raises(ValueError, match="is no index of weight files"):

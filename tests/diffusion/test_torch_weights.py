@@ -117,7 +117,7 @@ def test_bfloat16_is_read_and_integer_buffers_are_passed_over(tmp_path):
     bits = np.frombuffer(bytes(range(16)), "<u2").astype(np.uint32) << 16
     np.testing.assert_array_equal(found.astype(np.float32), bits.view(np.float32))
     raw(path, "I64", 8, "embeddings.position_ids")
-    with pytest.raises(ValueError, match="missing: norm.weight; unexpected: none"):
+    with pytest.raises(ValueError, match=r"missing: norm.weight; unexpected: none"):
         read(path, {("norm", "scale"): (8,)})
 
 

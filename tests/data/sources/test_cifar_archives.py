@@ -329,7 +329,7 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(tmp_path, serv
         ValueError, match=r"cannot be downloaded: File not found; with a browser, save"
     ):
         download(f"{address}a.tar.gz", path, "0")
-    with pytest.raises(ValueError, match="cannot be downloaded: .*refused"):
+    with pytest.raises(ValueError, match=r"cannot be downloaded: .*refused"):
         download("http://127.0.0.1:1/a.tar.gz", path, "0")
     (folder / "a.tar.gz").write_bytes(b"x")
     (tmp_path / "file").write_bytes(b"")
