@@ -140,6 +140,14 @@ def log_to(name):
     return build
 
 
+def read_parquet(tmp_path):
+    from semanticfl_jax.data.sources import load_dataset
+
+    for split in ("train", "test"):
+        (tmp_path / f"{split}-00000-of-00001.parquet").write_bytes(b"")
+    load_dataset("cifar10", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("use", "extra"),
     [
@@ -151,6 +159,7 @@ def log_to(name):
         (train_tokenizer, "diffusion"),
         (build_autoencoder, "diffusion"),
         (read_prepared, "tfds"),
+        (read_parquet, "parquet"),
     ],
 )
 def test_what_needs_them_says_so(tmp_path, monkeypatch, blocked, use, extra):

@@ -150,8 +150,8 @@ def _listing(
 def _with_columns(tree: Directory | Archive, prefix: str, listing: Listing) -> Listing:
     """The same images with the columns of their table, if they have one.
 
-    A table in the split's own folder is to list all its images. Of one beside the splits the rows
-    that are missing matter only if a column is used.
+    A metadata.csv in the split's own folder is to list all its images. Of other tables the rows
+    that are missing matter only if a column is used: they may be there for other purposes.
     """
     table, root = find_table(tree, prefix), prefix
     if table is None and prefix:
@@ -169,7 +169,7 @@ def _with_columns(tree: Directory | Archive, prefix: str, listing: Listing) -> L
         return dataclasses.replace(listing, no_columns=str(error), notes=(*listing.notes, warning))
     by_file = _by_file(rows, listing, root)
     problems, kept = dict(listing.problems), list(range(len(listing.names)))
-    if root == prefix:
+    if root == prefix and table.lower().endswith(".csv"):
         known = {*listing.names, *problems}
         problems |= {name: "missing" for name in by_file if name not in known}
         reason = f"no row in {table.removeprefix(root)}"

@@ -205,7 +205,8 @@ def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
             f"{directory / 'features.json'}, which says what records hold, is missing"
         )
     features = tfds.features.FeaturesDict.from_config(directory)
-    scalars = [name for name in features if features[name].shape == () and name != "label"]
+    # features.json is a map without an order.
+    scalars = sorted(n for n in features if features[n].shape == () and n != "label")
     arrays, columns = {}, {name: [] for name in scalars}
     for split in SPLITS:
         total, labels = sum(map(int, _lengths(info, split))), []
