@@ -217,7 +217,7 @@ def test_a_workdir_is_bound_by_data_and_objects_and_not_by_how_it_is_computed(tm
     labels = noise_dataset()
     labels = dataclasses.replace(labels, train_labels=labels.train_labels[::-1].copy())
     for other, message in (
-        ({"dataset": labels}, "data was"),
+        ({"dataset": labels}, "data: training labels were"),
         ({"partition": HALVES}, "partition was"),
         ({"model": TinyNet(CLASSES, feature_dim=8)}, "model was"),
     ):
