@@ -83,6 +83,8 @@ class AlgorithmContext:
       outputs: shapes of what the model returns for a batch of one image; None where no model is.
       anchors: of a run that uses them; None otherwise.
       holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
+      variables: shapes of the model's "params" and, with batch normalisation, "batch_stats"; None
+        where no model is.
     """
 
     config: ExperimentConfig
@@ -90,6 +92,7 @@ class AlgorithmContext:
     outputs: Outputs | None = None
     anchors: Anchors | None = None
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variables: Mapping[str, Any] | None = None
 
     @property
     def num_clients(self) -> int:

@@ -3,6 +3,9 @@
     experiment      one run
     model           the clients' network
     algorithm       what clients and server do
+    personal        algorithms that leave every client with a model of its own
+    objectives      algorithms with another local objective, solver, or server's step
+    client_test     clients' own test images
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
     guidance        semantic anchors, and the terms they add to the loss
@@ -29,6 +32,7 @@ from semanticfl_jax.config.algorithm import (
     FedRCLConfig,
     MoonConfig,
 )
+from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
     Config,
@@ -48,34 +52,63 @@ from semanticfl_jax.config.heterogeneity import (
     PartitionConfig,
 )
 from semanticfl_jax.config.model import ModelConfig
+from semanticfl_jax.config.objectives import (
+    FedETFConfig,
+    FedExPConfig,
+    FedLCConfig,
+    FedNTDConfig,
+    FedSAMConfig,
+    QFFLConfig,
+)
 from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
 from semanticfl_jax.config.overrides import check_override
+from semanticfl_jax.config.personal import (
+    APFLConfig,
+    DittoConfig,
+    FedBNConfig,
+    FedPerConfig,
+    FedRepConfig,
+    PFedMeConfig,
+)
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
 
 __all__ = [
+    "APFLConfig",
     "AdamConfig",
     "AggregationConfig",
     "AlgorithmConfig",
     "AvailabilityConfig",
+    "ClientTestConfig",
     "ClipConfig",
     "Config",
     "ConfigError",
+    "DittoConfig",
     "ExperimentConfig",
     "FeatureSkewConfig",
+    "FedBNConfig",
     "FedCDAConfig",
     "FedDifRCConfig",
     "FedDiscoConfig",
     "FedDynConfig",
+    "FedETFConfig",
+    "FedExPConfig",
+    "FedLCConfig",
+    "FedNTDConfig",
     "FedNovaConfig",
+    "FedPerConfig",
     "FedProxConfig",
     "FedRCLConfig",
+    "FedRepConfig",
+    "FedSAMConfig",
     "GuidanceConfig",
     "ModalityConfig",
     "ModelConfig",
     "MoonConfig",
     "OptimizerConfig",
+    "PFedMeConfig",
     "PartitionConfig",
+    "QFFLConfig",
     "RuntimeConfig",
     "check_override",
     "describe",

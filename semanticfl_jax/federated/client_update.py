@@ -98,6 +98,7 @@ def finish_client(
                 loss=result.last_loss,
                 rate=broadcast.rate,
                 key=client_key(keys.client_rule, client),
+                own=result.own,
             )
         )
         # Without a step it may have divided by zero.

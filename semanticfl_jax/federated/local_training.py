@@ -28,6 +28,7 @@ class LocalResult(NamedTuple):
       last_loss: float32 scalar, mean training loss over as many steps as an epoch has, the last.
       samples: float32 scalar, samples seen, each epoch counting.
       steps: int32 scalar, optimiser steps taken.
+      own: what the client rule carried from step to step; () if nothing.
     """
 
     model: Model
@@ -35,6 +36,7 @@ class LocalResult(NamedTuple):
     last_loss: jax.Array
     samples: jax.Array
     steps: jax.Array
+    own: PyTree = ()
 
 
 class MakePlan(Protocol):
@@ -135,7 +137,7 @@ def make_local_training(
     client is trained exactly as it would be alone.
     """
     optimizer, rule = client_optimizer(config), algorithm.client
-    take_step = make_step(make_loss(model, algorithm, task), optimizer, config, mean, std)
+    take_step = make_step(make_loss(model, algorithm, task), optimizer, config, mean, std, rule)
 
     def plan(broadcast, data, client, state, key):
         size = jnp.where(client < 0, 0, data.sizes[client])
@@ -147,18 +149,32 @@ def make_local_training(
         correction = None
         if rule is not None and rule.correction is not None:
             correction = rule.correction(state, broadcast.rule)
+        # Where it is read: under `vmap` every client has a copy.
+        sent = broadcast.rule if rule is not None and rule.descend is not None else ()
         return Plan(
-            client, state, steps, steps_per_epoch, orders, keys.steps, correction, broadcast.rate
+            client,
+            state,
+            steps,
+            steps_per_epoch,
+            orders,
+            keys.steps,
+            correction,
+            broadcast.rate,
+            data.label_counts[client],
+            sent,
         )
 
     def start(received, broadcast, plan):
         begun = received
         if rule is not None and rule.start is not None:
             begun = rule.start(plan.state, received, broadcast.rule)
+        own = ()
+        if rule is not None and rule.carries is not None:
+            own = rule.carries(plan.state, received, broadcast.rule, optimizer)
         # Zeros made of `steps` vary over the mesh as the rest does.
         zero = 0 * plan.steps
         zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)
-        return Progress(zero, begun, optimizer.init(begun.params), zeros, zeros)
+        return Progress(zero, begun, optimizer.init(begun.params), zeros, zeros, own)
 
     def advance(received, shared, data, plan, progress, until, known=False):
         def step(progress):
@@ -172,7 +188,7 @@ def make_local_training(
     def finish(plan, progress):
         losses, counts = progress.losses, progress.counts
         last = losses[1] / jnp.maximum(counts[1], 1.0)
-        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps)
+        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps, progress.own)
 
     def alone(received, broadcast, shared, data, client, state, key, steps=None):
         planned = plan(broadcast, data, client, state, key)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm, Model, Trained
 from semanticfl_jax.data.federated import FederatedDataset
@@ -90,7 +91,12 @@ def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
     def finish(model: Model, server: PyTree) -> PyTree:
         own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
         steps, number = jnp.int32(1), jnp.float32(1)
-        trained = Trained(own, broadcast, model, model, steps, number, number, number, run_key(0))
+        carried = ()
+        if algorithm.client.carries is not None:
+            carried = algorithm.client.carries(own, model, broadcast, optax.identity())
+        trained = Trained(
+            own, broadcast, model, model, steps, number, number, number, run_key(0), carried
+        )
         return algorithm.client.finish(trained).extra
 
     return jax.eval_shape(finish, state.model, state.server)

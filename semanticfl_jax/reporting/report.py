@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.files import write_text
+from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import (
     NOT_METHOD,
@@ -61,6 +62,9 @@ def compare(directories: Sequence[str | os.PathLike], out: str | os.PathLike | N
     runs = load_runs(directories)
     methods, metric = group(runs), _metric(runs)
     text = _table(runs, methods, metric)
+    of_clients = client_tests.table(methods, metric)
+    if of_clients is not None:
+        text += f"\n\n{of_clients}"
     if out is not None:
         paths = _write(methods, metric, text, Path(out))
         text += "\n\n" + "\n".join(f"wrote {path}" for path in paths)

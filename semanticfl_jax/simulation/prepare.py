@@ -25,6 +25,7 @@ from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.initial import init_params
@@ -127,7 +128,8 @@ def make_parts(
             f"{network.name} must return logits [B, {logits}], {what} of "
             f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
         )
-    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
+    variables = network.variables(image_shape)
+    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders, variables)
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
     if algorithm.sends_label_counts and not federation.dataset.has_classes:
         raise SemanticFLError(
@@ -160,6 +162,7 @@ class Engine:
         `dispatch`; None where rounds are dispatched one by one.
       longest: rounds of a block at most.
       evaluate: state -> the task's figures of the test set.
+      test_clients: state -> figures on every client's own test images; None without any.
       tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
@@ -177,6 +180,7 @@ class Engine:
     run_block: Callable[..., Any] | None
     longest: int
     evaluate: Callable[[ServerState], dict[str, jax.Array]]
+    test_clients: TestClients | None
     tested: Callable[[ServerState], Model]
     traffic: Traffic
     compile_seconds: float
@@ -264,6 +268,20 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, data, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
+    test_clients = None
+    if parts.federation.client_test is not None:
+        test_clients = make_client_tests(
+            trained,
+            algorithm,
+            config,
+            mesh,
+            data,
+            key,
+            parts.federation.client_test,
+            *moments,
+            parts.task,
+            choice.clients_per_chunk,
+        )
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
@@ -282,6 +300,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_block=run_block,
         longest=longest,
         evaluate=lambda state: evaluate(*tested(state), test),
+        test_clients=test_clients,
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,

@@ -24,6 +24,7 @@ from semanticfl_jax.files import write_json
 
 CONFIG, BOUND, SUMMARY, PARTITION = "config.json", "run.json", "summary.json", "partition.npz"
 ANCHORS, TUNING, MODEL = "anchors.npz", "tuning.json", "model.safetensors"
+CLIENT_TESTS = "client_tests.npz"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 
 
