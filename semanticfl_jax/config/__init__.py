@@ -11,6 +11,7 @@
     guidance        semantic anchors, and the terms they add to the loss
     heterogeneity   what makes clients differ
     data            the data sets
+    original_data   those that are read from their original files
     task            what is learned of the images
     runtime         devices, chunks, memory: what does not decide results
     fields          what these classes are made of
@@ -19,7 +20,7 @@
 `describe` turns all of it into text, for --help.
 """
 
-from semanticfl_jax.config import data, task  # noqa: F401 - register what comes with it
+from semanticfl_jax.config import data, original_data, task  # noqa: F401 - they register
 from semanticfl_jax.config.aggregation import AggregationConfig, ClipConfig
 from semanticfl_jax.config.algorithm import (
     AlgorithmConfig,
