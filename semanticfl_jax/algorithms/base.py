@@ -130,6 +130,25 @@ class Moment(NamedTuple):
     steps: jax.Array
 
 
+class Beginning(NamedTuple):
+    """What `ClientRule.begin` sees of one client.
+
+    Attributes:
+      value_and_grad: (`Model`, step) -> ((loss, running statistics), gradient) of that model on the
+        batch of that step, int32 scalar, of the first epoch, all terms included.
+      state: the client's own.
+      received: the server's model.
+      broadcast: what the server sent besides.
+      steps_per_epoch: int32 scalar; 0 in an empty place.
+    """
+
+    value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]]
+    state: PyTree
+    received: Model
+    broadcast: PyTree
+    steps_per_epoch: jax.Array
+
+
 class StepInputs(NamedTuple):
     """What `ClientRule.descend` sees of one step on one client.
 
@@ -188,7 +207,7 @@ class Trained(NamedTuple):
       loss: float32 scalar, mean training loss over its last epoch.
       rate: float32 scalar, the learning rate of this round.
       key: for what the rule draws; depends on the seed, the round and the client alone.
-      own: what it carried from step to step, after the last; () unless the rule carries anything.
+      own: what it carried from step to step, after the last, or what `begin` found; () without.
     """
 
     state: PyTree
@@ -235,6 +254,9 @@ class ClientRule:
       sends_extra: whether `extra` travels; not if the server can work it out of the updates.
       start: (state, received model, broadcast) -> the model that a client trains from; None: the
         received one. The update is the difference to the received model all the same.
+      begin: `Beginning` -> (the model that a client trains from, what it carries), where that
+        depends on the client's images; it takes the place of `start` and `carries`. None: it does
+        not.
       uploads: whether what lies at a path of the `Model` travels, as in
         "params/model/Dense_0/kernel" or "batch_stats/BatchNorm_0/mean"; None: everything does. What
         does not travel is not aggregated, counts as traffic in neither direction, and stays at the
@@ -246,6 +268,7 @@ class ClientRule:
     correction: Callable[[PyTree, PyTree], PyTree] | None = None
     sends_extra: bool = True
     start: Callable[[PyTree, Model, PyTree], Model] | None = None
+    begin: Callable[[Beginning], tuple[Model, PyTree]] | None = None
     uploads: Callable[[str], bool] | None = None
     trains: Callable[[str, Moment], jax.Array | bool] | None = None
     descend: Callable[[StepInputs], Descent] | None = None

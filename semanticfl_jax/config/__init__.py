@@ -66,6 +66,7 @@ from semanticfl_jax.config.overrides import check_override
 from semanticfl_jax.config.personal import (
     APFLConfig,
     DittoConfig,
+    FedALAConfig,
     FedBNConfig,
     FedPerConfig,
     FedRepConfig,
@@ -87,6 +88,7 @@ __all__ = [
     "DittoConfig",
     "ExperimentConfig",
     "FeatureSkewConfig",
+    "FedALAConfig",
     "FedBNConfig",
     "FedCDAConfig",
     "FedDifRCConfig",

@@ -102,6 +102,23 @@ class APFLConfig(Config):
         require(0 <= self.alpha <= 1, "alpha", "from 0 to 1", self.alpha)
 
 
+@dataclasses.dataclass(frozen=True)
+class FedALAConfig(Config):
+    """FedALA (AAAI 2023): each client learns how much of the common model it takes over."""
+
+    #: As in FedPer: layers that are mixed; all others are taken over.
+    layers: Literal["classifier"] | tuple[str, ...] = "classifier"
+    #: Rate of the mixture's weights, and the share of the first epoch's batches they learn from.
+    rate: float = 1.0
+    share: float = 0.8
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 0, "rate")
+        require(0 < self.share <= 1, "share", "above 0 and at most 1", self.share)
+        require(len(self.layers) > 0, "layers", "one at least: they are mixed", self.layers)
+
+
 _ALGORITHMS = "semanticfl_jax.algorithms"
 _NOTHING_SENT = "clients send nothing, so that the server has nothing to step along"
 
@@ -159,5 +176,13 @@ ALGORITHMS.register(
     settings=APFLConfig,
     about="arXiv 2003.13461: a mixture of a local and the common model. "
     "Keeps 1 model and 1 number a client; 1 more forward and backward pass a step",
+    personal=True,
+)
+ALGORITHMS.register(
+    "fedala",
+    f"{_ALGORITHMS}.fedala:fedala",
+    settings=FedALAConfig,
+    about="AAAI 2023: each client learns how much of the common model it takes over. Keeps the "
+    "mixed layers twice; 1 more forward and backward pass for `share` of an epoch",
     personal=True,
 )

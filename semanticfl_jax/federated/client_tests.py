@@ -29,6 +29,7 @@ from semanticfl_jax.data.federated import FederatedDataset, gather_batch
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, split, varying
+from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_state import take_rows
 from semanticfl_jax.federated.client_update import rule_state
 from semanticfl_jax.federated.local_step import Broadcast
@@ -129,7 +130,7 @@ def make_client_tests(
             ids = np.arange(start, start + block, dtype=np.int32)
             ids = np.where(ids < num_clients, ids, -1).astype(np.int32)
             rows = _rows(everyone, ids, mesh, take)
-            clients = jax.device_put(ids, split(mesh))
+            clients = put(ids, split(mesh))
             found.append(jax.device_get(run(state, data, test, clients, rows, key)))
         joined = jax.tree.map(lambda *parts: np.concatenate(parts)[:num_clients], *found)
         return {name: ClientFigures(*figures) for name, figures in joined.items()}
@@ -139,9 +140,9 @@ def make_client_tests(
 
 def _test_data(data: FederatedDataset, held_out: Partition) -> FederatedDataset:
     """Return `data` with the index table of the clients' test images; the images are shared."""
-    place = data.indices.sharding
     table = (held_out.indices, held_out.offsets[:-1], held_out.sizes)
-    indices, offsets, sizes = jax.device_put([x.astype(np.int32) for x in table], place)
+    table = tuple(x.astype(np.int32) for x in table)
+    indices, offsets, sizes = put(table, data.indices.sharding)
     largest = int(held_out.sizes.max())
     return data.replace(indices=indices, offsets=offsets, sizes=sizes, max_size=max(largest, 1))
 
@@ -160,8 +161,8 @@ def _rows(everyone: PyTree, ids: np.ndarray, mesh: Mesh, take: Callable[..., PyT
     leaves = jax.tree.leaves(everyone)
     if leaves and isinstance(leaves[0], np.ndarray):  # in host memory
         some = np.maximum(ids, 0)
-        return jax.device_put(jax.tree.map(lambda x: x[some], everyone), split(mesh))
-    return take(everyone, jax.device_put(ids, replicated(mesh)), mesh)
+        return put(jax.tree.map(lambda x: x[some], everyone), split(mesh))
+    return take(everyone, put(ids, replicated(mesh)), mesh)
 
 
 def _make_test_device(
@@ -249,7 +250,7 @@ def _make_fine_tuning(
         broadcast = varying(Broadcast((), jnp.float32(config.learning_rate)))
         plan = training.plan(broadcast, data, client, (), key)
         plan = plan._replace(steps=jnp.minimum(plan.steps, steps))
-        progress = training.start(model, broadcast, plan)
+        progress = training.start(model, broadcast, {}, data, plan)
         progress = training.advance(model, {}, data, plan, progress, plan.steps)
         return training.finish(plan, progress).model
 

@@ -106,7 +106,7 @@ def finish_client(
             update = update._replace(params=_or_zeros(worked, finished.update))
         extra = _or_zeros(worked, finished.extra)
         own = where(worked, finished.state, own)
-        if rule.start is not None:
+        if rule.start is not None or rule.begin is not None:
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
     if not algorithm.transforms:

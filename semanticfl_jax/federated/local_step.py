@@ -168,6 +168,45 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
     return loss_of
 
 
+class OnBatch(Protocol):
+    """The batch of one step of a client."""
+
+    def __call__(
+        self,
+        received: Model,
+        shared: PyTree,
+        data: FederatedDataset,
+        plan: Plan,
+        index: jax.Array,
+    ) -> tuple[Callable[[Model], tuple[tuple[jax.Array, PyTree], PyTree]], jax.Array]:
+        """Return `Model` -> ((loss, running statistics), gradient), and how many rows are valid.
+
+        `index` is the step's, int32 scalar; the count is a float32 scalar.
+        """
+
+
+def make_on_batch(
+    loss_of: LossOf, config: ExperimentConfig, mean: tuple[float, ...], std: tuple[float, ...]
+) -> OnBatch:
+    """Build the loss and its gradient on a step's batch, augmented and normalised."""
+
+    def on_batch(received, shared, data, plan, index):
+        epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
+        rows = batch_rows(config.batch_size, data)
+        batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
+        augment_key, dropout_key = step_keys(plan.key, index)
+        images = augment(augment_key, batch.images, config.augmentation)
+        images = normalize(images, mean, std)
+
+        def value_and_grad(model: Model):
+            found = jax.value_and_grad(loss_of, has_aux=True)
+            return found(*model, received, shared, plan, batch, images, dropout_key)
+
+        return value_and_grad, jnp.sum(batch.mask.astype(jnp.float32))
+
+    return on_batch
+
+
 class TakeStep(Protocol):
     """One optimiser step of a client."""
 
@@ -183,11 +222,9 @@ class TakeStep(Protocol):
 
 
 def make_step(
-    loss_of: LossOf,
+    on_batch: OnBatch,
     optimizer: optax.GradientTransformation,
     config: ExperimentConfig,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     rule: ClientRule | None = None,
 ) -> TakeStep:
     """Build the step of a client: batch, augmentation, gradient, correction, optimiser."""
@@ -197,21 +234,11 @@ def make_step(
 
     def step(received, shared, data, plan, progress):
         index, model, momentum, losses, counts, own = progress
-        epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
-        rows = batch_rows(config.batch_size, data)
-        batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
-        augment_key, dropout_key = step_keys(plan.key, index)
-        images = augment(augment_key, batch.images, config.augmentation)
-        images = normalize(images, mean, std)
-
-        def value_and_grad(model: Model):
-            found = jax.value_and_grad(loss_of, has_aux=True)
-            return found(*model, received, shared, plan, batch, images, dropout_key)
-
+        value_and_grad, count = on_batch(received, shared, data, plan, index)
         rate, moment = plan.rate, Moment(index, plan.steps_per_epoch, plan.steps)
         if config.optimizer.epoch_decay != 1:
-            rate = rate * config.optimizer.epoch_decay ** epoch.astype(jnp.float32)
-        count = jnp.sum(batch.mask.astype(jnp.float32))
+            epoch = (index // plan.steps_per_epoch).astype(jnp.float32)
+            rate = rate * config.optimizer.epoch_decay**epoch
         seen = (plan.state, received, plan.broadcast, count, rate, moment, optimizer)
         loss, statistics, gradient, own = descend(StepInputs(value_and_grad, model, own, *seen))
         if plan.correction is not None:

@@ -8,11 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
-from semanticfl_jax.federated.local_step import Broadcast, Plan, Progress, make_loss, make_step
+from semanticfl_jax.federated.local_step import (
+    Broadcast,
+    Plan,
+    Progress,
+    make_loss,
+    make_on_batch,
+    make_step,
+)
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.randomness import epoch_keys, local_keys
 from semanticfl_jax.tasks import CLASSIFICATION, Task
@@ -98,14 +105,14 @@ class LocalTraining(NamedTuple):
 
     Attributes:
       plan: what the client will do.
-      start: (received, broadcast, plan) -> Progress, before the first step.
+      start: (received, broadcast, shared, data, plan) -> Progress, before the first step.
       advance: some of its steps.
       finish: (plan, progress) -> LocalResult.
       alone: all in one.
     """
 
     plan: MakePlan
-    start: Callable[[Model, Broadcast, Plan], Progress]
+    start: Callable[[Model, Broadcast, PyTree, FederatedDataset, Plan], Progress]
     advance: Advance
     finish: Callable[[Plan, Progress], LocalResult]
     alone: TrainAlone
@@ -137,7 +144,8 @@ def make_local_training(
     client is trained exactly as it would be alone.
     """
     optimizer, rule = client_optimizer(config), algorithm.client
-    take_step = make_step(make_loss(model, algorithm, task), optimizer, config, mean, std, rule)
+    on_batch = make_on_batch(make_loss(model, algorithm, task), config, mean, std)
+    take_step = make_step(on_batch, optimizer, config, rule)
 
     def plan(broadcast, data, client, state, key):
         size = jnp.where(client < 0, 0, data.sizes[client])
@@ -164,13 +172,23 @@ def make_local_training(
             sent,
         )
 
-    def start(received, broadcast, plan):
+    def start(received, broadcast, shared, data, plan):
         begun = received
         if rule is not None and rule.start is not None:
             begun = rule.start(plan.state, received, broadcast.rule)
         own = ()
         if rule is not None and rule.carries is not None:
             own = rule.carries(plan.state, received, broadcast.rule, optimizer)
+        if rule is not None and rule.begin is not None:
+
+            def value_and_grad(model: Model, step: jax.Array):
+                return on_batch(received, shared, data, plan, step)[0](model)
+
+            begun, own = rule.begin(
+                Beginning(
+                    value_and_grad, plan.state, received, broadcast.rule, plan.steps_per_epoch
+                )
+            )
         # Zeros made of `steps` vary over the mesh as the rest does.
         zero = 0 * plan.steps
         zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)
@@ -192,7 +210,7 @@ def make_local_training(
 
     def alone(received, broadcast, shared, data, client, state, key, steps=None):
         planned = plan(broadcast, data, client, state, key)
-        progress = start(received, broadcast, planned)
+        progress = start(received, broadcast, shared, data, planned)
         known, until = steps is not None, planned.steps if steps is None else steps
         progress = advance(received, shared, data, planned, progress, until, known)
         return finish(planned, progress)

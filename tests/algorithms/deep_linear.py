@@ -65,7 +65,24 @@ class DeepLinearReference:
             return {"head": self.model["head"]}
         if self.name == "apfl":
             return self.model, self.settings.alpha
+        if self.name == "fedala":
+            return self.model["head"], np.ones_like(self.model["head"])
         return self.model
+
+    def mixed(self, own, model):
+        """FedALA's start: the head element by element, between the client's and the server's."""
+        return {**model, "head": own[0] + (model["head"] - own[0]) * own[1]}
+
+    def take_over(self, client, orders):
+        """FedALA's weights after some batches of the first epoch."""
+        head, weights = self.own[client]
+        batches = list(self.batches(client, orders[:1]))
+        for _, rows in batches[: int(np.ceil(self.settings.share * len(batches)))]:
+            start = self.mixed((head, weights), self.model)
+            gradient = self.loss_and_gradient(start, rows, client)[1]["head"]
+            step = self.settings.rate * gradient * (self.model["head"] - head)
+            weights = np.clip(weights - step, 0, 1)
+        return weights
 
     def loss_and_gradient(self, w, rows, client):
         x, onehot = self.x[rows], np.eye(w["head"].shape[1])[self.y[rows]]
@@ -111,10 +128,14 @@ class DeepLinearReference:
             return {**self.model, **self.own[client]}
         if self.name == "fedetf":
             return {**self.model, "head": self.simplex}
+        if self.name == "fedala":
+            return self.mixed(self.own[client], self.model)
         return self.model
 
     def train(self, client, orders):
         """Return the trained model, and the loss of the received one over the client's samples."""
+        if self.name == "fedala":
+            self.own[client] = self.own[client][0], self.take_over(client, orders)
         w, solver, second = self.begin(client), Solver(self.config), Solver(self.config)
         own, before = self.own[client], 0.0
         for epoch, rows in self.batches(client, orders):
@@ -153,6 +174,8 @@ class DeepLinearReference:
             own = w
         if self.name in ("fedper", "fedrep"):
             own = {"head": w["head"]}
+        if self.name == "fedala":
+            own = w["head"], own[1]
         return w, own, before / len(self.clients[client])
 
     def run_round(self, cohort, orders):

@@ -40,6 +40,7 @@ CASES = [
     {"name": "pfedme", "pfedme": {"weight": 3.0, "inner_steps": 3, "inner_rate": 0.05}},
     {"name": "apfl"},
     {"name": "apfl", "apfl": {"alpha": 0.8, "adaptive": False}},
+    {"name": "fedala", "fedala": {"rate": 3.0}},
     {"name": "qffl"},
     {"name": "qffl", "qffl": {"q": 0.3}},
     {"name": "fedexp", "fedexp": {"epsilon": 1e-6}},
@@ -140,6 +141,10 @@ def test_three_rounds_equal_numpy(federation, train, case):
                 v, alpha = own
                 np.testing.assert_allclose(state.clients.alpha[client], alpha, rtol=1e-5)
                 own = {n: alpha * v[n] + (1 - alpha) * reference.model[n] for n in v}
+            if case["name"] == "fedala":
+                kernel = state.clients.weights.params["model"]["head"]["kernel"]
+                np.testing.assert_allclose(kernel[client], own[1], rtol=1e-4, atol=2e-5)
+                own = reference.mixed(own, reference.model)
             kept = jax.tree.map(lambda x, c=client: x[c], state.clients)
             model = algorithm.client.personal(kept, state.model, ())
             expected = {**reference.model, **own}
@@ -193,6 +198,12 @@ def test_apfl_without_a_common_share_is_local_training(train):
     chex.assert_trees_all_close(apfl.clients.params, local.clients.params, rtol=1e-5, atol=1e-6)
 
 
+def test_fedala_without_learning_is_fedavg(train):
+    fedala = train({"name": "fedala", "fedala": {"rate": 0.0}})[2][-1].model
+    fedavg = train({"name": "fedavg"})[2][-1].model
+    chex.assert_trees_all_close(fedala, fedavg, rtol=1e-5, atol=1e-6)
+
+
 def test_qffl_without_fairness_is_uniform_fedavg(train):
     qffl = train({"name": "qffl", "qffl": {"q": 0.0}})[2][-1].model
     fedavg = train({"name": "fedavg", "weights": "uniform"})[2][-1].model
@@ -215,7 +226,7 @@ def test_what_stays_with_the_clients_is_no_traffic(federation, train):
     }
 
 
-@pytest.mark.parametrize("case", [CASES[3], CASES[5], CASES[7]], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", [CASES[3], CASES[7], CASES[8]], ids=lambda case: case["name"])
 def test_devices_chunks_and_host_memory_change_nothing(train, case):
     states = train(case)[2]
     spread = train(case, devices=2, chunk=3, memory="host")[2]
@@ -302,7 +313,7 @@ def test_the_simplex_has_equal_angles():
     np.testing.assert_allclose(corners.T @ corners, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["fedrep", "ditto", "pfedme", "apfl", "fedetf", "qffl"])
+@pytest.mark.parametrize("name", ["fedrep", "ditto", "pfedme", "fedala", "fedetf"])
 def test_guidance_goes_with_each(anchors, name):
     config = configuration({"name": name})
     term = guidance_term(anchors, GuidanceConfig(lambda_con=0.5), 6)

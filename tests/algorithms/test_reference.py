@@ -73,6 +73,7 @@ CASES = [
     {"name": "fedavgm", "server_learning_rate": 0.5},
     {"name": "fedadam"},
     {"name": "fedyogi"},
+    {"name": "fedadagrad"},
     {"name": "moon", "server_optimizer": "yogi", "weights": "uniform"},
     {"name": "semanticfl"},
 ]

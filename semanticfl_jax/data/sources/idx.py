@@ -63,19 +63,23 @@ def _load(
     turned: bool = False,
 ) -> ImageDataset:
     """Return the data set of four files; labels begin at `first`."""
-    directory, arrays = directory_of(context, name), []
-    for prefix in prefixes:
+    directory = directory_of(context, name)
+
+    def split(prefix: str) -> tuple[np.ndarray, np.ndarray]:
         images = read_idx(_find(directory, prefix, "images", 3))
-        labels_file = _find(directory, prefix, "labels", 1)
-        labels = read_idx(labels_file).astype(np.int32) - first
+        path = _find(directory, prefix, "labels", 1)
+        labels = read_idx(path).astype(np.int32) - first
         if labels.size and not 0 <= labels.min() <= labels.max() < len(class_names):
             raise SemanticFLError(
-                f"{labels_file} must have labels from {first} to {first + len(class_names) - 1}, "
+                f"{path} must have labels from {first} to {first + len(class_names) - 1}, "
                 f"has {labels.min() + first} to {labels.max() + first}"
             )
-        images = images.transpose(0, 2, 1) if turned else images
-        arrays += [padded(images), labels]
-    return ImageDataset.from_arrays(*arrays, class_names, name=name)
+        return padded(images.transpose(0, 2, 1) if turned else images), labels
+
+    (images, labels), (test_images, test_labels) = map(split, prefixes)
+    return ImageDataset.from_arrays(
+        images, labels, test_images, test_labels, class_names, name=name
+    )
 
 
 def directory_of(context: DatasetContext, name: str) -> Path:

@@ -19,9 +19,10 @@ def svhn(settings: object, context: DatasetContext) -> ImageDataset:
     """Return SVHN; its extra images are not used."""
     del settings
     directory = directory_of(context, "svhn")
-    arrays = [part for split in ("train", "test") for part in _read(directory, split)]
+    images, labels = _read(directory, "train")
+    test_images, test_labels = _read(directory, "test")
     names = tuple(f"digit {digit}" for digit in range(10))
-    return ImageDataset.from_arrays(*arrays, names, name="svhn")
+    return ImageDataset.from_arrays(images, labels, test_images, test_labels, names, name="svhn")
 
 
 def _read(directory: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
