@@ -38,18 +38,19 @@ def pfedme(settings: PFedMeConfig, context: AlgorithmContext) -> Algorithm:
     def descend(inputs: StepInputs) -> Descent:
         around = inputs.model.params
 
-        def inner(_, carry):
-            theta, _ = carry
+        def inner(index, carry):
+            theta, first = carry
             (loss, statistics), gradient = inputs.value_and_grad(theta)
 
             def step(t, g, w):
                 return t - rate * (g + weight * (t - w))
 
             params = jax.tree.map(step, theta.params, gradient, around)
-            return Model(params, statistics), loss
+            return Model(params, statistics), jnp.where(index == 0, loss, first)
 
-        theta, loss = inner(0, (inputs.model, jnp.zeros(())))
-        own, _ = jax.lax.fori_loop(1, settings.inner_steps, inner, (theta, loss))
+        # Zero made of an array varies over the mesh as it does. The loss is reported at w.
+        begun = inputs.model, 0.0 * inputs.count
+        own, loss = jax.lax.fori_loop(0, settings.inner_steps, inner, begun)
         gradient = jax.tree.map(lambda w, t: weight * (w - t), around, own.params)
         return Descent(loss, own.batch_stats, gradient, own)
 

@@ -119,11 +119,13 @@ def make_client_tests(
 
     run = jax.jit(test_block)
     take = jax.jit(take_rows, static_argnums=2)
-    num_clients = held_out.num_clients
+    num_clients, rule = held_out.num_clients, algorithm.client
+    personal = rule is not None and rule.personal is not None
     step = mesh.devices.size * clients_per_chunk
 
     def test_clients(state: ServerState) -> dict[str, ClientFigures]:
-        everyone, state = state.clients, state._replace(clients=())
+        everyone = state.clients if personal else ()  # else nobody's state is looked at
+        state = state._replace(clients=())
         block = _block_size(everyone, num_clients, step)
         found = []
         for start in range(0, num_clients, block):

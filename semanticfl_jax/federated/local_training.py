@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, ClientRule, Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
@@ -173,22 +174,10 @@ def make_local_training(
         )
 
     def start(received, broadcast, shared, data, plan):
-        begun = received
-        if rule is not None and rule.start is not None:
-            begun = rule.start(plan.state, received, broadcast.rule)
-        own = ()
-        if rule is not None and rule.carries is not None:
-            own = rule.carries(plan.state, received, broadcast.rule, optimizer)
-        if rule is not None and rule.begin is not None:
+        def value_and_grad(model: Model, step: jax.Array):
+            return on_batch(received, shared, data, plan, step)[0](model)
 
-            def value_and_grad(model: Model, step: jax.Array):
-                return on_batch(received, shared, data, plan, step)[0](model)
-
-            begun, own = rule.begin(
-                Beginning(
-                    value_and_grad, plan.state, received, broadcast.rule, plan.steps_per_epoch
-                )
-            )
+        begun, own = _begin(rule, received, broadcast.rule, plan, optimizer, value_and_grad)
         # Zeros made of `steps` vary over the mesh as the rest does.
         zero = 0 * plan.steps
         zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)
@@ -216,3 +205,25 @@ def make_local_training(
         return finish(planned, progress)
 
     return LocalTraining(plan, start, advance, finish, alone)
+
+
+def _begin(
+    rule: ClientRule | None,
+    received: Model,
+    broadcast: PyTree,
+    plan: Plan,
+    optimizer: optax.GradientTransformation,
+    value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]],
+) -> tuple[Model, PyTree]:
+    """Return what a client trains from, and what it carries from step to step."""
+    if rule is None:
+        return received, ()
+    if rule.begin is not None:
+        steps = plan.steps_per_epoch
+        return rule.begin(Beginning(value_and_grad, plan.state, received, broadcast, steps))
+    begun, own = received, ()
+    if rule.start is not None:
+        begun = rule.start(plan.state, received, broadcast)
+    if rule.carries is not None:
+        own = rule.carries(plan.state, received, broadcast, optimizer)
+    return begun, own

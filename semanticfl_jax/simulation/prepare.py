@@ -268,20 +268,6 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, data, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
-    test_clients = None
-    if parts.federation.client_test is not None:
-        test_clients = make_client_tests(
-            trained,
-            algorithm,
-            config,
-            mesh,
-            data,
-            key,
-            parts.federation.client_test,
-            *moments,
-            parts.task,
-            choice.clients_per_chunk,
-        )
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
@@ -300,12 +286,37 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_block=run_block,
         longest=longest,
         evaluate=lambda state: evaluate(*tested(state), test),
-        test_clients=test_clients,
+        test_clients=_client_tests(parts, trained, mesh, data, key, choice.clients_per_chunk),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
+    )
+
+
+def _client_tests(
+    parts: Parts, network: Network, mesh: Mesh, data: FederatedDataset, key: jax.Array, chunk: int
+) -> TestClients | None:
+    """Build the test of all clients on their own images; None where they keep none for it.
+
+    It is compiled when it is first due.
+    """
+    if parts.federation.client_test is None:
+        return None
+    dataset = parts.federation.dataset
+    return make_client_tests(
+        network,
+        parts.algorithm,
+        parts.config,
+        mesh,
+        data,
+        key,
+        parts.federation.client_test,
+        dataset.mean,
+        dataset.std,
+        parts.task,
+        chunk,
     )
 
 

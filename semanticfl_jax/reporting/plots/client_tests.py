@@ -59,7 +59,9 @@ def _histogram(axes, known: dict[str, np.ndarray], metric: Metric) -> None:
         axes.hist(x, bins=bins, histtype="step", linewidth=1.6, label=label, **style)
         axes.axvline(tail, linewidth=0.9, **style)
     drawing.label(axes, "Clients' own test images", metric.axis, "Clients")
-    axes.legend(frameon=False, fontsize=8)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def _before_and_after(axes, values: dict[str, np.ndarray], metric: Metric) -> None:
