@@ -101,6 +101,8 @@ class AlgorithmContext:
       holders: which clients hold which kind of guidance, name -> bool [N]; all hold what is not
         there.
       student: of a run that has one; None otherwise.
+      variables: shapes of the model's "params" and, with batch normalisation, "batch_stats"; None
+        where no model is.
     """
 
     config: ExperimentConfig
@@ -109,6 +111,7 @@ class AlgorithmContext:
     anchors: Anchors | None = None
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     student: Student | None = None
+    variables: Mapping[str, Any] | None = None
 
     @property
     def num_clients(self) -> int:

@@ -37,6 +37,8 @@ class Stream(enum.IntEnum):
     AGGREGATOR = 7
     #: `ServerRule.update`: the round.
     SERVER_RULE = 8
+    #: Fine-tuning before a test on a client's own images, `LocalKeys`: the round and the client.
+    FINE_TUNING = 20
 
 
 class HostStream(enum.IntEnum):
@@ -48,12 +50,16 @@ class HostStream(enum.IntEnum):
     CORRUPTION_NOISE = 102
     #: Anchors that replace the semantic ones, for controls.
     ANCHORS = 0x5EED
+    #: Which of their images clients keep for testing.
+    CLIENT_TEST = 103
+    #: The simplex of FedETF.
+    SIMPLEX = 104
     #: Which clients lack a modality.
     MODALITIES = zlib.crc32(b"modality")
     #: Which clients lack the student.
-    STUDENTS = 103
+    STUDENTS = 107
     #: The order in which a control permutes the student's targets among the images.
-    STUDENT_TARGETS = 104
+    STUDENT_TARGETS = 108
     #: The images that a student is distilled on, those held out, and the order of its batches.
     DISTILLATION = 105
     #: The training images that clients share, if they are limited.

@@ -191,6 +191,7 @@ class AlgorithmTraits:
       anchors: whether it uses semantic anchors, given its settings.
       guided: whether it is guidance on another algorithm's aggregation.
       classes: why every image must have one class; None: it need not.
+      personal: whether clients end with models of their own.
     """
 
     server_step: str | None = None
@@ -202,6 +203,7 @@ class AlgorithmTraits:
     anchors: Callable[[Any], bool] | None = None
     guided: bool = False
     classes: str | None = None
+    personal: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,7 +281,7 @@ class ScheduleTraits:
     rounds_matter: str | None = None
 
 
-_OPTIMIZER_FIELDS = ("schedule", "server_schedule", "warmup_rounds")
+_OPTIMIZER_FIELDS = ("schedule", "server_schedule", "warmup_rounds", "epoch_decay")
 
 MODELS = Registry("model", reserved=("width", "norm"))
 ALGORITHMS = Registry("algorithm", AlgorithmTraits)

@@ -19,7 +19,7 @@ from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.round import init_server, make_round
-from semanticfl_jax.models import Outputs
+from semanticfl_jax.models import Network, Outputs
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import BatchNorm
 
@@ -37,11 +37,14 @@ CONFIG = ExperimentConfig(
 )
 
 
-def algorithm_of(config, anchors=None, feature_dim=0, holders=None):
-    """The algorithm that a configuration means, for a network with features of that width."""
+def algorithm_of(config, anchors=None, feature_dim=0, holders=None, model=None):
+    """The algorithm that a configuration means, for `model`, or features of that width."""
     logits, features = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in (CLASSES, feature_dim))
-    outputs = Outputs(logits, features)
-    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {})
+    outputs, variables = Outputs(logits, features), None
+    if model is not None:
+        network = Network(model)
+        outputs, variables = network.outputs((8, 8, 3)), network.variables((8, 8, 3))
+    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {}, variables)
     return make_algorithm(context)
 
 
@@ -73,6 +76,19 @@ class SoftmaxRegression(nn.Module):
     def __call__(self, images, *, train, mask=None):
         logits = nn.Dense(self.num_classes)(squares(images))
         return Outputs(logits, logits, (logits,))
+
+
+class DeepLinear(nn.Module):
+    """A base and a head without biases or anything between them: gradients by hand are short."""
+
+    num_classes: int
+    feature_dim: int = 5
+
+    @nn.compact
+    def __call__(self, images, *, train, mask=None):
+        features = nn.Dense(self.feature_dim, use_bias=False, name="base")(squares(images))
+        logits = nn.Dense(self.num_classes, use_bias=False, name="head")(features)
+        return Outputs(logits, features)
 
 
 class TwoLayers(nn.Module):

@@ -101,7 +101,11 @@ def noise_workload(
     noise = noise_dataset(1, side=side, num_classes=num_classes)
     shape = noise.train_images.shape[1:]
     model = make_model(config, num_classes, shape)
-    algorithm = make_algorithm(AlgorithmContext(config, num_classes, model.outputs(shape)))
+    algorithm = make_algorithm(
+        AlgorithmContext(
+            config, num_classes, model.outputs(shape), variables=model.variables(shape)
+        )
+    )
     received = Model(*init_params(model, algorithm, shape, run_key(config.seed)))
     sizes = np.array([largest])
     return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)

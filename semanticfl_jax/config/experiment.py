@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
+from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
@@ -75,6 +76,7 @@ class ExperimentConfig(Config):
     feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
     modality: ModalityConfig = dataclasses.field(default_factory=ModalityConfig)
     availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
+    client_test: ClientTestConfig = dataclasses.field(default_factory=ClientTestConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
@@ -220,6 +222,12 @@ class ExperimentConfig(Config):
                 f"optimizer.name must be sgd, without nesterov, with algorithm.name="
                 f"{self.algorithm.name} ({reason}), got {got!r}"
             )
+        require(
+            not reason or optimizer.epoch_decay == 1,
+            "optimizer.epoch_decay",
+            f"1 with algorithm.name={self.algorithm.name} ({reason}; a round has one rate)",
+            optimizer.epoch_decay,
+        )
 
     def _check_task(self) -> None:
         """Raise `ConfigError` for what needs one class an image, where the task has none."""

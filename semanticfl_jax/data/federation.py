@@ -1,7 +1,7 @@
 """A data set as its clients hold it: the public split, the partition, and what sets clients apart.
 
 public split -> limit -> long tail -> scheme, or all of it from a file -> partition -> corrupted
-images
+images -> the clients' own test images
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 
 from semanticfl_jax import files
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
+from semanticfl_jax.data.client_test import hold_out
 from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
 from semanticfl_jax.data.modality import draw_modalities
 from semanticfl_jax.data.partition import (
@@ -41,9 +42,11 @@ class Federation:
       clean: the data set as it was read.
       dataset: with the clients' images corrupted; `clean` itself without `feature_skew`.
       public: int64 [p], the training samples that the server holds.
-      partition: the training samples that each client holds.
+      partition: the training samples that each client trains on.
       corruptions: who is corrupted, and how.
       holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
+      client_test: those that each client keeps for testing; None without `client_test.share`.
+      dealt: both together, as they were dealt; None: `partition` is all.
     """
 
     clean: ImageDataset
@@ -52,6 +55,8 @@ class Federation:
     partition: Partition
     corruptions: Corruptions
     holders: Mapping[str, np.ndarray]
+    client_test: Partition | None = None
+    dealt: Partition | None = None
 
     def label_counts(self) -> np.ndarray:
         """Return the samples of each class at each client, int64 [N, K]; zeros [N, 1] without."""
@@ -67,11 +72,18 @@ class Federation:
         """Write partition.npz and, where clients differ in more than samples, clients.npz.
 
         `clients.npz`, without pickles, holds arrays [num_clients]: `corruption` (str, empty for
-        none) and `severity` float32; `holds_text` and `holds_visual` bool. Nothing is written of
-        what does not occur.
+        none) and `severity` float32; `holds_text` and `holds_visual` bool. `test_indices` and
+        `test_offsets` [num_clients + 1] are the images that clients keep for testing;
+        partition.npz has all of a client's. Nothing is written of what does not occur.
         """
-        save(directory / PARTITION, self.public, self.partition, self.dataset, config)
+        dealt = self.partition if self.dealt is None else self.dealt
+        save(directory / PARTITION, self.public, dealt, self.dataset, config)
         arrays = {}
+        if self.client_test is not None:
+            arrays |= {
+                "test_indices": self.client_test.indices,
+                "test_offsets": self.client_test.offsets,
+            }
         if config.feature_skew.corruptions:
             kinds, severities = self.corruptions
             names = np.array([kind or "" for kind in kinds])
@@ -123,7 +135,13 @@ def make_federation(
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
     skewed = dataclasses.replace(dataset, train_images=images)
     holders = draw_modalities(config.modality, config.num_clients, config.seed)
-    return Federation(dataset, skewed, public, partition, corruptions, holders)
+    federation = Federation(dataset, skewed, public, partition, corruptions, holders)
+    if config.client_test.share == 0:
+        return federation
+    labels = dataset.train_labels
+    classes = labels if dataset.has_classes else np.zeros(len(labels), np.int32)
+    own, tested = hold_out(partition, classes, config.client_test.share, config.seed)
+    return dataclasses.replace(federation, partition=own, client_test=tested, dealt=partition)
 
 
 def _public_of_the_rest(

@@ -112,6 +112,7 @@ def finish_client(
                 loss=result.last_loss,
                 rate=broadcast.rate,
                 key=client_key(keys.client_rule, client),
+                own=result.own,
             )
         )
         # Without a step it may have divided by zero.
@@ -120,7 +121,7 @@ def finish_client(
             made_otherwise = finished.update
         extra = _or_zeros(worked, finished.extra)
         own = where(worked, finished.state, own)
-        if rule.start is not None:
+        if rule.start is not None or rule.begin is not None:
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
     came_to = (result.model, result.loss_sum, extra, made_otherwise)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, LossTerm, Model, Trained
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, LossTerm, Model, Trained
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.federated.measured import RoundMetrics
@@ -91,7 +92,24 @@ def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
     def finish(model: Model, server: PyTree) -> PyTree:
         own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
         steps, number = jnp.int32(1), jnp.float32(1)
-        trained = Trained(own, broadcast, model, model, steps, number, number, number, run_key(0))
+        carried = ()
+        if algorithm.client.carries is not None:
+            carried = algorithm.client.carries(own, model, broadcast, optax.identity())
+        if algorithm.client.begin is not None:
+            carried = algorithm.client.begin(_beginning(own, model, broadcast))[1]
+        trained = Trained(
+            own, broadcast, model, model, steps, number, number, number, run_key(0), carried
+        )
         return algorithm.client.finish(trained).extra
 
     return jax.eval_shape(finish, state.model, state.server)
+
+
+def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
+    """Return what `ClientRule.begin` sees, for its shapes alone."""
+
+    def value_and_grad(trained: Model, step: jax.Array) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        del step
+        return (jnp.float32(0), trained.batch_stats), trained.params
+
+    return Beginning(value_and_grad, own, model, broadcast, jnp.int32(1))

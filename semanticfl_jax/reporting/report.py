@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semanticfl_jax.files import write_text
-from semanticfl_jax.reporting import tables
+from semanticfl_jax.reporting import client_tests, tables
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.runs import Method
@@ -39,6 +39,9 @@ def compare(
     """
     comparison = Comparison.load(directories)
     text = _table(comparison)
+    of_clients = client_tests.table(comparison.methods, comparison.metric)
+    if of_clients is not None:
+        text += f"\n\n{of_clients}"
     if out is not None:
         paths = _write(comparison, text, Path(out), paper or Paper())
         text += "\n\n" + "\n".join(f"wrote {path}" for path in paths)

@@ -31,10 +31,12 @@ from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.start import start_jax
 from semanticfl_jax.devices.versions import code_commit, versions
 from semanticfl_jax.errors import DivergedError, SemanticFLError
+from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.files import to_json_values, write_json
 from semanticfl_jax.lock import Lock
 from semanticfl_jax.paths import local_path
+from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
@@ -51,7 +53,7 @@ from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
 from semanticfl_jax.simulation.loggers import make_loggers
-from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
+from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, finished_rounds
 from semanticfl_jax.simulation.prepare import (
     Engine,
     Parts,
@@ -112,6 +114,8 @@ class Simulation:
       history: a row a round.
       federation: the data set, in the hands of server and clients.
       say: takes lines for the user.
+      client_tests: of the last test of all clients on their own images: for each model, arrays
+        [N]; None before, or without any.
       engine: the compiled programs; None if the directory's run is finished.
 
     Raises:
@@ -139,6 +143,7 @@ class Simulation:
         self.history: list[dict[str, Any]] = []
         self.round = 0
         self.engine: Engine | None = None
+        self.client_tests: dict[str, ClientFigures] | None = None
         self._closed = False
         self.say = say if say is not None and processes.is_main() else _silent
         self._model = model
@@ -274,14 +279,21 @@ class Simulation:
             federation.save(self.workdir, self.config)
 
     def _advice(self) -> list[str]:
-        """Return a line on cores that are not used."""
+        """Return a line each on personal models that are not tested, and on cores not used."""
+        rule, lines = self.parts.algorithm.client, []
+        if rule is not None and rule.personal is not None and not self.config.client_test.share:
+            lines.append(
+                "the clients' own models are not tested: client_test.share=0.2 keeps a fifth of "
+                "every client's images for it"
+            )
         cores, devices = available_cores(), jax.local_device_count()
         wanted = self.config.runtime.num_devices or self.config.clients_per_round
         if jax.default_backend() != "cpu" or devices >= min(cores, wanted):
-            return []
+            return lines
         return [
+            *lines,
             f"JAX has {devices} CPU device{'s' * (devices > 1)} and there are {cores} cores: call "
-            "semanticfl_jax.use_all_cores() before JAX starts to train a client on each"
+            "semanticfl_jax.use_all_cores() before JAX starts to train a client on each",
         ]
 
     def _resume(self) -> Checkpoints | None:
@@ -305,8 +317,12 @@ class Simulation:
 
     def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row without the evaluation that its round had only as the last of a plan."""
-        due = row["round"] % self.config.eval_every == 0 or row["round"] == self.config.rounds
-        return row if due else {name: row[name] for name in row if name in _ROW}
+        number = row["round"]
+        if number % self.config.eval_every and number != self.config.rounds:
+            row = {name: row[name] for name in row if name in _ROW or client_tests.is_field(name)}
+        if not clients_due(self.config, number):
+            row = {name: row[name] for name in row if not client_tests.is_field(name)}
+        return row
 
     def _follow(
         self, callbacks: Sequence[Callback], progress: bool, checkpoints: Checkpoints | None
@@ -443,11 +459,20 @@ class Simulation:
                 figures = evaluated(figures, self._label_counts)
             row |= figures
         row |= self._divergence.columns(result, finished.evaluation)
+        if finished.client_tests is not None:
+            self.client_tests = finished.client_tests
+            row |= client_tests.over_clients(self.client_tests, self.metric)
         return to_json_values(row)
 
     def _knows_classes(self, figures: Mapping[str, Any]) -> bool:
         """Return whether figures tell the accuracy of every class of the data set."""
         return "class_accuracy" in figures and self.federation.dataset.has_classes
+
+    @property
+    def metric(self) -> Metric:
+        """The metric by which the task judges models."""
+        task = self.parts.task
+        return Metric(task.headline, task.higher_is_better)
 
     def _about_task(self) -> dict[str, Any]:
         """Return the task and its headline for the summary, unless it is classification."""
@@ -499,7 +524,7 @@ class Simulation:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""
-        config, federation, task = self.config, self.federation, self.parts.task
+        config, federation = self.config, self.federation
         evaluations = [row for row in self.history if self._knows_classes(row)]
         final = {}
         if evaluations:
@@ -515,9 +540,10 @@ class Simulation:
             "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),
             "seed": config.seed,
             **self._about_task(),
-            **summarize(self.history, metric=Metric(task.headline, task.higher_is_better)),
+            **summarize(self.history, metric=self.metric),
             **final,
             **summary_of(config, self.history),
+            **client_tests.last_figures(self.history),
             "partition": federation.summary(),
             "compile_seconds": self.engine.compile_seconds,
             "device": self.engine.device,

@@ -26,6 +26,7 @@ from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.first_contact import with_own_rows
@@ -138,7 +139,10 @@ def make_parts(
             f"{network.name} must return logits [B, {logits}], {what} of "
             f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
         )
-    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders, student)
+    variables = network.variables(image_shape)
+    context = AlgorithmContext(
+        config, classes, outputs, anchors, federation.holders, student, variables
+    )
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
     if algorithm.sends_label_counts and not federation.dataset.has_classes:
         raise SemanticFLError(
@@ -172,6 +176,7 @@ class Engine:
         `dispatch`; None where rounds are dispatched one by one.
       longest: rounds of a block at most.
       evaluate: state -> the task's figures of the test set.
+      test_clients: state -> figures on every client's own test images; None without any.
       tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
@@ -189,6 +194,7 @@ class Engine:
     run_block: Callable[..., Any] | None
     longest: int
     evaluate: Callable[[ServerState], dict[str, jax.Array]]
+    test_clients: TestClients | None
     tested: Callable[[ServerState], Model]
     traffic: Traffic
     compile_seconds: float
@@ -299,11 +305,37 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_block=run_block,
         longest=longest,
         evaluate=lambda state: evaluate(*tested(state), test),
+        test_clients=_client_tests(parts, trained, mesh, data, key, choice.clients_per_chunk),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
+    )
+
+
+def _client_tests(
+    parts: Parts, network: Network, mesh: Mesh, data: FederatedDataset, key: jax.Array, chunk: int
+) -> TestClients | None:
+    """Build the test of all clients on their own images; None where they keep none for it.
+
+    It is compiled when it is first due.
+    """
+    if parts.federation.client_test is None:
+        return None
+    dataset = parts.federation.dataset
+    return make_client_tests(
+        network,
+        parts.algorithm,
+        parts.config,
+        mesh,
+        data,
+        key,
+        parts.federation.client_test,
+        dataset.mean,
+        dataset.std,
+        parts.task,
+        chunk,
     )
 
 

@@ -31,6 +31,7 @@ from semanticfl_jax.types import Say
 
 CONFIG, BOUND, SUMMARY = "config.json", "run.json", "summary.json"
 ANCHORS, TUNING, MODEL = "anchors.npz", "tuning.json", "model.safetensors"
+CLIENT_TESTS = "client_tests.npz"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 DAMAGED = "checkpoints-damaged"
 _PARTS = "data_parts"
