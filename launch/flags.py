@@ -52,6 +52,7 @@ def run(
     help: Callable[[], str] = lambda: "",
     force: Mapping[str, Any] | None = None,
     raw: bool = False,
+    writes: bool = True,
 ) -> None:
     """Run `main(config, workdir)` as an absl command.
 
@@ -66,6 +67,7 @@ def run(
       help: returns what --help shows besides the command's docstring.
       force: values by dotted path that the command needs, whatever the file says.
       raw: `main` is called with `Given` in place of the configuration.
+      writes: whether --workdir must be given.
     """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or "--debug=true" in arguments
@@ -76,7 +78,7 @@ def run(
         given = Given(config_class, values, {**(force or {}), **overrides})
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
-    _define_flags()
+    _define_flags(writes)
     define()
     command = sys.modules["__main__"]
     if any(argument.lstrip("-").startswith("help") for argument in arguments):
@@ -132,14 +134,15 @@ def installed_config(name: str) -> Any:
     return importlib.import_module(f"{__package__}.configs.{name}").get_config()
 
 
-def _define_flags() -> None:
+def _define_flags(writes: bool) -> None:
     flags.DEFINE_string("config", None, "Configuration file; its fields are --config.FIELD=VALUE.")
     flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
     )
     flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
-    flags.mark_flag_as_required("workdir")
+    if writes:
+        flags.mark_flag_as_required("workdir")
 
 
 def _values_of(name: str, arguments: Sequence[str]) -> list[str]:

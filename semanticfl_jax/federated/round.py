@@ -31,7 +31,7 @@ from semanticfl_jax.federated.aggregation import (
 )
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
 from semanticfl_jax.federated.client_update import finish_client, rule_state, where
-from semanticfl_jax.federated.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
+from semanticfl_jax.federated.cohort import SAMPLERS, draw_reporting, place_cohort, with_contacts
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.rates import Rates
@@ -344,6 +344,6 @@ def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Arr
         batch_stats=model.batch_stats,
         server=server,
         clients=state.clients,
-        contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
+        contacted=with_contacts(state.contacted, cohort),
         round=state.round + 1,
     )

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,9 +24,9 @@ from semanticfl_jax.devices.compilation_cache import found_in_cache
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.client_state import RunRound, init_clients, join_clients
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
-from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
@@ -39,6 +39,7 @@ from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.tuning import choose
+from semanticfl_jax.tuning.choose import Choice
 from semanticfl_jax.tuning.timing import Workload
 from semanticfl_jax.types import PyTree, Say
 
@@ -200,6 +201,53 @@ class Engine:
         return metrics
 
 
+class Programs(NamedTuple):
+    """What a run compiles.
+
+    Attributes:
+      run_round: (state, data, shared, key, rates) -> (state, metrics), jitted; donates `state`.
+      evaluate: (params, batch_stats, batches) -> the task's figures, jitted.
+      tested: state -> the model that is tested.
+    """
+
+    run_round: RunRound
+    evaluate: Evaluate
+    tested: Callable[[ServerState], Model]
+
+
+def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -> Programs:
+    """Build the round and the evaluation; nothing is compiled.
+
+    Args:
+      parts: what to train.
+      mesh: the devices, which need not be there.
+      choice: lowering of the convolutions, and clients side by side.
+      steps: of every client, where they are known (`known_steps`).
+    """
+    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
+    trained = make_network(choice.applied(config), parts.federation, parts.module)
+    moments = (dataset.mean, dataset.std)
+    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
+    run_round = make_round(
+        local_training,
+        algorithm,
+        mesh,
+        clients_per_round=config.clients_per_round,
+        clients_per_chunk=choice.clients_per_chunk,
+        batch_size=config.batch_size,
+        availability=config.availability,
+        steps=steps,
+    )
+    run_round = join_clients(run_round, mesh, config.runtime.client_state_memory)
+    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
+
+    def tested(state: ServerState) -> Model:
+        return algorithm.server.evaluated(state.server, state.model)
+
+    return Programs(run_round, evaluate, tested)
+
+
 def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = print) -> Engine:
     """Put data and model on the devices and compile the round and the evaluation.
 
@@ -233,25 +281,9 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     state = state._replace(clients=clients)
 
     choice = choose.choose(_workload(parts, received), mesh, kept, say)
-    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
-    trained = make_network(choice.applied(config), parts.federation, parts.module)
-    moments = (dataset.mean, dataset.std)
-    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
-    run_round = make_round(
-        local_training,
-        algorithm,
-        mesh,
-        clients_per_round=config.clients_per_round,
-        clients_per_chunk=choice.clients_per_chunk,
-        batch_size=config.batch_size,
-        availability=config.availability,
-        steps=known_steps(partition.sizes, config),
+    run_round, evaluate, tested = make_programs(
+        parts, mesh, choice, known_steps(partition.sizes, config)
     )
-    run_round = join_clients(run_round, mesh, runtime.client_state_memory)
-    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
-
-    def tested(state: ServerState) -> Model:
-        return algorithm.server.evaluated(state.server, state.model)
 
     began, found = time.perf_counter(), found_in_cache()
     longest, run_block, rates = longest_block(config), None, make_rates(config)
