@@ -5,8 +5,9 @@ r"""Compiles a run for accelerators that are not there: does it fit, what does i
 
 Topologies are a TPU (v4, v5e, v5p, v6e) and the shape of a slice, for which libtpu compiles without
 a TPU (pip install 'semanticfl-jax[plan]'), or cpu:N. Clients are taken to hold equally many images,
-and no data set is read. With --lowerings, a single step is compiled with each of them instead. Tables show bytes on each device, collectives, and the floors of a round:
-what is *compiled* has not run, and floors are *reasoned*; neither is a measurement.
+and no data set is read. With --lowerings, a single step is compiled with each of them instead.
+Tables show bytes on each device, collectives, and the floors of a round: what is *compiled* has not
+run, and floors are *reasoned*; neither is a measurement.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.mesh import replicated, split
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.client_state import sharding
+from semanticfl_jax.federated.client_rows import sharding
 from semanticfl_jax.federated.client_update import init_state
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.round import ServerState, init_server
@@ -183,5 +183,5 @@ def placed(tree: PyTree, where: Sharding) -> PyTree:
     return jax.tree.map(partial(_as_placed, where=where), tree)
 
 
-def _asplaced(x: Any, where: Sharding) -> jax.ShapeDtypeStruct:
+def _as_placed(x: Any, where: Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
