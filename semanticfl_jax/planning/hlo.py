@@ -68,16 +68,16 @@ def collectives_of(text: str) -> list[Collective]:
     for name, lines in computations.items():
         for line in lines:
             operation = _OPERATION.match(line)
-            kind = operation[2].removesuffix("-start") if operation else ""
-            if kind in COLLECTIVES:
-                result = operation[1]
-                if operation[2] != kind and result.startswith("("):
-                    # "-start" gives (operands, results, ...): the larger half is what arrives.
-                    sizes = [_size(array) for array in _ARRAY.findall(result)]
-                    size = max(sizes) if kind != "all-reduce" else sum(sizes)
-                else:
-                    size = sum(_size(array) for array in _ARRAY.findall(result))
-                found.append(Collective(kind, size, name in looped))
+            if operation is None:
+                continue
+            result, name_of = operation.groups()
+            kind = name_of.removesuffix("-start")
+            if kind not in COLLECTIVES:
+                continue
+            sizes = [_size(array) for array in _ARRAY.findall(result)]
+            # But for all-reduce, "-start" gives (operand, result, ...): the larger is what arrives.
+            started = name_of != kind and kind != "all-reduce"
+            found.append(Collective(kind, max(sizes) if started else sum(sizes), name in looped))
     return found
 
 

@@ -149,13 +149,14 @@ def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Argum
     state = placed(state, everywhere)._replace(clients=clients if jax.tree.leaves(one) else ())
     side, int32 = images.side, np.int32
     data = FederatedDataset(
-        images=_shape((images.train, side, side, 3), np.uint8),
+        images=_shape((images.train, side * side * 3), np.uint8),
         labels=_shape((images.train,), int32),
         indices=_shape((number * each,), int32),
         offsets=_shape((number,), int32),
         sizes=_shape((number,), int32),
         label_counts=_shape((number, images.classes), int32),
         max_size=each,
+        image_shape=(side, side, 3),
     )
     rows, devices = config.runtime.eval_batch_size, mesh.devices.size
     batches = -(-images.test // (rows * devices)) * devices
