@@ -15,12 +15,13 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.planning.chips import CHIPS, Chip
 
-# Whether anybody else compiles is not asked: libtpu reads these when it is loaded, and would else
-# look for a TPU host's metadata server, minutes long.
+# libtpu reads these when it is loaded. It would look for a TPU host's metadata, which takes minutes
+# where there is none, and let one process at a time load it, for the sake of a TPU that is not used.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
@@ -91,7 +92,7 @@ def make_topology(name: str) -> Topology:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise SemanticFLError(f"--topology={name} is not known to libtpu: {reason}") from error
+        raise SemanticFLError(f"--topology={name} cannot be had from libtpu: {reason}") from error
     return Topology(name, device_mesh(described.devices, CLIENTS), CHIPS[kind], count)
 
 

@@ -102,7 +102,9 @@ def test_wrong_topologies_and_data_sets_are_refused():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_every_algorithm_compiles_for_a_tpu(algorithm):
-    config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name=algorithm))
+    config = dataclasses.replace(
+        CONFIG, clients_per_round=8, algorithm=AlgorithmConfig(name=algorithm)
+    )
     topology = make_topology("v5e:2x2")
     plan = make_plan(
         config, topology, IMAGES, 4, chunks=[2], programs=["round"], say=lambda line: None
