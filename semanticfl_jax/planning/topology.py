@@ -15,8 +15,8 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.planning.chips import CHIPS, Chip
 
-# libtpu reads these when it is loaded. It would look for a TPU host's metadata, which takes minutes
-# where there is none, and let one process at a time load it, for the sake of a TPU that is not used.
+# libtpu reads these when it is loaded. It would look for a TPU host's metadata, minutes long where
+# there is none, and let one process at a time load it, for the sake of a TPU that is not used here.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
