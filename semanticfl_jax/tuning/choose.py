@@ -96,7 +96,7 @@ def _choose(
     work: Workload, mesh: Mesh, conv: str, chunk: int | str, largest: int, say: Say
 ) -> Choice:
     platform, tuning = mesh.devices.flat[0].platform, work.config.runtime.tuning
-    default = min(default_chunk(platform), largest) if chunk == "auto" else chunk
+    default = min(default_chunk(platform), largest) if isinstance(chunk, str) else chunk
     likely = choose_lowering(platform, vmapped=default > 1) if conv == "auto" else conv
     assumed = Choice(likely, default, f"the default for {platform}")
     if tuning == "never" or (tuning == "auto" and platform == "cpu"):
