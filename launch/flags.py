@@ -58,6 +58,7 @@ def run(
     help: Callable[[], str] = lambda: "",
     force: Mapping[str, Any] | None = None,
     raw: bool = False,
+    writes: bool = True,
 ) -> None:
     """Run `main(config, workdir)` as an absl command.
 
@@ -72,6 +73,7 @@ def run(
       help: returns what --help shows besides the command's docstring.
       force: values by dotted path that the command needs, whatever the file says.
       raw: `main` is called with `Given` in place of the configuration.
+      writes: whether --workdir must be given.
     """
     prepare_output()
     quieten()
@@ -99,10 +101,12 @@ def run(
     def start(rest: Sequence[str]) -> None:
         if len(rest) > 1:
             fail(f"unexpected argument {rest[1]!r}; fields are set as --config.FIELD=VALUE")
-        if flags.FLAGS.workdir is None:
+        if flags.FLAGS.workdir is None and writes:
             fail("--workdir=DIR is missing: the directory to write to, or whose run to resume")
         with one_line(debug):
-            workdir = str(local_path(flags.FLAGS.workdir, "--workdir"))
+            workdir = flags.FLAGS.workdir
+            if workdir is not None:
+                workdir = str(local_path(workdir, "--workdir"))
             main(given if raw else given.config(), workdir)
 
     logging.set_verbosity(logging.WARNING)

@@ -16,6 +16,7 @@ from tests.launch.test_commands import command, output
 ROOT = Path(__file__).parents[1]
 #: What is imported from the libraries of each extra.
 MODULES = {
+    "plan": {"libtpu"},
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
     "parquet": {"pyarrow"},

@@ -56,11 +56,11 @@ def _rows(
     of = samples if contact.order is None else samples[np.asarray(contact.order(count))]
     block = min(_BLOCK, count)
     together = block * mesh.devices.size
-    shape = jax.ShapeDtypeStruct((block, *data.images.shape[1:]), data.images.dtype)
+    shape = jax.ShapeDtypeStruct((block, *data.image_shape), data.images.dtype)
     forms = jax.eval_shape(contact.rows, shared, shape)
     zeros = {name: np.zeros((total, *form.shape[1:]), form.dtype) for name, form in forms.items()}
     rows = put(zeros, replicated(mesh))
-    compute = _block_of(contact, mesh)
+    compute = _block_of(contact, mesh, data.image_shape)
     for start in range(0, count, together):
         # The last block is filled up with repetitions, which write the same numbers again.
         chosen = np.arange(start, start + together).clip(max=count - 1)
@@ -70,7 +70,9 @@ def _rows(
     return rows
 
 
-def _block_of(contact: Contact, mesh: Mesh) -> Callable[..., Mapping[str, jax.Array]]:
+def _block_of(
+    contact: Contact, mesh: Mesh, image_shape: tuple[int, ...]
+) -> Callable[..., Mapping[str, jax.Array]]:
     """Return (rows, shared, images, places, sources) -> rows with a block more, jitted."""
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
 
@@ -81,7 +83,8 @@ def _block_of(contact: Contact, mesh: Mesh) -> Callable[..., Mapping[str, jax.Ar
         out_specs=spread,
     )
     def of_device(shared, images, sources):
-        return contact.rows(shared, jnp.take(images, sources, axis=0, mode="clip"))
+        pictures = jnp.take(images, sources, axis=0, mode="clip")
+        return contact.rows(shared, pictures.reshape(-1, *image_shape))
 
     @partial(jax.jit, donate_argnums=0, out_shardings=replicated(mesh))
     def compute(rows, shared, images, places, sources):

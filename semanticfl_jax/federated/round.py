@@ -37,7 +37,7 @@ from semanticfl_jax.federated.client_update import (
     rule_state,
     where,
 )
-from semanticfl_jax.federated.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
+from semanticfl_jax.federated.cohort import SAMPLERS, draw_reporting, place_cohort, with_contacts
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.measured import RoundMetrics, measured
@@ -338,6 +338,6 @@ def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Arr
         batch_stats=model.batch_stats,
         server=server,
         clients=state.clients,
-        contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
+        contacted=with_contacts(state.contacted, cohort),
         round=state.round + 1,
     )

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,10 +25,10 @@ from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.client_state import RunRound, init_clients, join_clients
 from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
-from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation
 from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
@@ -44,6 +44,7 @@ from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.tuning import choose
+from semanticfl_jax.tuning.choose import Choice
 from semanticfl_jax.tuning.timing import Workload
 from semanticfl_jax.types import PyTree, Say
 
@@ -218,6 +219,54 @@ class Engine:
         return metrics
 
 
+class Programs(NamedTuple):
+    """What a run compiles.
+
+    Attributes:
+      run_round: (state, data, shared, key, rates) -> (state, metrics), jitted; donates `state`.
+      evaluate: (params, batch_stats, batches) -> the task's figures, jitted.
+      tested: state -> the model that is tested.
+    """
+
+    run_round: RunRound
+    evaluate: Evaluate
+    tested: Callable[[ServerState], Model]
+
+
+def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -> Programs:
+    """Build the round and the evaluation; nothing is compiled.
+
+    Args:
+      parts: what to train.
+      mesh: the devices, which need not be there.
+      choice: lowering of the convolutions, and clients side by side.
+      steps: of every client, where they are known (`known_steps`).
+    """
+    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
+    trained = make_network(choice.applied(config), parts.federation, parts.module)
+    moments = (dataset.mean, dataset.std)
+    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
+    run_round = make_round(
+        local_training,
+        algorithm,
+        mesh,
+        clients_per_round=config.clients_per_round,
+        clients_per_chunk=choice.clients_per_chunk,
+        batch_size=config.batch_size,
+        availability=config.availability,
+        steps=steps,
+        skip_diverged=config.on_divergence == "skip_client",
+    )
+    run_round = join_clients(run_round, mesh, config.runtime.client_state_memory)
+    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
+
+    def tested(state: ServerState) -> Model:
+        return algorithm.server.evaluated(state.server, state.model)
+
+    return Programs(run_round, evaluate, tested)
+
+
 def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = print) -> Engine:
     """Put data and model on the devices and compile the round and the evaluation.
 
@@ -254,26 +303,9 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     state = state._replace(clients=clients)
 
     choice = choose.choose(_workload(parts, received), mesh, kept, say)
-    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
-    trained = make_network(choice.applied(config), parts.federation, parts.module)
-    moments = (dataset.mean, dataset.std)
-    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
-    run_round = make_round(
-        local_training,
-        algorithm,
-        mesh,
-        clients_per_round=config.clients_per_round,
-        clients_per_chunk=choice.clients_per_chunk,
-        batch_size=config.batch_size,
-        availability=config.availability,
-        steps=known_steps(partition.sizes, config),
-        skip_diverged=config.on_divergence == "skip_client",
+    run_round, evaluate, tested = make_programs(
+        parts, mesh, choice, known_steps(partition.sizes, config)
     )
-    run_round = join_clients(run_round, mesh, runtime.client_state_memory)
-    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
-
-    def tested(state: ServerState) -> Model:
-        return algorithm.server.evaluated(state.server, state.model)
 
     began, found = time.perf_counter(), found_in_cache()
     longest, run_block, rates = longest_block(config), None, make_rates(config)
@@ -305,7 +337,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_block=run_block,
         longest=longest,
         evaluate=lambda state: evaluate(*tested(state), test),
-        test_clients=_client_tests(parts, trained, mesh, data, key, choice.clients_per_chunk),
+        test_clients=_client_tests(parts, choice, mesh, data, key),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
@@ -315,7 +347,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
 
 
 def _client_tests(
-    parts: Parts, network: Network, mesh: Mesh, data: FederatedDataset, key: jax.Array, chunk: int
+    parts: Parts, choice: Choice, mesh: Mesh, data: FederatedDataset, key: jax.Array
 ) -> TestClients | None:
     """Build the test of all clients on their own images; None where they keep none for it.
 
@@ -325,7 +357,7 @@ def _client_tests(
         return None
     dataset = parts.federation.dataset
     return make_client_tests(
-        network,
+        make_network(choice.applied(parts.config), parts.federation, parts.module),
         parts.algorithm,
         parts.config,
         mesh,
@@ -335,7 +367,7 @@ def _client_tests(
         dataset.mean,
         dataset.std,
         parts.task,
-        chunk,
+        choice.clients_per_chunk,
     )
 
 

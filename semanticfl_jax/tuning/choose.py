@@ -57,6 +57,11 @@ class Choice(NamedTuple):
         return dataclasses.replace(config, runtime=runtime)
 
 
+def default_chunk(platform: str) -> int:
+    """Return the clients side by side that a platform takes without a measurement."""
+    return _CLIENTS_PER_CHUNK.get(platform, _CLIENTS_PER_CHUNK_ELSEWHERE)
+
+
 def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = print) -> Choice:
     """Fill in what the configuration leaves open, the same in all processes.
 
@@ -91,8 +96,7 @@ def _choose(
     work: Workload, mesh: Mesh, conv: str, chunk: int | str, largest: int, say: Say
 ) -> Choice:
     platform, tuning = mesh.devices.flat[0].platform, work.config.runtime.tuning
-    default = _CLIENTS_PER_CHUNK.get(platform, _CLIENTS_PER_CHUNK_ELSEWHERE)
-    default = min(default, largest) if chunk == "auto" else chunk
+    default = min(default_chunk(platform), largest) if isinstance(chunk, str) else chunk
     likely = choose_lowering(platform, vmapped=default > 1) if conv == "auto" else conv
     assumed = Choice(likely, default, f"the default for {platform}")
     if tuning == "never" or (tuning == "auto" and platform == "cpu"):

@@ -215,13 +215,14 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
     else:
         labels = np.repeat(work.label, count, axis=0)
     data = FederatedDataset(
-        images=images,
+        images=images.reshape(count, -1),
         labels=labels,
         indices=np.arange(count, dtype=np.int32),
         offsets=np.zeros(clients, np.int32),
         sizes=np.full(clients, count, np.int32),
         label_counts=np.zeros((clients, work.num_classes), np.int32),
         max_size=count,
+        image_shape=work.image_shape,
     )
     server, rule = work.algorithm.server, work.algorithm.client
     sent = server.broadcast(server.init(work.received))
