@@ -6,7 +6,7 @@ r"""CIFAR-10 within reach of two processor cores, for comparing methods: minutes
 
 All training images, dealt to 50 clients of about 1,000, of whom 5 train one epoch a round: fewer
 images a round than the family's 10 clients of 5,000 with 10 epochs, and a ResNet-10 an eighth as
-wide. FedAvg is then well above chance and well below IID training; see README.md for the figures.
+wide. FedAvg is then well above chance and well below IID training; see docs/results.
 """
 
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig

@@ -18,13 +18,13 @@ from semanticfl_jax.errors import SemanticFLError
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def threads_for(devices: int) -> int:
-    """What `PJRT_NPROC` should be for so many CPU devices: a thread for each core, one to spare."""
+    """Return what `PJRT_NPROC` should be for so many CPU devices: one thread a core, one more."""
     return max(devices, available_cores()) + 1
 
 
@@ -67,7 +67,7 @@ def use_all_cores() -> bool:
 
 
 def check(devices: int, local_devices: int) -> None:
-    """Makes sure that XLA's CPU backend computes what it is asked to.
+    """Make sure that XLA's CPU backend computes what it is asked to.
 
     Args:
       devices: CPU devices of this process that take part.
@@ -86,7 +86,7 @@ def check(devices: int, local_devices: int) -> None:
 
 
 def _pool_size() -> int:
-    """The environment's number of threads, read as XLA does."""
+    """Return the environment's number of threads, read as XLA does."""
     for name in ("PJRT_NPROC", "NPROC"):
         try:
             return int(os.environ[name])

@@ -67,7 +67,7 @@ class Partition:
         return self.indices[self.offsets[i] : self.offsets[i + 1]]
 
     def label_counts(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
-        """Samples of each class at each client, int64 `[num_clients, num_classes]`.
+        """Return the samples of each class at each client, int64 `[num_clients, num_classes]`.
 
         Args:
           labels: integers `[n]` in 0..num_classes-1, of all samples that `indices` point into.
@@ -81,7 +81,7 @@ class Partition:
         return cells.reshape(self.num_clients, num_classes)
 
     def save(self, path: str | os.PathLike, **metadata: Any) -> None:
-        """Writes the attributes and `metadata` (as JSON) to an `.npz` without pickles."""
+        """Write the attributes and `metadata` (as JSON) to an `.npz` without pickles."""
         text = np.array(json.dumps(metadata, sort_keys=True))
         arrays = {"indices": self.indices, "offsets": self.offsets, "metadata": text}
         if self.overlapping:
@@ -90,7 +90,7 @@ class Partition:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Partition:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
           ValueError: if the file does not hold a partition.
@@ -99,7 +99,7 @@ class Partition:
 
     @classmethod
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
-        """The partition that `save` wrote, and the metadata that it was given."""
+        """Return the partition that `save` wrote, and the metadata that it was given."""
         try:
             with open(path, "rb") as file:
                 if not zipfile.is_zipfile(file):
