@@ -270,21 +270,35 @@ def slug(command: str) -> str:
 
 
 def as_markdown(text: str) -> list[str]:
-    """Return a docstring's paragraphs, with indented ones as blocks of code."""
+    """Return a docstring's paragraphs; indented ones are code, and "  name   text" is a list."""
     parts = []
     for block in re.split(r"\n\n+", text.strip("\n")):
         if block.startswith("    "):
-            block = "```sh\n" + inspect.cleandoc("\n" + block) + "\n```"
-        parts.append(block)
+            parts.append("```sh\n" + inspect.cleandoc("\n" + block) + "\n```")
+            continue
+        lines: list[str] = []
+        for line in block.splitlines():
+            item = re.match(r"  (\S+) {2,}(.*)", line)
+            if item:
+                lines += ["", f"- `{item[1]}`: {escape(item[2])}"]
+            elif line.startswith("  ") and lines:
+                lines[-1] += " " + escape(line.strip())
+            else:
+                lines.append(escape(line))
+        parts.append("\n".join(lines))
     return [part for part in parts if part]
 
 
 def flag_table(flags: dict[str, list[Any]]) -> str:
     """Return the table of a command's flags."""
-    rows = [
-        (f"`--{name}`", (default or "").strip("'"), escape(about))
-        for name, (_, default, about) in flags.items()
-    ]
+    rows = []
+    for name, (_, default, about) in flags.items():
+        # absl's own words about choices, and about flags that may be repeated.
+        about = re.sub(r"^<([^>]*)>", lambda found: found[1].replace("|", ", "), about)
+        about = re.sub(
+            r"\.?;\s+repeat this option.*", ". It may be repeated.", about, flags=re.DOTALL
+        )
+        rows.append((f"`--{name}`", (default or "").strip("'"), escape(about)))
     return table(("flag", "default", "meaning"), rows)
 
 

@@ -28,6 +28,8 @@ PAGES += sorted(
 COMMANDS = commands(ROOT / "launch")
 #: Commands without a configuration; what they are given is checked by name alone.
 WITHOUT_CONFIG = ("benchmark", "report")
+#: What commands set themselves.
+FORCED = {name: {"guidance.enabled": True} for name in ("extract_anchors", "probe_features")}
 
 
 def name_of(page):
@@ -50,7 +52,7 @@ def command_lines(page):
         lines += block.replace("\\\n", " ").splitlines()
     lines += re.findall(r"`([^`\n]+)`", page.read_text())
     for line in lines:
-        found = re.search(r"(?:python -m launch\.|\bsemanticfl )(\w+) +(-.*)", line)
+        found = re.search(r"(?:python -m launch\.|\bsemanticfl )([a-z_]+) +(\S.*)", line)
         if found:
             arguments = shlex.split(
                 re.sub(r'"$| &$', "", found[2])
@@ -74,14 +76,15 @@ def check_configuration(command, arguments):
     cls = PretrainConfig if command == "pretrain_diffusion" else sfl.ExperimentConfig
     rest, file, overrides = flags._split(arguments, cls)
     default = {"pretrain_diffusion": "pretrain_tiny_sd"}.get(command, "digits")
-    given = flags.Given(cls, flags._read_file(flags._find_config(file or default)), overrides)
+    values = flags._read_file(flags._find_config(file or default))
+    given = flags.Given(cls, values, {**FORCED.get(command, {}), **overrides})
     if command != "compare":
         given.config()
         return rest
-    values = dict(each.removeprefix("--").split("=", 1) for each in rest)
-    text = values.get("methods") or values.get("algorithms", "fedavg,semanticfl").replace(",", ";")
-    methods = compare.guide(compare.parse_methods(text), values.get("guided"))
-    assert compare.plan(given, methods, values.get("seeds", "0").split(","))
+    own = dict(each.removeprefix("--").split("=", 1) for each in rest)
+    text = own.get("methods") or own.get("algorithms", "fedavg,semanticfl").replace(",", ";")
+    methods = compare.guide(compare.parse_methods(text), own.get("guided"))
+    assert compare.plan(given, methods, own.get("seeds", "0").split(","))
     return rest
 
 

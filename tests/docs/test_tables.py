@@ -78,6 +78,8 @@ def test_flags_of_a_command_are_its_own():
 def test_docstrings_become_markdown_with_blocks_of_code():
     parts = tables.as_markdown("\n    python -m launch.train\n\nSays what.\n")
     assert parts == ["```sh\npython -m launch.train\n```", "Says what."]
+    parts = tables.as_markdown("Tasks:\n  one    the first\n         of them.\n  two    last.\n")
+    assert parts == ["Tasks:\n\n- `one`: the first of them.\n\n- `two`: last."]
 
 
 def test_contexts_name_every_field():
