@@ -26,8 +26,9 @@ def as_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
     Docstrings are written to be read as they are: an indented paragraph is code or an equation, and
     a name may end with "_". reStructuredText wants the first announced and the second escaped.
     """
-    del app, what, name, thing, options
-    made: list[str] = []
+    del app, name, thing, options
+    # napoleon takes "This: that" in the first line of a property for a type and a description.
+    made: list[str] = [""] if what in ("property", "attribute") else []
     in_code, in_section = False, False
     for number, line in enumerate(lines):
         blank = not line.strip()

@@ -104,11 +104,12 @@ def own_fields(cls: type, prefix: str) -> str:
     """Return the table of the plain fields of a configuration class."""
     notes, types = comments(cls), field_types(cls)
     made = cls()
-    rows = [
-        (f"`{prefix}{name}`", describe(hint), code(getattr(made, name)), notes.get(name, ""))
-        for name, hint in types.items()
-        if group_class(hint) is None and not name.endswith("settings")
-    ]
+    rows = []
+    for name, hint in types.items():
+        if group_class(hint) is None and not name.endswith("settings"):
+            by_name = any(isinstance(each, Registry) for each in getattr(hint, "__metadata__", ()))
+            note = notes.get(name) or ("See [the list](algorithms.md)." if by_name else "")
+            rows.append((f"`{prefix}{name}`", describe(hint), code(getattr(made, name)), note))
     return table(("field", "takes", "default", "meaning"), rows)
 
 
@@ -145,7 +146,7 @@ def first_line(thing: Any) -> str:
 
 def class_of(cls: type) -> str:
     """Return the class of a group, as something that links lead to."""
-    return f"```{{eval-rst}}\n.. py:class:: {cls.__name__}(...)\n\n   {first_line(cls)}\n```"
+    return f"```{{eval-rst}}\n.. autoclass:: semanticfl_jax.{cls.__name__}(...)\n```"
 
 
 # What is chosen by name
@@ -318,10 +319,15 @@ def api() -> str:
     for title, modules in SECTIONS:
         names = [name for name in left if module_of(name).startswith(modules)]
         left = [name for name in left if name not in names]
-        parts += [f"## {title}", *map(autodoc, sorted(names, key=str.lower))]
+        parts += [f"## {title}", *map(autodoc, sorted(names, key=functions_first))]
     if left != ["load_plugins"]:
         parts += ["## More", *(autodoc(name) for name in left if name != "load_plugins")]
     return "\n\n".join(parts)
+
+
+def functions_first(name: str) -> tuple[bool, str]:
+    """Return a key that sorts functions before classes, and each by name."""
+    return isinstance(getattr(semanticfl_jax, name), type), name.lower()
 
 
 def module_of(name: str) -> str:

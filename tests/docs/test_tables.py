@@ -63,7 +63,7 @@ def test_every_kind_of_registry_is_covered():
 def test_every_public_name_has_a_place():
     text = tables.api() + tables.registering() + tables.configuration()
     for name in semanticfl_jax.__all__:
-        places = (f":: semanticfl_jax.{name}\n", f"py:class:: {name}(", f"| `{name}` |")
+        places = (f":: semanticfl_jax.{name}\n", f":: semanticfl_jax.{name}(", f"| `{name}` |")
         assert any(place in text for place in places), name
     assert "## More" not in text, "give the new names' module a section in tables.SECTIONS"
 
