@@ -9,39 +9,92 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import semanticfl_jax
+from docs._ext.commands import command_pages
+from docs._ext.markdown import code, table
 from semanticfl_jax import contexts, registry
-from semanticfl_jax.__main__ import commands
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.describe import entry_settings
 from semanticfl_jax.config.fields import describe, field_types, group_class
 from semanticfl_jax.registry import ALGORITHMS, Entry, Registry
 
-ROOT = Path(__file__).parents[2]
 
-#: Title, field that chooses, registry and context of every kind of thing with a name.
-KINDS: tuple[tuple[str, str, Registry, type], ...] = (
-    ("Models", "model.name", registry.MODELS, contexts.ModelContext),
-    ("Data sets", "dataset", registry.DATASETS, contexts.DatasetContext),
-    ("Tasks", "task", registry.TASKS, contexts.TaskContext),
-    ("Partition schemes", "partition.scheme", registry.PARTITIONS, contexts.PartitionContext),
-    ("Aggregators", "aggregation.aggregator", registry.AGGREGATORS, contexts.AlgorithmContext),
-    ("Update transforms", "aggregation.transforms", registry.TRANSFORMS, contexts.AlgorithmContext),
-    ("Client optimisers", "optimizer.name", registry.OPTIMIZERS, contexts.AlgorithmContext),
-    ("Schedules", "optimizer.schedule", registry.SCHEDULES, contexts.AlgorithmContext),
-    (
+class Kind(NamedTuple):
+    """A kind of thing that is chosen by name.
+
+    Attributes:
+      title: heading of its table.
+      field: of the configuration that chooses one.
+      entries: its registry.
+      context: what a builder gets besides its settings.
+      returns: what a builder returns, as Markdown.
+    """
+
+    title: str
+    field: str
+    entries: Registry
+    context: type
+    returns: str
+
+
+_DATASET = "{py:class}`~semanticfl_jax.data.sources.dataset.ImageDataset`"
+_TASK = "{py:class}`~semanticfl_jax.tasks.base.Task`"
+_ALGORITHM = "{py:class}`~semanticfl_jax.algorithms.base.Algorithm`"
+_OPTAX = "an optax `GradientTransformation`"
+
+ALGORITHM_KIND = Kind(
+    "Algorithms", "algorithm.name", ALGORITHMS, contexts.AlgorithmContext, _ALGORITHM
+)
+#: All others.
+KINDS = (
+    Kind("Models", "model.name", registry.MODELS, contexts.ModelContext, "a Flax Linen module"),
+    Kind("Data sets", "dataset", registry.DATASETS, contexts.DatasetContext, _DATASET),
+    Kind("Tasks", "task", registry.TASKS, contexts.TaskContext, _TASK),
+    Kind(
+        "Partition schemes",
+        "partition.scheme",
+        registry.PARTITIONS,
+        contexts.PartitionContext,
+        "a list of index arrays, one a client",
+    ),
+    Kind(
+        "Aggregators",
+        "aggregation.aggregator",
+        registry.AGGREGATORS,
+        contexts.AlgorithmContext,
+        "an `Aggregator` (`semanticfl_jax/algorithms/aggregators.py`)",
+    ),
+    Kind(
+        "Update transforms",
+        "aggregation.transforms",
+        registry.TRANSFORMS,
+        contexts.AlgorithmContext,
+        "an `UpdateTransform` (`semanticfl_jax/algorithms/transforms.py`)",
+    ),
+    Kind(
+        "Client optimisers",
+        "optimizer.name",
+        registry.OPTIMIZERS,
+        contexts.AlgorithmContext,
+        _OPTAX,
+    ),
+    Kind(
+        "Schedules",
+        "optimizer.schedule",
+        registry.SCHEDULES,
+        contexts.AlgorithmContext,
+        "a function of the rounds done, which returns a factor",
+    ),
+    Kind(
         "Server optimisers",
         "algorithm.server_optimizer",
         registry.SERVER_OPTIMIZERS,
         contexts.AlgorithmContext,
+        _OPTAX,
     ),
 )
 
@@ -54,29 +107,6 @@ SECTIONS = (
     ("Algorithms", ("algorithms.",)),
     ("Errors", ("errors",)),
 )
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table; cells may hold Markdown of one line."""
-    head = list(head)
-
-    def line(cells: Iterable[str]) -> str:
-        return (
-            "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
-        )
-
-    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
-
-
-def code(value: Any) -> str:
-    """Return a value as it is typed on the command line, in code type."""
-    if value is None or value == ():
-        return "`none`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return "`" + ",".join(map(str, value)) + "`"
-    return f"`{value}`"
 
 
 # Configuration
@@ -191,121 +221,16 @@ def algorithms() -> str:
 def choices() -> str:
     """Return a table for everything else that is chosen by name."""
     parts = []
-    for title, field, entries, _ in KINDS:
+    for kind in KINDS:
         rows = [
-            (f"`{name}`", entry.about, settings_cell(field, entry))
-            for name, entry in entries.items()
+            (f"`{name}`", entry.about, settings_cell(kind.field, entry))
+            for name, entry in kind.entries.items()
         ]
-        head = (f"`{field}`", "what it is", "settings")
+        head = (f"`{kind.field}`", "what it is", "settings")
         if not any(row[2] for row in rows):
             head, rows = head[:2], [row[:2] for row in rows]
-        parts += [f"## {title}", table(head, rows)]
+        parts += [f"## {kind.title}", table(head, rows)]
     return "\n\n".join(parts)
-
-
-# Commands
-
-
-def flags_of(command: str) -> dict[str, Any]:
-    """Return a command's description and flags, as its --help shows them.
-
-    absl keeps the flags of a process in one place, so that each command gets a process.
-    """
-    script = f"""
-import json, sys
-from absl import app, flags
-from semanticfl_jax.__main__ import launch_folder
-launch_folder()
-import runpy
-found = {{}}
-def listed(main, argv=None, flags_parser=None):
-    given = flags.FLAGS.flags_by_module_dict()
-    for module, members in given.items():
-        if module.startswith(("absl", "jax", "tensorflow", "chex", "grain", "etils")):
-            continue
-        for flag in members:
-            found[flag.name] = [flag.flag_type(), flag.default_as_str, flag.help]
-app.run = listed
-sys.argv = ["{command}", "--workdir=unused"]
-module = runpy.run_module("semanticfl_jax.launch.{command}", run_name="__main__", alter_sys=True)
-print(json.dumps({{"doc": module["__doc__"], "flags": found}}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"the flags of launch.{command} cannot be listed: {done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def command_pages() -> str:
-    """Return every command with its description and its own flags."""
-    known = commands(ROOT / "launch")
-    found = {name: flags_of(name) for name in known}
-    shared = set.intersection(
-        *({*found[name]["flags"]} for name in known if "config" in found[name]["flags"])
-    )
-    rows = [(f"[`launch.{name}`](#{slug(name)})", line.rstrip(".")) for name, line in known.items()]
-    some = next(name for name in known if shared and "config" in found[name]["flags"])
-    parts = [
-        table(("command", "what it does"), rows),
-        "## Flags of every command that takes a configuration",
-        flag_table({name: found[some]["flags"][name] for name in sorted(shared)}),
-    ]
-    for name in known:
-        _, _, rest = inspect.cleandoc(found[name]["doc"]).partition("\n\n")
-        takes_config = "config" in found[name]["flags"]
-        own = {
-            flag: about
-            for flag, about in found[name]["flags"].items()
-            if not (takes_config and flag in shared)
-        }
-        parts += [f"({slug(name)})=\n## launch.{name}", known[name], *as_markdown(rest)]
-        parts += [flag_table(own)] if own else []
-    return "\n\n".join(parts)
-
-
-def slug(command: str) -> str:
-    """Return the target of a command's section."""
-    return "launch-" + command.replace("_", "-")
-
-
-def as_markdown(text: str) -> list[str]:
-    """Return a docstring's paragraphs; indented ones are code, and "  name   text" is a list."""
-    parts = []
-    for block in re.split(r"\n\n+", text.strip("\n")):
-        if block.startswith("    "):
-            parts.append("```sh\n" + inspect.cleandoc("\n" + block) + "\n```")
-            continue
-        lines: list[str] = []
-        for line in block.splitlines():
-            item = re.match(r"  (\S+) {2,}(.*)", line)
-            if item:
-                lines += ["", f"- `{item[1]}`: {escape(item[2])}"]
-            elif line.startswith("  ") and lines:
-                lines[-1] += " " + escape(line.strip())
-            else:
-                lines.append(escape(line))
-        parts.append("\n".join(lines))
-    return [part for part in parts if part]
-
-
-def flag_table(flags: dict[str, list[Any]]) -> str:
-    """Return the table of a command's flags."""
-    rows = []
-    for name, (_, default, about) in flags.items():
-        # absl's own words about choices, and about flags that may be repeated.
-        about = re.sub(r"^<([^>]*)>", lambda found: found[1].replace("|", ", "), about)
-        about = re.sub(
-            r"\.?;\s+repeat this option.*", ". It may be repeated.", about, flags=re.DOTALL
-        )
-        rows.append((f"`--{name}`", (default or "").strip("'"), escape(about)))
-    return table(("flag", "default", "meaning"), rows)
-
-
-def escape(text: str | None) -> str:
-    """Return plain text such that Markdown leaves it as it is."""
-    return re.sub(r"([\\*_<>`|{}\[\]$])", r"\\\1", text or "").replace(r"\|", "|")
 
 
 # The Python interface
@@ -354,25 +279,22 @@ def autodoc(name: str) -> str:
 
 def registering() -> str:
     """Return the registering functions, what their builders get, and the groups of settings."""
-    of_registry = {id(entries): (title, field, context) for title, field, entries, context in KINDS}
-    of_registry[id(ALGORITHMS)] = ("Algorithms", "algorithm.name", contexts.AlgorithmContext)
+    kinds = {id(kind.entries): kind for kind in (ALGORITHM_KIND, *KINDS)}
     rows = []
     for name in semanticfl_jax.__all__:
-        if not name.startswith("register_"):
-            continue
-        _, field, context = of_registry[id(getattr(semanticfl_jax, name).__self__)]
-        rows.append(
-            (f"`{name}`", f"`{field}`", f"{{py:class}}`semanticfl_jax.contexts.{context.__name__}`")
-        )
+        if name.startswith("register_"):
+            kind = kinds[id(getattr(semanticfl_jax, name).__self__)]
+            context = f"{{py:class}}`~semanticfl_jax.contexts.{kind.context.__name__}`"
+            rows.append((f"`{name}`", f"`{kind.field}`", context, kind.returns))
     used = sorted({row[2] for row in rows})
     parts = [
         autodoc("register_model"),
-        table(("function", "chosen by", "its builder's context"), rows),
+        table(("function", "chosen by", "its builder's context", "its builder returns"), rows),
         autodoc("load_plugins"),
         "### Contexts",
     ]
     for role in used:
-        path = role.split("`")[1]
+        path = role.split("`")[1].removeprefix("~")
         parts.append(f"```{{eval-rst}}\n.. autoclass:: {path}\n   :members:\n```")
     return "\n\n".join(parts)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import semanticfl_jax as sfl
-from docs._ext import tables
+from docs._ext.commands import flags_of
 from launch import compare, flags
 from semanticfl_jax.__main__ import commands
 from semanticfl_jax.pretraining.config import PretrainConfig
@@ -67,7 +67,7 @@ def command_lines(page):
 def known_flags():
     """{command: {flag: about}}, as each command's --help has them."""
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(tables.flags_of, COMMANDS)
+        found = pool.map(flags_of, COMMANDS)
     return {name: {*about["flags"]} for name, about in zip(COMMANDS, found, strict=True)}
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import semanticfl_jax
-from docs._ext import tables
+from docs._ext import commands, markdown, tables
 from semanticfl_jax import registry
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.algorithm import knobs
@@ -19,7 +19,7 @@ def configuration():
 
 
 def test_a_cell_is_one_line_and_keeps_its_bars():
-    text = tables.table(("a", "b"), [("x|y", "two\nlines")])
+    text = markdown.table(("a", "b"), [("x|y", "two\nlines")])
     assert text == "| a | b |\n|---|---|\n| x\\|y | two lines |"
 
 
@@ -27,14 +27,14 @@ def test_a_cell_is_one_line_and_keeps_its_bars():
     ("value", "text"), [(None, "`none`"), ((), "`none`"), (True, "`true`"), (("a", "b"), "`a,b`")]
 )
 def test_values_are_shown_as_they_are_typed(value, text):
-    assert tables.code(value) == text
+    assert markdown.code(value) == text
 
 
 def test_every_field_is_listed_with_its_default(configuration):
     for path, value in flatten(to_dict(ExperimentConfig())):
         if not path.endswith("settings"):
             (line,) = [row for row in configuration.splitlines() if row.startswith(f"| `{path}` |")]
-            assert tables.code(tuple(value) if isinstance(value, list) else value) in line
+            assert markdown.code(tuple(value) if isinstance(value, list) else value) in line
 
 
 def test_comments_above_fields_are_their_meaning(configuration):
@@ -49,14 +49,14 @@ def test_all_that_is_chosen_by_name_is_listed():
     for name in built_in(registry.ALGORITHMS):
         assert f"| `{name}` | {registry.ALGORITHMS[name].about}" in algorithms
         assert all(f"`{knob}`" in algorithms for knob in knobs(name))
-    for _, field, entries, _ in tables.KINDS:
-        assert f"`{field}`" in choices
-        assert all(f"| `{name}` |" in choices for name in built_in(entries))
+    for kind in tables.KINDS:
+        assert f"`{kind.field}`" in choices
+        assert all(f"| `{name}` |" in choices for name in built_in(kind.entries))
 
 
 def test_every_kind_of_registry_is_covered():
     there = {id(each) for each in vars(registry).values() if isinstance(each, registry.Registry)}
-    listed = {id(entries) for _, _, entries, _ in tables.KINDS}
+    listed = {id(kind.entries) for kind in tables.KINDS}
     assert there - listed == {id(registry.ALGORITHMS)}
 
 
@@ -69,20 +69,20 @@ def test_every_public_name_has_a_place():
 
 
 def test_flags_of_a_command_are_its_own():
-    about = tables.flags_of("compare")
+    about = commands.flags_of("compare")
     assert {"algorithms", "methods", "guided", "seeds", "config", "workdir"} <= {*about["flags"]}
     assert not {"verbosity", "jax_platforms"} & {*about["flags"]}
     assert about["doc"].startswith("Trains several methods")
 
 
 def test_docstrings_become_markdown_with_blocks_of_code():
-    parts = tables.as_markdown("\n    python -m launch.train\n\nSays what.\n")
+    parts = markdown.as_markdown("\n    python -m launch.train\n\nSays what.\n")
     assert parts == ["```sh\npython -m launch.train\n```", "Says what."]
-    parts = tables.as_markdown("Tasks:\n  one    the first\n         of them.\n  two    last.\n")
+    parts = markdown.as_markdown("Tasks:\n  one    the first\n         of them.\n  two    last.\n")
     assert parts == ["Tasks:\n\n- `one`: the first of them.\n\n- `two`: last."]
 
 
 def test_contexts_name_every_field():
-    for _, _, _, context in tables.KINDS:
-        for field in dataclasses.fields(context):
-            assert f"{field.name}: " in context.__doc__
+    for kind in tables.KINDS:
+        for field in dataclasses.fields(kind.context):
+            assert f"{field.name}: " in kind.context.__doc__
