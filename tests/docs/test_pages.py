@@ -3,6 +3,7 @@
 import configparser
 import dataclasses
 import doctest
+import functools
 import importlib
 import json
 import re
@@ -15,8 +16,10 @@ import pytest
 import semanticfl_jax as sfl
 from docs._ext.commands import flags_of
 from launch import compare, flags
+from semanticfl_jax import registry
 from semanticfl_jax.__main__ import commands
 from semanticfl_jax.pretraining.config import PretrainConfig
+from tests.federation import TwoLayers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,6 +64,17 @@ def command_lines(page):
                 comments=True,
             )
             yield found[1], [each for each in arguments if each != "..."]
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """What a page registers is gone after its test."""
+    there = [each for each in vars(registry).values() if isinstance(each, registry.Registry)]
+    before = [dict(each._entries) for each in there]
+    yield
+    for each, entries in zip(there, before, strict=True):
+        each._entries.clear()
+        each._entries.update(entries)
 
 
 @pytest.fixture(scope="module")
@@ -132,23 +146,23 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_python_on_a_page_runs(page, monkeypatch, tmp_path, capsys):
-    """Runs are cut short and networks made narrow; all else is as it stands there."""
-    run, simulation = sfl.run, sfl.Simulation
+    """Runs are cut to a round, and ResNet-10 is a tiny network; all else is as it stands there."""
 
-    def short(config):
-        model = config.model
-        if model.name == "resnet10":
-            model = dataclasses.replace(model, width=2)
-        runtime = dataclasses.replace(config.runtime, num_devices=1)
-        return dataclasses.replace(
-            config, rounds=1, local_epochs=1, batch_size=32, model=model, runtime=runtime
+    def short(function, config, *arguments, **options):
+        if config.model.name == "resnet10" and "model" not in options:
+            dataset = options.get("dataset")
+            options["model"] = TwoLayers(10 if dataset is None else dataset.num_classes)
+        config = dataclasses.replace(
+            config,
+            rounds=1,
+            local_epochs=1,
+            batch_size=32,
+            runtime=dataclasses.replace(config.runtime, num_devices=1),
         )
+        return function(config, *arguments, progress=False, say=None, **options)
 
-    quiet = {"progress": False, "say": None}
-    monkeypatch.setattr(sfl, "run", lambda config, *a, **o: run(short(config), *a, **quiet, **o))
-    monkeypatch.setattr(
-        sfl, "Simulation", lambda config, *a, **o: simulation(short(config), *a, **quiet, **o)
-    )
+    monkeypatch.setattr(sfl, "run", functools.partial(short, sfl.run))
+    monkeypatch.setattr(sfl, "Simulation", functools.partial(short, sfl.Simulation))
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for block in blocks(page, "python"):
