@@ -11,6 +11,7 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import flax.linen as nn
 import pytest
 
 import semanticfl_jax as sfl
@@ -19,7 +20,6 @@ from launch import compare, flags
 from semanticfl_jax import registry
 from semanticfl_jax.__main__ import commands
 from semanticfl_jax.pretraining.config import PretrainConfig
-from tests.federation import TwoLayers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +33,16 @@ COMMANDS = commands(ROOT / "launch")
 WITHOUT_CONFIG = ("benchmark", "report")
 #: What commands set themselves.
 FORCED = {name: {"guidance.enabled": True} for name in ("extract_anchors", "probe_features")}
+
+
+class Means(nn.Module):
+    """A classifier of the mean colour, which compiles in no time."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.num_classes)(images.mean(axis=(1, 2)))
 
 
 def name_of(page):
@@ -151,7 +161,7 @@ def test_python_on_a_page_runs(page, monkeypatch, tmp_path, capsys):
     def short(function, config, *arguments, **options):
         if config.model.name == "resnet10" and "model" not in options:
             dataset = options.get("dataset")
-            options["model"] = TwoLayers(10 if dataset is None else dataset.num_classes)
+            options["model"] = Means(10 if dataset is None else dataset.num_classes)
         config = dataclasses.replace(
             config,
             rounds=1,
