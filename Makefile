@@ -9,9 +9,14 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 # Named by the interpreter's version, so that choosing another one makes .venv anew.
 INSTALLED := .venv/installed-py$(VERSION)
-SOURCES := setup.py launch semanticfl_jax tests $(wildcard comparisons)
+SOURCES := setup.py launch semanticfl_jax tests $(wildcard comparisons docs)
+# What the site needs besides, installed when it is first built.
+DOCS_INSTALLED := .venv/installed-docs-py$(VERSION)
+# Notebooks as they are kept, without outputs, and as they were last executed.
+NOTEBOOKS := $(wildcard docs/notebooks/*.ipynb)
+EXECUTED := $(NOTEBOOKS:docs/notebooks/%=docs/_build/notebooks/%)
 
-.PHONY: help venv demo test lint format wheel lock clean
+.PHONY: help venv demo test lint format docs notebooks wheel lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -40,6 +45,26 @@ format: $(INSTALLED)  ## repair style where that can be done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+$(DOCS_INSTALLED): $(INSTALLED) setup.cfg
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[all,docs]'
+	@touch $@
+
+docs: $(DOCS_INSTALLED)  ## build the site, docs/_build/html; warnings are errors, no network is used
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+# They share the programs that they compile, and each is executed again only when it, or the
+# package, has changed: make -j2 notebooks.
+notebooks: $(EXECUTED)  ## execute the notebooks; `make notebooks docs` shows their outputs
+
+$(EXECUTED): docs/_build/notebooks/%.ipynb: docs/notebooks/%.ipynb \
+		$(shell find semanticfl_jax -name '*.py') | $(DOCS_INSTALLED)
+	@rm -rf docs/_build/run/$* && mkdir -p docs/_build/run/$* $(@D)
+	@cp $< docs/_build/run/$*/
+	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/docs/_build/xla" $(BIN)/jupyter execute --inplace \
+		--timeout=600 docs/_build/run/$*/$*.ipynb
+	@mv docs/_build/run/$*/$*.ipynb $@
+
 wheel: $(INSTALLED)  ## build dist/*.whl and dist/*.tar.gz
 	rm -rf build
 	$(BIN)/python -m build
@@ -50,5 +75,5 @@ lock: $(INSTALLED)  ## record the versions in .venv as tested together
 	@touch $(INSTALLED)
 
 clean:  ## remove .venv and everything built or cached, but no results
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ A method is an algorithm with settings of its own; these are FedAvg, SemanticFL,
     --methods="fedavg; semanticfl; semanticfl guidance.anchors=shuffled; \
         semanticfl guidance.anchors=random_orthogonal"
 
-Algorithms, models and more of your own (README, "Plug-ins") with --plugin=my_module. All algorithms
+Algorithms, models and more of your own (docs/start.md) with --plugin=my_module. All algorithms
 of the paper's tables, each without and with semantic guidance:
 
     --algorithms=fedavg,fedprox,scaffold,moon,fedrcl,feddisco,fedcda,feddifrc --guided=both

@@ -3,8 +3,8 @@
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
 Run again with the same --workdir it resumes from the last checkpoint; --overwrite sets aside what
-is there and begins anew. One of several processes of
-the same run (README, "Several machines") is also told --distributed, or --coordinator_address,
+is there and begins anew. One of several processes of the same run (docs/guides/machines.md) is also
+told --distributed, or --coordinator_address,
 --num_processes and --process_id.
 """
 

@@ -7,7 +7,8 @@
     result = sfl.run(config)
     print(result.summary["final_accuracy"])
 
-Names are imported when they are first used: the configuration and the registry without JAX.
+Names are imported when they are first used: the configuration and the registry without JAX. The
+documentation (`make docs`) lists all of them, section by section.
 """
 
 from __future__ import annotations

@@ -115,6 +115,18 @@ class Registry(Mapping[str, Entry]):
 
         Registering a builder again under the same name, as a notebook's cell does, replaces it.
 
+            @sfl.register_model("vit", settings=ViTSettings, about="A small vision transformer")
+            def vit(settings, context):
+                return ViT(context.num_classes, depth=settings.depth)
+
+        Args:
+          name: what the configuration calls it: lower-case letters, digits and "_".
+          builder: `(settings, context)` -> the thing; or "module:function", imported at need.
+          settings: a dataclass whose fields all have defaults; None: there are none.
+          about: one line about it, with its paper, for `--help` and tables.
+          uses: fields of the configuration group that it heeds besides its settings.
+          **traits: what else the configuration has to know of this kind of thing.
+
         Raises:
           SemanticFLError: for a name that is taken or cannot be a field's, or for settings that are
             no dataclass whose fields all have defaults.

@@ -5,7 +5,7 @@
 lambda_kd = 1, lambda_con = 0.01, tau = 0.05, 512 dimensions, t = 150, in the protocol of
 cifar10.py. The distillation's temperature is not published; here it is 1, where the term is nearly
 flat.
-The project's own defaults differ in lambda_con = 1, chosen by measurement (README.md), and in a
+The project's own defaults differ in lambda_con = 1, chosen by measurement (docs/results), and in a
 linear map between features and visual anchors.
 """
 

@@ -102,6 +102,14 @@ class Contact:
 class LossTerm:
     """One addition to the clients' loss, which is the task's: cross-entropy, for instance.
 
+    FedProx, as an example:
+
+        def loss(inputs):
+            difference = jax.tree.map(jnp.subtract, inputs.trained, inputs.received.params)
+            return mu / 2 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(difference))
+
+        term = sfl.LossTerm("proximal", loss)
+
     Attributes:
       name: key of the term's parameters and metrics.
       loss: `TermInputs` -> scalar float32, the mean over valid rows, already weighted.
@@ -330,6 +338,13 @@ def _as_it_is(state: PyTree, model: Model) -> Model:
 @dataclasses.dataclass(frozen=True)
 class ServerRule:
     """What the server does to its parameters at the end of a round.
+
+    A step along the average update, as an example:
+
+        def update(state, params, aggregate):
+            return jax.tree.map(lambda x, d: x + rate * d, params, aggregate.update), state
+
+        rule = sfl.ServerRule(update)
 
     Attributes:
       update: (state, parameters, `Aggregate`) -> (parameters, state).

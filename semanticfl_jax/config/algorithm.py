@@ -284,7 +284,20 @@ ALGORITHMS.register(
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmConfig(Choosing):
-    """The federated algorithm. `semanticfl` is `fedavg` with `guidance.enabled`."""
+    """The federated algorithm. `semanticfl` is `fedavg` with `guidance.enabled`.
+
+    >>> import semanticfl_jax as sfl
+    >>> sfl.AlgorithmConfig("fedprox", settings={"mu": 0.1}).settings
+    FedProxConfig(mu=0.1)
+    >>> sfl.AlgorithmConfig("fedadam").server_rate
+    0.01
+    >>> sfl.AlgorithmConfig("FedAvg")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    semanticfl_jax.errors.ConfigError: name must be one of ... Did you mean fedavg?
+
+    Raises:
+      ConfigError: for a value that is not allowed, or that contradicts the algorithm.
+    """
 
     registries: ClassVar = {"name": ALGORITHMS}
 

@@ -44,8 +44,24 @@ _SCHEME_FIELDS = (
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig(Config):
-    """One federated run. Defaults: the protocol of the FedDifRC family (ICCV 2025) on CIFAR-10."""
+    """One federated run. Defaults: the protocol of the FedDifRC family (ICCV 2025) on CIFAR-10.
 
+    Fields are checked and converted when an instance is made, groups included:
+
+    >>> import semanticfl_jax as sfl
+    >>> config = sfl.ExperimentConfig(dataset="digits", rounds=5)
+    >>> config.num_clients, config.partition.scheme
+    (10, 'nid1')
+    >>> sfl.ExperimentConfig(rounds=2.5)
+    Traceback (most recent call last):
+    semanticfl_jax.errors.ConfigError: rounds must be a whole number, got 2.5
+
+    Raises:
+      ConfigError: for a value that is not allowed, a combination that makes no sense, or a setting
+        without an effect.
+    """
+
+    #: Images to train on and to test with.
     dataset: Annotated[str, DATASETS] = "cifar10"
     #: Settings of a data set that has some of its own.
     dataset_settings: Annotated[Any, SettingsOf("dataset")] = None
@@ -80,18 +96,26 @@ class ExperimentConfig(Config):
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
+    #: Clients among whom the training images are divided.
     num_clients: int = 10
+    #: Of them, those that are asked in a round: the cohort.
     clients_per_round: int = 5
+    #: Rounds of the whole run; it may grow when a run is resumed.
     rounds: int = free(50)
+    #: Passes over its own images that a client makes in a round.
     local_epochs: int = 10
+    #: Images of a local step; a client's last batch may be smaller.
     batch_size: int = 64
+    #: Of the clients' optimiser, before the schedule.
     learning_rate: float = 0.01
     #: Of SGD; its buffer starts from zero in every round.
     momentum: float = 0.9
+    #: Of the clients' optimiser; `optimizer.name` decides how it enters.
     weight_decay: float = 1e-5
     #: Norm that every gradient is cut to, before weight decay and momentum; 0 cuts nothing.
     clip_norm: float = 0.0
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    #: Of every random stream of the run: public split, partition, weights, cohorts, batches.
     seed: int = 0
     #: Rounds between evaluations; the last round is always evaluated.
     eval_every: int = 1

@@ -87,7 +87,7 @@ class GuidanceConfig(Config):
     #: of them: visual anchors have negative entries, which features after a ReLU cannot reach.
     visual_head: Literal["linear", "none"] = "linear"
     lambda_kd: float = 1.0
-    #: Chosen by measurement (README.md); the paper's weight is 0.01 (launch/configs/paper.py).
+    #: Chosen by measurement (docs/results); the paper's weight is 0.01 (launch/configs/paper.py).
     lambda_con: float = 1.0
     #: Temperature of the distillation's two softmaxes (kd = "kl").
     temperature_kd: float = 1.0

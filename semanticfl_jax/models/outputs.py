@@ -8,6 +8,9 @@ import jax
 class Outputs(NamedTuple):
     """Result of one forward pass over a batch of B images.
 
+        features = x.mean(axis=(1, 2))  # [B, d]
+        return sfl.Outputs(nn.Dense(self.num_classes)(features), features)
+
     Attributes:
       logits: float32 [B, num_classes]; what a network returns is called so whatever the task.
       features: float32 [B, feature_dim], the input of the linear classifier; None where a network

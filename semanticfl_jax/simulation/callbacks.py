@@ -1,6 +1,7 @@
-"""What follows a run while it goes on: metrics file, progress, checkpoints, summary, plots.
+"""Callbacks of a run: metrics file, progress, checkpoints, summary, plots, and one's own.
 
-A callback is told four things; the project's own outputs are callbacks themselves.
+A callback hears of the start, every round, every evaluation and the end; the project's own outputs
+are callbacks themselves.
 """
 
 from __future__ import annotations
@@ -53,29 +54,56 @@ class Step:
 
 
 class Callback:
-    """Base of callbacks; each method does nothing unless it is overridden.
+    """Base of callbacks: override what you want to hear of; the rest does nothing.
 
-    They are called in the process that writes files, in the order they are listed.
+    Callbacks are called in the process that writes files, in the order in which they are listed.
+
+        class Best(sfl.Callback):
+            accuracy = 0.0
+
+            def on_evaluation(self, simulation, step):
+                self.accuracy = max(self.accuracy, step.metrics["test_accuracy"])
+
+        best = Best()
+        sfl.run(config, callbacks=[best])
     """
 
     def on_start(self, simulation: Simulation) -> None:
-        """Called once, before the first round; `simulation.round` rounds were done before."""
+        """Act once, before the first round.
+
+        Args:
+          simulation: ready to train; a resumed one has `simulation.round` rounds behind it.
+        """
 
     def on_round(self, simulation: Simulation, step: Step) -> None:
-        """Called after every round."""
+        """Act after every round.
+
+        Args:
+          simulation: `simulation.state` is the server's state after the round.
+          step: the round.
+        """
 
     def on_evaluation(self, simulation: Simulation, step: Step) -> None:
-        """Called after `on_round` of a round whose model was tested."""
+        """Act after a round whose model was tested, once `on_round` has been called.
+
+        Args:
+          simulation: as of `on_round`.
+          step: the round; its metrics have the task's own, such as `test_accuracy`.
+        """
 
     def on_end(self, simulation: Simulation) -> None:
-        """Called once, after the last round of the run."""
+        """Act once, after the last round of the run.
+
+        Args:
+          simulation: `simulation.result()` is the result.
+        """
 
     def close(self) -> None:
-        """Called once, when the run ends, is stopped, or fails."""
+        """Close what is open; called once, when the run ends, is stopped, or fails."""
 
 
 class WriteMetrics(Callback):
-    """Appends each round's row to metrics.jsonl."""
+    """Append each round's row to metrics.jsonl."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -96,7 +124,7 @@ class WriteMetrics(Callback):
 
 
 class ShowProgress(Callback):
-    """Shows a bar on a terminal or in a notebook, and sparse lines elsewhere."""
+    """Show a bar on a terminal or in a notebook, and sparse lines elsewhere."""
 
     def __init__(self) -> None:
         self._progress: RoundProgress | None = None
@@ -124,7 +152,7 @@ class ShowProgress(Callback):
 
 
 class SaveCheckpoints(Callback):
-    """Saves the state whenever a checkpoint is due, so that the run can be resumed.
+    """Save the state whenever a checkpoint is due, so that the run can be resumed.
 
     It runs in every process: each saves what its devices hold.
     """
@@ -143,7 +171,7 @@ class SaveCheckpoints(Callback):
 
 
 class WriteSummary(Callback):
-    """Writes summary.json, the trained model and clients' figures, before anything is drawn."""
+    """Write summary.json, the trained model and clients' figures, before anything is drawn."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -159,7 +187,7 @@ class WriteSummary(Callback):
 
 
 class DrawPlots(Callback):
-    """Draws curves, accuracy maps of classes, and the partition; a failure is a warning."""
+    """Draw curves, accuracy maps of classes, and the partition; a failure is a warning."""
 
     def __init__(self, directory: Path, say: Callable[[str], None]):
         self._plots, self._say = directory / workdir.PLOTS, say
@@ -225,7 +253,7 @@ class Callbacks:
                 stack.callback(each.close)
 
     def _here(self) -> list[Callback]:
-        """The callbacks of this process."""
+        """Return the callbacks of this process."""
         if processes.is_main():
             return self._members
         return [each for each in self._members if isinstance(each, SaveCheckpoints)]

@@ -559,6 +559,9 @@ def run(
 ) -> Result:
     """Train one federated run and return its result.
 
+        result = sfl.run(sfl.ExperimentConfig(dataset="digits", rounds=5), workdir="runs/digits")
+        print(result.summary["final_accuracy"], result.history[-1]["train_loss"])
+
     Args:
       config: what to run.
       workdir: its directory, where a run that is there is resumed, and a finished one is read;

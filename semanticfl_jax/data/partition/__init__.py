@@ -68,7 +68,7 @@ class Partition:
         return self.indices[self.offsets[i] : self.offsets[i + 1]]
 
     def label_counts(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
-        """Return samples of each class at each client, int64 `[num_clients, num_classes]`.
+        """Return the samples of each class at each client, int64 `[num_clients, num_classes]`.
 
         Args:
           labels: integers `[n]` in 0..num_classes-1, of all samples that `indices` point into.

@@ -1,0 +1,213 @@
+"""The README and the pages of the site: their commands can be typed, their Python runs."""
+
+import configparser
+import dataclasses
+import doctest
+import functools
+import importlib
+import json
+import re
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import flax.linen as nn
+import pytest
+
+import semanticfl_jax as sfl
+from docs._ext.commands import flags_of
+from launch import compare, flags
+from semanticfl_jax import registry
+from semanticfl_jax.__main__ import commands
+from semanticfl_jax.pretraining.config import PretrainConfig
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted(
+    path
+    for name in ("guides", "reference", "results")
+    for path in (ROOT / "docs" / name).glob("*.md")
+)
+COMMANDS = commands(ROOT / "launch")
+#: Commands without a configuration; what they are given is checked by name alone.
+WITHOUT_CONFIG = ("benchmark", "report")
+#: What commands set themselves.
+FORCED = {name: {"guidance.enabled": True} for name in ("extract_anchors", "probe_features")}
+
+
+class Means(nn.Module):
+    """A classifier of the mean colour, which compiles in no time."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.num_classes)(images.mean(axis=(1, 2)))
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page, *languages):
+    """The text of a page's fenced blocks of code."""
+    found = re.findall(r"^ *```(\w+)\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def command_lines(page):
+    """(command, arguments) of every command on a page, in blocks and within sentences."""
+    lines = []
+    for block in blocks(page, "sh", "bash"):
+        variables = dict(re.findall(r'^(\w+)="(.*)"$', block, re.MULTILINE))
+        for name, value in variables.items():
+            block = block.replace(f"${name}", value)
+        lines += block.replace("\\\n", " ").splitlines()
+    lines += re.findall(r"`([^`\n]+)`", page.read_text())
+    for line in lines:
+        found = re.search(r"(?:python -m launch\.|\bsemanticfl )([a-z_]+) +(\S.*)", line)
+        if found:
+            arguments = shlex.split(
+                re.sub(r'"$| &$', "", found[2])
+                if "--command" in line
+                else found[2].removesuffix("&"),
+                comments=True,
+            )
+            yield found[1], [each for each in arguments if each != "..."]
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """What a page registers is gone after its test."""
+    there = [each for each in vars(registry).values() if isinstance(each, registry.Registry)]
+    before = [dict(each._entries) for each in there]
+    yield
+    for each, entries in zip(there, before, strict=True):
+        each._entries.clear()
+        each._entries.update(entries)
+
+
+@pytest.fixture(scope="module")
+def known_flags():
+    """{command: {flag: about}}, as each command's --help has them."""
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(flags_of, COMMANDS)
+    return {name: {*about["flags"]} for name, about in zip(COMMANDS, found, strict=True)}
+
+
+def check_configuration(command, arguments):
+    """Raise unless a command's configuration is valid; return its other arguments."""
+    cls = PretrainConfig if command == "pretrain_diffusion" else sfl.ExperimentConfig
+    rest, file, overrides = flags._split(arguments, cls)
+    default = {"pretrain_diffusion": "pretrain_tiny_sd"}.get(command, "digits")
+    values = flags._read_file(flags._find_config(file or default))
+    given = flags.Given(cls, values, {**FORCED.get(command, {}), **overrides})
+    if command != "compare":
+        given.config()
+        return rest
+    own = dict(each.removeprefix("--").split("=", 1) for each in rest)
+    text = own.get("methods") or own.get("algorithms", "fedavg,semanticfl").replace(",", ";")
+    methods = compare.guide(compare.parse_methods(text), own.get("guided"))
+    assert compare.plan(given, methods, own.get("seeds", "0").split(","))
+    return rest
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_on_a_page_can_be_typed(page, known_flags, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for block in blocks(page, "python"):
+        if "@sfl.register_model" in block:
+            exec(block, {"__name__": "plugin"})
+    for command, arguments in command_lines(page):
+        assert command in COMMANDS, f"{command} is not a command"
+        if command not in WITHOUT_CONFIG:
+            arguments = check_configuration(command, arguments)
+        for argument in arguments:
+            name = argument.partition("=")[0].removeprefix("--")
+            is_flag = argument.startswith("--")
+            assert is_flag or command == "report", f"{command} takes no argument {argument!r}"
+            assert not is_flag or name in known_flags[command], f"{command} has no flag {name}"
+
+
+def test_commands_are_found_on_pages():
+    found = {name_of(page): [*command_lines(page)] for page in PAGES}
+    assert len(found["README.md"]) >= 2 and len(found["docs/guides/machines.md"]) == 5
+    assert ("train", ["--coordinator_address=localhost:12345", "--num_processes=2"]) in [
+        (command, arguments[:2]) for command, arguments in found["docs/guides/machines.md"]
+    ]
+    assert {command for lines in found.values() for command, _ in lines} == {*COMMANDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_targets_and_extras_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    text = page.read_text()
+    for target in re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE):
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+    for extras in re.findall(r"'\.\[([\w,]+)\]'", text):
+        for extra in extras.split(","):
+            assert extra in setup["options.extras_require"]
+
+
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+def test_python_on_a_page_runs(page, monkeypatch, tmp_path, capsys):
+    """Runs are cut to a round, and ResNet-10 is a tiny network; all else is as it stands there."""
+
+    def short(function, config, *arguments, **options):
+        if config.model.name == "resnet10" and "model" not in options:
+            dataset = options.get("dataset")
+            options["model"] = Means(10 if dataset is None else dataset.num_classes)
+        config = dataclasses.replace(
+            config,
+            rounds=1,
+            local_epochs=1,
+            batch_size=32,
+            runtime=dataclasses.replace(config.runtime, num_devices=1),
+        )
+        return function(config, *arguments, progress=False, say=None, **options)
+
+    monkeypatch.setattr(sfl, "run", functools.partial(short, sfl.run))
+    monkeypatch.setattr(sfl, "Simulation", functools.partial(short, sfl.Simulation))
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        exec(compile(block, name_of(page), "exec"), names)
+    results = [each for each in names.values() if hasattr(each, "history")]
+    assert all(len(result.history) == 1 for result in results)
+
+
+@pytest.mark.parametrize("module", ["config.experiment", "config.algorithm"])
+def test_examples_in_docstrings_are_right(module):
+    result = doctest.testmod(importlib.import_module(f"semanticfl_jax.{module}"))
+    assert result.attempted >= 3 and result.failed == 0
+
+
+def test_the_readme_is_short_and_says_what_has_not_been_run():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    first_screen = " ".join(lines[:25])
+    assert "What was measured" in first_screen and "has not run on any" in first_screen
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", page.read_text()):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{name_of(page)}: {link}"
+
+
+def test_notebooks_are_kept_without_outputs_and_install_the_package():
+    paths = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+    assert len(paths) == 5
+    listed = (ROOT / "docs" / "notebooks" / "index.md").read_text()
+    for path in paths:
+        assert f"\n{path.stem}\n" in listed
+        cells = json.loads(path.read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+        assert "%pip install" in "".join(code[0]["source"])
