@@ -96,6 +96,13 @@ KINDS = (
         contexts.AlgorithmContext,
         _OPTAX,
     ),
+    Kind(
+        "Loggers",
+        "runtime.loggers",
+        registry.LOGGERS,
+        contexts.LoggerContext,
+        "a {py:class}`~semanticfl_jax.simulation.callbacks.Callback`",
+    ),
 )
 
 #: Sections of the API page: title, and the modules whose public names stand there.
@@ -158,7 +165,9 @@ def configuration() -> str:
         for inner, inner_hint in field_types(cls).items():
             inner_class = group_class(inner_hint)
             if inner_class is not None:
-                parts += [f"### {name}.{inner}", first_line(inner_class)]
+                public = inner_class.__name__ in semanticfl_jax.__all__
+                about = class_of(inner_class) if public else first_line(inner_class)
+                parts += [f"### {name}.{inner}", about]
                 parts.append(own_fields(inner_class, f"{name}.{inner}."))
         entries = cls.entries() if hasattr(cls, "entries") else {}
         for entry in entries.values():

@@ -183,8 +183,10 @@ def settings_of(entry: Entry, given: Any, field: str = "settings") -> Any:
       field: that holds them; the settings of NAME in `settings` are the group NAME.
     """
     prefix = f"{entry.name}." if field == "settings" else f"{field}."
-    if given is None or (not isinstance(given, entry.settings) and _is_default(given)):
-        given = entry.settings()  # `dataclasses.replace` with another name keeps the last one's
+    # `dataclasses.replace` with another name keeps the settings of the last one.
+    stale = field != "settings" and not isinstance(given, entry.settings) and _is_default(given)
+    if given is None or isinstance(given, NoSettings) or stale:
+        given = entry.settings()
     if entry.settings is NoSettings and not isinstance(given, NoSettings) and given != {}:
         raise ConfigError(f"{field} must be none: {entry.name} has none, got {given!r}")
     if isinstance(given, Mapping):

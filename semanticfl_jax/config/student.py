@@ -6,9 +6,10 @@ import dataclasses
 from typing import Annotated, Literal
 
 from semanticfl_jax.config.fields import (
+    FREE,
     Config,
+    PathText,
     changed_fields,
-    free,
     require,
     require_at_least,
     require_positive,
@@ -50,7 +51,7 @@ class StudentConfig(Config):
     #: the diffusion model), or "dataset:NAME", the training images of another data set.
     images: str = "public"
     #: The directory's or the data set's place.
-    data_dir: str | None = free(None)
+    data_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: So many images at most, drawn at random; 0: all.
     max_images: int = 0
     #: Width of a target.
@@ -68,9 +69,9 @@ class StudentConfig(Config):
     #: Of its training, of the diffusion noise and of random weights; not the run's.
     seed: int = 0
     #: A student made earlier.
-    file: str | None = free(None)
+    file: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: Where students are kept, to be shared by runs; by default each run's own directory.
-    directory: str | None = free(None)
+    directory: PathText | None = dataclasses.field(default=None, metadata=FREE)
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""

@@ -1,7 +1,8 @@
 """Accelerator chips: memory, bandwidth and peak, as their makers publish them.
 
-Sources, read in November 2026: cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e ("Key chip
-specifications"). These are peaks: no program reaches all of them.
+They stand in cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e ("Key chip specifications"). Those
+of v5e were read there in November 2026, memory and peak of v4 and v5p in pages that cite them; the
+others are to be checked there. These are peaks: no program reaches all of them.
 """
 
 from typing import NamedTuple

@@ -30,9 +30,10 @@ PAGES += sorted(
 )
 COMMANDS = commands(ROOT / "launch")
 #: Commands without a configuration; what they are given is checked by name alone.
-WITHOUT_CONFIG = ("benchmark", "report")
+WITHOUT_CONFIG = ("benchmark", "report", "watch")
 #: What commands set themselves.
 FORCED = {name: {"guidance.enabled": True} for name in ("extract_anchors", "probe_features")}
+FORCED["distill_student"] = {"guidance.enabled": True, "guidance.student.enabled": True}
 
 
 class Means(nn.Module):
@@ -125,7 +126,9 @@ def test_commands_on_a_page_can_be_typed(page, known_flags, monkeypatch):
         for argument in arguments:
             name = argument.partition("=")[0].removeprefix("--")
             is_flag = argument.startswith("--")
-            assert is_flag or command == "report", f"{command} takes no argument {argument!r}"
+            assert is_flag or command in ("report", "watch"), (
+                f"{command} takes no argument {argument!r}"
+            )
             assert not is_flag or name in known_flags[command], f"{command} has no flag {name}"
 
 

@@ -118,7 +118,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.teacher, "embed_cached", fake_teacher)
-        patch.setattr(encoder, "find", lambda: GOLDENS / "lite.pth")
+        patch.setattr(encoder, "find", lambda asked_by: GOLDENS / "lite.pth")
         patch.setattr(files, "write_msgpack", write_and_keep_first)
         checkpoint = run.pretrain(config, directory / "run")
         yield config, directory / "run", checkpoint

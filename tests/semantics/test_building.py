@@ -39,6 +39,7 @@ def obtain(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "build_anchors", build)
     monkeypatch.setattr(module, "resolve_checkpoint", resolve)
     monkeypatch.setattr(module, "fingerprint", lambda path: f"sha of {path}")
+    monkeypatch.setattr(module, "check_settings", lambda *settings: None)
 
     def call(config=None, images=PUBLIC, dim=8, seed=0):
         return obtain_anchors(

