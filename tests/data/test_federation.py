@@ -155,8 +155,8 @@ def test_description_agrees_with_the_partition(dataset, tmp_path):
 def test_too_many_clients_are_told_what_the_server_keeps(dataset):
     config = dataclasses.replace(CONFIG, num_clients=189)
     message = (
-        r"num_clients must be at most 188, .* left for clients \(200, after public_per_class=3 took "
-        "12\\), got 189"
+        r"num_clients must be at most 188, .* left for clients \(200, after public_per_class=3 "
+        r"took 12\), got 189"
     )
     with pytest.raises(ValueError, match=message):
         federation.deal(dataset, with_partition(config, scheme="iid"))
