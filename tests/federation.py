@@ -44,7 +44,9 @@ def algorithm_of(config, anchors=None, feature_dim=0, holders=None, model=None):
     if model is not None:
         network = Network(model)
         outputs, variables = network.outputs((8, 8, 3)), network.variables((8, 8, 3))
-    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {}, variables)
+    context = AlgorithmContext(
+        config, CLASSES, outputs, anchors, holders or {}, variables=variables
+    )
     return make_algorithm(context)
 
 
