@@ -27,14 +27,17 @@ def test_streams_keep_their_numbers():
         "TRANSFORMS": 6,
         "AGGREGATOR": 7,
         "SERVER_RULE": 8,
+        "FINE_TUNING": 20,
     }
     assert {stream.name: int(stream) for stream in HostStream} == {
         "CORRUPTIONS": 101,
         "CORRUPTION_NOISE": 102,
         "ANCHORS": 0x5EED,
         "MODALITIES": 0x307988C0,
-        "STUDENTS": 103,
-        "STUDENT_TARGETS": 104,
+        "CLIENT_TEST": 103,
+        "SIMPLEX": 104,
+        "STUDENTS": 107,
+        "STUDENT_TARGETS": 108,
         "DISTILLATION": 105,
         "TRAIN_LIMIT": 106,
     }

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.devices.mesh import replicated
+from semanticfl_jax.federated.client_update import init_state, rule_state
 from semanticfl_jax.federated.local_step import Broadcast, make_loss, make_on_batch, make_step
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.federated.optimizers import client_optimizer
@@ -74,11 +75,13 @@ def compile_step(
     take_step = make_step(on_batch, client_optimizer(config), config, algorithm.client)
     received = arguments.state.model
 
-    def start(data, received, key):
-        plan = training.plan(Broadcast((), jnp.float32(0)), data, jnp.int32(0), (), key)
-        return plan, training.start(received, Broadcast((), jnp.float32(0)), plan)
+    def start(data, state, shared, key):
+        own = rule_state(init_state(algorithm, state.model))
+        broadcast = Broadcast(algorithm.server.broadcast(state.server), jnp.float32(0))
+        plan = training.plan(broadcast, data, jnp.int32(0), own, key)
+        return plan, training.start(state.model, broadcast, shared, data, plan)
 
-    shapes = jax.eval_shape(start, arguments.data, received, arguments.key)
+    shapes = jax.eval_shape(start, arguments.data, arguments.state, arguments.shared, arguments.key)
     side_by_side = take_step
     if clients > 1:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((clients, *x.shape), x.dtype), shapes)
