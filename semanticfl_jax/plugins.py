@@ -23,6 +23,7 @@ from semanticfl_jax.registry import (
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
+    PRIVACY,
     SCHEDULES,
     SERVER_OPTIMIZERS,
     TASKS,
@@ -35,6 +36,7 @@ register_model = MODELS.register
 register_algorithm = ALGORITHMS.register
 register_dataset = DATASETS.register
 register_partition = PARTITIONS.register
+register_privacy = PRIVACY.register
 register_aggregator = AGGREGATORS.register
 register_transform = TRANSFORMS.register
 register_optimizer = OPTIMIZERS.register

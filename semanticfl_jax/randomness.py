@@ -33,10 +33,12 @@ class Stream(enum.IntEnum):
     CLIENT_RULE = 5
     #: `UpdateTransform.apply`: the round, the client and the transform's place in the algorithm.
     TRANSFORMS = 6
-    #: `Aggregator.finish`: the round.
+    #: `Aggregator.finish`, the noise of central privacy: the round.
     AGGREGATOR = 7
     #: `ServerRule.update`: the round.
     SERVER_RULE = 8
+    #: `Aggregator.encode`: the round and the client.
+    ENCODING = 9
 
 
 class HostStream(enum.IntEnum):
@@ -81,6 +83,7 @@ class RoundKeys(NamedTuple):
       transforms: to be made a client's by `client_key`.
       aggregator: of the whole round.
       server_rule: of the whole round.
+      encoding: to be made a client's by `client_key`.
     """
 
     local_training: jax.Array
@@ -88,6 +91,7 @@ class RoundKeys(NamedTuple):
     transforms: jax.Array
     aggregator: jax.Array
     server_rule: jax.Array
+    encoding: jax.Array
 
 
 def round_keys(key: jax.Array, number: jax.Array) -> RoundKeys:

@@ -191,6 +191,11 @@ class AlgorithmTraits:
       anchors: whether it uses semantic anchors, given its settings.
       guided: whether it is guidance on another algorithm's aggregation.
       classes: why every image must have one class; None: it need not.
+      extra: what clients send in a round besides their update, in words; None: nothing. No update
+        transform sees it, so that neither transforms nor privacy go with it.
+      broadcast: what clients receive in a round besides the model, in words; None: nothing.
+      uniform: whether its own weights are the same for all clients, whatever their sizes.
+      once: what clients send once, at their first contact, in words; None: nothing.
     """
 
     server_step: str | None = None
@@ -202,6 +207,10 @@ class AlgorithmTraits:
     anchors: Callable[[Any], bool] | None = None
     guided: bool = False
     classes: str | None = None
+    extra: str | None = None
+    once: str | None = None
+    broadcast: str | None = None
+    uniform: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,6 +297,9 @@ PARTITIONS = Registry("partition scheme", PartitionTraits)
 TASKS = Registry("task", TaskTraits)
 AGGREGATORS = Registry("aggregator", AggregatorTraits, reserved=("aggregator", "transforms"))
 TRANSFORMS = Registry("update transform", reserved=("aggregator", "transforms"))
+PRIVACY = Registry(
+    "privacy mechanism", reserved=("noise_multiplier", "target_epsilon", "delta", "entry")
+)
 OPTIMIZERS = Registry("optimizer", OptimizerTraits, _OPTIMIZER_FIELDS)
 SCHEDULES = Registry("schedule", ScheduleTraits, _OPTIMIZER_FIELDS)
 SERVER_OPTIMIZERS = Registry("server optimizer", ServerOptimizerTraits)

@@ -31,7 +31,7 @@ def make_algorithm(context: AlgorithmContext) -> Algorithm:
 
 
 def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
-    """Return `algorithm` with the aggregation and the guidance that the configuration asks for.
+    """Return `algorithm` with aggregation, privacy and guidance as the configuration asks for.
 
     An aggregator, or transforms, that an algorithm brings along stay where it asks for none.
     """
@@ -46,6 +46,8 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
         algorithm = dataclasses.replace(
             algorithm, transforms=(*algorithm.transforms, *transforms), aggregator=aggregator
         )
+    privacy = context.config.privacy
+    algorithm = privacy.entry.build(privacy.settings, context)(algorithm)
     if context.anchors is None or not context.config.guidance.enabled:
         return algorithm
     guidance = context.config.guidance

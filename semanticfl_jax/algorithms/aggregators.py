@@ -1,23 +1,25 @@
 """How the clients' updates become one: a running sum, or a function of all of them.
 
+    u_i = encode(u_i, b, key_i)        at each client, last of all it does; b = broadcast(s)
     t = init(u)                        on each device, before its first client
     t = add(t, u_1 .. u_C)             for each chunk of C clients
     t = merge(t)                       over the devices
-    u = finish(t, key)                 at the server
+    u = finish(t, key)                 at the server;  u, s' = finish(t, key, s)  if it has a state
 
 so that memory follows the chunk, not the cohort. An aggregator that needs the single updates
-(`needs_updates`) has `finish` alone, which is given them side by side.
+(`needs_updates`) has no totals: `finish` is given the updates side by side.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.algorithms.transforms import BytesUp, nothing, unchanged
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
@@ -26,7 +28,7 @@ class Updates(NamedTuple):
     """The updates of several clients, side by side.
 
     Attributes:
-      update: a `Model` of differences, as transformed and sent: arrays [m, ...].
+      update: a `Model` of differences, as transformed, or as `encode` made it: arrays [m, ...].
       weights: float32 [m], the clients' p_i; 0 for clients that are absent.
       present: bool [m]; False for an empty place, and for a client that dropped out or has no
         data, whose update is zero and must not count.
@@ -51,14 +53,28 @@ class Aggregator:
       merge: (totals, name of the mesh's axis) -> totals over all devices, equal on all of them.
       needs_updates: whether it needs the single updates, which are then kept until the cohort is
         done; `init`, `add` and `merge` are not used.
+      encode: (an update, what `broadcast` sent, key) -> what is added in its place, a tree of any
+        form; the key depends on the seed, the round and the client. None: the update as it is.
+      start: initial `Model` -> what the aggregator keeps between rounds. `finish` is then given
+        it as a third argument, and returns the aggregated update and what is kept after the round.
+      broadcast: state -> what clients receive of it in every round.
+      figures: state after a round -> numbers by name, for the round's row.
+      bytes_up: (shapes of an update, bytes so far) -> bytes that an encoded update takes.
+      adds_noise: whether it must do so in a round in which nobody reports, too.
     """
 
     name: str
-    finish: Callable[[PyTree, jax.Array], PyTree]
+    finish: Callable[..., PyTree]
     init: Callable[[PyTree], PyTree] | None = None
     add: Callable[[PyTree, Updates], PyTree] | None = None
     merge: Callable[[PyTree, str], PyTree] | None = None
     needs_updates: bool = False
+    encode: Callable[[PyTree, PyTree, jax.Array], PyTree] | None = None
+    start: Callable[[PyTree], PyTree] | None = None
+    broadcast: Callable[[PyTree], PyTree] = nothing
+    figures: Callable[[PyTree], Mapping[str, jax.Array]] | None = None
+    bytes_up: BytesUp = unchanged
+    adds_noise: bool = False
 
     def __post_init__(self):
         if not self.needs_updates and None in (self.init, self.add, self.merge):

@@ -5,6 +5,7 @@
     algorithm       what clients and server do
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
+    privacy         noise, and what it guarantees
     guidance        semantic anchors, and the terms they add to the loss
     heterogeneity   what makes clients differ
     data            the data sets
@@ -50,6 +51,7 @@ from semanticfl_jax.config.heterogeneity import (
 )
 from semanticfl_jax.config.model import ModelConfig
 from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
+from semanticfl_jax.config.privacy import CentralConfig, LocalConfig, PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
 
@@ -58,6 +60,7 @@ __all__ = [
     "AggregationConfig",
     "AlgorithmConfig",
     "AvailabilityConfig",
+    "CentralConfig",
     "ClipConfig",
     "Config",
     "ConfigError",
@@ -71,11 +74,13 @@ __all__ = [
     "FedProxConfig",
     "FedRCLConfig",
     "GuidanceConfig",
+    "LocalConfig",
     "ModalityConfig",
     "ModelConfig",
     "MoonConfig",
     "OptimizerConfig",
     "PartitionConfig",
+    "PrivacyConfig",
     "RuntimeConfig",
     "check_override",
     "describe",

@@ -14,6 +14,7 @@ from semanticfl_jax.registry import (
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
+    PRIVACY,
     SCHEDULES,
     SERVER_OPTIMIZERS,
     TASKS,
@@ -36,6 +37,7 @@ _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Schedules", "optimizer.schedule", SCHEDULES),
     ("Aggregators", "aggregation.aggregator", AGGREGATORS),
     ("Update transforms", "aggregation.transforms", TRANSFORMS),
+    ("Privacy", "privacy.name", PRIVACY),
 )
 
 

@@ -26,6 +26,7 @@ from semanticfl_jax.config.heterogeneity import (
 from semanticfl_jax.config.model import ModelConfig
 from semanticfl_jax.config.optimizer import OptimizerConfig
 from semanticfl_jax.config.overrides import unused_is_an_error
+from semanticfl_jax.config.privacy import PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS, NoSettings
@@ -71,6 +72,7 @@ class ExperimentConfig(Config):
     availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
+    privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     num_clients: int = 10
     clients_per_round: int = 5
@@ -130,6 +132,8 @@ class ExperimentConfig(Config):
         self._check_groups()
         self._check_optimizer()
         self._check_task()
+        self._check_transforms()
+        self.privacy.check_experiment(self)
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
@@ -206,9 +210,20 @@ class ExperimentConfig(Config):
                 "features of its images"
             )
 
+    def _check_transforms(self) -> None:
+        """Raise `ConfigError` for transforms of updates that something would go around."""
+        transforms, extra = self.aggregation.transforms, self.algorithm.entry.traits.extra
+        if transforms and extra:
+            raise ConfigError(
+                f"aggregation.transforms must be none with algorithm.name={self.algorithm.name}: "
+                f"its clients send {extra}, which transforms would not see, got "
+                f"{', '.join(transforms)}"
+            )
+
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, by dotted path, with the reason."""
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
+        found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
         uses = MODELS[self.model.name].uses
@@ -235,7 +250,7 @@ class ExperimentConfig(Config):
         """
         matter = getattr(self.algorithm.settings, "rounds_matter", None)
         reason = matter() if matter is not None else None
-        return reason or self.optimizer.rounds_matter()
+        return reason or self.optimizer.rounds_matter() or self.privacy.rounds_matter()
 
     @property
     def has_classes(self) -> bool:

@@ -82,6 +82,22 @@ def merge_devices(aggregator: Aggregator, totals: Totals) -> Totals:
     return Totals(update, *jax.lax.psum(tuple(totals[1:]), CLIENTS))
 
 
+def finish(
+    aggregator: Aggregator, taken: PyTree, key: jax.Array, state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Return the aggregated update, and the aggregator's state after the round.
+
+    Args:
+      aggregator: of the algorithm.
+      taken: its totals over all devices, or the `Updates` that it needs.
+      key: of the round, in the stream `AGGREGATOR`.
+      state: before the round; () if it keeps nothing.
+    """
+    if aggregator.start is None:
+        return aggregator.finish(taken, key), state
+    return aggregator.finish(taken, key, state)
+
+
 def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:
     """Return the cohort's updates in the order of the clients' ids, whole on every device.
 

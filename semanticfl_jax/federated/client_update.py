@@ -1,4 +1,4 @@
-"""What a trained client sends and keeps: its rule's update, the part that travels, transformed.
+"""What a trained client sends and keeps: its rule's update, what travels of it, transformed.
 
 A client's state is its rule's. Where a transform keeps one, too, both are in `ClientState`.
 """
@@ -13,7 +13,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.randomness import RoundKeys, client_key
+from semanticfl_jax.randomness import RoundKeys, client_key, run_key
 from semanticfl_jax.types import PyTree
 
 
@@ -33,7 +33,8 @@ class Sent(NamedTuple):
     """What a client sends.
 
     Attributes:
-      update: `Model` of differences, as transformed; None for what does not travel.
+      update: `Model` of differences, as transformed; None for what does not travel. What the
+        aggregator encodes it as, if it does.
       extra: what its rule sends besides.
     """
 
@@ -108,14 +109,18 @@ def finish_client(
         if rule.start is not None:
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
-    if not algorithm.transforms:
+    aggregator = algorithm.aggregator
+    if not algorithm.transforms and aggregator.encode is None:
         return Sent(update, extra), own
-    _refuse_extra(algorithm, extra)
+    refuse_extra(algorithm, extra)
     of_transforms = state.transforms if isinstance(state, ClientState) else None
     key = client_key(keys.transforms, client)
     update, after = transformed(algorithm, update, of_transforms, key)
     if of_transforms is not None:
         own = ClientState(own, where(worked, after, of_transforms))
+    if aggregator.encode is not None:
+        key = client_key(keys.encoding, client)
+        update = aggregator.encode(update, broadcast.aggregator, key)
     return Sent(_or_zeros(worked, update), extra), own
 
 
@@ -160,11 +165,40 @@ def _form(update: PyTree) -> PyTree:
     return jax.tree.structure(update), shapes
 
 
-def _refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
-    """Raise `ValueError` if clients send what transforms do not see."""
+def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
+    """Return the shapes of what a client sends besides its update; () if it sends nothing.
+
+    Args:
+      algorithm: its client rule.
+      model: the model, or its shapes.
+    """
+    if algorithm.client is None:
+        return ()
+
+    def finish(model: Model) -> PyTree:
+        own = algorithm.client.init(model)
+        broadcast = algorithm.server.broadcast(algorithm.server.init(model))
+        steps, number = jnp.int32(1), jnp.float32(1)
+        trained = Trained(own, broadcast, model, model, steps, number, number, number, run_key(0))
+        return algorithm.client.finish(trained).extra
+
+    return jax.eval_shape(finish, model)
+
+
+def refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
+    """Raise `SemanticFLError` if clients send what transforms and aggregator do not see.
+
+    Args:
+      algorithm: its transforms and aggregator.
+      extra: what clients send besides their update, or its shapes.
+    """
+    if not algorithm.transforms and algorithm.aggregator.encode is None:
+        return
     if jax.tree.leaves(extra):
-        names = ", ".join(transform.name for transform in algorithm.transforms)
+        names = [transform.name for transform in algorithm.transforms]
+        if algorithm.aggregator.encode is not None:
+            names.append(algorithm.aggregator.name)
         raise SemanticFLError(
             f"{algorithm.name} sends more than its update, which transforms would not see: it "
-            f"cannot be combined with {names}"
+            f"cannot be combined with {', '.join(names)}"
         )

@@ -48,10 +48,12 @@ class Broadcast(NamedTuple):
     Attributes:
       rule: of its rule.
       rate: float32 scalar, the learning rate of the clients.
+      aggregator: of its aggregator.
     """
 
     rule: PyTree
     rate: jax.Array
+    aggregator: PyTree = ()
 
 
 class Progress(NamedTuple):

@@ -116,7 +116,8 @@ def known_steps(sizes: np.ndarray, config: ExperimentConfig) -> int | None:
     and under `vmap` need not spare clients that are done.
     """
     steps = config.local_epochs * -(-np.asarray(sizes) // config.batch_size)
-    whole = config.availability.dropout == 0 and config.availability.straggler_share == 0
+    whole = config.availability.sampling != "poisson"  # empty places have none
+    whole = whole and config.availability.dropout == 0 and config.availability.straggler_share == 0
     return int(steps[0]) if whole and np.all(steps == steps[0]) else None
 
 

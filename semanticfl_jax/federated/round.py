@@ -10,6 +10,7 @@ Memory follows the chunk, not the cohort, unless the aggregator needs the single
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -25,13 +26,14 @@ from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
 from semanticfl_jax.federated.aggregation import (
     Totals,
     add_chunk,
+    finish,
     in_order,
     merge_devices,
     no_totals,
 )
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
 from semanticfl_jax.federated.client_update import finish_client, rule_state, where
-from semanticfl_jax.federated.cohort import SAMPLERS, contacts, draw_reporting, place_cohort
+from semanticfl_jax.federated.cohort import contacts, draw_cohort, draw_reporting, place_cohort
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.rates import Rates
@@ -48,6 +50,7 @@ class ServerState(NamedTuple):
       params: {"model": ..., term name: ...}, float32.
       batch_stats: running statistics of batch normalisation, float32.
       server: state of the algorithm's server rule.
+      aggregator: state of its aggregator; () if that keeps nothing.
       clients: states of all clients, stacked: [num_clients, ...]; () if they keep nothing.
       contacted: bool [num_clients], clients that have taken part before.
       round: int32 scalar, rounds done.
@@ -56,6 +59,7 @@ class ServerState(NamedTuple):
     params: PyTree
     batch_stats: PyTree
     server: PyTree
+    aggregator: PyTree
     clients: PyTree
     contacted: jax.Array
     round: jax.Array
@@ -77,6 +81,7 @@ class RoundMetrics(NamedTuple):
       cohort: int32 [places], client ids; -1 in empty places.
       reported: bool [places], those of the cohort that did not drop out.
       new: bool [places], those of the cohort that were never asked before.
+      figures: scalars by name, of the aggregator.
     """
 
     train_loss: jax.Array
@@ -85,16 +90,19 @@ class RoundMetrics(NamedTuple):
     cohort: jax.Array
     reported: jax.Array
     new: jax.Array
+    figures: Mapping[str, jax.Array]
 
 
 def init_server(
     params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
 ) -> ServerState:
     """Return the state before round 1, without the clients' (`client_state.init_clients`)."""
+    model, aggregator = Model(params, batch_stats), algorithm.aggregator
     return ServerState(
         params=params,
         batch_stats=batch_stats,
-        server=algorithm.server.init(Model(params, batch_stats)),
+        server=algorithm.server.init(model),
+        aggregator=() if aggregator.start is None else aggregator.start(model),
         clients=(),
         contacted=jnp.zeros(num_clients, bool),
         round=jnp.zeros((), jnp.int32),
@@ -157,18 +165,22 @@ def make_round(
     batch_size: int,
     availability: AvailabilityConfig,
     steps: int | None = None,
+    most: int | None = None,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
-    `steps` are those of every client, if they all have as many (`local_training.known_steps`).
+    `steps` are those of every client, if they all have as many (`local_training.known_steps`);
+    `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
     nobody reports changes nothing.
     """
     devices = mesh.devices.size
-    chunk = min(clients_per_chunk, -(-clients_per_round // devices))
-    if clients_per_round % (devices * chunk):  # empty places have no steps
+    most = clients_per_round if most is None else most
+    chunk = min(clients_per_chunk, -(-most // devices))
+    sometimes_nobody = availability.dropout > 0 or availability.sampling == "poisson"
+    if availability.sampling == "poisson" or most % (devices * chunk):  # empty places: no steps
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
@@ -179,8 +191,9 @@ def make_round(
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
-        cohort = SAMPLERS[availability.sampling](key, number, sizes, clients_per_round)
-        return place_cohort(cohort, sizes[cohort], batch_size, devices, chunk)
+        cohort = draw_cohort(availability.sampling, key, number, sizes, clients_per_round, most)
+        sizes = jnp.where(cohort < 0, 0, sizes[cohort])
+        return place_cohort(cohort, sizes, batch_size, devices, chunk)
 
     def train(state, cohort, rows, data, shared, key, rates):
         keys = round_keys(key, state.round)
@@ -189,13 +202,17 @@ def make_round(
         sizes = jnp.where(reported, data.sizes[clients], 0)
         counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
         places = Places(clients, algorithm.weights(sizes, counts), rows)
-        broadcast = Broadcast(algorithm.server.broadcast(state.server), rates.client)
+        broadcast = Broadcast(
+            algorithm.server.broadcast(state.server),
+            rates.client,
+            algorithm.aggregator.broadcast(state.aggregator),
+        )
 
         totals, after, updates = train_cohort(state.model, broadcast, shared, data, places, keys)
         if updates is not None:
-            updates = in_order(updates, cohort, clients_per_round, mesh)
+            updates = in_order(updates, cohort, most, mesh)
         taken = totals.update if updates is None else updates
-        update = algorithm.aggregator.finish(taken, keys.aggregator)
+        update, kept = finish(algorithm.aggregator, taken, keys.aggregator, state.aggregator)
         update = with_zeros(algorithm, update, state.model)
         aggregate = Aggregate(
             update=update.params,
@@ -208,12 +225,16 @@ def make_round(
             key=keys.server_rule,
         )
         model, server = server_step(algorithm, state, aggregate, update.batch_stats)
-        if availability.dropout > 0:
-            unchanged = (state.model, state.server)
-            model, server = where(aggregate.participants > 0, (model, server), unchanged)
-        metrics = measured(totals, cohort, reported, state.contacted)
+        if sometimes_nobody and not algorithm.aggregator.adds_noise:
+            unchanged = (state.model, state.server, state.aggregator)
+            after_all = (model, server, kept)
+            model, server, kept = where(aggregate.participants > 0, after_all, unchanged)
+        figures = algorithm.aggregator.figures
+        measures = {} if figures is None else figures(kept)
+        metrics = measured(totals, cohort, reported, state.contacted)._replace(figures=measures)
         # Replicated, so that every process can read all of them.
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
+        state = state._replace(aggregator=kept)
         return next_state(state, model, server, cohort), after, metrics
 
     return Round(cohort_of, train)
@@ -334,6 +355,7 @@ def measured(
         cohort=cohort,
         reported=reported,
         new=(cohort >= 0) & ~contacted[cohort],
+        figures={},
     )
 
 
@@ -343,6 +365,7 @@ def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Arr
         params=model.params,
         batch_stats=model.batch_stats,
         server=server,
+        aggregator=state.aggregator,
         clients=state.clients,
         contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
         round=state.round + 1,

@@ -99,13 +99,15 @@ class ShowProgress(Callback):
     def on_start(self, simulation: Simulation) -> None:
         """Open the bar."""
         self._metric = simulation.parts.task.headline
-        rounds, done = simulation.config.rounds, simulation.round
+        rounds, done = simulation.rounds, simulation.round
         self._progress = RoundProgress(rounds, done, metric=self._metric)
 
     def on_round(self, simulation: Simulation, step: Step) -> None:
         """Move the bar on."""
         row = step.metrics
-        self._progress.update(step.round, row.get(self._metric), row["images_per_second"])
+        self._progress.update(
+            step.round, row.get(self._metric), row["images_per_second"], row.get("epsilon")
+        )
 
     def say(self, line: str) -> None:
         """Write a line for the user, above the bar."""

@@ -28,6 +28,7 @@ from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.round import ServerState
 from semanticfl_jax.files import to_json_values
+from semanticfl_jax.privacy.report import report
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
@@ -63,6 +64,8 @@ _ROW = {
     "bytes_up",
     "bytes_down",
     "private",
+    "epsilon",
+    "clip",
 }
 
 
@@ -92,6 +95,7 @@ class Simulation:
     Attributes:
       config: what is run.
       round: rounds done.
+      rounds: those of the whole run: `config.rounds`, or as many as a privacy budget lasts.
       history: a row a round.
       federation: the data set, in the hands of server and clients.
       say: takes lines for the user.
@@ -125,12 +129,15 @@ class Simulation:
         self._model = model
         self._finished = self._read_finished()
         if self._finished is not None:
+            self.rounds = self.round
             return
         self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+        self.rounds = config.rounds if self.parts.ledger is None else self.parts.ledger.rounds
         with _directory(self.workdir) as directory:
             kept = None if self.workdir is None else directory / files.TUNING
             self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
-        for line in (*self.engine.description, *self._advice()):
+        about = () if self.parts.ledger is None else self.parts.ledger.describe(config.rounds)
+        for line in (*self.engine.description, *about, *self._advice()):
             self.say(line)
         self._label_counts = self.federation.label_counts()
         checkpoints = self._resume()
@@ -145,7 +152,10 @@ class Simulation:
         with processes.main_first():
             files.check(self.workdir, self.config)
             summary = files.read_summary(self.workdir)
-        if summary is None or summary["rounds"] < self.config.rounds:
+        if summary is None:
+            return None
+        used_up = summary.get("privacy", {}).get("used_up", False)
+        if summary["rounds"] < self.config.rounds and not used_up:
             return None
         self.say(f"{self.workdir} is finished: {summary['rounds']} rounds")
         self.history = read_metrics(self.workdir)
@@ -209,6 +219,7 @@ class Simulation:
             "model": None if self._model is None else repr(self._model),
             "algorithm": None if algorithm is None else algorithm.name,
             "init_params": digest(parts.init),
+            "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),
         }
         files.check_bound(self.workdir, bound)
         if processes.is_main():
@@ -240,13 +251,13 @@ class Simulation:
             rows = read_metrics(self.workdir)
             self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
             self.round = done
-            total = self.config.rounds
+            total = self.rounds
             self.say(f"resuming after round {done} of {total}, from {self.workdir}")
         return checkpoints
 
     def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row without the evaluation that its round had only as the last of a plan."""
-        due = row["round"] % self.config.eval_every == 0 or row["round"] == self.config.rounds
+        due = row["round"] % self.config.eval_every == 0 or row["round"] == self.rounds
         return row if due else {name: row[name] for name in row if name in _ROW}
 
     def _follow(
@@ -283,7 +294,7 @@ class Simulation:
 
     def __iter__(self) -> Iterator[Step]:
         """Train the rounds that are left, one after another."""
-        yield from self._train(self.config.rounds, lambda: False, one_by_one=True)
+        yield from self._train(self.rounds, lambda: False, one_by_one=True)
 
     def run(self, rounds: int | None = None) -> Result:
         """Train and return the result.
@@ -294,7 +305,7 @@ class Simulation:
         Raises:
           Stopped: if a signal asked for it; the last round done is saved first.
         """
-        until = self.config.rounds
+        until = self.rounds
         if rounds is not None:
             until = min(until, self.round + rounds)
         line = self.say if self._finished or self._progress is None else self._progress.say
@@ -309,7 +320,7 @@ class Simulation:
     def _train(
         self, until: int, asked_to_stop: Callable[[], bool], one_by_one: bool = False
     ) -> Iterator[Step]:
-        if self._finished is not None or self.round >= self.config.rounds:
+        if self._finished is not None or self.round >= self.rounds:
             return
         if self._closed:
             raise RuntimeError("this simulation is closed: a round failed, or close() was called")
@@ -320,6 +331,7 @@ class Simulation:
                 self.config,
                 self.round,
                 asked_to_stop,
+                total=self.rounds,
                 until=until,
                 one_by_one=one_by_one,
             )
@@ -329,7 +341,7 @@ class Simulation:
                 self.history.append(step.metrics)
                 self._callbacks.round(self, step)
                 yield step
-            if self.round == self.config.rounds:
+            if self.round == self.rounds:
                 with processes.main_first():
                     self._callbacks.end(self)
                 self.close()
@@ -348,7 +360,10 @@ class Simulation:
             "images_per_second": float(result.images) / finished.seconds,
             "padding_share": float(result.padding_share),
             **self.engine.traffic.of_round(result),
+            **{name: float(value) for name, value in result.figures.items()},
         }
+        if self.parts.ledger is not None:
+            row["epsilon"] = self.parts.ledger.epsilon(finished.number)
         if not self.config.private:
             row["private"] = False
         if finished.evaluation is not None:
@@ -419,6 +434,7 @@ class Simulation:
             "algorithm": self.parts.algorithm.name,
             "guidance": config.guidance.anchors if config.guidance.enabled else None,
             **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
+            "privacy": report(config, self.parts.ledger, self.round),
             "dataset": federation.dataset.name,
             "model": config.model.name if self._model is None else self.parts.network.name,
             "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),

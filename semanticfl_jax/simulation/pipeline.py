@@ -66,6 +66,7 @@ def finished_rounds(
     done: int,
     asked_to_stop: Callable[[], bool],
     *,
+    total: int | None = None,
     until: int | None = None,
     one_by_one: bool = False,
 ) -> Iterator[FinishedRound]:
@@ -77,6 +78,7 @@ def finished_rounds(
       done: rounds done before.
       asked_to_stop: whether to stop after the rounds under way; the last of them then comes with
         its state, due or not, as does round `until`.
+      total: the run's last round; by default `config.rounds`.
       until: the round to stop after; by default the run's last.
       one_by_one: whether `engine.state` is that of the round just yielded: no blocks, and nothing
         runs ahead.
@@ -84,7 +86,8 @@ def finished_rounds(
     Yields:
       The rounds in order, each after what is due has been read.
     """
-    until = config.rounds if until is None else until
+    total = config.rounds if total is None else total
+    until = total if until is None else until
     ahead = runs_ahead(config) and not one_by_one
     block, seconds, stopping = None, None, False
     with ThreadPoolExecutor(1) as clock:
@@ -103,7 +106,7 @@ def finished_rounds(
             seconds = (ended.result() - began) / count
             done += count
             # Blocks end where something is due (`next_block`).
-            tested = done == config.rounds or done % config.eval_every == 0
+            tested = done == total or done % config.eval_every == 0
             evaluation = engine.evaluate(engine.state) if tested else None
             if not ahead:
                 jax.block_until_ready(evaluation)
@@ -112,7 +115,7 @@ def finished_rounds(
             kept = None
             if last or done % config.checkpoint_every == 0:
                 # A copy, because the next round is given the state while this is written.
-                final = stopping or done == config.rounds
+                final = stopping or done == total
                 kept = engine.state if final else jax.tree.map(lambda x: x.copy(), engine.state)
             block = _Block(range(done - count + 1, done + 1), results, seconds, evaluation, kept)
             if last or not ahead:

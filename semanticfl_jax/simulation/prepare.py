@@ -25,6 +25,8 @@ from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
+from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import make_evaluation
 from semanticfl_jax.federated.initial import init_params
@@ -33,7 +35,9 @@ from semanticfl_jax.federated.memory import check_client_memory, check_update_me
 from semanticfl_jax.federated.rates import Rates, make_rates
 from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
+from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.privacy.accounting import Ledger, make_ledger
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.initial_weights import replace_weights
@@ -53,6 +57,7 @@ class Parts:
       network: what the clients train.
       algorithm: with its weights, its guidance and its terms.
       task: what is learned of the images.
+      ledger: what the rounds cost in privacy; None without a mechanism.
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
     """
@@ -62,6 +67,7 @@ class Parts:
     network: Network
     algorithm: Algorithm
     task: Task
+    ledger: Ledger | None = None
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
 
@@ -141,7 +147,23 @@ def make_parts(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
-    return Parts(config, federation, network, algorithm, task, module, init)
+    parts = Parts(config, federation, network, algorithm, task, make_ledger(config), module, init)
+    _check_uploads(parts)
+    return parts
+
+
+def _check_uploads(parts: Parts) -> None:
+    """Raise `SemanticFLError` for what clients send and transforms or noise would not cover."""
+    config, algorithm = parts.config, parts.algorithm
+    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    refuse_extra(algorithm, extra_shapes(algorithm, shapes))
+    statistics = jax.tree.leaves(travelling(algorithm, shapes).batch_stats)
+    if config.privacy.enabled and statistics:
+        raise SemanticFLError(
+            f"{parts.network.name} keeps running statistics, which privacy.name="
+            f"{config.privacy.name} does not go with: they would take most of the clipping norm, "
+            "and noise would make some variances negative; use group normalisation"
+        )
 
 
 @dataclasses.dataclass
@@ -242,6 +264,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         algorithm,
         mesh,
         clients_per_round=config.clients_per_round,
+        most=cohort_places(config),
         clients_per_chunk=choice.clients_per_chunk,
         batch_size=config.batch_size,
         availability=config.availability,
@@ -307,7 +330,7 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
             f"; checkpoints include all client states; with many clients, raise checkpoint_every "
             f"({every})"
         )
-    updates = check_update_memory(algorithm, shapes, config.clients_per_round, mesh)
+    updates = check_update_memory(algorithm, shapes, cohort_places(config), mesh)
     return [line for line in (states, updates) if line]
 
 
