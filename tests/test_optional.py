@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
+    "privacy": {"dp_accounting"},
     "prepare": {"tensorflow", "importlib_resources", "tensorflow_datasets", "array_record"},
 }
 
@@ -54,7 +55,7 @@ def test_extras_bring_what_is_imported():
 
     for extra, modules in MODULES.items():
         assert brought(extra) == modules
-    assert brought("all") == MODULES["diffusion"] | MODULES["tfds"]
+    assert brought("all") == MODULES["diffusion"] | MODULES["tfds"] | MODULES["privacy"]
 
 
 def imports(tree, extra=None):
@@ -124,6 +125,14 @@ def read_prepared(tmp_path):
     load_dataset("cifar10", str(tmp_path))
 
 
+def account(tmp_path):
+    from semanticfl_jax.config import ExperimentConfig, ModelConfig, PrivacyConfig
+    from semanticfl_jax.privacy.accounting import make_ledger
+
+    model, private = ModelConfig(norm="group"), PrivacyConfig("central", noise_multiplier=1.0)
+    make_ledger(ExperimentConfig(model=model, privacy=private))
+
+
 @pytest.mark.parametrize(
     ("use", "extra"),
     [
@@ -132,6 +141,7 @@ def read_prepared(tmp_path):
         (train_tokenizer, "diffusion"),
         (build_autoencoder, "diffusion"),
         (read_prepared, "tfds"),
+        (account, "privacy"),
     ],
 )
 def test_what_needs_them_says_so(tmp_path, monkeypatch, blocked, use, extra):

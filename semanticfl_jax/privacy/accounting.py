@@ -105,13 +105,13 @@ class Ledger(NamedTuple):
         """Return what the rounds that are configured will cost, in a line or two."""
         spent, last = self.epsilon(self.rounds), self.rounds
         lines = [
-            f"privacy: epsilon {spent:.4g} at delta {self.delta:g} after {last} rounds, with a noise "
-            f"multiplier of {self.noise:.4g} ({self.sampling.describe()})"
+            f"privacy: epsilon {spent:.4g} at delta {self.delta:g} after {last} rounds, with a "
+            f"noise multiplier of {self.noise:.4g} ({self.sampling.describe()})"
         ]
         if last < rounds:
             lines.append(
-                f"the privacy budget of epsilon {self.budget:g} lasts {last} of {rounds} rounds: the "
-                "run stops there"
+                f"the privacy budget of epsilon {self.budget:g} lasts {last} of {rounds} rounds: "
+                "the run stops there"
             )
         return lines
 
@@ -126,6 +126,7 @@ def make_ledger(config: ExperimentConfig) -> Ledger | None:
     private = config.privacy
     if not private.enabled:
         return None
+    _library()  # before anything is trained
     noise, sampling = noise_multiplier(config), sampling_of(config)
     rounds, budget = config.rounds, private.target_epsilon
     if budget is not None and private.noise_multiplier is not None:
@@ -199,9 +200,8 @@ def event(sampling: Sampling, noise: float) -> Any:
 @functools.lru_cache(maxsize=4)
 def _loss(sampling: Sampling, noise: float) -> Any:
     """Return the privacy loss distribution of one event."""
-    from dp_accounting.pld import privacy_loss_distribution as losses
-
-    relation = _library()[0].NeighboringRelation.REPLACE_SPECIAL
+    dp, pld = _library()
+    losses, relation = pld.privacy_loss_distribution, dp.NeighboringRelation.REPLACE_SPECIAL
     one = event(sampling, noise)
     if hasattr(one, "truncated_batch_size"):
         return losses.from_truncated_subsampled_gaussian_mechanism(

@@ -118,8 +118,8 @@ def split_noise(noise: float, count_noise: float) -> float:
     """
     if 2 * count_noise <= noise:
         raise SemanticFLError(
-            f"privacy.central.count_noise must be above half the noise multiplier, {noise / 2:.3g}, "
-            f"else the count alone costs more than both may, got {count_noise:.3g}; raise it, or "
-            "clients_per_round"
+            f"privacy.central.count_noise must be above half the noise multiplier, "
+            f"{noise / 2:.3g}: else the count alone costs more than both may, got "
+            f"{count_noise:.3g}; raise it, or clients_per_round"
         )
     return math.pow(noise**-2 - (2 * count_noise) ** -2, -0.5)

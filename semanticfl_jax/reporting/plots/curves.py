@@ -20,7 +20,7 @@ def plot_curves(
     metric: str = "test_accuracy",
     higher: bool = True,
 ) -> None:
-    """Test accuracy, and training and test loss, of one run over its rounds.
+    """Test accuracy, training and test loss, and epsilon where it is told, over a run's rounds.
 
     Args:
       rows: rounds as `metrics.read_metrics` returns them; missing values leave a gap.
@@ -29,9 +29,11 @@ def plot_curves(
       metric: what is drawn in the place of the accuracy, as in "test_mse".
       higher: whether more of it is better.
     """
-    figure = drawing.figure(9.6, 3.8)
+    spent = _series(rows, "epsilon")
+    panels = 3 if len(spent[0]) else 2
+    figure = drawing.figure(4.8 * panels, 3.8)
     drawing.note(figure, note)
-    left, right = figure.subplots(1, 2)
+    left, right, *last = figure.subplots(1, panels)
     scale, unit, form, title, axis = _shown(metric)
     rounds, values = _series(rows, metric)
     marker = "o" if len(rounds) <= 30 else None
@@ -52,7 +54,10 @@ def plot_curves(
     drawing.label(right, "Loss", "Round", "Loss (nats)" if metric == "test_accuracy" else "Loss")
     if right.lines:
         right.legend(frameon=False)
-    for axes in (left, right):
+    for axes in last:
+        axes.plot(*spent, color=COLOURS[0])
+        drawing.label(axes, "Privacy spent", "Round", "epsilon")
+    for axes in (left, right, *last):
         _round_axis(axes)
     drawing.save(figure, path)
 
