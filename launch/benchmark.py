@@ -4,6 +4,8 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=many_clients [--data_dir=DIR] [--num_clients=100000] \
         [--cohort=1000] [--rounds=5] [--width=8]
+    python -m launch.benchmark --task=privacy [--data_dir=DIR] [--num_clients=100000] \
+        [--cohort=1000] [--rounds=5] [--width=8]
     python -m launch.benchmark --task=guidance --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
         [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
@@ -19,6 +21,8 @@ With --json=FILE the figures are also written there. --rounds are timed after on
   many_clients     rounds: --cohort of --num_clients clients of 20 images each, and whether time
                    follows the cohort and memory does not follow the clients. Noise in place of
                    CIFAR-10 without --data_dir.
+  privacy          rounds of many_clients with and without central differential privacy, in turn;
+                   cohorts drawn by Poisson sampling, group normalisation.
   guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
   anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.
@@ -30,6 +34,7 @@ With --json=FILE the figures are also written there. --rounds are timed after on
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, logging
@@ -53,6 +58,7 @@ TASKS = {
     "pfl_cifar10": ("data_dir", "rounds"),
     "family_cifar10": ("data_dir", "rounds", "width"),
     "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width"),
+    "privacy": ("data_dir", "num_clients", "cohort", "rounds", "width"),
     "guidance": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
     "augmentation": ("width", "repeats"),
@@ -67,11 +73,13 @@ _DEBUG = absl_flags.DEFINE_bool("debug", False, "Show the traceback of every err
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
-    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients."
+    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients and privacy."
 )
-_NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients).")
+_NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients, privacy).")
 _COHORT = absl_flags.DEFINE_integer(
-    "cohort", None, "Clients a round: 1000 of many_clients, 32 of tuning, on each device."
+    "cohort",
+    None,
+    "Clients a round: 1000 of many_clients and privacy, 32 of tuning, on each device.",
 )
 _CHECKPOINT = absl_flags.DEFINE_string(
     "checkpoint", "tiny-sd", "A checkpoint as of guidance.checkpoint, or random-sd15."
@@ -140,9 +148,21 @@ def time_family_cifar10() -> dict[str, Any]:
 
 def time_many_clients() -> dict[str, Any]:
     """Rounds of many clients, and of fewer, and of smaller cohorts."""
+    from semanticfl_jax.benchmarks.many_clients import measure
+
+    return _of_many_clients(measure)
+
+
+def time_privacy() -> dict[str, Any]:
+    """Rounds of many clients with and without central differential privacy."""
+    from semanticfl_jax.benchmarks.privacy import measure
+
+    return _of_many_clients(measure)
+
+
+def _of_many_clients(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     import jax
 
-    from semanticfl_jax.benchmarks.many_clients import measure
     from semanticfl_jax.benchmarks.noise import noise_dataset
     from semanticfl_jax.data.sources import from_config
 
@@ -205,6 +225,7 @@ _RUN = {
     "pfl_cifar10": time_pfl_cifar10,
     "family_cifar10": time_family_cifar10,
     "many_clients": time_many_clients,
+    "privacy": time_privacy,
     "guidance": time_guidance,
     "anchors": time_anchors,
     "augmentation": time_augmentation,

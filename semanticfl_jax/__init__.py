@@ -22,6 +22,7 @@ _EXPORTS = {
     "config": (
         "AggregationConfig",
         "AlgorithmConfig",
+        "AttackConfig",
         "AvailabilityConfig",
         "ExperimentConfig",
         "FeatureSkewConfig",
@@ -39,6 +40,7 @@ _EXPORTS = {
         "load_plugins",
         "register_aggregator",
         "register_algorithm",
+        "register_attack",
         "register_dataset",
         "register_model",
         "register_optimizer",

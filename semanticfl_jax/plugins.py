@@ -19,6 +19,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
+    ATTACKS,
     DATASETS,
     MODELS,
     OPTIMIZERS,
@@ -36,6 +37,7 @@ register_model = MODELS.register
 register_algorithm = ALGORITHMS.register
 register_dataset = DATASETS.register
 register_partition = PARTITIONS.register
+register_attack = ATTACKS.register
 register_privacy = PRIVACY.register
 register_aggregator = AGGREGATORS.register
 register_transform = TRANSFORMS.register

@@ -39,6 +39,10 @@ class Stream(enum.IntEnum):
     SERVER_RULE = 8
     #: `Aggregator.encode`: the round and the client.
     ENCODING = 9
+    #: What attackers send: the round and the client.
+    ATTACK = 10
+    #: The server's own training, `LocalKeys`: the round.
+    ROOT = 11
 
 
 class HostStream(enum.IntEnum):
@@ -48,6 +52,8 @@ class HostStream(enum.IntEnum):
     CORRUPTIONS = 101
     #: Noise on a corrupted client's images: the image's index.
     CORRUPTION_NOISE = 102
+    #: Which clients attack.
+    ATTACKERS = 103
     #: Anchors that replace the semantic ones, for controls.
     ANCHORS = 0x5EED
     #: Which clients lack a modality.
@@ -84,6 +90,8 @@ class RoundKeys(NamedTuple):
       aggregator: of the whole round.
       server_rule: of the whole round.
       encoding: to be made a client's by `client_key`.
+      attack: to be made a client's by `client_key`.
+      root: of the whole round.
     """
 
     local_training: jax.Array
@@ -92,6 +100,8 @@ class RoundKeys(NamedTuple):
     aggregator: jax.Array
     server_rule: jax.Array
     encoding: jax.Array
+    attack: jax.Array
+    root: jax.Array
 
 
 def round_keys(key: jax.Array, number: jax.Array) -> RoundKeys:

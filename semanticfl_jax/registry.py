@@ -248,9 +248,40 @@ class AggregatorTraits:
 
     Attributes:
       weighted: whether it heeds the clients' weights.
+      public: whether it needs images of the server's own.
+      encodes: whether it changes every update by itself, so that clients can send nothing else.
+      codes: whether that decides how many bytes an update takes.
     """
 
     weighted: bool = True
+    public: bool = False
+    encodes: bool = False
+    codes: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackTraits:
+    """What the configuration has to know of an attack.
+
+    Attributes:
+      forges: whether attackers send other updates than they trained; a function of its settings,
+        if these decide.
+      classes: why every image must have one class; None: it need not.
+    """
+
+    forges: bool | Callable[[Any], bool] = False
+    classes: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformTraits:
+    """What the configuration has to know of an update transform.
+
+    Attributes:
+      compresses: whether it decides how many bytes an update takes.
+    """
+
+    compresses: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,7 +327,8 @@ DATASETS = Registry("data set")
 PARTITIONS = Registry("partition scheme", PartitionTraits)
 TASKS = Registry("task", TaskTraits)
 AGGREGATORS = Registry("aggregator", AggregatorTraits, reserved=("aggregator", "transforms"))
-TRANSFORMS = Registry("update transform", reserved=("aggregator", "transforms"))
+TRANSFORMS = Registry("update transform", TransformTraits, reserved=("aggregator", "transforms"))
+ATTACKS = Registry("attack", AttackTraits, reserved=("share", "entry"))
 PRIVACY = Registry(
     "privacy mechanism", reserved=("noise_multiplier", "target_epsilon", "delta", "entry")
 )

@@ -14,10 +14,12 @@ from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.rates import make_rates
-from semanticfl_jax.federated.round import init_server, make_round
+from semanticfl_jax.federated.round import make_round
+from semanticfl_jax.federated.server_state import init_server
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import BatchNorm
@@ -118,7 +120,9 @@ class Federation:
         clients = init_clients(algorithm, start[0].model, num_clients, mesh, memory)
         return start[0]._replace(clients=clients), *start[1:]
 
-    def round(self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device"):
+    def round(
+        self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device", public=None
+    ):
         """A jitted round, and what it starts from."""
         mesh = make_mesh(devices)
         local = make_local_training(self.model, algorithm, config, MEAN, STD)
@@ -131,6 +135,8 @@ class Federation:
             batch_size=config.batch_size,
             availability=config.availability,
             steps=known_steps(self.partition.sizes, config),
+            most=cohort_places(config),
+            public=public,
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))
         run = AtRates(join_clients(parts, mesh, memory), jax.device_put(rates, replicated(mesh)))

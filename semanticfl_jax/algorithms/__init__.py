@@ -46,6 +46,8 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
         algorithm = dataclasses.replace(
             algorithm, transforms=(*algorithm.transforms, *transforms), aggregator=aggregator
         )
+    attack = context.config.attack
+    algorithm = dataclasses.replace(algorithm, attack=attack.entry.build(attack.settings, context))
     privacy = context.config.privacy
     algorithm = privacy.entry.build(privacy.settings, context)(algorithm)
     if context.anchors is None or not context.config.guidance.enabled:

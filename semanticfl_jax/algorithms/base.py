@@ -32,6 +32,7 @@ import jax
 from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.types import PyTree
@@ -250,6 +251,7 @@ class Algorithm:
       sends_label_counts: whether `weights` needs the label counts, sent at the first contact.
       transforms: of every client's update, in turn, before it is sent.
       aggregator: makes one update of the clients'.
+      attack: what some clients do in place of what they should; None: nobody does.
     """
 
     name: str
@@ -260,6 +262,7 @@ class Algorithm:
     sends_label_counts: bool = False
     transforms: tuple[UpdateTransform, ...] = ()
     aggregator: Aggregator = dataclasses.field(default_factory=mean)
+    attack: Attack | None = None
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:

@@ -6,6 +6,7 @@
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
     privacy         noise, and what it guarantees
+    attack          clients that do not do as they should
     guidance        semantic anchors, and the terms they add to the loss
     heterogeneity   what makes clients differ
     data            the data sets
@@ -30,6 +31,7 @@ from semanticfl_jax.config.algorithm import (
     FedRCLConfig,
     MoonConfig,
 )
+from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
     Config,
@@ -59,6 +61,7 @@ __all__ = [
     "AdamConfig",
     "AggregationConfig",
     "AlgorithmConfig",
+    "AttackConfig",
     "AvailabilityConfig",
     "CentralConfig",
     "ClipConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
+from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
@@ -73,6 +74,7 @@ class ExperimentConfig(Config):
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
     privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
+    attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     num_clients: int = 10
     clients_per_round: int = 5
@@ -132,7 +134,8 @@ class ExperimentConfig(Config):
         self._check_groups()
         self._check_optimizer()
         self._check_task()
-        self._check_transforms()
+        self.aggregation.check_experiment(self)
+        self.attack.check_experiment(self)
         self.privacy.check_experiment(self)
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
@@ -210,19 +213,10 @@ class ExperimentConfig(Config):
                 "features of its images"
             )
 
-    def _check_transforms(self) -> None:
-        """Raise `ConfigError` for transforms of updates that something would go around."""
-        transforms, extra = self.aggregation.transforms, self.algorithm.entry.traits.extra
-        if transforms and extra:
-            raise ConfigError(
-                f"aggregation.transforms must be none with algorithm.name={self.algorithm.name}: "
-                f"its clients send {extra}, which transforms would not see, got "
-                f"{', '.join(transforms)}"
-            )
-
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, by dotted path, with the reason."""
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
+        found |= {f"attack.{name}": why for name, why in self.attack.unused().items()}
         found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.algorithms.aggregators import Sender
 from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
@@ -110,18 +112,35 @@ def finish_client(
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
     aggregator = algorithm.aggregator
-    if not algorithm.transforms and aggregator.encode is None:
-        return Sent(update, extra), own
     refuse_extra(algorithm, extra)
     of_transforms = state.transforms if isinstance(state, ClientState) else None
     key = client_key(keys.transforms, client)
     update, after = transformed(algorithm, update, of_transforms, key)
     if of_transforms is not None:
         own = ClientState(own, where(worked, after, of_transforms))
-    if aggregator.encode is not None:
-        key = client_key(keys.encoding, client)
-        update = aggregator.encode(update, broadcast.aggregator, key)
+    attack = algorithm.attack
+    if attack is not None and attack.forge is not None:
+        forged = attack.forge(update, client_key(keys.attack, client))
+        update = where(attack.attacks(client), forged, update)
+    if aggregator.encode is not None and not colludes(algorithm):
+        sender = sender_of(client, weight, keys, broadcast)
+        update = aggregator.encode(update, broadcast.aggregator, sender)
+    if not algorithm.transforms and aggregator.encode is None and attack is None:
+        return Sent(update, extra), own  # zero without a step, as it is
     return Sent(_or_zeros(worked, update), extra), own
+
+
+def sender_of(
+    client: jax.Array, weight: jax.Array, keys: RoundKeys, broadcast: Broadcast
+) -> Sender:
+    """Return what an aggregator's `encode` is told of a client."""
+    own_key = client_key(keys.encoding, client)
+    return Sender(client, weight, own_key, keys.encoding, broadcast.cohort)
+
+
+def colludes(algorithm: Algorithm) -> bool:
+    """Return whether attackers wait for the whole cohort's updates before they send theirs."""
+    return algorithm.attack is not None and algorithm.attack.collude is not None
 
 
 def transformed(
@@ -149,11 +168,6 @@ def transformed(
         update = changed
         after.append(state)
     return update, tuple(after)
-
-
-def where(condition: jax.Array, chosen: PyTree, otherwise: PyTree) -> PyTree:
-    """Return one of two trees by a bool scalar."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
 
 
 def _or_zeros(condition: jax.Array, tree: PyTree) -> PyTree:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, TermInputs
+from semanticfl_jax.algorithms.trees import where
+from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import augment, normalize
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
@@ -49,11 +51,13 @@ class Broadcast(NamedTuple):
       rule: of its rule.
       rate: float32 scalar, the learning rate of the clients.
       aggregator: of its aggregator.
+      cohort: int32 [places], the ids of those who report; -1 in other places.
     """
 
     rule: PyTree
     rate: jax.Array
     aggregator: PyTree = ()
+    cohort: PyTree = ()
 
 
 class Progress(NamedTuple):
@@ -168,14 +172,18 @@ def make_step(
     config: ExperimentConfig,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    attack: Attack | None = None,
 ) -> TakeStep:
     """Build the step of a client: batch, augmentation, gradient, correction, optimiser."""
+    poison = None if attack is None else attack.poison
 
     def step(received, shared, data, plan, progress):
         index, (weights, statistics), momentum, losses, counts = progress
         epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
         rows = batch_rows(config.batch_size, data)
         batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
+        if poison is not None:
+            batch = where(attack.attacks(plan.client), poison(batch), batch)
         augment_key, dropout_key = step_keys(plan.key, index)
         images = augment(augment_key, batch.images, config.augmentation)
         images = normalize(images, mean, std)

@@ -136,7 +136,8 @@ def make_local_training(
     client is trained exactly as it would be alone.
     """
     optimizer, rule = client_optimizer(config), algorithm.client
-    take_step = make_step(make_loss(model, algorithm, task), optimizer, config, mean, std)
+    loss_of = make_loss(model, algorithm, task)
+    take_step = make_step(loss_of, optimizer, config, mean, std, algorithm.attack)
 
     def plan(broadcast, data, client, state, key):
         size = jnp.where(client < 0, 0, data.sizes[client])

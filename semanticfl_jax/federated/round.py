@@ -10,16 +10,17 @@ Memory follows the chunk, not the cohort, unless the aggregator needs the single
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model
+from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
@@ -28,85 +29,28 @@ from semanticfl_jax.federated.aggregation import (
     add_chunk,
     finish,
     in_order,
+    keeps_updates,
     merge_devices,
     no_totals,
+    taken_of,
 )
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
-from semanticfl_jax.federated.client_update import finish_client, rule_state, where
-from semanticfl_jax.federated.cohort import contacts, draw_cohort, draw_reporting, place_cohort
+from semanticfl_jax.federated.client_update import finish_client, rule_state
+from semanticfl_jax.federated.cohort import draw_cohort, draw_reporting, place_cohort
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.rates import Rates
+from semanticfl_jax.federated.root import train_root
+from semanticfl_jax.federated.server_state import (
+    RoundMetrics,
+    ServerState,
+    next_state,
+    unchanged,
+)
 from semanticfl_jax.federated.side_by_side import by_steps
 from semanticfl_jax.federated.uploads import with_own, with_zeros
 from semanticfl_jax.randomness import RoundKeys, round_keys
 from semanticfl_jax.types import PyTree
-
-
-class ServerState(NamedTuple):
-    """Everything that goes from one round to the next.
-
-    Attributes:
-      params: {"model": ..., term name: ...}, float32.
-      batch_stats: running statistics of batch normalisation, float32.
-      server: state of the algorithm's server rule.
-      aggregator: state of its aggregator; () if that keeps nothing.
-      clients: states of all clients, stacked: [num_clients, ...]; () if they keep nothing.
-      contacted: bool [num_clients], clients that have taken part before.
-      round: int32 scalar, rounds done.
-    """
-
-    params: PyTree
-    batch_stats: PyTree
-    server: PyTree
-    aggregator: PyTree
-    clients: PyTree
-    contacted: jax.Array
-    round: jax.Array
-
-    @property
-    def model(self) -> Model:
-        """Return the model that clients receive."""
-        return Model(self.params, self.batch_stats)
-
-
-class RoundMetrics(NamedTuple):
-    """What a round measured; scalars but for the cohort.
-
-    Attributes:
-      train_loss: mean over the samples seen by the cohort, each epoch counting; NaN if nobody
-        reported.
-      images: samples trained on, each epoch counting.
-      padding_share: share of computed batch rows that were padding.
-      cohort: int32 [places], client ids; -1 in empty places.
-      reported: bool [places], those of the cohort that did not drop out.
-      new: bool [places], those of the cohort that were never asked before.
-      figures: scalars by name, of the aggregator.
-    """
-
-    train_loss: jax.Array
-    images: jax.Array
-    padding_share: jax.Array
-    cohort: jax.Array
-    reported: jax.Array
-    new: jax.Array
-    figures: Mapping[str, jax.Array]
-
-
-def init_server(
-    params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
-) -> ServerState:
-    """Return the state before round 1, without the clients' (`client_state.init_clients`)."""
-    model, aggregator = Model(params, batch_stats), algorithm.aggregator
-    return ServerState(
-        params=params,
-        batch_stats=batch_stats,
-        server=algorithm.server.init(model),
-        aggregator=() if aggregator.start is None else aggregator.start(model),
-        clients=(),
-        contacted=jnp.zeros(num_clients, bool),
-        round=jnp.zeros((), jnp.int32),
-    )
 
 
 class DrawCohort(Protocol):
@@ -166,21 +110,25 @@ def make_round(
     availability: AvailabilityConfig,
     steps: int | None = None,
     most: int | None = None,
+    public: np.ndarray | None = None,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
     `steps` are those of every client, if they all have as many (`local_training.known_steps`);
-    `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`.
+    `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`;
+    `public` the server's own training images, int [p], for an aggregator that needs them.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
-    nobody reports changes nothing.
+    nobody reports changes nothing, unless noise has to be added.
     """
     devices = mesh.devices.size
     most = clients_per_round if most is None else most
     chunk = min(clients_per_chunk, -(-most // devices))
-    sometimes_nobody = availability.dropout > 0 or availability.sampling == "poisson"
-    if availability.sampling == "poisson" or most % (devices * chunk):  # empty places: no steps
+    poisson = availability.sampling == "poisson"
+    sometimes_nobody = availability.dropout > 0 or poisson
+    sometimes_nobody = sometimes_nobody and not algorithm.aggregator.adds_noise
+    if poisson or most % (devices * chunk):  # empty places have no steps
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
@@ -198,46 +146,80 @@ def make_round(
     def train(state, cohort, rows, data, shared, key, rates):
         keys = round_keys(key, state.round)
         reported = draw_reporting(key, state.round, cohort, availability.dropout)
-        clients = jnp.where(reported, cohort, -1)
-        sizes = jnp.where(reported, data.sizes[clients], 0)
-        counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
-        places = Places(clients, algorithm.weights(sizes, counts), rows)
-        broadcast = Broadcast(
-            algorithm.server.broadcast(state.server),
-            rates.client,
-            algorithm.aggregator.broadcast(state.aggregator),
-        )
+        places, sizes = filled_places(algorithm, data, cohort, reported, rows)
+        working = jnp.where(sizes > 0, places.clients, -1)
+        broadcast = broadcast_of(algorithm, state, rates, working)
+        if algorithm.aggregator.needs_root:
+            given = (state.model, broadcast, shared, data, public, keys.root)
+            root = train_root(local_training, algorithm, *given)
+            broadcast = broadcast._replace(aggregator=root)
 
         totals, after, updates = train_cohort(state.model, broadcast, shared, data, places, keys)
+        taken = totals.update
         if updates is not None:
             updates = in_order(updates, cohort, most, mesh)
-        taken = totals.update if updates is None else updates
+            taken = taken_of(algorithm, updates, broadcast, keys)
         update, kept = finish(algorithm.aggregator, taken, keys.aggregator, state.aggregator)
         update = with_zeros(algorithm, update, state.model)
         aggregate = Aggregate(
             update=update.params,
             extra=totals.extra,
             participants=jnp.sum((sizes > 0).astype(jnp.float32)),
-            clients=clients,
+            clients=places.clients,
             before=rule_state(rows),
             after=rule_state(after),
             rate=rates.server,
             key=keys.server_rule,
         )
         model, server = server_step(algorithm, state, aggregate, update.batch_stats)
-        if sometimes_nobody and not algorithm.aggregator.adds_noise:
-            unchanged = (state.model, state.server, state.aggregator)
-            after_all = (model, server, kept)
-            model, server, kept = where(aggregate.participants > 0, after_all, unchanged)
-        figures = algorithm.aggregator.figures
-        measures = {} if figures is None else figures(kept)
-        metrics = measured(totals, cohort, reported, state.contacted)._replace(figures=measures)
+        if sometimes_nobody:
+            done = aggregate.participants > 0
+            model, server, kept = where(done, (model, server, kept), unchanged(state))
+        metrics = measured(totals, cohort, reported, state.contacted)
+        if algorithm.aggregator.figures is not None:
+            metrics = metrics._replace(figures=algorithm.aggregator.figures(kept))
         # Replicated, so that every process can read all of them.
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
-        state = state._replace(aggregator=kept)
-        return next_state(state, model, server, cohort), after, metrics
+        return next_state(state, model, server, kept, cohort), after, metrics
 
     return Round(cohort_of, train)
+
+
+def filled_places(
+    algorithm: Algorithm,
+    data: FederatedDataset,
+    cohort: jax.Array,
+    reported: jax.Array,
+    rows: PyTree,
+) -> tuple[Places, jax.Array]:
+    """Return the places of those who report, with their weights, and their samples, int32 [places].
+
+    Args:
+      algorithm: its weights.
+      data: the clients' images.
+      cohort: int32 [places], as drawn.
+      reported: bool [places].
+      rows: the cohort's client states.
+    """
+    clients = jnp.where(reported, cohort, -1)
+    sizes = jnp.where(reported, data.sizes[clients], 0)
+    counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
+    return Places(clients, algorithm.weights(sizes, counts), rows), sizes
+
+
+def broadcast_of(
+    algorithm: Algorithm, state: ServerState, rates: Rates, reporting: jax.Array
+) -> Broadcast:
+    """Return what the server sends besides the model.
+
+    `reporting`, int32 [places], are the ids of those who report; -1 in other places.
+    """
+    return Broadcast(
+        algorithm.server.broadcast(state.server),
+        rates.client,
+        algorithm.aggregator.broadcast(state.aggregator),
+        reporting,
+    )
 
 
 class TrainDevice(Protocol):
@@ -283,7 +265,8 @@ def make_train_device(
       batch_size: samples of a step.
       steps: of every client, if they are known and no place is empty.
     """
-    aggregator, ragged = algorithm.aggregator, chunk > 1 and steps is None
+    ragged, whole = chunk > 1 and steps is None, keeps_updates(algorithm)
+    adding = None if whole else algorithm.aggregator
     train_chunk = make_train_chunk(local_training, chunk, steps=steps, ragged=ragged)
 
     def train_device(received, broadcast, shared, data, places, keys):
@@ -306,10 +289,10 @@ def make_train_device(
 
         def do_chunk(totals, places):
             trained, computed, sent, states = train_and_send(places)
-            updates = Updates(sent.update, places.weights, trained.steps > 0)
+            updates = Updates(sent.update, places.weights, trained.steps > 0, places.clients)
             rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
-            totals = add_chunk(aggregator, totals, sent, updates, trained, rows)
-            return totals, (states, updates if aggregator.needs_updates else None)
+            totals = add_chunk(adding, totals, sent, updates, trained, rows)
+            return totals, (states, updates if whole else None)
 
         order = None
         if ragged:
@@ -318,9 +301,9 @@ def make_train_device(
                 local_training, broadcast, data, places.clients, states, keys.local_training
             )
         first = jax.tree.map(lambda x: x[:chunk], places)
-        zeros = no_totals(aggregator, jax.eval_shape(train_and_send, first)[2])
+        zeros = no_totals(adding, jax.eval_shape(train_and_send, first)[2])
         totals, (states, updates) = scan_chunks(do_chunk, zeros, places, chunk, order)
-        return merge_devices(aggregator, totals), states, updates
+        return merge_devices(adding, totals), states, updates
 
     return train_device
 
@@ -355,18 +338,4 @@ def measured(
         cohort=cohort,
         reported=reported,
         new=(cohort >= 0) & ~contacted[cohort],
-        figures={},
-    )
-
-
-def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Array) -> ServerState:
-    """Return the state after a round; the clients' states are put into it elsewhere."""
-    return ServerState(
-        params=model.params,
-        batch_stats=model.batch_stats,
-        server=server,
-        aggregator=state.aggregator,
-        clients=state.clients,
-        contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
-        round=state.round + 1,
     )

@@ -58,7 +58,7 @@ def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDatase
     counts = data.label_counts
     return Traffic(
         up=up + extra,
-        down=model + broadcast,
+        down=model + broadcast + algorithm.aggregator.bytes_down,
         up_once=counts.shape[1] * counts.dtype.itemsize if algorithm.sends_label_counts else 0,
         down_once=sum(
             (

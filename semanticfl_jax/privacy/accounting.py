@@ -152,14 +152,14 @@ def noise_multiplier(config: ExperimentConfig) -> float:
 
 @functools.lru_cache(maxsize=64)
 def calibrated(sampling: Sampling, epsilon: float, delta: float, rounds: int) -> float:
-    """Return the least z with which that many rounds cost at most `epsilon`, to 1e-4.
+    """Return the least z with which that many rounds cost at most `epsilon`, to 1e-3.
 
     Raises:
       SemanticFLError: if less noise would do than can be accounted for.
     """
     dp, pld = _library()
 
-    def search(bracket: Any, interval: float) -> float:
+    def search(bracket: Any, interval: float, tolerance: float) -> float:
         return dp.calibrate_dp_mechanism(
             lambda: pld.PLDAccountant(
                 dp.NeighboringRelation.REPLACE_SPECIAL, value_discretization_interval=interval
@@ -168,14 +168,12 @@ def calibrated(sampling: Sampling, epsilon: float, delta: float, rounds: int) ->
             epsilon,
             delta,
             bracket,
-            tol=1e-4,
+            tol=tolerance,
         )
 
     try:  # coarsely, and then near what was found
-        near = search(dp.LowerEndpointAndGuess(LEAST_NOISE, 2.0), 1e-3)
-        if near > 2 * LEAST_NOISE:
-            return search(dp.ExplicitBracketInterval(0.5 * near, 1.01 * near), 1e-4)
-        return near
+        near = search(dp.LowerEndpointAndGuess(LEAST_NOISE, 2.0), 1e-3, 0.01)
+        return search(dp.ExplicitBracketInterval(0.85 * near, 1.01 * near), 1e-4, 1e-3)
     except dp.NoBracketIntervalFoundError as error:
         raise SemanticFLError(
             f"privacy.target_epsilon={epsilon:g} needs a noise multiplier below {LEAST_NOISE}, or "

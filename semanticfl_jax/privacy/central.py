@@ -28,7 +28,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.aggregators import Aggregator, mean
+from semanticfl_jax.algorithms.aggregators import Aggregator, Sender, mean
 from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.algorithms.transforms import clipped
 from semanticfl_jax.config.privacy import CentralConfig
@@ -65,8 +65,8 @@ def central(settings: CentralConfig, context: AlgorithmContext) -> Protect:
 def _fixed(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
     spread = noise * settings.clip / cohort
 
-    def encode(update: PyTree, received: PyTree, key: jax.Array) -> PyTree:
-        del received, key
+    def encode(update: PyTree, received: PyTree, sender: Sender) -> PyTree:
+        del received, sender
         return clipped(update, settings.clip)[0]
 
     def finish(total: PyTree, key: jax.Array) -> PyTree:
@@ -85,8 +85,8 @@ def _adaptive(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
         del model
         return jnp.float32(settings.clip)
 
-    def encode(update: PyTree, clip: jax.Array, key: jax.Array) -> PyTree:
-        del key
+    def encode(update: PyTree, clip: jax.Array, sender: Sender) -> PyTree:
+        del sender
         cut, length = clipped(update, clip)
         return cut, (length <= clip).astype(jnp.float32) - 0.5
 

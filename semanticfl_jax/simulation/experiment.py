@@ -430,6 +430,8 @@ class Simulation:
         if evaluations:
             names = federation.dataset.class_names
             final = final_figures(evaluations[-1], names, self._label_counts)
+            if "attack_success" in evaluations[-1]:
+                final["final_attack_success"] = evaluations[-1]["attack_success"]
         figures = {
             "algorithm": self.parts.algorithm.name,
             "guidance": config.guidance.anchors if config.guidance.enabled else None,

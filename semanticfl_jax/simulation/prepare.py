@@ -17,7 +17,7 @@ from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
-from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
+from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad_batches
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
@@ -28,12 +28,13 @@ from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
-from semanticfl_jax.federated.evaluation import make_evaluation
+from semanticfl_jax.federated.evaluation import make_evaluation, with_trigger
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
 from semanticfl_jax.federated.rates import Rates, make_rates
-from semanticfl_jax.federated.round import RoundMetrics, ServerState, init_server, make_round
+from semanticfl_jax.federated.round import RoundMetrics, ServerState, make_round
+from semanticfl_jax.federated.server_state import init_server
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
@@ -244,7 +245,8 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     test = pad_batches(
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
-    test = put(test, split(mesh))
+    stamped = with_trigger(algorithm.attack, test)
+    test, stamped = put((test, stamped), split(mesh))
     key = run_key(config.seed)
     received = parts.init_model(key)
     state = init_server(*received, algorithm, config.num_clients)
@@ -268,6 +270,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         clients_per_chunk=choice.clients_per_chunk,
         batch_size=config.batch_size,
         availability=config.availability,
+        public=parts.federation.public,
         steps=known_steps(partition.sizes, config),
     )
     run_round = join_clients(run_round, mesh, runtime.client_state_memory)
@@ -287,6 +290,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, data, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
+
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
@@ -304,13 +308,23 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_round=run_round,
         run_block=run_block,
         longest=longest,
-        evaluate=lambda state: evaluate(*tested(state), test),
+        evaluate=lambda state: _figures(evaluate, tested(state), test, stamped),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
     )
+
+
+def _figures(
+    evaluate: Callable[..., dict[str, jax.Array]], model: Model, test: Batch, stamped: Batch | None
+) -> dict[str, jax.Array]:
+    """Return the figures of the test set, and a backdoor's success on the `stamped` one."""
+    figures = evaluate(*model, test)
+    if stamped is not None:
+        figures["attack_success"] = evaluate(*model, stamped)["test_accuracy"]
+    return figures
 
 
 def check_memory(parts: Parts, mesh: Mesh) -> list[str]:

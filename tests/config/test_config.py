@@ -22,10 +22,11 @@ from semanticfl_jax.config import (
     to_dict,
 )
 from semanticfl_jax.config.algorithm import knobs
-from semanticfl_jax.config.describe import describe_choices
+from semanticfl_jax.config.describe import describe_choices, table
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
+    ATTACKS,
     DATASETS,
     MODELS,
     OPTIMIZERS,
@@ -286,7 +287,7 @@ def test_levels_are_all_or_a_list_of_numbers():
 
 def test_help_and_readme_tell_of_everything_that_is_chosen_by_name():
     readme, text = (Path(__file__).parents[2] / "README.md").read_text(), describe_choices()
-    chosen = (ALGORITHMS, MODELS, DATASETS, TASKS, PARTITIONS, AGGREGATORS, TRANSFORMS)
+    chosen = (ALGORITHMS, MODELS, DATASETS, TASKS, PARTITIONS, AGGREGATORS, TRANSFORMS, ATTACKS)
     for registry in (*chosen, OPTIMIZERS, SCHEDULES):
         for name in built_in(registry):
             assert f"\n  {name}" in text
@@ -298,6 +299,12 @@ def test_help_and_readme_tell_of_everything_that_is_chosen_by_name():
             assert f"`{knob.rpartition('.')[-1]}`" in readme
     for name in built_in(PARTITIONS):
         assert f"| `{name}` |" in readme
+    for field, registry in (
+        ("aggregation.aggregator", AGGREGATORS),
+        ("aggregation.transforms", TRANSFORMS),
+        ("attack.name", ATTACKS),
+    ):
+        assert table(field, registry) in readme
     assert all(len(line) <= 100 for line in text.splitlines())
 
 

@@ -28,8 +28,8 @@ def config_of(sampling="poisson", clients=1000, cohort=50, rounds=20, name="cent
     )
 
 
-def epsilon(rounds, *arguments, **options):
-    return make_ledger(config_of(*arguments, **options)).epsilon(rounds)
+def epsilon(done, *arguments, **options):
+    return make_ledger(config_of(*arguments, **options)).epsilon(done)
 
 
 def delta_of_gaussian(epsilon, noise):
@@ -101,25 +101,25 @@ def test_local_noise_is_that_of_two_updates_apart_in_every_round():
 
 
 def test_a_target_gives_the_noise_that_just_meets_it():
-    for sampling in ("poisson", "round_robin"):
-        config = config_of(sampling, target_epsilon=1.5)
-        ledger = make_ledger(config)
-        assert 1.49 < ledger.epsilon(20) <= 1.5 and ledger.rounds == 20
-        assert ledger.noise == noise_multiplier(config)
+    config = config_of("round_robin", target_epsilon=1.5)
+    ledger = make_ledger(config)
+    assert 1.49 < ledger.epsilon(20) <= 1.5 and ledger.rounds == 20
+    assert ledger.noise == noise_multiplier(config)
 
 
 def test_a_budget_lasts_to_the_last_round_within_it():
-    ledger = make_ledger(config_of(noise_multiplier=1.0, target_epsilon=1.2, rounds=500))
-    assert 0 < ledger.rounds < 500
+    options = {"sampling": "fixed_order", "noise_multiplier": 9.0, "rounds": 300}
+    ledger = make_ledger(config_of(target_epsilon=1.2, **options))
+    assert 0 < ledger.rounds < 300
     assert ledger.epsilon(ledger.rounds) <= 1.2 < ledger.epsilon(ledger.rounds + 1)
-    assert "lasts" in ledger.describe(500)[1]
+    assert "lasts" in ledger.describe(300)[1]
     with pytest.raises(SemanticFLError, match=r"must be at least 0\.\d+, what one round costs"):
-        make_ledger(config_of(noise_multiplier=1.0, target_epsilon=0.01))
+        make_ledger(config_of(target_epsilon=0.01, **options))
 
 
 def test_cohorts_have_room_for_nearly_all_that_are_drawn():
-    config = config_of(clients=100_000, cohort=1000)
+    config = config_of(clients=50_000, cohort=1000, noise_multiplier=1.0)
     places = cohort_places(config)
     assert 1180 < places < 1250  # 6.4 standard deviations of 31
     assert cohort_places(dataclasses.replace(config, num_clients=1000)) == 1000
-    assert cohort_places(config_of("uniform")) == 50
+    assert cohort_places(config_of("uniform", noise_multiplier=1.0)) == 50

@@ -96,9 +96,9 @@ def test_a_budget_that_is_used_up_stops_the_run(run, tmp_path):
 
 
 def test_a_target_binds_the_run_to_its_rounds(run, tmp_path):
-    config = dataclasses.replace(CONFIG, privacy=PrivacyConfig("local", target_epsilon=50.0))
+    config = dataclasses.replace(CONFIG, privacy=PrivacyConfig("local", target_epsilon=20.0))
     result = run(config, tmp_path)
-    assert 49 < result.history[-1]["epsilon"] <= 50
+    assert 19 < result.history[-1]["epsilon"] <= 20
     with pytest.raises(ConfigError, match="cannot be made longer: privacy"):
         run(dataclasses.replace(config, rounds=5), tmp_path)
 
