@@ -67,7 +67,8 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
         rows.append(("clients", f"{entry.traits.broadcast}, in every round", _NONE))
     if config.uses_anchors:
         rows.append(("clients", "anchors, once", ANCHORS[config.guidance.anchor_source]))
-    rows.append(("whoever reads this run's files", "training loss, who took part", _NONE))
+    own = "training loss, who took part, figures of single clients"
+    rows.append(("whoever reads this run's files", own, _NONE))
     return [dict(zip(("who", "what", "guarantee"), row, strict=True)) for row in rows]
 
 
