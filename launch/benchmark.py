@@ -7,6 +7,7 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=privacy [--data_dir=DIR] [--num_clients=100000] \
         [--cohort=1000] [--rounds=5] [--width=8]
     python -m launch.benchmark --task=guidance --data_dir=DIR [--rounds=5] [--width=16]
+    python -m launch.benchmark --task=student --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
         [--batch_sizes=1,2,4] [--resolution=256] [--dtype=float32|bfloat16] [--repeats=3]
     python -m launch.benchmark --task=augmentation [--width=16] [--repeats=3]
@@ -24,6 +25,8 @@ With --json=FILE the figures are also written there. --rounds are timed after on
   privacy          rounds of many_clients with and without central differential privacy, in turn;
                    cohorts drawn by Poisson sampling, group normalisation.
   guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
+  student          rounds of family_cifar10 without a student, with its targets computed once, and
+                   computed in each step, in turn.
   anchors          extraction of diffusion features, with memory. random-sd15 is Stable Diffusion
                    1.5 in its real size with random weights, at 512 pixels unless --resolution.
   augmentation     its share of a training step, for several lists of steps side by side; images
@@ -37,8 +40,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, logging
 from absl import flags as absl_flags
+from absl import logging
 
 from semanticfl_jax.config import (
     ConfigError,
@@ -48,8 +51,7 @@ from semanticfl_jax.config import (
     RuntimeConfig,
     require,
 )
-from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.plugins import load_plugins
+from semanticfl_jax.paths import local_path
 
 from . import flags
 
@@ -60,6 +62,7 @@ TASKS = {
     "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width"),
     "privacy": ("data_dir", "num_clients", "cohort", "rounds", "width"),
     "guidance": ("data_dir", "rounds", "width"),
+    "student": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
     "augmentation": ("width", "repeats"),
     "tuning": ("width", "cohort", "dtype", "repeats"),
@@ -68,8 +71,8 @@ _DTYPES = ("float32", "bfloat16")
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
 _JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
-_PLUGIN = absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
-_DEBUG = absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
+absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
@@ -190,6 +193,14 @@ def time_guidance() -> dict[str, Any]:
     return {"width": config.model.width, **measure(config, _ROUNDS.value)}
 
 
+def time_student() -> dict[str, Any]:
+    """Rounds of the family's protocol with and without a student."""
+    from semanticfl_jax.benchmarks.student import measure
+
+    config = family_config()
+    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
+
+
 def time_anchors() -> dict[str, Any]:
     """Extraction of features."""
     from semanticfl_jax.benchmarks.features import measure
@@ -227,6 +238,7 @@ _RUN = {
     "many_clients": time_many_clients,
     "privacy": time_privacy,
     "guidance": time_guidance,
+    "student": time_student,
     "anchors": time_anchors,
     "augmentation": time_augmentation,
     "tuning": time_tuning,
@@ -252,21 +264,18 @@ def main(arguments: list[str]) -> None:
     """Runs the task and prints its figures."""
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
-    try:
-        load_plugins(_PLUGIN.value)
-        check_flags(_TASK.value)
-        logging.set_verbosity(logging.WARNING)
-        machine = describe_machine()
-        figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
-    except (SemanticFLError, OSError) as error:
-        flags.fail(error, _DEBUG.value)
+    check_flags(_TASK.value)
+    out = None if _JSON.value is None else local_path(_JSON.value, "--json")
+    logging.set_verbosity(logging.WARNING)
+    machine = describe_machine()
+    figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
     from semanticfl_jax.files import to_json_values, write_json
 
     print(json.dumps(to_json_values(figures), indent=2))
-    if _JSON.value:
-        write_json(_JSON.value, figures)
+    if out is not None:
+        write_json(out, figures)
 
 
 if __name__ == "__main__":
     flags.prepare_environment()
-    app.run(main)
+    flags.run_plain(main)

@@ -14,9 +14,11 @@ of the paper's tables, each without and with semantic guidance:
     --algorithms=fedavg,fedprox,scaffold,moon,fedrcl,feddisco,fedcda,feddifrc --guided=both
 
 Every run has its own directory, DIR/METHOD-seedN, and is what launch.train would make of it: run
-the command again and finished runs are read, interrupted ones go on.
+the command again and finished runs are read, interrupted ones are resumed. With --jobs=N runs are
+trained N at a time, each in a process of its own; what they print goes to DIR/logs.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -31,6 +33,7 @@ from . import flags
 
 def define() -> None:
     """The flags beyond those that every command has."""
+    flags.define_overwrite()
     absl_flags.DEFINE_list("algorithms", ["fedavg", "semanticfl"], "Algorithms to train.")
     absl_flags.DEFINE_string(
         "methods",
@@ -44,6 +47,9 @@ def define() -> None:
         ["no", "yes", "both"],
         "Whether each method is guided by the semantic anchors; both: once without and once with. "
         "By default as the configuration and the method say.",
+    )
+    absl_flags.DEFINE_integer(
+        "jobs", 1, "Runs at a time, each on its share of the cores, or of the NVIDIA GPUs."
     )
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train each method with.")
 
@@ -142,16 +148,38 @@ def main(given: flags.Given, workdir: str) -> None:
     methods = parse_methods(values.methods or ";".join(values.algorithms))
     runs = plan(given, guide(methods, values.guided), values.seeds)
 
-    from semanticfl_jax.api import Stopped, run
+    from semanticfl_jax.api import Stopped
     from semanticfl_jax.reporting.report import compare
+    from semanticfl_jax.simulation.sweep import SweepStopped, run_side_by_side
 
+    directories = [Path(workdir) / name for name in runs]
+    try:
+        if values.jobs == 1:
+            diverged = _one_by_one(runs, workdir, values.overwrite)
+        else:
+            diverged = run_side_by_side(
+                runs, workdir, values.jobs, plugins=values.plugin, overwrite=values.overwrite
+            )
+    except (Stopped, SweepStopped) as stop:
+        flags.stop(stop)
+    finished = [path for path in directories if path.name not in diverged]
+    print("\n" + compare(finished, out=workdir))
+
+
+def _one_by_one(runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool) -> list[str]:
+    """Train the runs; return the names of those that diverged, which are not compared."""
+    from semanticfl_jax.api import run
+    from semanticfl_jax.errors import DivergedError
+
+    diverged = []
     for number, (name, config) in enumerate(runs.items(), start=1):
         print(f"\n[{number}/{len(runs)}] {name}")
         try:
-            run(config, Path(workdir) / name)
-        except Stopped as stop:
-            flags.stop(stop)
-    print("\n" + compare([Path(workdir) / name for name in runs], out=workdir))
+            run(config, Path(workdir) / name, overwrite=overwrite)
+        except DivergedError as error:  # the others are still worth training
+            print(f"warning: {name} is not compared: {error}")
+            diverged.append(name)
+    return diverged
 
 
 if __name__ == "__main__":

@@ -22,13 +22,15 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     """Builds the anchors of the configuration's public split."""
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
+    from semanticfl_jax.lock import Lock
     from semanticfl_jax.simulation.anchors import server_anchors
     from semanticfl_jax.simulation.prepare import make_network
 
-    federation = make_federation(sources.from_config(config), config)
-    network = make_network(config, federation)
-    features = network.outputs(federation.dataset.train_images.shape[1:]).features
-    server_anchors(federation, config, features.shape[-1], Path(workdir), print)
+    with Lock(Path(workdir)):
+        federation = make_federation(sources.from_config(config), config)
+        network = make_network(config, federation)
+        features = network.outputs(federation.dataset.train_images.shape[1:]).features
+        server_anchors(federation, config, features.shape[-1], Path(workdir), print)
 
 
 if __name__ == "__main__":

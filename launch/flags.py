@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import json
 import os
+import re
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from semanticfl_jax.config import ConfigError, check_override, to_dict
+from semanticfl_jax.config.fields import guesses
 from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.devices.cpu_threads import use_all_cores
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import user_cache_dir
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.plugins import load_plugins
+
+from .console import explain, fail, prepare_output, quieten
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -52,6 +58,7 @@ def run(
     help: Callable[[], str] = lambda: "",
     force: Mapping[str, Any] | None = None,
     raw: bool = False,
+    writes: bool = True,
 ) -> None:
     """Run `main(config, workdir)` as an absl command.
 
@@ -66,7 +73,10 @@ def run(
       help: returns what --help shows besides the command's docstring.
       force: values by dotted path that the command needs, whatever the file says.
       raw: `main` is called with `Given` in place of the configuration.
+      writes: whether --workdir must be given.
     """
+    prepare_output()
+    quieten()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or "--debug=true" in arguments
     try:
@@ -91,12 +101,13 @@ def run(
     def start(rest: Sequence[str]) -> None:
         if len(rest) > 1:
             fail(f"unexpected argument {rest[1]!r}; fields are set as --config.FIELD=VALUE")
-        try:
-            main(given if raw else given.config(), flags.FLAGS.workdir)
-        except (SemanticFLError, OSError) as error:
-            fail(error, debug)
-        except KeyboardInterrupt:
-            stop("interrupted")
+        if flags.FLAGS.workdir is None and writes:
+            fail("--workdir=DIR is missing: the directory to write to, or whose run to resume")
+        with one_line(debug):
+            workdir = flags.FLAGS.workdir
+            if workdir is not None:
+                workdir = str(local_path(workdir, "--workdir"))
+            main(given if raw else given.config(), workdir)
 
     logging.set_verbosity(logging.WARNING)
     prepare_environment()
@@ -113,12 +124,45 @@ def prepare_environment() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
 
 
-def fail(error: BaseException | str, debug: bool = False) -> NoReturn:
-    """End the command with one line on standard error and exit status 2."""
-    if debug and isinstance(error, BaseException):
-        traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+@contextlib.contextmanager
+def one_line(debug: bool) -> Iterator[None]:
+    """Turn what a user, or the machine's owner, can mend into one line and exit status 2."""
+    try:
+        yield
+    except (SemanticFLError, OSError) as error:
+        fail(error, debug)
+    except KeyboardInterrupt:
+        stop("interrupted")
+    except Exception as error:
+        if explain(error) is None:
+            raise
+        fail(error, debug)
+
+
+def run_plain(main: Callable[[Sequence[str]], None]) -> None:
+    """Run `main(arguments)` as an absl command that has no configuration; ends like `run`."""
+    prepare_output()
+    quieten()
+
+    def parse_flags(arguments: Sequence[str]) -> list[str]:
+        try:
+            return flags.FLAGS(arguments)
+        except flags.Error as error:
+            fail(str(error))
+
+    def start(arguments: Sequence[str]) -> None:
+        with one_line(flags.FLAGS.debug):
+            load_plugins(flags.FLAGS.plugin)
+            main(arguments)
+
+    app.run(start, flags_parser=parse_flags)
+
+
+def define_overwrite() -> None:
+    """Define --overwrite, for commands whose directory holds a run."""
+    flags.DEFINE_bool(
+        "overwrite", False, "Set the run in --workdir aside, in a folder there, and begin anew."
+    )
 
 
 def stop(reason: BaseException | str) -> NoReturn:
@@ -133,13 +177,16 @@ def installed_config(name: str) -> Any:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("config", None, "Configuration file; its fields are --config.FIELD=VALUE.")
+    flags.DEFINE_string(
+        "config",
+        None,
+        "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
+    )
     flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
     )
     flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
-    flags.mark_flag_as_required("workdir")
 
 
 def _values_of(name: str, arguments: Sequence[str]) -> list[str]:
@@ -186,7 +233,7 @@ def _split(
 
 def _find_config(name: str) -> Path:
     """Return the path of a configuration file: as given, else of that name among the installed."""
-    path = Path(name).expanduser()
+    path = local_path(name, "--config")
     if path.is_file():
         return path
     stem = path.name.removesuffix(".py")
@@ -199,6 +246,8 @@ def _find_config(name: str) -> Path:
 
 def _read_file(path: Path) -> dict[str, Any]:
     """Return the plain values of what a configuration file's `get_config()` returns."""
+    if path.suffix == ".json":
+        return _read_json(path)
     if path.resolve().parent == CONFIGS.resolve():
         module = importlib.import_module(f"{__package__}.configs.{path.stem}")
     else:
@@ -222,9 +271,26 @@ def _read_file(path: Path) -> dict[str, Any]:
     )
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the plain values in a JSON file, as a run's config.json."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"--config={path} is no JSON file: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config={path} must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
 def _explain(message: str, config_class: type) -> str:
     """Return absl's message for an unknown flag, and how a field is set, if it is one."""
-    for field in dataclasses.fields(config_class):
-        if f"'{field.name}'" in message:
-            return f"{message}. Fields are set as --config.{field.name}=VALUE"
-    return message
+    found = re.match(r"Unknown command line flag '([^']+)'", message)
+    if found is None:
+        return message
+    try:
+        check_override(config_class, found[1])
+        return f"there is no flag --{found[1]}. Fields are set as --config.{found[1]}=VALUE"
+    except ConfigError:
+        near = [f"--config.{name}" for name in guesses(config_class, found[1])]
+        hint = f". Did you mean {' or '.join(near)}?" if near else ""
+        return f"{message.partition('. Did you')[0]}{hint}"

@@ -21,15 +21,18 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.files import write_json
+    from semanticfl_jax.lock import Lock
+    from semanticfl_jax.reporting.plots.drawing import attempt
     from semanticfl_jax.simulation import workdir as files
 
     # The partition of a run with another configuration must not be replaced.
     directory: Path = files.check(workdir, config)
-    federation = make_federation(sources.from_config(config), config)
-    federation.save(directory, config)
-    federation.draw(directory / files.PLOTS)
-    summary = federation.summary()
-    write_json(directory / "partition.json", summary)
+    with Lock(directory):
+        federation = make_federation(sources.from_config(config), config)
+        federation.save(directory, config)
+        summary = federation.summary()
+        write_json(directory / "partition.json", summary)
+        attempt(directory / files.PLOTS, lambda: federation.draw(directory / files.PLOTS), print)
     print(f"{summary['samples']:,} images of {config.dataset} to {summary['clients']:,} clients")
     print(table(summary))
     print(f"wrote {directory / 'partition.json'}, {files.PARTITION} and {files.PLOTS}/")

@@ -6,6 +6,8 @@
 Writes `DIR/checkpoint/` in diffusers' layout, with a model card. Run again it resumes.
 """
 
+from pathlib import Path
+
 from semanticfl_jax.pretraining.config import PretrainConfig
 
 from . import flags
@@ -13,9 +15,11 @@ from . import flags
 
 def main(config: PretrainConfig, workdir: str) -> None:
     """Trains what is not yet trained under `workdir`, and says where the checkpoint is."""
+    from semanticfl_jax.lock import Lock
     from semanticfl_jax.pretraining.run import pretrain
 
-    print(f"checkpoint: {pretrain(config, workdir)}")
+    with Lock(Path(workdir)):
+        print(f"checkpoint: {pretrain(config, workdir)}")
 
 
 if __name__ == "__main__":

@@ -36,18 +36,24 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
     from semanticfl_jax.data import sources
     from semanticfl_jax.files import write_json, write_text
+    from semanticfl_jax.lock import Lock
     from semanticfl_jax.probing.probe import ProbeConfig, probe
     from semanticfl_jax.probing.report import plot_probe, probe_report, summarize_probe
+    from semanticfl_jax.reporting.plots.drawing import attempt
 
     directory = Path(workdir)
     seeds = tuple(map(int, values.seeds))
     settings = ProbeConfig(values.train_images, values.test_images, seeds)
-    config = dataclasses.replace(config, data_dir=values.data_dir or config.data_dir)
-    result = probe(sources.from_config(config), config, settings, directory)
-    report = probe_report(result)
-    write_text(directory / "probe.md", f"{report}\n\n![Accuracies of every feature](probe.png)\n")
-    plot_probe(result, directory / "probe.png")
-    write_json(directory / "probe.json", summarize_probe(result))
+    if values.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=values.data_dir)
+    with Lock(directory):
+        result = probe(sources.from_config(config), config, settings, directory)
+        report = probe_report(result)
+        picture = "![Accuracies of every feature](probe.png)"
+        write_text(directory / "probe.md", f"{report}\n\n{picture}\n")
+        write_json(directory / "probe.json", summarize_probe(result))
+        path = directory / "probe.png"
+        attempt(path, lambda: plot_probe(result, path), print)
     print(f"\n{report}\n\nwrote probe.md, probe.json and probe.png in {directory}")
 
 

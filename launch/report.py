@@ -2,37 +2,53 @@
 
 Prints a table with one line a method, mean ± standard deviation over its seeds:
 
-    python -m launch.report runs/demo/*/ --out=runs/demo
+    python -m launch.report runs/demo/*/ --out=runs/demo --html=runs/demo/report.html
 
-With --out it also writes comparison.md, comparison.csv and comparison.png there.
+With --out it also writes there the table (comparison.md, comparison.csv, comparison.tex; every seed
+in comparison_seeds.csv) and plots: curves, bars, and a panel a method if there are many. For a
+paper: --format=pdf --size=column --font=serif.
+
+With --html it writes one page that needs nothing else: gains with tests over seeds, curves,
+classes, clients, calibration, traffic, time, privacy, partition, anchors, configuration.
 """
 
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags, logging
 
-from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.plugins import load_plugins
+from semanticfl_jax.paths import local_path
+from semanticfl_jax.reporting.html.page import write_page
+from semanticfl_jax.reporting.plots.paper import FONTS, FORMATS, SIZES, Paper
 from semanticfl_jax.reporting.report import compare
 
-from .flags import fail
+from .flags import fail, run_plain
 
-_OUT = flags.DEFINE_string("out", None, "Directory for comparison.md, .csv and .png.")
-_PLUGIN = flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+_OUT = flags.DEFINE_string("out", None, "Directory for tables and plots.")
+_HTML = flags.DEFINE_string("html", None, "File for the report as one web page.")
+_FORMAT = flags.DEFINE_list("format", ["png"], f"Formats of the plots: {', '.join(FORMATS)}.")
+_SIZE = flags.DEFINE_string(
+    "size", "screen", f"Size of the plots, {', '.join(SIZES)}; of a two-column paper the last two."
+)
+_FONT = flags.DEFINE_string("font", "sans", f"Font of the plots, {' or '.join(FONTS)}.")
+_FONT_SIZE = flags.DEFINE_float("font_size", None, "In points; by default as --size has it.")
+flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
+flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table, and with --out the paths written."""
+    """Prints the table, and the paths written."""
     directories = arguments[1:]
     if not directories:
         fail("give the directories of finished runs: python -m launch.report DIR DIR ...")
-    try:
-        load_plugins(_PLUGIN.value)
-        print(compare(directories, _OUT.value))
-    except (SemanticFLError, OSError) as error:
-        fail(error, _DEBUG.value)
+    logging.set_verbosity(logging.WARNING)  # else writing PDF tells of every glyph
+    out = None if _OUT.value is None else local_path(_OUT.value, "--out")
+    page = None if _HTML.value is None else local_path(_HTML.value, "--html")
+    runs = [local_path(each, "a directory") for each in directories]
+    paper = Paper(tuple(_FORMAT.value), _SIZE.value, _FONT.value, _FONT_SIZE.value)
+    print(compare(runs, out, paper))
+    if page is not None:
+        print(f"wrote {write_page(runs, page)}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_plain(main)

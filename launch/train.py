@@ -2,10 +2,13 @@
 
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
-Run again with the same --workdir it resumes from the last checkpoint. One of several processes of
+Run again with the same --workdir it resumes from the last checkpoint; --overwrite sets aside what
+is there and begins anew. One of several processes of
 the same run (README, "Several machines") is also told --distributed, or --coordinator_address,
 --num_processes and --process_id.
 """
+
+from absl import flags as absl_flags
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
@@ -13,24 +16,35 @@ from semanticfl_jax.config.describe import describe_choices
 from . import distributed, flags
 
 
+def define() -> None:
+    """Define the flags beyond those that every command has."""
+    distributed.define_flags()
+    flags.define_overwrite()
+
+
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Run the experiment and print its accuracies, or the headline of another task."""
     # Imported late, so that a mistake on the command line is reported before JAX loads.
     from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.devices import processes
+    from semanticfl_jax.reporting.metric import Metric
 
     distributed.initialize()
     try:
-        summary = run(config, workdir).summary
+        summary = run(config, workdir, overwrite=absl_flags.FLAGS.overwrite).summary
     except Stopped as stop:
         flags.stop(stop)
     if not processes.is_main():
         return
-    metric = summary.get("metric", "test_accuracy").removeprefix("test_")
-    factor, form = (100, ".2f") if metric == "accuracy" else (1, ".4g")
-    unit = "%" if metric == "accuracy" else ""
-    names = [f"{kind}_{metric}" for kind in ("final", "best", "mean_last10")]
-    print(", ".join(f"{name} {factor * summary[name]:{form}}{unit}" for name in names))
+    metric = Metric.of(summary)
+    best, final, mean = metric.fields
+
+    def shown(value: float | None) -> str:
+        return "not finite" if value is None else metric.write(value) + metric.unit.strip()
+
+    print(", ".join(f"{name} {shown(summary[name])}" for name in (final, best, mean)))
+    if summary.get("diverged_round"):
+        print(f"diverged in round {summary['diverged_round']}: numbers are not finite since then")
     if not summary.get("private", True):
         print(summary["note"])
 
@@ -40,6 +54,6 @@ if __name__ == "__main__":
         main,
         ExperimentConfig,
         default="digits",
-        define=distributed.define_flags,
+        define=define,
         help=describe_choices,
     )

@@ -24,6 +24,7 @@ _EXPORTS = {
         "AlgorithmConfig",
         "AttackConfig",
         "AvailabilityConfig",
+        "ClientTestConfig",
         "ExperimentConfig",
         "FeatureSkewConfig",
         "GuidanceConfig",
@@ -33,8 +34,15 @@ _EXPORTS = {
         "PartitionConfig",
         "PrivacyConfig",
         "RuntimeConfig",
+        "StudentConfig",
     ),
-    "errors": ("ConfigError", "MissingDependencyError", "SemanticFLError"),
+    "errors": (
+        "ConfigError",
+        "DirectoryInUseError",
+        "DivergedError",
+        "MissingDependencyError",
+        "SemanticFLError",
+    ),
     "devices.cpu_threads": ("use_all_cores",),
     "plugins": (
         "load_plugins",
@@ -42,6 +50,7 @@ _EXPORTS = {
         "register_algorithm",
         "register_attack",
         "register_dataset",
+        "register_logger",
         "register_model",
         "register_optimizer",
         "register_partition",
@@ -54,18 +63,23 @@ _EXPORTS = {
     "api": (
         "Aggregate",
         "Algorithm",
+        "Beginning",
         "Callback",
         "ClientRule",
+        "Contact",
+        "Descent",
         "Finished",
         "ImageDataset",
         "LossTerm",
         "Model",
+        "Moment",
         "Outputs",
         "Partition",
         "Result",
         "ServerRule",
         "Simulation",
         "Step",
+        "StepInputs",
         "Stopped",
         "Task",
         "TermInputs",
@@ -84,6 +98,8 @@ if TYPE_CHECKING:
     from semanticfl_jax.config import *  # noqa: F403
     from semanticfl_jax.devices.cpu_threads import use_all_cores as use_all_cores
     from semanticfl_jax.errors import ConfigError as ConfigError
+    from semanticfl_jax.errors import DirectoryInUseError as DirectoryInUseError
+    from semanticfl_jax.errors import DivergedError as DivergedError
     from semanticfl_jax.errors import MissingDependencyError as MissingDependencyError
     from semanticfl_jax.errors import SemanticFLError as SemanticFLError
     from semanticfl_jax.plugins import *  # noqa: F403

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from semanticfl_jax.config import ExperimentConfig, PartitionConfig
     from semanticfl_jax.models.outputs import Outputs
     from semanticfl_jax.semantics.anchors import Anchors
+    from semanticfl_jax.semantics.student import Student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,19 @@ class DatasetContext:
     """
 
     config: ExperimentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggerContext:
+    """For a logger, whose builder returns a `Callback`.
+
+    Attributes:
+      config: of the run.
+      workdir: the run's directory; None if nothing is written.
+    """
+
+    config: ExperimentConfig
+    workdir: Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +98,11 @@ class AlgorithmContext:
       num_classes: K.
       outputs: shapes of what the model returns for a batch of one image; None where no model is.
       anchors: of a run that uses them; None otherwise.
-      holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
+      holders: which clients hold which kind of guidance, name -> bool [N]; all hold what is not
+        there.
+      student: of a run that has one; None otherwise.
+      variables: shapes of the model's "params" and, with batch normalisation, "batch_stats"; None
+        where no model is.
     """
 
     config: ExperimentConfig
@@ -90,6 +110,8 @@ class AlgorithmContext:
     outputs: Outputs | None = None
     anchors: Anchors | None = None
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    student: Student | None = None
+    variables: Mapping[str, Any] | None = None
 
     @property
     def num_clients(self) -> int:

@@ -9,6 +9,14 @@ class ConfigError(SemanticFLError):
     """A configuration field has a wrong name or value; the message names it and what is allowed."""
 
 
+class DirectoryInUseError(SemanticFLError):
+    """Another process writes to the directory; the message names it."""
+
+
+class DivergedError(SemanticFLError):
+    """A loss, an update or a figure is not finite, and the run is to stop then."""
+
+
 class MissingDependencyError(SemanticFLError, ImportError):
     """A library is missing that only some runs need; the message names its extra."""
 

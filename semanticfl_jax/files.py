@@ -6,9 +6,20 @@ JSON has no NaN or infinity: both are written as null.
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from semanticfl_jax.paths import home
+
+#: How a file begins that Git LFS left in place of the real one.
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def is_git_lfs_pointer(head: bytes) -> bool:
+    """Return whether a file that begins with these bytes, at least 40, is a pointer of Git LFS."""
+    return head.startswith(GIT_LFS_POINTER)
 
 
 def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
@@ -54,5 +65,11 @@ def to_json_values(value: Any) -> Any:
 
 
 def user_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semanticfl_jax"
+    """`$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`.
+
+    A user without a home directory, as in some containers, has one of temporary files.
+    """
+    given, own = os.environ.get("XDG_CACHE_HOME"), home()
+    if given or own:
+        return Path(given or f"{own}/.cache") / "semanticfl_jax"
+    return Path(tempfile.gettempdir()) / f"semanticfl_jax-{os.getuid()}"

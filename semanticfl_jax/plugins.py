@@ -16,11 +16,13 @@ from pathlib import Path
 
 import semanticfl_jax.config  # noqa: F401 - registers what is built in, which names must not repeat
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.paths import path_or_name
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
     ATTACKS,
     DATASETS,
+    LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
@@ -45,6 +47,7 @@ register_optimizer = OPTIMIZERS.register
 register_server_optimizer = SERVER_OPTIMIZERS.register
 register_schedule = SCHEDULES.register
 register_task = TASKS.register
+register_logger = LOGGERS.register
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -58,7 +61,7 @@ def load_plugins(modules: Sequence[str]) -> None:
       SemanticFLError: for a module that is not there. What a module itself raises is passed on.
     """
     for name in modules:
-        path = Path(name).expanduser()
+        path = Path(path_or_name(name, "--plugin"))
         if path.suffix == ".py":
             _load_file(path)
             continue

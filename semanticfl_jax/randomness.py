@@ -43,6 +43,8 @@ class Stream(enum.IntEnum):
     ATTACK = 10
     #: The server's own training, `LocalKeys`: the round.
     ROOT = 11
+    #: Fine-tuning before a test on a client's own images, `LocalKeys`: the round and the client.
+    FINE_TUNING = 20
 
 
 class HostStream(enum.IntEnum):
@@ -53,11 +55,23 @@ class HostStream(enum.IntEnum):
     #: Noise on a corrupted client's images: the image's index.
     CORRUPTION_NOISE = 102
     #: Which clients attack.
-    ATTACKERS = 103
+    ATTACKERS = 109
     #: Anchors that replace the semantic ones, for controls.
     ANCHORS = 0x5EED
+    #: Which of their images clients keep for testing.
+    CLIENT_TEST = 103
+    #: The simplex of FedETF.
+    SIMPLEX = 104
     #: Which clients lack a modality.
     MODALITIES = zlib.crc32(b"modality")
+    #: Which clients lack the student.
+    STUDENTS = 107
+    #: The order in which a control permutes the student's targets among the images.
+    STUDENT_TARGETS = 108
+    #: The images that a student is distilled on, those held out, and the order of its batches.
+    DISTILLATION = 105
+    #: The training images that clients share, if they are limited.
+    TRAIN_LIMIT = 106
 
 
 def run_key(seed: int) -> jax.Array:

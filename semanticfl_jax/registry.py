@@ -196,6 +196,7 @@ class AlgorithmTraits:
       broadcast: what clients receive in a round besides the model, in words; None: nothing.
       uniform: whether its own weights are the same for all clients, whatever their sizes.
       once: what clients send once, at their first contact, in words; None: nothing.
+      personal: whether clients end with models of their own.
     """
 
     server_step: str | None = None
@@ -211,6 +212,7 @@ class AlgorithmTraits:
     once: str | None = None
     broadcast: str | None = None
     uniform: bool = False
+    personal: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,7 +321,7 @@ class ScheduleTraits:
     rounds_matter: str | None = None
 
 
-_OPTIMIZER_FIELDS = ("schedule", "server_schedule", "warmup_rounds")
+_OPTIMIZER_FIELDS = ("schedule", "server_schedule", "warmup_rounds", "epoch_decay")
 
 MODELS = Registry("model", reserved=("width", "norm"))
 ALGORITHMS = Registry("algorithm", AlgorithmTraits)
@@ -335,3 +337,4 @@ PRIVACY = Registry(
 OPTIMIZERS = Registry("optimizer", OptimizerTraits, _OPTIMIZER_FIELDS)
 SCHEDULES = Registry("schedule", ScheduleTraits, _OPTIMIZER_FIELDS)
 SERVER_OPTIMIZERS = Registry("server optimizer", ServerOptimizerTraits)
+LOGGERS = Registry("logger", reserved=("loggers", "num_devices", "conv", "tuning"))

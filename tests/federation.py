@@ -15,12 +15,13 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.cohort import cohort_places
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.round import make_round
 from semanticfl_jax.federated.server_state import init_server
-from semanticfl_jax.models import Outputs
+from semanticfl_jax.models import Network, Outputs
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import BatchNorm
 
@@ -38,11 +39,14 @@ CONFIG = ExperimentConfig(
 )
 
 
-def algorithm_of(config, anchors=None, feature_dim=0, holders=None):
-    """The algorithm that a configuration means, for a network with features of that width."""
+def algorithm_of(config, anchors=None, feature_dim=0, holders=None, model=None):
+    """The algorithm that a configuration means, for `model`, or features of that width."""
     logits, features = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in (CLASSES, feature_dim))
-    outputs = Outputs(logits, features)
-    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {})
+    outputs, variables = Outputs(logits, features), None
+    if model is not None:
+        network = Network(model)
+        outputs, variables = network.outputs((8, 8, 3)), network.variables((8, 8, 3))
+    context = AlgorithmContext(config, CLASSES, outputs, anchors, holders or {}, None, variables)
     return make_algorithm(context)
 
 
@@ -74,6 +78,19 @@ class SoftmaxRegression(nn.Module):
     def __call__(self, images, *, train, mask=None):
         logits = nn.Dense(self.num_classes)(squares(images))
         return Outputs(logits, logits, (logits,))
+
+
+class DeepLinear(nn.Module):
+    """A base and a head without biases or anything between them: gradients by hand are short."""
+
+    num_classes: int
+    feature_dim: int = 5
+
+    @nn.compact
+    def __call__(self, images, *, train, mask=None):
+        features = nn.Dense(self.feature_dim, use_bias=False, name="base")(squares(images))
+        logits = nn.Dense(self.num_classes, use_bias=False, name="head")(features)
+        return Outputs(logits, features)
 
 
 class TwoLayers(nn.Module):
@@ -117,13 +134,14 @@ class Federation:
         classes = self.model.num_classes
         data = federate(self.images, self.labels, self.partition, classes, replicated(mesh))
         start = jax.device_put((state, data, algorithm.sent_once, self.key), replicated(mesh))
+        start = (*start[:2], with_own_rows(algorithm, start[2], start[1], mesh), start[3])
         clients = init_clients(algorithm, start[0].model, num_clients, mesh, memory)
         return start[0]._replace(clients=clients), *start[1:]
 
     def round(
-        self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device", public=None
+        self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device", **options
     ):
-        """A jitted round, and what it starts from."""
+        """A jitted round, and what it starts from; `options` as of `make_round`."""
         mesh = make_mesh(devices)
         local = make_local_training(self.model, algorithm, config, MEAN, STD)
         parts = make_round(
@@ -136,7 +154,7 @@ class Federation:
             availability=config.availability,
             steps=known_steps(self.partition.sizes, config),
             most=cohort_places(config),
-            public=public,
+            **options,
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))
         run = AtRates(join_clients(parts, mesh, memory), jax.device_put(rates, replicated(mesh)))

@@ -1,4 +1,4 @@
-"""A user's module: a model, an algorithm, a data set and a partition of their own, as a plug-in."""
+"""A user's module: a model, an algorithm, a data set, a partition and a task of their own."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import semanticfl_jax as sfl
+from semanticfl_jax.tasks.classification import classification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,20 +73,27 @@ def own_entropy(settings, context):
     return confidence_penalty(settings.weight, settings.step)
 
 
-@sfl.register_dataset("own_stripes", about="Horizontal and vertical stripes")
+@dataclasses.dataclass(frozen=True)
+class StripesSettings:
+    """Settings of the data set."""
+
+    noise: float = 20.0
+
+
+@sfl.register_dataset("own_stripes", settings=StripesSettings, about="Stripes of two directions")
 def own_stripes(settings, context):
-    del settings, context
-    return stripes()
+    del context
+    return stripes(noise=settings.noise)
 
 
-def stripes(train=48, test=20):
-    """Two classes of 8x8 pixels, with noise."""
+def stripes(train=48, test=20, noise=20.0):
+    """Two classes of 8x8 pixels, with noise of this standard deviation."""
     rng = np.random.default_rng(0)
 
     def split(count):
         labels = np.arange(count) % 2
         rows = np.where(np.arange(8) % 4 < 2, 200, 50)[:, None] * np.ones((8, 8))
-        images = np.where(labels[:, None, None], rows, rows.T) + rng.normal(0, 20, (count, 8, 8))
+        images = np.where(labels[:, None, None], rows, rows.T) + rng.normal(0, noise, (count, 8, 8))
         return np.clip(images, 0, 255).astype(np.uint8), labels
 
     return sfl.ImageDataset.from_arrays(*split(train), *split(test), ["rows", "columns"])
@@ -96,3 +104,21 @@ def own_halves(settings, context):
     del settings
     half, rest = np.array_split(context.rng.permutation(len(context.groups)), 2)
     return [half, *np.array_split(rest, context.num_clients - 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SmoothSettings:
+    """Settings of the task."""
+
+    epsilon: float = 0.1
+
+
+@sfl.register_task("own_smoothing", settings=SmoothSettings, about="Label smoothing")
+def own_smoothing(settings, context):
+    classes = context.num_labels
+
+    def loss(logits, labels):
+        smooth = (1 - settings.epsilon) * jax.nn.one_hot(labels, classes)
+        return -jnp.sum((smooth + settings.epsilon / classes) * jax.nn.log_softmax(logits), axis=-1)
+
+    return dataclasses.replace(classification(None, context), name="own_smoothing", loss=loss)

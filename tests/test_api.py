@@ -217,7 +217,7 @@ def test_a_workdir_is_bound_by_data_and_objects_and_not_by_how_it_is_computed(tm
     labels = noise_dataset()
     labels = dataclasses.replace(labels, train_labels=labels.train_labels[::-1].copy())
     for other, message in (
-        ({"dataset": labels}, "data was"),
+        ({"dataset": labels}, "data: training labels were"),
         ({"partition": HALVES}, "partition was"),
         ({"model": TinyNet(CLASSES, feature_dim=8)}, "model was"),
     ):
@@ -267,8 +267,21 @@ def test_weights_to_start_from(tmp_path, whole):
         ),
         (
             {"model": ViT(CLASSES)},
+            {"algorithm": sfl.AlgorithmConfig("fedrcl", settings={"levels": (0,)})},
+            "fedrcl needs the model's levels, which ViT does not return",
+        ),
+        (
+            {"model": ViT(CLASSES)},
+            {
+                "algorithm": sfl.AlgorithmConfig("feddifrc"),
+                "guidance": sfl.GuidanceConfig(anchor_source="generated"),
+            },
+            "algorithm.name=feddifrc is not possible with this model",
+        ),
+        (
+            {"model": ViT(CLASSES)},
             {"guidance": sfl.GuidanceConfig(enabled=True, anchor_source="generated")},
-            "guidance.enabled must be false with this model",
+            "guidance.enabled=true is not possible with this model",
         ),
         (
             {},

@@ -16,9 +16,14 @@ from tests.launch.test_commands import command, output
 ROOT = Path(__file__).parents[1]
 #: What is imported from the libraries of each extra.
 MODULES = {
+    "plan": {"libtpu"},
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
     "privacy": {"dp_accounting"},
+    "parquet": {"pyarrow"},
+    "tensorboard": {"tensorboardX"},
+    "wandb": {"wandb"},
+    "mlflow": {"mlflow"},
     "prepare": {"tensorflow", "importlib_resources", "tensorflow_datasets", "array_record"},
 }
 
@@ -50,7 +55,8 @@ def test_extras_bring_what_is_imported():
             if nested:
                 names |= set().union(*map(brought, nested[1].split(",")))
             elif line and not line.startswith("#"):
-                names.add(re.match(r"[\w-]+", line)[0].replace("-", "_"))
+                name = re.match(r"[\w-]+", line)[0].replace("-", "_")
+                names.add({"mlflow_skinny": "mlflow"}.get(name, name))
         return names
 
     for extra, modules in MODULES.items():
@@ -133,15 +139,38 @@ def account(tmp_path):
     make_ledger(ExperimentConfig(model=model, privacy=private))
 
 
+def log_to(name):
+    def build(tmp_path):
+        import semanticfl_jax as sfl
+        from semanticfl_jax.simulation.loggers import make_loggers
+
+        config = sfl.ExperimentConfig(runtime=sfl.RuntimeConfig(loggers=(name,)))
+        make_loggers(config, tmp_path)
+
+    return build
+
+
+def read_parquet(tmp_path):
+    from semanticfl_jax.data.sources import load_dataset
+
+    for split in ("train", "test"):
+        (tmp_path / f"{split}-00000-of-00001.parquet").write_bytes(b"")
+    load_dataset("cifar10", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("use", "extra"),
     [
+        (log_to("tensorboard"), "tensorboard"),
+        (log_to("wandb"), "wandb"),
+        (log_to("mlflow"), "mlflow"),
         (load_checkpoint, "diffusion"),
         (download_checkpoint, "diffusion"),
         (train_tokenizer, "diffusion"),
         (build_autoencoder, "diffusion"),
         (read_prepared, "tfds"),
         (account, "privacy"),
+        (read_parquet, "parquet"),
     ],
 )
 def test_what_needs_them_says_so(tmp_path, monkeypatch, blocked, use, extra):

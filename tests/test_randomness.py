@@ -28,7 +28,16 @@ def test_streams_keep_their_numbers():
         "AGGREGATOR": 7,
         "SERVER_RULE": 8,
     }
-    assert [int(stream) for stream in HostStream] == [101, 102, 0x5EED, 0x307988C0]
+    assert {stream.name: int(stream) for stream in HostStream} == {
+        "CORRUPTIONS": 101,
+        "CORRUPTION_NOISE": 102,
+        "ANCHORS": 0x5EED,
+        "MODALITIES": 0x307988C0,
+        "STUDENTS": 103,
+        "STUDENT_TARGETS": 104,
+        "DISTILLATION": 105,
+        "TRAIN_LIMIT": 106,
+    }
 
 
 def test_a_rounds_keys_are_those_of_its_streams():

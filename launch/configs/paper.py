@@ -5,7 +5,8 @@
 lambda_kd = 1, lambda_con = 0.01, tau = 0.05, 512 dimensions, t = 150, in the protocol of
 cifar10.py. The distillation's temperature is not published; here it is 1, where the term is nearly
 flat.
-The project's own default differs in lambda_con = 1, chosen by measurement (README.md).
+The project's own defaults differ in lambda_con = 1, chosen by measurement (README.md), and in a
+linear map between features and visual anchors.
 """
 
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, GuidanceConfig
@@ -20,6 +21,7 @@ def get_config() -> ExperimentConfig:
             enabled=True,
             timestep=150,
             kd="kl",
+            visual_head="none",
             lambda_kd=1.0,
             lambda_con=0.01,
             temperature_kd=1.0,

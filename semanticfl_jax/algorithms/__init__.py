@@ -5,12 +5,13 @@ import dataclasses
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.algorithms.feddisco import with_disco
 from semanticfl_jax.algorithms.semanticfl import guidance_term
+from semanticfl_jax.algorithms.student import student_term
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.registry import AGGREGATORS, TRANSFORMS
 
-__all__ = ["Algorithm", "LossTerm", "guidance_term", "make_algorithm"]
+__all__ = ["Algorithm", "LossTerm", "guidance_term", "make_algorithm", "student_term"]
 
 
 def make_algorithm(context: AlgorithmContext) -> Algorithm:
@@ -50,8 +51,23 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
     algorithm = dataclasses.replace(algorithm, attack=attack.entry.build(attack.settings, context))
     privacy = context.config.privacy
     algorithm = privacy.entry.build(privacy.settings, context)(algorithm)
-    if context.anchors is None or not context.config.guidance.enabled:
+    return guided(algorithm, context)
+
+
+def guided(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
+    """Return `algorithm` with the terms of guidance, if the configuration asks for it."""
+    guidance, width, holders = context.config.guidance, context.feature_dim, context.holders
+    if not guidance.enabled:
         return algorithm
-    guidance = context.config.guidance
-    term = guidance_term(context.anchors, guidance, context.feature_dim, context.holders)
-    return algorithm.with_term(term) if term else algorithm
+    terms = []
+    if context.anchors is not None and guidance.has_class_terms:
+        terms.append(guidance_term(context.anchors, guidance, width, holders))
+    if context.student is not None:
+        seed = context.config.seed
+        terms.append(
+            student_term(context.student, guidance.student, width, seed=seed, holders=holders)
+        )
+    for term in terms:
+        if term is not None:
+            algorithm = algorithm.with_term(term)
+    return algorithm

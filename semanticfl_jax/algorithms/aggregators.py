@@ -84,6 +84,8 @@ class Aggregator:
       needs_root: whether the server trains on the public split before the clients do, as a client
         would; `encode` is then given that update in the place of what `broadcast` sends.
       adds_noise: whether it must do so in a round in which nobody reports, too.
+      weighted: whether its result grows with the weights, as a weighted sum does. Where clients
+        that diverged are left out, such a result is divided by the weights that are left.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Aggregator:
     bytes_down: int = 0
     adds_noise: bool = False
     needs_root: bool = False
+    weighted: bool = True
 
     def __post_init__(self):
         if not self.needs_updates and None in (self.init, self.add, self.merge):

@@ -11,7 +11,8 @@
 
     x, b       server model and broadcast b, sent to the cohort S
     y_i        argmin of  cross-entropy + sum of terms,  by local SGD from start(s_i, x, b), which
-               is x unless the rule says otherwise, along gradient + correction(s_i, b)
+               is x unless the rule says otherwise, along gradient + correction(s_i, b), or along
+               what descend says; another model of the client may be trained beside it
     u_i, e_i   finish: the client's update, y_i - x unless it says otherwise, and what else it sends
     v_i        the part of u_i that is uploaded, after all transforms in turn
     v          aggregator( v_i, p_i ),   sum_i p_i v_i by default,   p = weights(sizes, counts of S)
@@ -28,6 +29,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.transforms import UpdateTransform
@@ -64,7 +66,7 @@ class TermInputs(NamedTuple):
     labels: jax.Array
     #: bool [B]; False marks rows that pad the batch and must not count.
     mask: jax.Array
-    #: The batch's rows of `LossTerm.per_sample`, arrays [B, ...].
+    #: The batch's rows of `LossTerm.per_sample` and of `LossTerm.contact`, arrays [B, ...].
     rows: PyTree = ()
     #: All parameters being trained, at this step: the tree of `received.params`.
     trained: PyTree = ()
@@ -78,6 +80,23 @@ class TermInputs(NamedTuple):
     apply: Callable[[Model], Outputs] | None = None
     #: The batch as the network sees it, augmented and normalised: float32 [B, H, W, 3].
     images: jax.Array | None = None
+    #: The client's training samples of each class: int32 [K].
+    label_counts: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contact:
+    """What a client computes of each of its own images once, at its first contact, and keeps.
+
+    Attributes:
+      rows: (`LossTerm.shared`, images uint8 [B, H, W, 3]) -> {name: [B, ...]}; an image's row must
+        not depend on the other images.
+      order: for a control: number of all clients' images, n -> int [n], whose row each image is
+        given instead of its own; None: its own.
+    """
+
+    rows: Callable[[PyTree, jax.Array], Mapping[str, jax.Array]]
+    order: Callable[[int], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +114,8 @@ class LossTerm:
         `loss` must leave out what its client does not hold.
       init: key -> trainable parameters, aggregated like every other parameter; None: it has none.
       needs: which fields of `Outputs` besides the logits it reads: "features", "levels".
+      contact: further rows of each image, which clients compute themselves of their own images;
+        they travel in neither direction. None: there are none.
     """
 
     name: str
@@ -104,6 +125,7 @@ class LossTerm:
     holders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init: Callable[[jax.Array], PyTree] | None = None
     needs: tuple[str, ...] = ()
+    contact: Contact | None = None
 
     def __post_init__(self):
         unknown = set(self.needs) - (set(Outputs._fields) - {"logits"})
@@ -111,6 +133,84 @@ class LossTerm:
             raise SemanticFLError(
                 f"the term {self.name} needs {unknown}, which no network has a name for"
             )
+
+
+class Moment(NamedTuple):
+    """Where a client is in its local training; int32 scalars.
+
+    Attributes:
+      index: steps done.
+      steps_per_epoch: of this client.
+      steps: that it will do in this round.
+    """
+
+    index: jax.Array
+    steps_per_epoch: jax.Array
+    steps: jax.Array
+
+
+class Beginning(NamedTuple):
+    """What `ClientRule.begin` sees of one client.
+
+    Attributes:
+      value_and_grad: (`Model`, step) -> ((loss, running statistics), gradient) of that model on the
+        batch of that step, int32 scalar, of the first epoch, all terms included.
+      state: the client's own.
+      received: the server's model.
+      broadcast: what the server sent besides.
+      steps_per_epoch: int32 scalar; 0 in an empty place.
+    """
+
+    value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]]
+    state: PyTree
+    received: Model
+    broadcast: PyTree
+    steps_per_epoch: jax.Array
+
+
+class StepInputs(NamedTuple):
+    """What `ClientRule.descend` sees of one step on one client.
+
+    Attributes:
+      value_and_grad: `Model` -> ((loss, running statistics), gradient) of that model on this step's
+        batch, all terms included; the gradient is a tree of parameters, before any correction.
+      model: the client's, before the step.
+      own: what it carries from step to step, see `ClientRule.carries`.
+      state: its state before the round.
+      received: the server's model.
+      broadcast: what the server sent besides.
+      count: float32 scalar, valid rows of the batch.
+      rate: float32 scalar, the learning rate of this step.
+      moment: where it is in its training.
+      optimizer: of the clients, without the rate: a step is `rate` times its result, backwards.
+    """
+
+    value_and_grad: Callable[[Model], tuple[tuple[jax.Array, PyTree], PyTree]]
+    model: Model
+    own: PyTree
+    state: PyTree
+    received: Model
+    broadcast: PyTree
+    count: jax.Array
+    rate: jax.Array
+    moment: Moment
+    optimizer: optax.GradientTransformation
+
+
+class Descent(NamedTuple):
+    """What `ClientRule.descend` found.
+
+    Attributes:
+      loss: float32 scalar, reported.
+      batch_stats: the running statistics after the step.
+      gradient: tree of parameters, which correction, weight decay and momentum then follow.
+      own: what it carries to the next step.
+    """
+
+    loss: jax.Array
+    batch_stats: PyTree
+    gradient: PyTree
+    own: PyTree
 
 
 class Trained(NamedTuple):
@@ -126,6 +226,7 @@ class Trained(NamedTuple):
       loss: float32 scalar, mean training loss over its last epoch.
       rate: float32 scalar, the learning rate of this round.
       key: for what the rule draws; depends on the seed, the round and the client alone.
+      own: what it carried from step to step, after the last, or what `begin` found; () without.
     """
 
     state: PyTree
@@ -137,6 +238,7 @@ class Trained(NamedTuple):
     loss: jax.Array
     rate: jax.Array
     key: jax.Array
+    own: PyTree = ()
 
 
 class Finished(NamedTuple):
@@ -171,6 +273,9 @@ class ClientRule:
       sends_extra: whether `extra` travels; not if the server can work it out of the updates.
       start: (state, received model, broadcast) -> the model that a client trains from; None: the
         received one. The update is the difference to the received model all the same.
+      begin: `Beginning` -> (the model that a client trains from, what it carries), where that
+        depends on the client's images; it takes the place of `start` and `carries`. None: it does
+        not.
       uploads: whether what lies at a path of the `Model` travels, as in
         "params/model/Dense_0/kernel" or "batch_stats/BatchNorm_0/mean"; None: everything does. What
         does not travel is not aggregated, counts as traffic in neither direction, and stays at the
@@ -182,7 +287,12 @@ class ClientRule:
     correction: Callable[[PyTree, PyTree], PyTree] | None = None
     sends_extra: bool = True
     start: Callable[[PyTree, Model, PyTree], Model] | None = None
+    begin: Callable[[Beginning], tuple[Model, PyTree]] | None = None
     uploads: Callable[[str], bool] | None = None
+    trains: Callable[[str, Moment], jax.Array | bool] | None = None
+    descend: Callable[[StepInputs], Descent] | None = None
+    carries: Callable[[PyTree, Model, PyTree, optax.GradientTransformation], PyTree] | None = None
+    personal: Callable[[PyTree, Model, PyTree], Model] | None = None
 
 
 class Aggregate(NamedTuple):
@@ -192,6 +302,8 @@ class Aggregate(NamedTuple):
       update: what the aggregator made of the clients' updates, a tree of parameters; zero where
         nothing is uploaded.
       extra: sum of the e_i.
+      weight: the sum of the p_i that `extra` may be made of: 1, a number; a float32 scalar where
+        clients that diverged are left out.
       participants: float32 scalar, clients that trained.
       clients: int32 [places], client ids; -1 in empty places.
       before: the cohort's client states before the round, stacked: [places, ...].
@@ -202,6 +314,7 @@ class Aggregate(NamedTuple):
 
     update: PyTree
     extra: PyTree
+    weight: jax.Array | float
     participants: jax.Array
     clients: jax.Array
     before: PyTree
@@ -251,6 +364,8 @@ class Algorithm:
       sends_label_counts: whether `weights` needs the label counts, sent at the first contact.
       transforms: of every client's update, in turn, before it is sent.
       aggregator: makes one update of the clients'.
+      logits: `TermInputs` -> what the task's loss sees in training in place of the network's
+        logits, float32 [B, K]; None: those themselves.
       attack: what some clients do in place of what they should; None: nobody does.
     """
 
@@ -262,6 +377,7 @@ class Algorithm:
     sends_label_counts: bool = False
     transforms: tuple[UpdateTransform, ...] = ()
     aggregator: Aggregator = dataclasses.field(default_factory=mean)
+    logits: Callable[[TermInputs], jax.Array] | None = None
     attack: Attack | None = None
 
     @property

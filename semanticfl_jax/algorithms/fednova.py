@@ -52,7 +52,7 @@ def _client(momentum: float, mu: float) -> ClientRule:
 
 def _server() -> ServerRule:
     def update(state: tuple, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, tuple]:
-        steps = aggregate.rate * aggregate.extra
+        steps = aggregate.rate * aggregate.extra / aggregate.weight
         return jax.tree.map(lambda x, d: x + steps * d, params, aggregate.update), state
 
     return ServerRule(update=update)

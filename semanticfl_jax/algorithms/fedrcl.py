@@ -38,7 +38,7 @@ def fedrcl(settings: FedRCLConfig, context: AlgorithmContext) -> Algorithm:
     algorithm = dataclasses.replace(fedavg(None, context), weights=uniform)
     if settings.levels == ():
         return algorithm
-    if settings.levels != "all" and context.outputs is not None:
+    if settings.levels != "all" and context.outputs is not None and context.outputs.levels:
         there = len(context.outputs.levels)
         allowed = f"from 0 to {there - 1} with this model"
         inside = all(0 <= level < there for level in settings.levels)

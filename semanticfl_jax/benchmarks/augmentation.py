@@ -51,7 +51,7 @@ def measure(
     cases: Sequence[tuple[str, ...]] = CASES,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times rounds of `steps` local steps with each list of augmentation steps, on one device.
+    """Time rounds of `steps` local steps with each list of augmentation steps, on one device.
 
     The cases take turns, so that a slower minute of the machine falls on all of them, and a share
     is the median over turns of (time with - time without) / time with. Images are noise: no
@@ -131,7 +131,7 @@ def _prepare(dataset: ImageDataset, config: ExperimentConfig) -> Engine:
 
 
 def _alone(names: tuple[str, ...], batch_size: int, side: int, repeats: int) -> float:
-    """Seconds an image of the augmentation by itself, median of ten times `repeats` runs."""
+    """Return the seconds an image of augmentation alone, median of ten times `repeats` runs."""
     images = jax.device_put(noise_dataset(batch_size, side=side).train_images)
     run = jax.jit(augment, static_argnums=2)
     times = []

@@ -29,7 +29,7 @@ def measure(
     repeats: int = 3,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times `extract_features` (VAE, and U-Net down to the default maps), one batch a call.
+    """Time `extract_features` (VAE, and U-Net down to the default maps), one batch a call.
 
     A call ends with features on the host. The weights are on the devices before, in as many copies
     as the batch has devices. Memory is the peak of the process so far, hence the sizes ascend.

@@ -13,8 +13,10 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import make_model
 
 
-def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
-    """Floating-point operations of one image in training, by XLA's cost analysis.
+def training_flops(
+    config: ExperimentConfig, dataset: ImageDataset, rows: int | None = None
+) -> float:
+    """Return the floating-point operations of one image in training, by XLA's cost analysis.
 
     Counted is one step's loss and gradient: network and cross-entropy, forward and backward, at the
     configuration's batch size. Left out is what a faster simulator could do away with or what does
@@ -23,6 +25,11 @@ def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
     The step is lowered by itself, because the analysis counts a loop's body once, and with native
     convolutions, because other lowerings do more work for the same values. It is JAX's CPU backend
     that counts, wherever rounds run: GPU and TPU plugins do not offer the analysis.
+
+    Args:
+      config: of the run.
+      dataset: whose images are trained on; only shapes count.
+      rows: images of a step; by default the configuration's batch size.
 
     Raises:
       ValueError: if JAX_PLATFORMS leaves out the CPU.
@@ -49,13 +56,14 @@ def training_flops(config: ExperimentConfig, dataset: ImageDataset) -> float:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels)
         return jnp.mean(losses), updates
 
-    shape = (config.batch_size, *image_shape)
+    rows = config.batch_size if rows is None else rows
+    shape = (rows, *image_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), key, images)
     arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
     with jax.default_device(cpu):
         lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments)
     costs: Any = lowered.cost_analysis()
-    return costs["flops"] / config.batch_size
+    return costs["flops"] / rows

@@ -28,7 +28,7 @@ def measure(
     say: Callable[[str], None] = print,
     dataset: ImageDataset | None = None,
 ) -> dict[str, Any]:
-    """Times `rounds` rounds of a configuration with and without guidance, after one of each.
+    """Time `rounds` rounds of a configuration with and without guidance, after one of each.
 
     The anchors are random, with the shapes that Stable Diffusion 1.5 would give: the arithmetic
     does not depend on what they say. They are made by the server before round 1, which is no part
@@ -83,7 +83,7 @@ def measure(
 
 
 def random_anchors(dataset: ImageDataset, visual_width: int) -> Anchors:
-    """Anchors without meaning for each class: random unit vectors."""
+    """Draw anchors without meaning for each class: random unit vectors."""
     rng = np.random.default_rng(0)
 
     def rows(width: int) -> np.ndarray:

@@ -27,7 +27,7 @@ def measure(
     dataset: ImageDataset,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times rounds of a configuration whose clients each hold 20 images out of `dataset`.
+    """Time rounds of a configuration whose clients each hold 20 images out of `dataset`.
 
     Beside it stand three settings that differ in one thing each: a quarter and a half of the
     cohort, and a hundredth of the clients (or as many as the cohort). They are run one after
@@ -88,7 +88,7 @@ def measure(
 
 
 def overlapping_partition(num_samples: int, num_clients: int, size: int, seed: int) -> Partition:
-    """`size` different samples for each client, at random; clients share where samples run out.
+    """Draw `size` different samples for each client; clients share where samples run out.
 
     As many clients as samples allow are dealt a shuffled deck without overlap, the next as many the
     deck shuffled anew, and so on: every sample is held by about equally many clients.
@@ -117,7 +117,7 @@ def _bytes(simulation: Engine) -> dict[str, int | None]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The settings as lines of a Markdown table."""
+    """Return the settings as lines of a Markdown table."""
     lines = [
         "| clients | cohort | s a round | ms a client | images MB | index table MB "
         "| all arguments MB | temporary MB |",

@@ -16,7 +16,7 @@ _SIZE_ELSEWHERE = 8192
 
 
 def matmul_rate(mesh: Mesh, *, dtype=jnp.float32, size: int = 0, repeats: int = 10) -> float:
-    """Floating-point operations a second of square matrix products, all devices at once.
+    """Return the floating-point operations a second of square matrix products, all devices at once.
 
     Products are taken at JAX's default precision, as in training: of float32 that is full float32
     on CPU, TF32 on recent NVIDIA GPUs and bfloat16 on TPUs.

@@ -8,7 +8,7 @@ from semanticfl_jax.data.sources import ImageDataset
 def noise_dataset(
     train: int, *, test: int = 10, side: int = 32, num_classes: int = 10
 ) -> ImageDataset:
-    """A data set of `train` and `test` images of side x side x 3 random bytes, always the same."""
+    """Return `train` and `test` images of side x side x 3 random bytes, always the same."""
     rng = np.random.default_rng(0)
 
     def draw(count: int) -> tuple[np.ndarray, np.ndarray]:

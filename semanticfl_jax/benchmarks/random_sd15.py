@@ -76,7 +76,7 @@ CONFIGS = {
 
 
 def networks(dtype: Any = jnp.float32) -> Networks:
-    """The networks that `CONFIGS` describe, computing in `dtype`, without weights."""
+    """Return the networks that `CONFIGS` describe, computing in `dtype`, without weights."""
     with tempfile.TemporaryDirectory() as directory:
         for name, values in CONFIGS.items():
             path = Path(directory, name)
@@ -87,7 +87,7 @@ def networks(dtype: Any = jnp.float32) -> Networks:
 
 
 def random_sd15(dtype: Any = jnp.float32, seed: int = 0) -> StableDiffusion:
-    """The model: 4.3 GB in float32. It has no files, and hence no fingerprint."""
+    """Return the model: 4.3 GB in float32. It has no files, and hence no fingerprint."""
     described = networks(dtype)
     params = {
         component: random_params(shapes, seed, dtype)

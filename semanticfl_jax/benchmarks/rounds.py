@@ -16,7 +16,7 @@ from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.round import RoundMetrics
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
 
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str, Any]:
-    """Times `rounds` rounds of a configuration after one that is not counted.
+    """Time `rounds` rounds of a configuration after one that is not counted.
 
     Returns:
       What `time_rounds` and `efficiency` return.
@@ -40,7 +40,7 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
 def time_rounds(
     simulation: Engine, config: ExperimentConfig, rounds: int, say: Say = print
 ) -> dict[str, Any]:
-    """Times `rounds` rounds after one that is not counted, evaluating every `config.eval_every`.
+    """Time `rounds` rounds after one that is not counted, evaluating every `config.eval_every`.
 
     Checkpoints and files are left out; evaluation is timed apart.
 
@@ -94,7 +94,7 @@ def timed_round(simulation: Engine) -> tuple[RoundMetrics, float]:
 
 
 def in_turn(simulations: Sequence[Engine], turns: int) -> list[list[float]]:
-    """Seconds of `turns` rounds of each simulation, after one that is not counted.
+    """Return the seconds of `turns` rounds of each simulation, after one that is not counted.
 
     They take turns, so that a slower minute of the machine falls on all of them, and every other
     turn goes backwards, so that a steady drift favours none.
@@ -112,7 +112,7 @@ def in_turn(simulations: Sequence[Engine], turns: int) -> list[list[float]]:
 def efficiency(
     flops: float, figures: dict[str, Any], mesh: Mesh, say: Say = print
 ) -> dict[str, float]:
-    """How near rounds come to what the devices can do. To be called after memory is read.
+    """Return how near rounds come to what the devices can do. To be called after memory is read.
 
     Args:
       flops: of `training_flops`.

@@ -34,7 +34,7 @@ def measure(
     side: int = 32,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times training steps on noise, with each lowering and 1, 2, 4, ... clients at a time.
+    """Time training steps on noise, with each lowering and 1, 2, 4, ... clients at a time.
 
     Nothing is left out but what does not fit, and chunks larger than one whose step took 20 s.
 
@@ -90,7 +90,7 @@ def measure(
 def noise_workload(
     config: ExperimentConfig, *, side: int, largest: int, num_classes: int = 10
 ) -> Workload:
-    """What clients of a configuration compute on images of noise, side x side x 3.
+    """Return what clients of a configuration compute on images of noise, side x side x 3.
 
     Args:
       config: without guidance.
@@ -101,14 +101,18 @@ def noise_workload(
     noise = noise_dataset(1, side=side, num_classes=num_classes)
     shape = noise.train_images.shape[1:]
     model = make_model(config, num_classes, shape)
-    algorithm = make_algorithm(AlgorithmContext(config, num_classes, model.outputs(shape)))
+    algorithm = make_algorithm(
+        AlgorithmContext(
+            config, num_classes, model.outputs(shape), variables=model.variables(shape)
+        )
+    )
     received = Model(*init_params(model, algorithm, shape, run_key(config.seed)))
     sizes = np.array([largest])
     return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)
 
 
 def table(figures: list[Figure], rows: int) -> list[str]:
-    """Figures as lines of a Markdown table; `rows` are the images of a step."""
+    """Return figures as lines of a Markdown table; `rows` are the images of a step."""
     lines = [
         "| convolution | clients | ms a client's step | images/s | memory MB | compile s |",
         "|---|---:|---:|---:|---:|---:|",

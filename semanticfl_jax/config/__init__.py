@@ -3,13 +3,18 @@
     experiment      one run
     model           the clients' network
     algorithm       what clients and server do
+    personal        algorithms that leave every client with a model of its own
+    objectives      algorithms with another local objective, solver, or server's step
+    client_test     clients' own test images
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
     privacy         noise, and what it guarantees
     attack          clients that do not do as they should
     guidance        semantic anchors, and the terms they add to the loss
+    student         the semantic student, the part of guidance that speaks of single images
     heterogeneity   what makes clients differ
     data            the data sets
+    original_data   those that are read from their original files
     task            what is learned of the images
     runtime         devices, chunks, memory: what does not decide results
     fields          what these classes are made of
@@ -18,7 +23,7 @@
 `describe` turns all of it into text, for --help.
 """
 
-from semanticfl_jax.config import data, task  # noqa: F401 - register what comes with it
+from semanticfl_jax.config import data, original_data, task  # noqa: F401 - they register
 from semanticfl_jax.config.aggregation import AggregationConfig, ClipConfig
 from semanticfl_jax.config.algorithm import (
     AlgorithmConfig,
@@ -32,10 +37,10 @@ from semanticfl_jax.config.algorithm import (
     MoonConfig,
 )
 from semanticfl_jax.config.attack import AttackConfig
+from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
     Config,
-    check_override,
     describe,
     free,
     from_dict,
@@ -52,39 +57,73 @@ from semanticfl_jax.config.heterogeneity import (
     PartitionConfig,
 )
 from semanticfl_jax.config.model import ModelConfig
+from semanticfl_jax.config.objectives import (
+    FedETFConfig,
+    FedExPConfig,
+    FedLCConfig,
+    FedNTDConfig,
+    FedSAMConfig,
+    QFFLConfig,
+)
 from semanticfl_jax.config.optimizer import AdamConfig, OptimizerConfig
+from semanticfl_jax.config.overrides import check_override
+from semanticfl_jax.config.personal import (
+    APFLConfig,
+    DittoConfig,
+    FedALAConfig,
+    FedBNConfig,
+    FedPerConfig,
+    FedRepConfig,
+    PFedMeConfig,
+)
 from semanticfl_jax.config.privacy import CentralConfig, LocalConfig, PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
+from semanticfl_jax.config.student import StudentConfig
 from semanticfl_jax.errors import ConfigError
 
 __all__ = [
+    "APFLConfig",
     "AdamConfig",
     "AggregationConfig",
     "AlgorithmConfig",
     "AttackConfig",
     "AvailabilityConfig",
     "CentralConfig",
+    "ClientTestConfig",
     "ClipConfig",
     "Config",
     "ConfigError",
+    "DittoConfig",
     "ExperimentConfig",
     "FeatureSkewConfig",
+    "FedALAConfig",
+    "FedBNConfig",
     "FedCDAConfig",
     "FedDifRCConfig",
     "FedDiscoConfig",
     "FedDynConfig",
+    "FedETFConfig",
+    "FedExPConfig",
+    "FedLCConfig",
+    "FedNTDConfig",
     "FedNovaConfig",
+    "FedPerConfig",
     "FedProxConfig",
     "FedRCLConfig",
+    "FedRepConfig",
+    "FedSAMConfig",
     "GuidanceConfig",
     "LocalConfig",
     "ModalityConfig",
     "ModelConfig",
     "MoonConfig",
     "OptimizerConfig",
+    "PFedMeConfig",
     "PartitionConfig",
     "PrivacyConfig",
+    "QFFLConfig",
     "RuntimeConfig",
+    "StudentConfig",
     "check_override",
     "describe",
     "free",

@@ -278,6 +278,13 @@ ALGORITHMS.register(
     server_optimizer="yogi",
 )
 ALGORITHMS.register(
+    "fedadagrad",
+    f"{_ALGORITHMS}.fedavg:fedavg",
+    about="ICLR 2021: Adagrad at the server",
+    uses=(*_SERVER[1:3], "server_tau"),
+    server_optimizer="adagrad",
+)
+ALGORITHMS.register(
     "semanticfl",
     f"{_ALGORITHMS}.fedavg:fedavg",
     about="arXiv 2603.19337: FedAvg with guidance.enabled. Sends the anchors, once",

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from semanticfl_jax.config.fields import Config, require, require_at_least, require_positive
+from semanticfl_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from semanticfl_jax.config.experiment import ExperimentConfig
@@ -97,6 +98,12 @@ class SecureConfig(Config):
             f"such that no sum leaves 32 bits: with bound {self.bound:g} at most {most}",
             self.fraction_bits,
         )
+        if self.masks and config.on_divergence == "skip_client":
+            raise ConfigError(
+                "masks cannot be used with on_divergence=skip_client: the masks of a client that "
+                "is left out after it trained would stay in the sum; choose warn or stop, or "
+                "aggregation.secure.masks=false, which gives the same sum"
+            )
 
     def _largest(self, bits: int, clients: int) -> float:
         """Return what a sum can come to; weights may sum to a little more than one."""

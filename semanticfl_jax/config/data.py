@@ -10,12 +10,16 @@ DATASETS.register(
     about="scikit-learn's 1,797 handwritten digits, at 32x32 pixels; nothing is downloaded",
 )
 DATASETS.register(
-    "cifar10", f"{_SOURCES}.cifar:cifar10", about="CIFAR-10: 60,000 images of 10 classes, by TFDS"
+    "cifar10",
+    f"{_SOURCES}.cifar:cifar10",
+    about="CIFAR-10: 60,000 images of 10 classes, as published or by TFDS",
+    uses=("download",),
 )
 DATASETS.register(
     "cifar100",
     f"{_SOURCES}.cifar:cifar100",
-    about="CIFAR-100: 60,000 images of 100 classes in 20 superclasses, by TFDS",
+    about="CIFAR-100: 60,000 images of 100 classes in 20 superclasses, as published or by TFDS",
+    uses=("download",),
 )
 DATASETS.register(
     "tiny_imagenet",

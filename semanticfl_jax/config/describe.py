@@ -7,11 +7,14 @@ import textwrap
 from typing import Any
 
 from semanticfl_jax.config.algorithm import AlgorithmConfig, knobs
+from semanticfl_jax.config.experiment import ExperimentConfig
+from semanticfl_jax.config.fields import settings_fields
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
     ATTACKS,
     DATASETS,
+    LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
@@ -25,8 +28,8 @@ from semanticfl_jax.registry import (
 )
 
 _WIDTH = 96
-#: Fields whose settings stand in a field of their own, FIELD_settings.
-_OWN_SETTINGS = ("dataset", "task")
+#: Fields whose settings stand in a field of their own, by name of the first.
+_OWN_SETTINGS = {field: name for name, (field, _) in settings_fields(ExperimentConfig).items()}
 _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Algorithms", "algorithm.name", ALGORITHMS),
     ("Models", "model.name", MODELS),
@@ -40,6 +43,7 @@ _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Update transforms", "aggregation.transforms", TRANSFORMS),
     ("Privacy", "privacy.name", PRIVACY),
     ("Attacks", "attack.name", ATTACKS),
+    ("Loggers", "runtime.loggers", LOGGERS),
 )
 
 
@@ -69,7 +73,7 @@ def _entry(field: str, name: str, entry: Entry) -> list[str]:
     group = field.partition(".")[0]
     settings = [f"{key}={_plain(value)}" for key, value in entry_settings(field, entry).items()]
     if settings:
-        group = f"{field}_settings" if field in _OWN_SETTINGS else group
+        group = _OWN_SETTINGS.get(field, group)
         text = f"--config.{group}." + " .".join(settings)
         lines += textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
     return lines

@@ -8,14 +8,16 @@ from typing import Annotated, Any, Literal
 from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
 from semanticfl_jax.config.attack import AttackConfig
+from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
+    PathText,
+    SettingsOf,
     changed_fields,
     free,
     require,
     require_at_least,
-    settings_of,
 )
 from semanticfl_jax.config.guidance import GuidanceConfig
 from semanticfl_jax.config.heterogeneity import (
@@ -30,7 +32,7 @@ from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.privacy import PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS, NoSettings
+from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS
 
 #: Fields of a partition that only some schemes heed.
 _SCHEME_FIELDS = (
@@ -48,14 +50,16 @@ class ExperimentConfig(Config):
 
     dataset: Annotated[str, DATASETS] = "cifar10"
     #: Settings of a data set that has some of its own.
-    dataset_settings: Any = None
+    dataset_settings: Annotated[Any, SettingsOf("dataset")] = None
     #: What is learned of the images, and what their labels therefore are.
     task: Annotated[str, TASKS] = "classification"
     #: Settings of a task that has some of its own.
-    task_settings: Any = None
-    #: Directory of prepared TFDS data sets, by default TFDS's own; or the images themselves
-    #: (tiny_imagenet, image_folder).
-    data_dir: str | None = free(None)
+    task_settings: Annotated[Any, SettingsOf("task")] = None
+    #: Where the data set is: its files or archive as published, or a directory of TFDS, by default
+    #: TFDS's own; of image_folder the images. A directory one or two levels off does.
+    data_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
+    #: Whether CIFAR-10 and CIFAR-100 are downloaded into data_dir where they are not there.
+    download: bool = free(False)
     #: Side in pixels of image_folder's images; 0: as they are, all of one size.
     image_size: int = 0
     #: What to do about image files that are missing or damaged: name them and stop, or go on.
@@ -66,11 +70,15 @@ class ExperimentConfig(Config):
     #: every algorithm alike, so that guided and unguided runs train on the same client data. None
     #: where images have no class.
     public_per_class: int = 20
+    #: Training images that clients share, drawn after the public split, of every class as many; 0:
+    #: all. The public split does not depend on it.
+    train_limit: int = 0
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
     feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
     modality: ModalityConfig = dataclasses.field(default_factory=ModalityConfig)
     availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
+    client_test: ClientTestConfig = dataclasses.field(default_factory=ClientTestConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
     privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
@@ -93,18 +101,16 @@ class ExperimentConfig(Config):
     eval_every: int = 1
     #: Rounds between checkpoints; the last round is always saved.
     checkpoint_every: int = free(1)
+    #: What to do when a loss, an update or a figure is not finite: warn once and go on, stop the
+    #: run, or leave the client's update out of the average as if it had dropped out.
+    on_divergence: Literal["warn", "stop", "skip_client"] = dataclasses.field(
+        default="warn", metadata={"same_results": ("warn", "stop")}
+    )
     #: Of the clients' network, in training and in evaluation alike. With bfloat16 its activations
     #: and products are; parameters, statistics, losses and the optimiser stay in float32.
     precision: Literal["float32", "bfloat16"] = "float32"
     #: How the run is computed; it does not decide the results.
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig, metadata=FREE)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field, entry in (("dataset", DATASETS[self.dataset]), ("task", TASKS[self.task])):
-            given = getattr(self, f"{field}_settings")
-            if given is not None or entry.settings is not NoSettings:
-                object.__setattr__(self, f"{field}_settings", settings_of(entry, given))
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""
@@ -120,7 +126,14 @@ class ExperimentConfig(Config):
             "checkpoint_every",
         )
         require_at_least(
-            self, 0, "image_size", "public_per_class", "weight_decay", "clip_norm", "seed"
+            self,
+            0,
+            "image_size",
+            "public_per_class",
+            "train_limit",
+            "weight_decay",
+            "clip_norm",
+            "seed",
         )
         require(self.seed < 2**31, "seed", "below 2^31", self.seed)
         require(self.learning_rate > 0, "learning_rate", "greater than 0", self.learning_rate)
@@ -143,22 +156,45 @@ class ExperimentConfig(Config):
             guidance = dataclasses.replace(self.guidance, enabled=True)
             object.__setattr__(self, "guidance", guidance)
         require(
-            self.modality.total == 0 or self.guidance.enabled,
+            self.modality == ModalityConfig() or self.guidance.enabled,
             "modality",
-            "without shares unless guidance.enabled: it says who lacks which anchors",
+            "without shares unless guidance.enabled: it says who lacks what of it",
             self.modality,
         )
-        uses_public = self.uses_anchors and self.guidance.anchor_source == "public"
-        require(
-            self.public_per_class >= 1 or not uses_public or self.guidance.anchors_file is not None,
-            "public_per_class",
-            "at least 1 when guidance builds its anchors of them (or give guidance.anchors_file, "
-            "or another guidance.anchor_source)",
-            self.public_per_class,
-        )
+        self._check_public()
         if unused_is_an_error():
             for path, reason in self.unused().items():
                 raise ConfigError(f"{path} is set, but {reason}; leave it out")
+
+    def _check_public(self) -> None:
+        """Raise `ConfigError` if the server's images are needed and there are none."""
+        guidance, student = self.guidance, self.guidance.student
+        for needed, file, source in (
+            (
+                self.uses_anchors and guidance.anchor_source == "public",
+                guidance.anchors_file,
+                "guidance builds its anchors of them (or give guidance.anchors_file, or another "
+                "guidance.anchor_source)",
+            ),
+            (
+                guidance.uses_student and student.images == "public",
+                student.file,
+                "the student is distilled on them (or give guidance.student.file, or other "
+                "guidance.student.images)",
+            ),
+        ):
+            require(
+                self.public_per_class >= 1 or not needed or file is not None,
+                "public_per_class",
+                f"at least 1 when {source}",
+                self.public_per_class,
+            )
+
+    @property
+    def uses_public(self) -> bool:
+        """Whether the server makes anchors or a student of its public split."""
+        anchors = self.uses_anchors and self.guidance.anchor_source == "public"
+        return anchors or (self.guidance.uses_student and self.guidance.student.images == "public")
 
     def _check_groups(self) -> None:
         """Raise `ConfigError` for settings of groups that do not fit the experiment."""
@@ -193,6 +229,12 @@ class ExperimentConfig(Config):
                 f"optimizer.name must be sgd, without nesterov, with algorithm.name="
                 f"{self.algorithm.name} ({reason}), got {got!r}"
             )
+        require(
+            not reason or optimizer.epoch_decay == 1,
+            "optimizer.epoch_decay",
+            f"1 with algorithm.name={self.algorithm.name} ({reason}; a round has one rate)",
+            optimizer.epoch_decay,
+        )
 
     def _check_task(self) -> None:
         """Raise `ConfigError` for what needs one class an image, where the task has none."""
@@ -220,6 +262,8 @@ class ExperimentConfig(Config):
         found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
+        if self.modality.without_student and not self.guidance.student.enabled:
+            found["modality.without_student"] = "guidance.student.enabled is false"
         uses = MODELS[self.model.name].uses
         for name in changed_fields(self.model):
             if name in ("width", "norm") and name not in uses:
@@ -233,6 +277,8 @@ class ExperimentConfig(Config):
             found["momentum"] = f"optimizer.name is {name}"
         if "image_size" not in DATASETS[self.dataset].uses and self.image_size:
             found["image_size"] = f"dataset is {self.dataset}, whose images have one size"
+        if "download" not in DATASETS[self.dataset].uses and self.download:
+            found["download"] = f"dataset is {self.dataset}, which is not downloaded"
         if not self.has_classes and self.public_per_class not in (0, type(self).public_per_class):
             found["public_per_class"] = f"task is {self.task}, whose images have no class"
         return found
@@ -261,4 +307,5 @@ class ExperimentConfig(Config):
         """Whether clients receive semantic anchors: for guidance, or as FedDifRC's features."""
         traits, settings = self.algorithm.entry.traits, self.algorithm.settings
         own = traits.anchors is not None and traits.anchors(settings)
-        return self.guidance.enabled or traits.guided or own
+        guided = self.guidance.enabled or traits.guided
+        return own or (guided and self.guidance.has_class_terms)

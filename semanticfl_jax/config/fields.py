@@ -12,15 +12,21 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.paths import local_path, path_or_name
 from semanticfl_jax.registry import Entry, NoSettings, Registry
 
 T = TypeVar("T")
+
+#: A text that is a path on this machine, or a name that may be one.
+PathText = Annotated[str, local_path]
+PathOrName = Annotated[str, path_or_name]
 
 #: Fields that were elsewhere before, and where they are now.
 MOVED = {
@@ -31,6 +37,30 @@ MOVED = {
     "tuning": "runtime.tuning",
     "client_state_memory": "runtime.client_state_memory",
     "model.conv": "runtime.conv",
+}
+
+
+#: What other frameworks, and people in a hurry, call fields.
+CALLED_ELSEWHERE = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "epochs": "local_epochs",
+    "local_ep": "local_epochs",
+    "clients": "num_clients",
+    "n_clients": "num_clients",
+    "cohort": "clients_per_round",
+    "cohort_size": "clients_per_round",
+    "num_rounds": "rounds",
+    "comm_rounds": "rounds",
+    "algo": "algorithm.name",
+    "method": "algorithm.name",
+    "strategy": "algorithm.name",
+    "arch": "model.name",
+    "net": "model.name",
+    "data": "dataset",
+    "gpus": "runtime.num_devices",
 }
 
 
@@ -61,12 +91,29 @@ def free(default: Any) -> Any:
     return dataclasses.field(default=default, metadata=FREE)
 
 
+@dataclasses.dataclass(frozen=True)
+class SettingsOf:
+    """Marks a field that holds the settings of what another field of its group chooses by name.
+
+        dataset: Annotated[str, DATASETS] = "cifar10"
+        dataset_settings: Annotated[Any, SettingsOf("dataset")] = None
+
+    An instance has the settings there, checked; None where the entry has none.
+    """
+
+    field: str
+
+
 class Config:
     """Base of the configuration's frozen dataclasses."""
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
             object.__setattr__(self, name, convert(hint, getattr(self, name), name))
+        for name, (field, registry) in settings_fields(type(self)).items():
+            entry, given = registry[getattr(self, field)], getattr(self, name)
+            if given is not None or entry.settings is not NoSettings:
+                object.__setattr__(self, name, settings_of(entry, given, name))
         self.check()
 
     def check(self) -> None:
@@ -127,26 +174,35 @@ class Choosing(Config):
         return f"of what is chosen: {', '.join(self.chosen())}"
 
 
-def settings_of(entry: Entry, given: Any) -> Any:
+def settings_of(entry: Entry, given: Any, field: str = "settings") -> Any:
     """Return an entry's settings, checked: the defaults for None, else what was given.
 
     Args:
       entry: of a registry.
       given: an instance of its settings, or a mapping of some of their fields.
+      field: that holds them; the settings of NAME in `settings` are the group NAME.
     """
-    if given is None or isinstance(given, NoSettings):
-        given = entry.settings()
+    prefix = f"{entry.name}." if field == "settings" else f"{field}."
+    if given is None or (not isinstance(given, entry.settings) and _is_default(given)):
+        given = entry.settings()  # `dataclasses.replace` with another name keeps the last one's
+    if entry.settings is NoSettings and not isinstance(given, NoSettings) and given != {}:
+        raise ConfigError(f"{field} must be none: {entry.name} has none, got {given!r}")
     if isinstance(given, Mapping):
-        return from_dict(entry.settings, given, prefix=f"{entry.name}.")
+        return from_dict(entry.settings, given, prefix=prefix)
     if not isinstance(given, entry.settings):
         wanted = entry.settings.__name__
-        if entry.settings is NoSettings:
-            raise ConfigError(f"settings must be none: {entry.name} has none, got {given!r}")
-        raise ConfigError(f"settings must be {wanted} with {entry.name}, got {given!r}")
+        raise ConfigError(f"{field} must be {wanted} with {entry.name}, got {given!r}")
     if isinstance(given, Config):
         return given
     values = {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.init}
-    return from_dict(entry.settings, values, prefix=f"{entry.name}.")
+    return from_dict(entry.settings, values, prefix=prefix)
+
+
+def _is_default(given: Any) -> bool:
+    """Return whether settings are the defaults of their class."""
+    return (
+        dataclasses.is_dataclass(given) and not isinstance(given, type) and given == type(given)()
+    )
 
 
 @functools.cache
@@ -155,6 +211,18 @@ def field_types(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     skipped = {"settings"} if issubclass(cls, Choosing) else set()
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in skipped}
+
+
+@functools.cache
+def settings_fields(cls: type) -> dict[str, tuple[str, Registry]]:
+    """Return the fields of `cls` that hold another's settings: that other, and its registry."""
+    hints, found = field_types(cls), {}
+    for name, hint in hints.items():
+        marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+        for mark in marks:
+            if isinstance(mark, SettingsOf):
+                found[name] = (mark.field, typing.get_args(hints[mark.field])[1])
+    return found
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -186,7 +254,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     Raises:
       ConfigError: for an unknown field, a value of the wrong type, or one that is not allowed.
     """
-    hints, entries = field_types(cls), _entries(cls)
+    hints, entries = field_types(cls), entries_of(cls)
     arguments, groups = {}, {}
     for name, value in values.items():
         if name in hints:
@@ -203,7 +271,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         raise ConfigError(f"{prefix}{error}") from None
 
 
-def _entries(cls: type) -> dict[str, Entry]:
+def entries_of(cls: type) -> dict[str, Entry]:
+    """Return the entries of registries that `cls` chooses from, by name; none for other classes."""
     return cls.entries() if issubclass(cls, Choosing) else {}
 
 
@@ -260,35 +329,35 @@ def unknown_field(cls: type, prefix: str, name: str) -> str:
     if path in MOVED:
         return f"config field {path} is now {MOVED[path]}"
     known = sorted(prefix + each for each in [*field_types(cls), *_with_settings(cls)])
-    near = difflib.get_close_matches(path, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"unknown config field {path}.{hint} Fields: {', '.join(known)}"
+    return unknown_name(path, known, [prefix + each for each in guesses(cls, name)])
+
+
+def unknown_name(path: str, known: list[str], near: list[str] | None = None) -> str:
+    """Return the message for the dotted `path`, which is none of `known`; `near` may be meant."""
+    near = difflib.get_close_matches(path, known, n=1) if near is None else near
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    fields = f" Fields: {', '.join(known)}" if known else ""
+    return f"unknown config field {path}.{hint}{fields}"
+
+
+def guesses(cls: type, name: str) -> list[str]:
+    """Return the fields of `cls`, by dotted path, that may be meant by an unknown `name`.
+
+    What it is called elsewhere, the nearest name, or fields of that name in groups.
+    """
+    if name in CALLED_ELSEWHERE and CALLED_ELSEWHERE[name].split(".")[0] in field_types(cls):
+        return [CALLED_ELSEWHERE[name]]
+    known = [*field_types(cls), *_with_settings(cls)]
+    inside = [
+        f"{group}.{name}"
+        for group, hint in field_types(cls).items()
+        if group_class(hint) is not None and name in field_types(group_class(hint))
+    ]
+    return inside or difflib.get_close_matches(name, known, n=1)
 
 
 def _with_settings(cls: type) -> list[str]:
-    return [name for name, entry in _entries(cls).items() if dataclasses.fields(entry.settings)]
-
-
-def check_override(cls: type, path: str) -> Any:
-    """Return the type of the field with the dotted `path` (`model.width`) of `cls`.
-
-    Raises:
-      ConfigError: if there is none.
-    """
-    prefix, hint = "", cls
-    for name in path.split("."):
-        group = group_class(hint)
-        if group is None:
-            raise ConfigError(f"unknown config field {prefix}{name}. {prefix[:-1]} is no group")
-        hints, entries = field_types(group), _entries(group)
-        if name in hints:
-            hint = hints[name]
-        elif name in entries:
-            hint = entries[name].settings
-        else:
-            raise ConfigError(unknown_field(group, prefix, name))
-        prefix += f"{name}."
-    return hint
+    return [name for name, entry in entries_of(cls).items() if dataclasses.fields(entry.settings)]
 
 
 def group_class(hint: Any) -> type | None:
@@ -300,6 +369,8 @@ def describe(hint: Any) -> str:
     """Return what a field of type `hint` accepts, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
+        if args[1] is local_path:
+            return "a path"
         return (
             "one of " + ", ".join(args[1]) if isinstance(args[1], Registry) else describe(args[0])
         )
@@ -336,11 +407,16 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
+        if args[1] in (local_path, path_or_name) and isinstance(value, str | os.PathLike):
+            return str(args[1](value, path))
         if not isinstance(args[1], Registry):
             return convert(args[0], value, path)
         args[1].check(value, path)
         return value
     if origin in (typing.Union, types.UnionType):
+        for kind in (PathText, PathOrName):  # with messages of their own; "" is not none
+            if kind in args and value is not None and str(value).lower() != "none":
+                return convert(kind, value, path)
         for part in sorted(args, key=lambda part: part is not type(None)):
             try:
                 return convert(part, value, path)
@@ -358,8 +434,10 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         return value
     elif hint is float and number and math.isfinite(value):
         return float(value)
-    elif hint is str and (isinstance(value, str) or number):
-        return str(value)  # a number given for a text field, as in data_dir=2024
+    elif hint is str and isinstance(value, str):
+        return value
+    elif hint is str and number and isinstance(value, int):
+        return str(value)  # as in data_dir=2024; of 1e5 nobody knows how it was written
     elif hint is type(None) and str(value).lower() in ("none", ""):
         return None
     raise ConfigError(f"{path} must be {describe(hint)}, got {value!r}")

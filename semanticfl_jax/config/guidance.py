@@ -1,33 +1,57 @@
-"""Configuration of semantic guidance: the anchors, and the terms they add to the loss."""
+"""Configuration of semantic guidance: the anchors, the student, and their terms of the loss."""
 
 from __future__ import annotations
 
 import dataclasses
+import string
 from typing import Literal
 
 from semanticfl_jax.config.fields import (
+    FREE,
     Config,
+    PathOrName,
+    PathText,
     changed_fields,
     free,
     require,
     require_at_least,
     require_positive,
 )
+from semanticfl_jax.config.student import StudentConfig
 
-#: Fields of the terms that guidance adds to the loss; the others are of the anchors.
-_TERMS = ("kd", "lambda_kd", "lambda_con", "temperature_kd", "temperature_con")
+#: Fields of the terms that anchors add to the loss.
+_TERMS = ("kd", "visual_head", "lambda_kd", "lambda_con", "temperature_kd", "temperature_con")
+#: Fields that decide which terms there are.
+_WEIGHTS = ("lambda_kd", "lambda_con")
+#: Fields of the diffusion model, which the student is distilled from, too.
+_TEACHER = (
+    "checkpoint",
+    "revision",
+    "cache_dir",
+    "offline",
+    "dtype",
+    "resolution",
+    "diffusion_batch_size",
+    "timestep",
+)
+_GENERATION = ("generated_per_class", "generation_steps", "generation_scale")
+
+
+def is_prompt(text: str) -> bool:
+    """Return whether a text has one {}, for the name of a class, and no other field."""
+    return _fields(text) == [""]
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceConfig(Config):
-    """Semantic guidance: the anchors, and the terms they add to the clients' loss."""
+    """Semantic guidance: anchors of classes, and a student that speaks of single images."""
 
     enabled: bool = False
     #: "tiny-sd" (bundled), a diffusers-layout directory, or a hub id.
-    checkpoint: str = "tiny-sd"
+    checkpoint: PathOrName = "tiny-sd"
     #: Of a hub id: branch, tag or commit; where downloads are kept; whether to look there only.
     revision: str | None = None
-    cache_dir: str | None = free(None)
+    cache_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     offline: bool = free(False)
     #: Precision of the diffusion model; "auto": bfloat16 on accelerators, float32 on CPU.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -39,7 +63,7 @@ class GuidanceConfig(Config):
     #: checkpoint itself, a directory with a folder a class, or the clients' own (not private).
     anchor_source: Literal["public", "generated", "directory", "oracle"] = "public"
     #: Folder of class-named folders of images (anchor_source = "directory").
-    anchor_dir: str | None = None
+    anchor_dir: PathText | None = None
     #: Images a class, steps and guidance scale of DDIM (anchor_source = "generated").
     generated_per_class: int = 20
     generation_steps: int = 20
@@ -47,7 +71,7 @@ class GuidanceConfig(Config):
     #: "semantic", or a control: random orthogonal anchors, or the class names permuted.
     anchors: Literal["semantic", "random_orthogonal", "shuffled"] = "semantic"
     #: Anchors made earlier; by default they are built into the run's directory.
-    anchors_file: str | None = free(None)
+    anchors_file: PathText | None = dataclasses.field(default=None, metadata=FREE)
     prompt: str = "a photo of a {}"
     #: Diffusion step, of 1000, at which features are taken.
     timestep: int = 150
@@ -59,6 +83,9 @@ class GuidanceConfig(Config):
     #: Visual anchor dimensions; 0: the model's feature width (512 for ResNet-10 of width 64).
     dim: int = 0
     kd: Literal["kl", "l2", "cosine"] = "kl"
+    #: Whether the distillation compares the features themselves, as the paper does, or a linear map
+    #: of them: visual anchors have negative entries, which features after a ReLU cannot reach.
+    visual_head: Literal["linear", "none"] = "linear"
     lambda_kd: float = 1.0
     #: Chosen by measurement (README.md); the paper's weight is 0.01 (launch/configs/paper.py).
     lambda_con: float = 1.0
@@ -66,10 +93,16 @@ class GuidanceConfig(Config):
     temperature_kd: float = 1.0
     #: Temperature tau of the cross-modal InfoNCE.
     temperature_con: float = 0.05
+    student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, or that contradict one another."""
-        require(self.prompt.count("{}") == 1, "prompt", "a text with one {}", self.prompt)
+        require(
+            is_prompt(self.prompt),
+            "prompt",
+            "a text with one {}, for the class, and no other braces (write {{ for a brace)",
+            self.prompt,
+        )
         require(0 <= self.timestep < 1000, "timestep", "from 0 to 999", self.timestep)
         require_at_least(self, 0, "dim", "resolution", "diffusion_batch_size")
         require_at_least(self, 1, "generated_per_class", "generation_steps")
@@ -104,20 +137,53 @@ class GuidanceConfig(Config):
         require_at_least(self, 0, "lambda_kd", "lambda_con")
         require_positive(self, "temperature_kd", "temperature_con")
 
+    @property
+    def uses_student(self) -> bool:
+        """Whether the run has a student."""
+        return self.enabled and self.student.enabled
+
+    @property
+    def has_class_terms(self) -> bool:
+        """Whether guidance needs anchors of classes; a student makes do without them."""
+        return not self.student.enabled or any(getattr(self, name) > 0 for name in _WEIGHTS)
+
     def unused(self, uses_anchors: bool) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason.
 
         Args:
           uses_anchors: whether the run has anchors, for guidance or as an algorithm's features.
         """
-        changed = [name for name in changed_fields(self) if name != "enabled"]
-        if not uses_anchors:
-            return dict.fromkeys(changed, "guidance.enabled is false")
+        changed = [name for name in changed_fields(self) if name not in ("enabled", "student")]
         found: dict[str, str] = {}
         if not self.enabled:
             reason = "guidance.enabled is false"
-            found = {name: reason for name in changed if name in _TERMS}
-        if self.anchor_source != "generated":
-            reason = f"guidance.anchor_source is {self.anchor_source}"
-            found |= {name: reason for name in changed if name.startswith("generat")}
+            changed_terms = changed if not uses_anchors else [n for n in changed if n in _TERMS]
+            found |= dict.fromkeys(changed_terms, reason)
+            students = changed_fields(self.student)
+            found |= {f"student.{name}": reason for name in students}
+        else:
+            found |= {f"student.{name}": why for name, why in self.student.unused().items()}
+        if self.enabled and not uses_anchors:
+            used = {*_TEACHER, *_GENERATION, *_WEIGHTS}
+            reason = "guidance.lambda_kd and guidance.lambda_con are 0"
+            found |= {name: reason for name in changed if name not in used}
+        sources: list[str] = [self.anchor_source] if uses_anchors else []
+        sources += [self.student.images] if self.uses_student else []
+        if sources and "generated" not in sources:
+            reason = "guidance.anchor_source" if uses_anchors else "guidance.student.images"
+            reason += f" is {sources[0]}"
+            found |= {name: reason for name in changed if name in _GENERATION}
         return found
+
+
+def _fields(prompt: str) -> list[str] | None:
+    """Return the fields that a text has for `str.format`, "" for {}; None if it is no such text."""
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError:
+        return None
+    return [
+        f"{name}{'!' + how if how else ''}{':' + form if form else ''}"
+        for _, name, form, how in parts
+        if name is not None
+    ]

@@ -14,7 +14,14 @@ import dataclasses
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import Choosing, Config, free, require, require_at_least
+from semanticfl_jax.config.fields import (
+    FREE,
+    Choosing,
+    Config,
+    PathText,
+    require,
+    require_at_least,
+)
 from semanticfl_jax.registry import PARTITIONS, Entry
 
 
@@ -92,7 +99,7 @@ class PartitionConfig(Choosing):
     #: last, exponentially between; 1 keeps all.
     imbalance_factor: float = 1.0
     #: partition.npz of an earlier run or of launch.partition, used as it is.
-    file: str | None = free(None)
+    file: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: Settings of a scheme that has some of its own.
     settings: Any = None
 
@@ -141,23 +148,25 @@ class FeatureSkewConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ModalityConfig(Config):
-    """Clients that lack a kind of semantic anchors, and therefore that term of guidance."""
+    """Clients that lack a part of semantic guidance, and therefore its term of the loss."""
 
     #: Shares of the clients without text anchors, without visual anchors, and with neither.
     without_text: float = 0.0
     without_visual: float = 0.0
     without_both: float = 0.0
+    #: Share of the clients without the student, whatever anchors they have.
+    without_student: float = 0.0
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
-        _require_share(self, "without_text", "without_visual", "without_both")
+        _require_share(self, "without_text", "without_visual", "without_both", "without_student")
         require(
             self.total <= 1, "without_both", "such that the three shares sum to 1 at most", self
         )
 
     @property
     def total(self) -> float:
-        """Share of the clients that lack something."""
+        """Share of the clients that lack some anchors."""
         return self.without_text + self.without_visual + self.without_both
 
 

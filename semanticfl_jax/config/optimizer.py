@@ -188,6 +188,9 @@ class OptimizerConfig(Choosing):
     schedule: Annotated[str, SCHEDULES] = "constant"
     #: Rounds over which the clients' rate first rises linearly; 0: none.
     warmup_rounds: int = 0
+    #: Factor of the clients' rate for every local epoch of a round that is done; FedRCL (CVPR 2024)
+    #: has 0.998, as over rounds.
+    epoch_decay: float = 1.0
     #: Of `algorithm.server_learning_rate` over the rounds; it shares the settings of `schedule`.
     server_schedule: Annotated[str, SCHEDULES] = "constant"
     #: By name: settings of the optimiser and of the schedules.
@@ -196,6 +199,8 @@ class OptimizerConfig(Choosing):
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
         require_at_least(self, 0, "warmup_rounds")
+        decay = self.epoch_decay
+        require(0 < decay <= 1, "epoch_decay", "above 0 and at most 1", decay)
 
     def rounds_matter(self) -> str | None:
         """Return why the number of rounds decides what a round does; None: it does not."""

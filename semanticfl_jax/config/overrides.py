@@ -18,14 +18,18 @@ from typing import Any, Literal, TypeVar
 
 from semanticfl_jax.config.fields import (
     Choosing,
-    check_override,
     chosen_names,
     convert,
+    entries_of,
     field_types,
     from_dict,
     group_class,
+    settings_fields,
+    unknown_field,
+    unknown_name,
 )
 from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.registry import Registry
 
 T = TypeVar("T")
 
@@ -61,6 +65,47 @@ def parse(cls: type, path: str, text: str) -> Any:
             f"{path} is a group of fields; set one of them, as in --config.{example}={text}"
         )
     return convert(hint, _read(hint, text), path)
+
+
+def check_override(cls: type, path: str) -> Any:
+    """Return the type of the field with the dotted `path` (`model.width`) of `cls`.
+
+    Settings of what may be chosen are looked up in all entries of a registry, since the path does
+    not say which of them is.
+
+    Raises:
+      ConfigError: if there is none.
+    """
+    prefix, hint = "", cls
+    choices: Registry | None = None
+    for name in path.split("."):
+        group = group_class(hint)
+        if choices is not None:
+            hint, choices = _setting_type(choices, prefix, name), None
+        elif group is None:
+            raise ConfigError(f"unknown config field {prefix}{name}. {prefix[:-1]} is no group")
+        elif name in field_types(group):
+            hint = field_types(group)[name]
+            choices = settings_fields(group).get(name, (None, None))[1]
+        elif name in entries_of(group):
+            hint = entries_of(group)[name].settings
+        else:
+            raise ConfigError(unknown_field(group, prefix, name))
+        prefix += f"{name}."
+    return hint
+
+
+def _setting_type(registry: Registry, prefix: str, name: str) -> Any:
+    """Return the type of the setting `name` in the entries of a registry that have it."""
+    types_by_name: dict[str, list[Any]] = {}
+    for entry in registry.values():
+        for field, hint in field_types(entry.settings).items():
+            types_by_name.setdefault(field, []).append(hint)
+    if name not in types_by_name:
+        known = sorted(prefix + each for each in types_by_name)
+        reason = "" if known else f" No {registry.kind} has settings."
+        raise ConfigError(unknown_name(prefix + name, known) + reason)
+    return typing.Union[tuple(types_by_name[name])]  # noqa: UP007 - made of a list
 
 
 def _read(hint: Any, text: str) -> Any:
@@ -100,6 +145,9 @@ def combine(
       optional: overrides that give way to `overrides`, and may be without effect.
     """
     merged = copy.deepcopy(dict(values))
+    for name, (field, _) in settings_fields(cls).items():
+        if field in overrides and overrides[field] != merged.get(field):
+            merged.pop(name, None)  # settings of what is no longer chosen
     for path, value in {**(optional or {}), **overrides}.items():
         _put(merged, path, value)
     _drop_unchosen(cls, merged, overrides)
@@ -114,7 +162,9 @@ def combine(
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
     *groups, last = path.split(".")
     for name in groups:
-        values = values.setdefault(name, {})
+        if values.get(name) is None:  # no group yet, or settings that stand for their defaults
+            values[name] = {}
+        values = values[name]
     values[last] = value
 
 

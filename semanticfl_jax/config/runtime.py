@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import Config, require, require_at_least
+from semanticfl_jax.config import loggers  # noqa: F401 - registers what is built in
+from semanticfl_jax.config.fields import Choosing, require, require_at_least
+from semanticfl_jax.registry import LOGGERS
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeConfig(Config):
-    """Devices, chunks, memory."""
+class RuntimeConfig(Choosing):
+    """Devices, chunks, memory, and where a run's figures are sent besides its directory."""
+
+    registries: ClassVar = {"loggers": LOGGERS}
 
     #: Devices to spread clients over; 0: all that a round's clients can use.
     num_devices: int = 0
@@ -29,6 +33,15 @@ class RuntimeConfig(Config):
     #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
     #: in host memory, from which only the cohort's share travels. The numbers are the same.
     client_state_memory: Literal["device", "host"] = "device"
+    #: Experiment trackers that get every round's figures, besides metrics.jsonl.
+    loggers: tuple[Annotated[str, LOGGERS], ...] = ()
+    #: By name: settings of the loggers.
+    settings: Any = None
+
+    @classmethod
+    def takes_several(cls) -> bool:
+        """Return True: of loggers there can be several."""
+        return True
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""

@@ -1,6 +1,7 @@
 """A data set as its clients hold it: the public split, the partition, and what sets clients apart.
 
-public split -> long tail -> scheme, or all of it from a file -> partition -> corrupted images
+public split -> limit -> long tail -> scheme, or all of it from a file -> partition -> corrupted
+images -> the clients' own test images
 """
 
 import dataclasses
@@ -12,9 +13,16 @@ import numpy as np
 
 from semanticfl_jax import files
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
+from semanticfl_jax.data.client_test import hold_out
 from semanticfl_jax.data.corruptions import Corruptions, corrupt_clients, draw_corruptions, examples
 from semanticfl_jax.data.modality import draw_modalities
-from semanticfl_jax.data.partition import Partition, from_lists, make_partition, split_public
+from semanticfl_jax.data.partition import (
+    Partition,
+    draw_balanced,
+    from_lists,
+    make_partition,
+    split_public,
+)
 from semanticfl_jax.data.partition.statistics import PartitionStatistics, partition_statistics
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.data.sources.labels import FORMS
@@ -34,9 +42,11 @@ class Federation:
       clean: the data set as it was read.
       dataset: with the clients' images corrupted; `clean` itself without `feature_skew`.
       public: int64 [p], the training samples that the server holds.
-      partition: the training samples that each client holds.
+      partition: the training samples that each client trains on.
       corruptions: who is corrupted, and how.
       holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
+      client_test: those that each client keeps for testing; None without `client_test.share`.
+      dealt: both together, as they were dealt; None: `partition` is all.
     """
 
     clean: ImageDataset
@@ -45,6 +55,8 @@ class Federation:
     partition: Partition
     corruptions: Corruptions
     holders: Mapping[str, np.ndarray]
+    client_test: Partition | None = None
+    dealt: Partition | None = None
 
     def label_counts(self) -> np.ndarray:
         """Return the samples of each class at each client, int64 [N, K]; zeros [N, 1] without."""
@@ -60,11 +72,18 @@ class Federation:
         """Write partition.npz and, where clients differ in more than samples, clients.npz.
 
         `clients.npz`, without pickles, holds arrays [num_clients]: `corruption` (str, empty for
-        none) and `severity` float32; `holds_text` and `holds_visual` bool. Nothing is written of
-        what does not occur.
+        none) and `severity` float32; `holds_text` and `holds_visual` bool. `test_indices` and
+        `test_offsets` [num_clients + 1] are the images that clients keep for testing;
+        partition.npz has all of a client's. Nothing is written of what does not occur.
         """
-        save(directory / PARTITION, self.public, self.partition, self.dataset, config)
+        dealt = self.partition if self.dealt is None else self.dealt
+        save(directory / PARTITION, self.public, dealt, self.dataset, config)
         arrays = {}
+        if self.client_test is not None:
+            arrays |= {
+                "test_indices": self.client_test.indices,
+                "test_offsets": self.client_test.offsets,
+            }
         if config.feature_skew.corruptions:
             kinds, severities = self.corruptions
             names = np.array([kind or "" for kind in kinds])
@@ -104,6 +123,10 @@ def make_federation(
     if partition is None:
         public, partition = deal(dataset, config)
     else:
+        if config.train_limit:
+            raise ConfigError(
+                f"train_limit must be 0 with a partition that is given, got {config.train_limit}"
+            )
         if not isinstance(partition, Partition):
             count = len(dataset.train_labels)
             partition = from_lists(partition, count, config.num_clients)
@@ -112,13 +135,19 @@ def make_federation(
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
     skewed = dataclasses.replace(dataset, train_images=images)
     holders = draw_modalities(config.modality, config.num_clients, config.seed)
-    return Federation(dataset, skewed, public, partition, corruptions, holders)
+    federation = Federation(dataset, skewed, public, partition, corruptions, holders)
+    if config.client_test.share == 0:
+        return federation
+    labels = dataset.train_labels
+    classes = labels if dataset.has_classes else np.zeros(len(labels), np.int32)
+    own, tested = hold_out(partition, classes, config.client_test.share, config.seed)
+    return dataclasses.replace(federation, partition=own, client_test=tested, dealt=partition)
 
 
 def _public_of_the_rest(
     dataset: ImageDataset, partition: Partition, config: ExperimentConfig
 ) -> np.ndarray:
-    if not config.uses_anchors or config.guidance.anchor_source != "public":
+    if not config.uses_public:
         return np.zeros(0, np.int64)
     rest = np.setdiff1d(np.arange(len(dataset.train_labels)), partition.indices)
     labels = dataset.train_labels[rest]
@@ -146,11 +175,19 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         _check_goes_without_classes(config)
         labels, per_class = np.zeros(len(labels), np.int32), 0
     public, private = split_public(labels, per_class, config.seed)
+    if config.train_limit:
+        private = private[draw_balanced(labels[private], config.train_limit, config.seed)]
     column = config.partition.column
     if column is not None and column not in dataset.columns:
         known = ", ".join(dataset.columns) or "none"
         raise SemanticFLError(
             f"partition.column must be a column of {dataset.name} ({known}), got {column!r}"
+        )
+    if config.num_clients > len(private):
+        took = f", after public_per_class={per_class} took {len(public)}" if len(public) else ""
+        raise SemanticFLError(
+            f"num_clients must be at most {len(private)}, the training images of {dataset.name} "
+            f"that are left for clients ({len(labels)}{took}), got {config.num_clients}"
         )
     local = make_partition(
         config.partition,
@@ -199,6 +236,7 @@ def save(
         dataset=dataset.name,
         num_samples=len(dataset.train_labels),
         public_per_class=config.public_per_class,
+        train_limit=config.train_limit,
         public=public.tolist(),
         seed=config.seed,
         partition=to_dict(config.partition),
@@ -216,6 +254,8 @@ def _read(
         "num_clients": config.num_clients,
     }
     there = {**made, "num_clients": partition.num_clients}
+    if config.train_limit or there.get("train_limit"):  # files of earlier versions have none
+        here["train_limit"] = config.train_limit
     differences = [
         f"{name} was {there.get(name)!r}, is {value!r}"
         for name, value in here.items()

@@ -1,4 +1,4 @@
-"""Modality skew: which clients can use which semantic anchors."""
+"""Modality skew: which clients can use which parts of semantic guidance."""
 
 import numpy as np
 
@@ -7,20 +7,26 @@ from semanticfl_jax.randomness import HostStream, host_generator
 
 
 def draw_modalities(config: ModalityConfig, num_clients: int, seed: int) -> dict[str, np.ndarray]:
-    """Who holds text anchors, and who visual ones.
+    """Who holds text anchors, who visual ones, and who the student.
 
     The shares are met exactly, up to rounding; who it is, is drawn at random and depends on the
-    seed and the number of clients alone.
+    seed and the number of clients alone. Who lacks the student is drawn apart from the anchors.
 
     Returns:
-      {"text": bool [num_clients], "visual": bool [num_clients]}; empty if nobody lacks anything.
+      {"text": ..., "visual": ...}, bool [num_clients] each, if anybody lacks any anchors, and
+      "student" likewise, if anybody lacks it.
     """
+    holders = {}
+    if config.without_student:
+        places = host_generator(seed, HostStream.STUDENTS).permutation(num_clients)
+        holders["student"] = places >= np.rint(config.without_student * num_clients)
     if config.total == 0:
-        return {}
+        return holders
     shares = (config.without_text, config.without_visual, config.without_both)
     first, second, third = np.rint(np.cumsum(shares) * num_clients).astype(int)
     places = host_generator(seed, HostStream.MODALITIES).permutation(num_clients)
     return {
+        **holders,
         "text": (places >= first) & ~((second <= places) & (places < third)),
         "visual": ~((first <= places) & (places < third)),
     }

@@ -15,5 +15,5 @@ jax.monitoring.register_event_listener(_count)
 
 
 def found_in_cache() -> int:
-    """Programs found so far, in this process."""
+    """Return the number of programs found so far, in this process."""
     return _found

@@ -13,19 +13,27 @@ more thread than devices cures it.
 import os
 import re
 import sys
+from collections.abc import Mapping
 
 from semanticfl_jax.errors import SemanticFLError
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def threads_for(devices: int) -> int:
-    """What `PJRT_NPROC` should be for so many CPU devices: a thread for each core, one to spare."""
+    """Return the `PJRT_NPROC` for so many CPU devices: a thread a core, and one to spare."""
     return max(devices, available_cores()) + 1
+
+
+def forced_devices(environment: Mapping[str, str]) -> int | None:
+    """Return the number of CPU devices that XLA_FLAGS asks for; None: it does not."""
+    flags = environment.get("XLA_FLAGS", "")
+    found = re.search(r"xla_force_host_platform_device_count=(\d+)", flags)
+    return int(found[1]) if found else None
 
 
 def use_all_cores() -> bool:
@@ -42,13 +50,11 @@ def use_all_cores() -> bool:
     Raises:
       SemanticFLError: if JAX_NUM_CPU_DEVICES is no whole number.
     """
-    forced = re.search(
-        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
-    )
+    forced = forced_devices(os.environ)
     given = os.environ.get("JAX_NUM_CPU_DEVICES", str(available_cores()))
     if not given.isdecimal():
         raise SemanticFLError(f"JAX_NUM_CPU_DEVICES must be a whole number, got {given!r}")
-    devices = int(forced[1]) if forced else int(given)
+    devices = forced or int(given)
     jax = sys.modules.get("jax")
     if jax is not None and not forced:
         try:
@@ -67,7 +73,7 @@ def use_all_cores() -> bool:
 
 
 def check(devices: int, local_devices: int) -> None:
-    """Makes sure that XLA's CPU backend computes what it is asked to.
+    """Make sure that XLA's CPU backend computes what it is asked to.
 
     Args:
       devices: CPU devices of this process that take part.
@@ -86,7 +92,7 @@ def check(devices: int, local_devices: int) -> None:
 
 
 def _pool_size() -> int:
-    """The environment's number of threads, read as XLA does."""
+    """Return the environment's number of threads, read as XLA does."""
     for name in ("PJRT_NPROC", "NPROC"):
         try:
             return int(os.environ[name])

@@ -19,7 +19,7 @@ BUSY = 0.05
 
 
 def host() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory in bytes, system; starts no backend."""
+    """Return processor, usable cores, memory in bytes and system; start no backend."""
     model = platform.processor()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -34,7 +34,7 @@ def host() -> dict[str, Any]:
 
 
 def devices() -> dict[str, Any]:
-    """Kind and number of JAX's devices, and the memory of one, None where it does not tell."""
+    """Return kind and number of JAX's devices, and the memory of one, None if it is unknown."""
     first = jax.devices()[0]
     return {
         "device_kind": first.device_kind,
@@ -65,7 +65,7 @@ def busy_share(seconds: float = 2.0) -> float:
 
 
 def peak_memory() -> dict[str, Any]:
-    """The most memory in use so far: it never falls while the process lives.
+    """Return the most memory in use so far: it never falls while the process lives.
 
     Returns:
       `peak_memory_bytes`, and `peak_memory_of`: "device", the fullest one, where the backend tells,

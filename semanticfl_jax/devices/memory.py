@@ -8,12 +8,12 @@ from semanticfl_jax.types import PyTree
 
 
 def size_in_bytes(tree: PyTree) -> int:
-    """Bytes of all arrays of a tree, or of what their shapes and types stand for."""
+    """Return bytes of all arrays of a tree, or of what their shapes and types stand for."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def free_device_memory(device: jax.Device) -> int | None:
-    """Bytes that a device can still give; None where it does not tell, as CPU devices."""
+    """Return bytes that a device can still give; None where it does not tell, as CPU devices."""
     figures = device.memory_stats() or {}
     if "bytes_limit" not in figures:
         return None
@@ -21,7 +21,7 @@ def free_device_memory(device: jax.Device) -> int | None:
 
 
 def free_host_memory() -> int:
-    """Bytes that the host can still give; all that it has, where it tells no more (macOS)."""
+    """Return the bytes that the host can still give; all it has where it tells no more (macOS)."""
     if os.path.exists("/proc/meminfo"):
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)

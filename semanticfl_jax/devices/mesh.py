@@ -14,7 +14,7 @@ CLIENTS = "clients"
 
 
 def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
-    """A mesh over `devices`, in their order, along one axis.
+    """Return a mesh over `devices`, in their order, along one axis.
 
     Raises:
       ValueError: on CPU, if XLA has no thread to spare (`cpu_threads`).
@@ -27,7 +27,7 @@ def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
 
 
 def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
-    """A mesh over `num_devices` devices, the first of each process, axis "clients".
+    """Return a mesh over `num_devices` devices, the first of each process, axis "clients".
 
     Args:
       num_devices: how many; 0 takes all, but no more than `useful`.
@@ -59,22 +59,22 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
 
 
 def describe(mesh: Mesh) -> str:
-    """How many devices of what kind, as in "8 x NVIDIA H100"."""
+    """Return how many devices of what kind, as in "8 x NVIDIA H100"."""
     processes = jax.process_count()
     spread = f" in {processes} processes" if processes > 1 else ""
     return f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}{spread}"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return the sharding in which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The leading dimension is spread over the devices."""
+    """Return the sharding that spreads the leading dimension over the devices."""
     return NamedSharding(mesh, PartitionSpec(CLIENTS))
 
 
 def varying(tree: PyTree) -> PyTree:
-    """`tree` as values that may differ from device to device, inside `jax.shard_map`."""
+    """Return `tree` as values that may differ from device to device, inside `jax.shard_map`."""
     return jax.tree.map(lambda x: jax.lax.pcast(x, CLIENTS, to="varying"), tree)

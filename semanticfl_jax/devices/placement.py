@@ -9,7 +9,7 @@ from semanticfl_jax.types import PyTree
 
 
 def put(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:
-    """`jax.device_put`, without its check that all processes put the same.
+    """Put arrays on devices as `jax.device_put`, but do not check that all processes put the same.
 
     That check gathers every process's copy on every device, which for a data set would be far more
     than the data set.

@@ -25,23 +25,23 @@ _meetings = itertools.count()
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and speaks to the user."""
+    """Return whether this is the process that writes files and speaks to the user."""
     return jax.process_index() == 0
 
 
 def anywhere(flag: bool) -> bool:
-    """Whether `flag` is true in any process; all must ask."""
+    """Return whether `flag` is true in any process; all must ask."""
     return bool(flag if jax.process_count() == 1 else process_allgather(np.bool_(flag)).any())
 
 
 def of_main(number: int) -> int:
-    """The main process's `number`, where others may have come to another one; all must ask."""
+    """Return the main process's `number`, where others may have another; all must ask."""
     return number if jax.process_count() == 1 else int(process_allgather(np.int32(number))[0])
 
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """The main process does what is inside first, then the others, who find the files it wrote.
+    """Let the main process do what is inside first; the others then find the files it wrote.
 
     An error in one process is an error in all: those without one of their own raise ValueError with
     its message, so that nobody waits for a process that has given up. No collective operation may
@@ -63,7 +63,7 @@ def main_first() -> Iterator[None]:
 
 
 def require_equal(what: str, *arrays: np.ndarray) -> None:
-    """Raises ValueError, in all processes, unless arrays of numbers are the same in all."""
+    """Raise ValueError, in all processes, unless arrays of numbers are the same in all."""
     if jax.process_count() == 1:
         return
     checksum = 0
@@ -74,7 +74,7 @@ def require_equal(what: str, *arrays: np.ndarray) -> None:
 
 
 def _meet(failure: BaseException | None) -> None:
-    """Waits for all processes, and raises what any of them failed with."""
+    """Wait for all processes, and raise what any of them failed with."""
     # A barrier of the coordinator, because collectives of devices give up after some minutes.
     barrier = ocp.multihost.get_barrier_sync_fn()
     barrier(key=f"semanticfl_jax.{next(_meetings)}", timeout_ms=_PATIENCE_MS)

@@ -23,12 +23,12 @@ _POSITIONS = 8192
 
 
 def default_batch_size(positions: int) -> int:
-    """Images a batch over all local devices, for images of `positions` latent positions."""
+    """Return a batch's images over all local devices, for images of `positions` in latents."""
     return max(1, _POSITIONS // positions) * len(jax.local_devices())
 
 
 def image_mesh(count: int) -> Mesh:
-    """The local devices that share `count` images: at most one an image."""
+    """Return the local devices that share `count` images: at most one an image."""
     devices = jax.local_devices()[: max(1, min(len(jax.local_devices()), count))]
     return device_mesh(devices, "images")
 
@@ -43,7 +43,7 @@ def over_batches(
     parts: Path | None = None,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Applies a function to rows, batch by batch.
+    """Apply a function to rows, batch by batch.
 
     Args:
       compute: (*constant, *batch) -> {name: array [B, ...]}, of compiled functions; a row's result
@@ -88,7 +88,7 @@ def over_batches(
 
 
 def discard(parts: Path) -> None:
-    """Removes what `over_batches` kept in `parts`, and the directory above if nothing is left."""
+    """Remove what `over_batches` kept in `parts`, and the directory above if nothing is left."""
     shutil.rmtree(parts, ignore_errors=True)
     if parts.parent.is_dir() and not any(parts.parent.iterdir()):
         parts.parent.rmdir()

@@ -23,17 +23,17 @@ DEFAULT_MAPS = ("vae", "mid", "up_1", "up_2", "up_3")
 
 
 def available_maps(sd: StableDiffusion) -> tuple[str, ...]:
-    """The names that `extract_features` takes with this checkpoint."""
+    """Return the names that `extract_features` takes with this checkpoint."""
     return ("vae", *sd.available_maps)
 
 
 def default_maps(sd: StableDiffusion) -> tuple[str, ...]:
-    """Those of `DEFAULT_MAPS` that this checkpoint has; a smaller U-Net has fewer blocks."""
+    """Return those of `DEFAULT_MAPS` that this checkpoint has; a smaller U-Net has fewer blocks."""
     return tuple(name for name in DEFAULT_MAPS if name in available_maps(sd))
 
 
 def add_noise(latents: jax.Array, noise: jax.Array, alpha_bar: float | jax.Array) -> jax.Array:
-    """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps  (DDPM, Ho et al. 2020, eq. 4).
+    """Return z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps  (DDPM, Ho et al. 2020, eq. 4).
 
     Args:
       latents: z_0, of any shape.
@@ -44,7 +44,7 @@ def add_noise(latents: jax.Array, noise: jax.Array, alpha_bar: float | jax.Array
 
 
 def latents_of(sd: StableDiffusion, images: jax.Array, resolution: int) -> jax.Array:
-    """Latents [B, h, w, c] of uint8 images [B, H, W, 3], resized to `resolution`; traceable."""
+    """Return latents [B, h, w, c] of uint8 images [B, H, W, 3] at `resolution`; traceable."""
     shape = (len(images), resolution, resolution, 3)
     pixels = jax.image.resize(images.astype(jnp.float32), shape, "bilinear") / 127.5 - 1
     return sd.encode(pixels)
@@ -65,7 +65,7 @@ def extract_features(
     parts: Path | None = None,
     progress: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Globally average-pooled feature maps of images, each conditioned on a prompt of its own.
+    """Return average-pooled feature maps of images, each conditioned on a prompt of its own.
 
     An image's noise depends on (seed, its position) alone: not on batches or devices.
 
@@ -113,7 +113,7 @@ def extract_features(
 def _pooled_maps(
     sd, text_states, key, images, prompt_index, positions, *, timestep, maps, resolution
 ):
-    """{map: float32 [B, c]} of uint8 images [B, H, W, 3] at `positions` of the whole set."""
+    """Return {map: float32 [B, c]} of uint8 images [B, H, W, 3] at `positions` of the whole set."""
     latents = latents_of(sd, images, resolution)
 
     def draw(position):

@@ -9,26 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from semanticfl_jax.errors import MissingFileError
+from semanticfl_jax.diffusion.other_models import (
+    is_pointer,
+    pointer_message,
+    refuse_other_models,
+    single_file,
+    single_file_instead,
+    weights_instead,
+)
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.optional import optional_imports
 
 BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
 
-#: Per component with weights: names of weight files, the first that is there is used.
+#: Per component with weights: the stems of its weight files, Flax's and PyTorch's.
 WEIGHTS = {
-    "unet": (
-        "diffusion_flax_model.msgpack",
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.fp16.safetensors",
-    ),
-    "vae": (
-        "diffusion_flax_model.msgpack",
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.fp16.safetensors",
-    ),
-    "text_encoder": ("flax_model.msgpack", "model.safetensors", "model.fp16.safetensors"),
+    "unet": ("diffusion_flax_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_flax_model", "diffusion_pytorch_model"),
+    "text_encoder": ("flax_model", "model"),
 }
 _CONFIGS = {
     "unet": ("config.json",),
@@ -38,54 +39,131 @@ _CONFIGS = {
     "scheduler": ("scheduler_config.json",),
 }
 _OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_LAYOUT = "\n".join(
-    f"  {component}/: {', '.join(names)}"
-    + (f", and one of {' | '.join(WEIGHTS[component])}" if component in WEIGHTS else "")
-    for component, names in _CONFIGS.items()
+#: The variant that is taken where full precision is missing; then others by name, and last weights
+#: that are no running averages.
+_HALF = ("fp16", "bf16")
+
+
+def _names(component: str) -> str:
+    flax, torch = WEIGHTS[component]
+    return f"{flax}.msgpack | {torch}.safetensors | {torch}.safetensors.index.json"
+
+
+_LAYOUT = (
+    "\n".join(
+        f"  {component}/: {', '.join(names)}"
+        + (f", and one of {_names(component)}" if component in WEIGHTS else "")
+        for component, names in _CONFIGS.items()
+    )
+    + "\nWeights may be of a variant, as diffusion_pytorch_model.fp16.safetensors."
 )
 
 
 def weight_file(checkpoint: Path, component: str) -> Path:
-    """The file that `component` ("unet", "vae" or "text_encoder") is loaded from.
+    """Return the file that `component` ("unet", "vae" or "text_encoder") is loaded from.
+
+    Flax's goes first, then PyTorch's in full precision, then a variant. Where the weights are in
+    several files it is their index (`shards` says which they are).
 
     Raises:
-      FileNotFoundError: if none of the names in `WEIGHTS` is there.
+      FileNotFoundError: if there is none that is read; the message says what is there instead.
     """
-    for name in WEIGHTS[component]:
-        if (checkpoint / component / name).is_file():
-            return checkpoint / component / name
-    raise MissingFileError(f"{checkpoint / component} has none of {', '.join(WEIGHTS[component])}")
+    folder = checkpoint / component
+    flax, torch = WEIGHTS[component]
+    pattern = re.compile(
+        rf"{torch}(?:\.(?P<of_file>[\w-]+))?\.safetensors"
+        r"(?P<index>\.index(?:\.(?P<of_index>[\w-]+))?\.json)?"
+    )
+    found, pointers = [], []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if (match is None and path.name != f"{flax}.msgpack") or not path.is_file():
+            continue
+        if is_pointer(path):
+            pointers.append(path)
+            continue
+        variant = (match["of_file"] or match["of_index"] or "") if match else ""
+        if re.fullmatch(r".*\d{5}-of-\d{5}", variant):
+            continue  # one of several files
+        place = ("", *_HALF).index(variant) if variant in ("", *_HALF) else len(_HALF) + 1
+        rank = (match is not None, "ema" in variant, place, variant, bool(match and match["index"]))
+        found.append((*rank, path))
+    if found:
+        return min(found)[-1]
+    if pointers:
+        raise MissingFileError(pointer_message(pointers[0]))
+    raise MissingFileError(f"{folder} has none of {_names(component)}{weights_instead(folder)}")
+
+
+def weight_variants(checkpoint: Path) -> dict[str, str]:
+    """Names of weight files that are of a variant, not of full precision, by component."""
+    files = {of: weight_file(checkpoint, of) for of in WEIGHTS if _has_weights(checkpoint, of)}
+    usual = {f"{torch}.safetensors" for _, torch in WEIGHTS.values()}
+    return {
+        component: path.name
+        for component, path in files.items()
+        if path.suffix != ".msgpack" and path.name.removesuffix(".index.json") not in usual
+    }
+
+
+def shards(index: Path) -> list[Path]:
+    """The weight files that an index (`.safetensors.index.json`) names, sorted.
+
+    Raises:
+      FileNotFoundError: naming the files that are missing.
+      SemanticFLError: if the index is damaged.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        paths = [index.parent / name for name in names]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SemanticFLError(f"{index} is no index of weight files: {error}") from None
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise MissingFileError(f"{index} names files that are missing: {', '.join(missing)}")
+    return paths
 
 
 def checkpoint_files(checkpoint: Path) -> list[Path]:
-    """The files of a checkpoint directory that loading reads, sorted.
+    """Return the files of a checkpoint directory that loading reads, sorted.
 
     Raises:
       FileNotFoundError: naming every file that is missing, and the whole layout.
+      SemanticFLError: for a model that is no Stable Diffusion 1.x or 2.x, and for files that are
+        pointers of Git LFS.
     """
-    found, missing = [], []
+    refuse_other_models(checkpoint)
+    found, missing, reasons = [], [], []
     for component, names in _CONFIGS.items():
         for name in names:
             path = checkpoint / component / name
             (found if path.is_file() else missing).append(path)
         if component in WEIGHTS:
             try:
-                found.append(weight_file(checkpoint, component))
-            except FileNotFoundError:
-                missing.append(checkpoint / component / " | ".join(WEIGHTS[component]))
+                path = weight_file(checkpoint, component)
+                found += [path, *(shards(path) if path.suffix == ".json" else [])]
+            except FileNotFoundError as error:
+                missing.append(checkpoint / component / _names(component))
+                reasons.append(f"{error}")
     if missing:
         listed = "\n".join(f"  {path.relative_to(checkpoint)}" for path in missing)
+        why = "".join(f"\n{reason}" for reason in reasons)
+        instead = single_file_instead(checkpoint)
         raise MissingFileError(
-            f"checkpoint {checkpoint} is not complete; missing are\n{listed}\n"
+            f"checkpoint {checkpoint} is not complete{instead}; missing are\n{listed}{why}\n"
             f"A checkpoint consists of\n{_LAYOUT}"
         )
     optional = [checkpoint / "tokenizer" / name for name in _OPTIONAL]
-    return sorted(found + [path for path in optional if path.is_file()])
+    found += [path for path in optional if path.is_file()]
+    for path in found:
+        if is_pointer(path):
+            raise SemanticFLError(pointer_message(path))
+    return sorted(found)
 
 
 def fingerprint(checkpoint: str | Path) -> str:
     """SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
-    checkpoint = Path(checkpoint)
+    checkpoint = Path(checkpoint).expanduser()
     total = hashlib.sha256()
     for path in checkpoint_files(checkpoint):
         with open(path, "rb") as file:
@@ -96,12 +174,43 @@ def fingerprint(checkpoint: str | Path) -> str:
 
 
 def image_size(checkpoint: Path) -> int:
-    """Side in pixels of the images that a checkpoint directory was made for, by its settings."""
+    """Return the side in pixels of the images that a checkpoint directory was made for."""
     unet, vae = (
         json.loads((checkpoint / component / "config.json").read_text())
         for component in ("unet", "vae")
     )
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def check_settings(checkpoint: Path, maps: Sequence[str], resolution: int) -> None:
+    """Check what is asked of a checkpoint by its settings alone, before its weights are read.
+
+    Args:
+      checkpoint: a directory.
+      maps: names of feature maps; empty: those that it has.
+      resolution: side in pixels; 0: its own.
+
+    Raises:
+      SemanticFLError: naming the field.
+    """
+    unet, vae = (
+        json.loads((checkpoint / component / "config.json").read_text())
+        for component in ("unet", "vae")
+    )
+    downs, ups = (range(len(unet[f"{side}_block_types"])) for side in ("down", "up"))
+    middle = ["mid"] if unet.get("mid_block_type", "") is not None else []
+    offered = ["vae", *(f"down_{i}" for i in downs), *middle, *(f"up_{i}" for i in ups)]
+    for name in maps:
+        if name not in offered:
+            raise SemanticFLError(
+                f"guidance.maps must be among {', '.join(offered)} with {checkpoint}, got {name!r}"
+            )
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    if resolution % factor:
+        raise SemanticFLError(
+            f"guidance.resolution must be a multiple of {factor} with {checkpoint}, got "
+            f"{resolution}"
+        )
 
 
 def resolve_checkpoint(
@@ -111,7 +220,7 @@ def resolve_checkpoint(
     cache_dir: str | Path | None = None,
     offline: bool = False,
 ) -> Path:
-    """The complete directory that a checkpoint's name stands for.
+    """Return the complete directory that a checkpoint's name stands for.
 
     Args:
       checkpoint: "tiny-sd", the bundled one; a directory in diffusers' layout; or a hub id, such as
@@ -126,8 +235,10 @@ def resolve_checkpoint(
     """
     if str(checkpoint) in BUNDLED:
         path = BUNDLED[str(checkpoint)]
-    elif Path(checkpoint).is_dir():
-        path = Path(checkpoint)
+    elif (path := Path(checkpoint).expanduser()).is_dir():
+        pass
+    elif path.is_file():
+        raise MissingFileError(f"checkpoint {path}: {single_file(path)}")
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
         path = _download(str(checkpoint), revision, cache_dir, offline)
     else:
@@ -145,26 +256,45 @@ def _download(
     with optional_imports("diffusion", f"the download of {hub_id}"):
         from huggingface_hub import snapshot_download
 
-    wanted = [f"{component}/*.json" for component in _CONFIGS] + ["tokenizer/merges.txt"]
-    for component, names in WEIGHTS.items():
-        # Full precision only: with the fp16 variant beside it the download would grow by half.
-        wanted += [f"{component}/{name}" for name in names if ".fp16." not in name]
-    try:
-        return Path(
-            snapshot_download(
-                hub_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                allow_patterns=wanted,
-                local_files_only=offline,
+    def fetch(patterns: list[str]) -> Path:
+        try:
+            return Path(
+                snapshot_download(
+                    hub_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    allow_patterns=patterns,
+                    local_files_only=offline,
+                )
             )
-        )
-    except (OSError, ValueError) as error:
-        source = "the download cache" if offline else "the hub"
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise MissingFileError(
-            f"checkpoint {hub_id!r} is no directory, and could not be had from {source}:\n"
-            f"{reason}\n"
-            "Without a network, place these files in a directory and name that directory instead:\n"
-            f"{_LAYOUT}"
-        ) from error
+        except (OSError, ValueError) as error:
+            source = "the download cache" if offline else "the hub"
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise MissingFileError(
+                f"checkpoint {hub_id!r} is no directory, and could not be had from {source}:\n"
+                f"{reason}\n"
+                "Without a network, place these files in a directory and name that directory "
+                f"instead:\n{_LAYOUT}"
+            ) from error
+
+    # Gigabytes of a model that is refused need not be downloaded.
+    refuse_other_models(fetch(["model_index.json"]))
+    wanted = [f"{component}/*.json" for component in _CONFIGS] + ["tokenizer/merges.txt"]
+    for component, (flax, torch) in WEIGHTS.items():
+        # Full precision only: with the fp16 variant beside it the download would grow by half.
+        names = (f"{flax}.msgpack", f"{torch}.safetensors", f"{torch}-*-of-*.safetensors")
+        wanted += [f"{component}/{name}" for name in names]
+    path = fetch(wanted)
+    for variant in ("fp16", "*"):
+        without = [component for component in WEIGHTS if not _has_weights(path, component)]
+        if without:
+            path = fetch([f"{of}/{WEIGHTS[of][1]}.{variant}*.safetensors" for of in without])
+    return path
+
+
+def _has_weights(checkpoint: Path, component: str) -> bool:
+    try:
+        weight_file(checkpoint, component)
+    except FileNotFoundError:
+        return False
+    return True

@@ -91,7 +91,7 @@ class Networks:
     """
 
     def __init__(self, directory: Path, dtype: Any):
-        """Reads the configurations and the tokenizer in `directory`; computes in `dtype`.
+        """Read the configurations and the tokenizer in `directory`; compute in `dtype`.
 
         Raises:
           ValueError: if they describe something other than Stable Diffusion 1.x or 2.x.
@@ -134,7 +134,7 @@ class Networks:
         return hash(self._settings)
 
     def _check(self) -> None:
-        """Raises ValueError if the components do not fit together as in Stable Diffusion."""
+        """Raise ValueError if the components do not fit together as in Stable Diffusion."""
         unet, vae, text_width = self.unet, self.vae, self.text_config.hidden_size
         for block in (*unet.down_block_types, *unet.up_block_types):
             if block not in _BLOCKS:
@@ -160,7 +160,7 @@ class Networks:
             )
 
     def tokenize(self, prompts: Sequence[str]) -> np.ndarray:
-        """int32 [P, L]: padded with the tokenizer's own padding token, or cut, to L."""
+        """Return int32 [P, L]: padded with the tokenizer's own padding token, or cut, to L."""
         return self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -171,7 +171,7 @@ class Networks:
 
     @lru_cache(maxsize=8)  # noqa: B019 - of a few configurations; tracing takes seconds
     def expected_params(self) -> dict[str, dict[tuple[str, ...], tuple[int, ...]]]:
-        """Shapes {component: {path: shape}} of the parameters that the modules want."""
+        """Return the shapes {component: {path: shape}} of the parameters that the modules want."""
         inits = {
             "vae": self.vae.init_weights,
             "unet": self.init_unet,
@@ -186,7 +186,7 @@ class Networks:
         }
 
     def init_unet(self, rng: jax.Array) -> dict[str, Any]:
-        """Random parameters of the U-Net."""
+        """Draw random parameters of the U-Net."""
         with nn.intercept_methods(self._as_pytorch):
             return self.unet.init_weights(rng)
 
@@ -198,7 +198,7 @@ class Networks:
         text_states: jax.Array,
         maps: Sequence[str] = (),
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The U-Net's output and the named blocks' outputs, channels last, float32.
+        """Return the U-Net's output and the named blocks' outputs, channels last, float32.
 
         Args:
           params: of the U-Net.
@@ -225,7 +225,7 @@ class Networks:
         return output.sample.transpose(0, 2, 3, 1).astype(jnp.float32), found
 
     def _as_pytorch(self, call, args, kwargs, context):
-        """Linen interceptor: runs the Flax U-Net as PyTorch's computes.
+        """Run the Flax U-Net as PyTorch's computes; an interceptor of Linen.
 
         Flax's has the tanh approximation of GELU where PyTorch's has the exact one, an epsilon of
         1e-5 instead of 1e-6 in the transformers' group norm, and ignores `norm_num_groups` and
@@ -253,7 +253,7 @@ class Networks:
 
 
 def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
-    """abar_t = prod_{s <= t} (1 - beta_s), float64 [steps], of a scheduler's configuration.
+    """Return abar_t = prod_{s <= t} (1 - beta_s), float64 [steps], of a scheduler's configuration.
 
     `beta_schedule` "linear": betas evenly spaced from `beta_start` to `beta_end`;
     "scaled_linear": their square roots are (Stable Diffusion).
@@ -279,7 +279,7 @@ def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
 
 
 def _read_config(path: Path, fixed: dict[str, Any]) -> dict[str, Any]:
-    """A component's configuration, lists as tuples; ValueError if it departs from `fixed`."""
+    """Read a component's configuration, lists as tuples; refuse one that departs from `fixed`."""
     try:
         config = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -293,6 +293,6 @@ def _read_config(path: Path, fixed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(cls: type[nn.Module], config: dict[str, Any], dtype: Any) -> nn.Module:
-    """The module of a configuration; what else is in it was compared with what `cls` does."""
+    """Return the module of a configuration, which was compared with what `cls` does."""
     fields = {field.name for field in dataclasses.fields(cls)} - {"dtype", "parent", "name"}
     return cls(**{k: v for k, v in config.items() if k in fields}, dtype=dtype)

@@ -24,7 +24,7 @@ COMPONENTS = ("vae", "unet", "text_encoder")
 
 
 def random_params(expected: Shapes, seed: int, dtype: Any = jnp.float32) -> dict[str, Any]:
-    """Nested parameters of the shapes {path: shape}.
+    """Return nested parameters of the shapes {path: shape}.
 
     A leaf depends on (seed, its path and shape) alone.
 
@@ -37,7 +37,7 @@ def random_params(expected: Shapes, seed: int, dtype: Any = jnp.float32) -> dict
 
 
 def _leaf(path: tuple[str, ...], shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """float32 `shape`."""
+    """Draw float32 `shape`."""
     if path[-1] in ("bias", "scale"):
         return np.full(shape, path[-1] == "scale", np.float32)
     if path[-1] not in ("kernel", "embedding"):
@@ -52,7 +52,7 @@ def _leaf(path: tuple[str, ...], shape: tuple[int, ...], seed: int) -> np.ndarra
 def with_random_weights(
     sd: StableDiffusion, components: Sequence[str], seed: int
 ) -> StableDiffusion:
-    """`sd` with the named components' weights replaced by random ones of the same precision.
+    """Return `sd` with the named components' weights replaced by random ones of the same precision.
 
     Args:
       sd: the loaded checkpoint.

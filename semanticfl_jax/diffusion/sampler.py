@@ -19,7 +19,7 @@ from semanticfl_jax.errors import SemanticFLError
 
 
 def guided(predict: Callable[..., jax.Array], scale: float) -> Callable[..., jax.Array]:
-    """A noise predictor pushed away from the null prompt: null + scale (conditional - null).
+    """Return a noise predictor pushed away from the null prompt: null + scale (conditional - null).
 
     Args:
       predict: (latents [n, ...], timesteps [n], condition [n, tokens, d], *more) -> noise.
@@ -47,7 +47,7 @@ def ddim(
     steps: int,
     *context: jax.Array,
 ) -> jax.Array:
-    """Latents denoised in `steps` steps from t = T - 1 down to 0, evenly spaced.
+    """Denoise latents in `steps` steps from t = T - 1 down to 0, evenly spaced.
 
     One compiled step is dispatched `steps` times: in a loop, XLA's CPU convolutions are slow. It is
     compiled once for a `predict` and the shapes it meets.
@@ -95,7 +95,7 @@ def generate(
     parts: Path | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Images drawn from prompts, at the checkpoint's own size.
+    """Draw images from prompts, at the checkpoint's own size.
 
     An image's starting noise depends on (seed, its place) alone: not on batches or devices.
 

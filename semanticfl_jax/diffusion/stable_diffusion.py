@@ -80,18 +80,18 @@ class StableDiffusion:
         return fingerprint(self.directory)
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """Latents [B, h, w, c] of images [B, H, W, 3] in [-1, 1].
+        """Return latents [B, h, w, c] of images [B, H, W, 3] in [-1, 1].
 
         The posterior's mean times the VAE's scaling factor (0.18215 for SD 1.x and 2.x). [paper]
         """
         return _encode(self, images)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Images [B, H, W, 3], about in [-1, 1], of latents [B, h, w, c]."""
+        """Return images [B, H, W, 3], about in [-1, 1], of latents [B, h, w, c]."""
         return _decode(self, latents)
 
     def text(self, prompts: Sequence[str]) -> tuple[jax.Array, jax.Array]:
-        """Token states [P, L, d] after the last layer norm, and the end token's [P, d], of P texts.
+        """Return P texts' token states [P, L, d] after the last layer norm, and the end's [P, d].
 
         Texts are padded, or cut, to the tower's L tokens; padding is attended to, as in training.
         """
@@ -103,7 +103,7 @@ class StableDiffusion:
         return states[: len(ids)], pooled[: len(ids)]
 
     def predict(self, latents: jax.Array, t: jax.Array, text_states: jax.Array) -> jax.Array:
-        """The U-Net's output [B, h, w, c] (see `prediction_type`) for noised latents.
+        """Return the U-Net's output [B, h, w, c] (see `prediction_type`) for noised latents.
 
         Args:
           latents: [B, h, w, c], noised to step t.
@@ -113,7 +113,7 @@ class StableDiffusion:
         return _predict(self, latents, t, text_states)
 
     def predict_noise(self, latents: jax.Array, t: jax.Array, text_states: jax.Array) -> jax.Array:
-        """The noise eps [B, h, w, c] in noised latents; arguments as for `predict`.
+        """Return the noise eps [B, h, w, c] in noised latents; arguments as for `predict`.
 
         Of a checkpoint that predicts v = sqrt(abar) eps - sqrt(1 - abar) z_0 (Salimans and Ho 2022)
         it is sqrt(abar) v + sqrt(1 - abar) z_t.
@@ -128,7 +128,7 @@ class StableDiffusion:
     def feature_maps(
         self, latents: jax.Array, t: int | jax.Array, text_states: jax.Array, maps: Sequence[str]
     ) -> dict[str, jax.Array]:
-        """Outputs {name: [B, h', w', c']} of U-Net blocks in one forward for noised latents.
+        """Return U-Net blocks' outputs {name: [B, h', w', c']} in one forward for noised latents.
 
         A map is what the whole block returns, as in DIFT and FedDifRC: `down_i` after the block's
         downsampling and `up_i` (0-based) after its upsampling, where it has one. Blocks that no
@@ -153,7 +153,7 @@ class StableDiffusion:
 
 
 def load(checkpoint: str | Path, *, dtype: Any = jnp.float32) -> StableDiffusion:
-    """Loads Stable Diffusion 1.x or 2.x in diffusers' layout, with PyTorch or Flax weights.
+    """Load Stable Diffusion 1.x or 2.x in diffusers' layout, with PyTorch or Flax weights.
 
     Args:
       checkpoint: whatever `resolve_checkpoint` takes: "tiny-sd", a directory, or a hub id.

@@ -13,19 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
+from semanticfl_jax.diffusion.fingerprint import shards
 from semanticfl_jax.errors import SemanticFLError
 
 Shapes = Mapping[tuple[str, ...], tuple[int, ...]]
 
 #: Buffers that older versions saved; Flax computes them.
 _HARMLESS = re.compile(r"(^|\.)position_ids$")
+#: Types of numbers, in safetensors' words, that weights may be of.
+_TYPES = ("F64", "F32", "F16", "BF16")
 #: Flax's names of the VAE's attention, which PyTorch kept until diffusers 0.17.
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 
 def torch_names(path: tuple[str, ...]) -> list[str]:
-    """PyTorch names that the Flax parameter at `path` may have, the likeliest first.
+    """Return PyTorch names that the Flax parameter at `path` may have, the likeliest first.
 
     Members of lists are `blocks_0` in Flax and `blocks.0` in PyTorch; the time embedding's
     `linear_1` and `linear_2` are no list.
@@ -38,7 +41,7 @@ def torch_names(path: tuple[str, ...]) -> list[str]:
 
 
 def to_flax_layout(tensor: np.ndarray, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor as Flax holds it: OIHW kernels to HWIO, linear weights [out, in] to [in, out].
+    """Return a tensor as Flax holds it: OIHW to HWIO, linear [out, in] to [in, out].
 
     A 1x1 convolution and a linear map are interchangeable, as they were between versions.
     """
@@ -51,7 +54,7 @@ def to_flax_layout(tensor: np.ndarray, path: tuple[str, ...], shape: tuple[int, 
 
 
 def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> dict:
-    """Flax parameters {path: array} from PyTorch tensors {name: array}.
+    """Return Flax parameters {path: array} from PyTorch tensors {name: array}.
 
     Args:
       tensors: as read from a `.safetensors` file, of any floating dtype, which is kept.
@@ -77,7 +80,7 @@ def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) ->
 
 
 def check_shapes(params: Mapping[tuple[str, ...], np.ndarray], expected: Shapes, source: str):
-    """Raises ValueError unless `params` has exactly the names and shapes expected."""
+    """Raise ValueError unless `params` has exactly the names and shapes expected."""
     missing = ["/".join(path) for path in expected if path not in params]
     unexpected = ["/".join(path) for path in params if path not in expected]
     if missing or unexpected:
@@ -102,25 +105,46 @@ def _difference(source: str, missing: list[str], unexpected: list[str]) -> str:
 
 
 def read(path: Path, expected: Shapes) -> dict:
-    """Flax parameters {path: array} from a weight file, PyTorch's `.safetensors` or Flax's msgpack.
+    """Read Flax parameters {path: array} from PyTorch's `.safetensors` or Flax's msgpack.
+
+    Args:
+      path: of the file, or of the index of several (`.safetensors.index.json`).
+      expected: shape of every parameter of the Flax module.
 
     Raises:
-      ValueError: if the file is damaged, or does not hold exactly the expected parameters.
+      ValueError: if a file is damaged, does not hold exactly the expected parameters, or holds
+        numbers of another type than float or bfloat16.
     """
+    if path.suffix in (".safetensors", ".json"):
+        tensors: dict[str, np.ndarray] = {}
+        for shard in shards(path) if path.suffix == ".json" else [path]:
+            tensors |= _read_safetensors(shard)
+        return convert(tensors, expected, str(path))
     from flax import serialization
     from flax.traverse_util import flatten_dict
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
-    if path.suffix == ".safetensors":
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise SemanticFLError(f"{path} is not a whole safetensors file: {error}") from error
-        return convert(tensors, expected, str(path))
     try:
         params = flatten_dict(serialization.msgpack_restore(path.read_bytes()))
     except Exception as error:
         raise SemanticFLError(f"{path} is not a whole Flax msgpack file: {error}") from error
     check_shapes(params, expected, str(path))
     return params
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import ml_dtypes  # noqa: F401 (makes bfloat16 known to NumPy)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            other = {name: of for name, of in types.items() if of not in _TYPES}
+            for name, kind in other.items():
+                if not _HARMLESS.search(name):
+                    raise SemanticFLError(
+                        f"{path}: {name} is of type {kind}; weights of {', '.join(_TYPES)} are "
+                        "read. Convert it to fp16 with the tool that made it"
+                    )
+            return {name: file.get_tensor(name) for name in types if name not in other}
+    except (SafetensorError, OSError) as error:
+        raise SemanticFLError(f"{path} is not a whole safetensors file: {error}") from error

@@ -25,14 +25,19 @@ class Totals(NamedTuple):
     Attributes:
       update: the aggregator's totals; () if it needs the single updates.
       extra: sum of what clients send besides.
-      loss: float32 scalar, training loss summed over samples.
+      weight: float32 scalar, the weights of the clients that are aggregated: 1, unless some that
+        diverged are left out.
+      loss: float32 scalar, their training loss summed over samples.
+      counted: float32 scalar, the samples that `loss` is of.
       samples: float32 scalar, samples trained on, each epoch counting.
       rows: float32 scalar, rows of batches computed, padding included.
     """
 
     update: PyTree
     extra: PyTree
+    weight: jax.Array
     loss: jax.Array
+    counted: jax.Array
     samples: jax.Array
     rows: jax.Array
 
@@ -53,7 +58,7 @@ def no_totals(aggregator: Aggregator | None, sent: Sent) -> Totals:
     start = () if aggregator is None else aggregator.init(update)
     extra = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), extra)
     zero = jnp.zeros(())
-    return varying(Totals(start, extra, zero, zero, zero))
+    return varying(Totals(start, extra, zero, zero, zero, zero, zero))
 
 
 def add_chunk(
@@ -62,6 +67,7 @@ def add_chunk(
     sent: Sent,
     updates: Updates,
     trained: LocalResult,
+    left_out: jax.Array,
     rows: jax.Array,
 ) -> Totals:
     """Return the totals with those of a chunk of C clients added.
@@ -72,12 +78,15 @@ def add_chunk(
       sent: what they sent, [C, ...].
       updates: the same updates with their weights.
       trained: what they did, [C].
+      left_out: bool [C], those whose loss does not count either.
       rows: float32 scalar, rows of batches that were computed.
     """
     update = totals.update if aggregator is None else aggregator.add(totals.update, updates)
     summed = (
         jax.tree.map(lambda x: jnp.sum(x, axis=0), sent.extra),
-        jnp.sum(trained.loss_sum),
+        jnp.sum(updates.weights),
+        jnp.sum(jnp.where(left_out, 0.0, trained.loss_sum)),
+        jnp.sum(jnp.where(left_out, 0.0, trained.samples)),
         jnp.sum(trained.samples),
         rows,
     )
@@ -146,12 +155,15 @@ def finish(
     return aggregator.finish(taken, key, state)
 
 
-def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:
+def in_order(
+    aggregator: Aggregator, updates: Updates, cohort: jax.Array, count: int, mesh: Mesh
+) -> Updates:
     """Return the cohort's updates in the order of the clients' ids, whole on every device.
 
     What an aggregator sees is so the same, however the cohort was placed on devices and chunks.
 
     Args:
+      aggregator: if it is given the updates, their weights sum to 1, whoever is left out.
       updates: [places, ...], spread over the devices.
       cohort: int32 [places], who was asked; -1 in empty places.
       count: clients of the cohort, m.
@@ -160,7 +172,17 @@ def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Upd
     last = jnp.iinfo(cohort.dtype).max
     order = jnp.argsort(jnp.where(cohort < 0, last, cohort))[:count]
     updates = jax.tree.map(lambda x: x[order], updates)
+    if aggregator.needs_updates:
+        total = jnp.sum(updates.weights)
+        updates = updates._replace(weights=updates.weights / jnp.where(total > 0, total, 1.0))
     return jax.lax.with_sharding_constraint(updates, replicated(mesh))
+
+
+def over_those_left(aggregator: Aggregator, update: PyTree, weight: jax.Array) -> PyTree:
+    """Return an aggregated update of clients whose weights sum to `weight`, not to 1, as a mean."""
+    if aggregator.needs_updates or not aggregator.weighted:
+        return update
+    return jax.tree.map(lambda x: x / jnp.where(weight > 0, weight, 1.0), update)
 
 
 def updates_in_bytes(algorithm: Algorithm, model: Model, clients_per_round: int) -> int:

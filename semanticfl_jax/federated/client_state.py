@@ -12,14 +12,17 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.devices.mesh import replicated, split
+from semanticfl_jax.devices.mesh import split
+from semanticfl_jax.federated.client_rows import put_rows, sharding, take_rows
 from semanticfl_jax.federated.client_update import init_state
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import Round, RoundMetrics, ServerState
+from semanticfl_jax.federated.round import Round
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.types import PyTree
 
 
@@ -73,11 +76,6 @@ def init_clients(
     return jax.tree.map(lambda x: np.repeat(x[None], num_clients, axis=0), one)
 
 
-def sharding(mesh: Mesh, num_clients: int) -> NamedSharding:
-    """Return the sharding of clients' rows: spread over the devices if they come out even."""
-    return split(mesh) if num_clients % mesh.devices.size == 0 else replicated(mesh)
-
-
 def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
     """Build one function of a round and the clients' states: what a run calls.
 
@@ -94,24 +92,12 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
             state, _, metrics = parts.train(state, clients, state.clients, data, shared, key, rates)
             return state, metrics
         rows = take_rows(state.clients, clients, mesh)
-        num_clients = data.sizes.shape[0]
         everyone, state = state.clients, state._replace(clients=())
         state, rows, metrics = parts.train(state, clients, rows, data, shared, key, rates)
-        # Empty places, -1, are put beyond the last client, where they are dropped.
-        places = jnp.where(clients < 0, num_clients, clients)
-        everyone = jax.tree.map(lambda x, row: x.at[places].set(row, mode="drop"), everyone, rows)
-        kept = sharding(mesh, num_clients)
-        everyone = jax.lax.with_sharding_constraint(everyone, kept)
+        everyone = put_rows(everyone, rows, clients, mesh)
         return state._replace(clients=everyone), metrics
 
     return jax.jit(run_round, donate_argnums=0)
-
-
-def take_rows(everyone: PyTree, clients: jax.Array, mesh: Mesh) -> PyTree:
-    """Return the rows of `clients` [places], spread over the devices; any in empty places."""
-    some = jnp.maximum(clients, 0)
-    rows = jax.tree.map(lambda x: jnp.take(x, some, axis=0, mode="clip"), everyone)
-    return jax.lax.with_sharding_constraint(rows, split(mesh))
 
 
 class HostRound:

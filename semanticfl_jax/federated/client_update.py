@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from semanticfl_jax.algorithms.aggregators import Sender
-from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model, Trained
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
@@ -44,6 +45,20 @@ class Sent(NamedTuple):
     extra: PyTree
 
 
+class Done(NamedTuple):
+    """What a client's round comes to.
+
+    Attributes:
+      sent: to the server.
+      state: what it keeps.
+      diverged: bool scalar, whether it trained and came to a number that is not finite.
+    """
+
+    sent: Sent
+    state: PyTree
+    diverged: jax.Array
+
+
 def init_state(algorithm: Algorithm, model: Model) -> PyTree:
     """Return one client's state before its first round; () if clients keep nothing.
 
@@ -71,8 +86,8 @@ def finish_client(
     weight: jax.Array,
     state: PyTree,
     result: LocalResult,
-) -> tuple[Sent, PyTree]:
-    """Return what a client sends, and its state after the round.
+) -> Done:
+    """Return what a client sends and keeps, and whether it diverged.
 
     A client without a step sends zeros and keeps its state.
 
@@ -88,7 +103,7 @@ def finish_client(
     """
     rule, worked = algorithm.client, result.steps > 0
     update = jax.tree.map(jnp.subtract, result.model, received)
-    own, extra = rule_state(state), ()
+    own, extra, made_otherwise = rule_state(state), (), None
     if rule is not None:
         finished = rule.finish(
             Trained(
@@ -101,33 +116,54 @@ def finish_client(
                 loss=result.last_loss,
                 rate=broadcast.rate,
                 key=client_key(keys.client_rule, client),
+                own=result.own,
             )
         )
         # Without a step it may have divided by zero.
         if finished.update is not None:
             update = update._replace(params=_or_zeros(worked, finished.update))
+            made_otherwise = finished.update
         extra = _or_zeros(worked, finished.extra)
         own = where(worked, finished.state, own)
-        if rule.start is not None:
+        if rule.start is not None or rule.begin is not None:
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
-    aggregator = algorithm.aggregator
+    came_to = (result.model, result.loss_sum, extra, made_otherwise)
     refuse_extra(algorithm, extra)
     of_transforms = state.transforms if isinstance(state, ClientState) else None
     key = client_key(keys.transforms, client)
     update, after = transformed(algorithm, update, of_transforms, key)
     if of_transforms is not None:
         own = ClientState(own, where(worked, after, of_transforms))
-    attack = algorithm.attack
+    # Before attackers forge it and before it is encoded, which may hide what is not finite.
+    judged = (came_to, update) if algorithm.transforms else came_to
+    diverged = worked & ~all_finite(judged)
+    attack, encode = algorithm.attack, algorithm.aggregator.encode
     if attack is not None and attack.forge is not None:
         forged = attack.forge(update, client_key(keys.attack, client))
         update = where(attack.attacks(client), forged, update)
-    if aggregator.encode is not None and not colludes(algorithm):
+    if encode is not None and not colludes(algorithm):
         sender = sender_of(client, weight, keys, broadcast)
-        update = aggregator.encode(update, broadcast.aggregator, sender)
-    if not algorithm.transforms and aggregator.encode is None and attack is None:
-        return Sent(update, extra), own  # zero without a step, as it is
-    return Sent(_or_zeros(worked, update), extra), own
+        update = encode(update, broadcast.aggregator, sender)
+    if algorithm.transforms or encode is not None or attack is not None:
+        update = _or_zeros(worked, update)  # else zero without a step, as it is
+    return Done(Sent(update, extra), own, diverged)
+
+
+def leave_out(done: Done, before: PyTree) -> Done:
+    """Return the same for a client that did not diverge; of one that did, nothing.
+
+    What it sent becomes zeros, encoded or not, which have no weight, and it keeps its state
+    `before` the round.
+    """
+    kept = ~done.diverged
+    return Done(_or_zeros(kept, done.sent), where(kept, done.state, before), done.diverged)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Return whether every number of a tree is finite, a bool scalar."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite))
 
 
 def sender_of(
@@ -193,10 +229,27 @@ def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
         own = algorithm.client.init(model)
         broadcast = algorithm.server.broadcast(algorithm.server.init(model))
         steps, number = jnp.int32(1), jnp.float32(1)
-        trained = Trained(own, broadcast, model, model, steps, number, number, number, run_key(0))
+        carried = ()
+        if algorithm.client.carries is not None:
+            carried = algorithm.client.carries(own, model, broadcast, optax.identity())
+        if algorithm.client.begin is not None:
+            carried = algorithm.client.begin(_beginning(own, model, broadcast))[1]
+        trained = Trained(
+            own, broadcast, model, model, steps, number, number, number, run_key(0), carried
+        )
         return algorithm.client.finish(trained).extra
 
     return jax.eval_shape(finish, model)
+
+
+def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
+    """Return what `ClientRule.begin` sees, for its shapes alone."""
+
+    def value_and_grad(trained: Model, step: jax.Array) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        del step
+        return (jnp.float32(0), trained.batch_stats), trained.params
+
+    return Beginning(value_and_grad, own, model, broadcast, jnp.int32(1))
 
 
 def refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:

@@ -11,6 +11,10 @@ import jax.numpy as jnp
 from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.randomness import Stream, client_key, round_key, stream_key
 
+# From so many clients on, cohorts of no more than half of them are drawn without sorting all. Below
+# it, seeds draw the cohorts that they always drew.
+_MANY = 200_000
+
 
 class Sampler(Protocol):
     """Draws the cohort of a round."""
@@ -39,7 +43,38 @@ def _at_random(
 
 def _uniform(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
     """Draw at random, all alike."""
-    return _at_random(key, number, sizes.shape[0], count, None)
+    num_clients = sizes.shape[0]
+    if num_clients >= _MANY and 2 * count <= num_clients:
+        return draw_distinct(round_key(key, Stream.COHORT, number), num_clients, count)
+    return _at_random(key, number, num_clients, count, None)
+
+
+def draw_distinct(key: jax.Array, total: int, count: int) -> jax.Array:
+    """Draw `count` different numbers below `total` in O(count log count): int32 [count].
+
+    All are drawn at once; of equal ones the first stays and the others are drawn again, until none
+    are equal. What is drawn again depends on which are equal, never on what they are: so the result
+    is the same for every renaming of the numbers, and hence every ordered draw equally likely. (Our
+    choice; Floyd's algorithm, Commun. ACM 1987, needs `count` steps one after another.)
+
+    Args:
+      key: of this draw.
+      total: some times `count` at least, or it takes many turns.
+      count: how many.
+    """
+
+    def draw(turn: jax.Array) -> jax.Array:
+        return jax.random.randint(jax.random.fold_in(key, turn), (count,), 0, total, jnp.int32)
+
+    def again(carry: tuple[jax.Array, jax.Array, jax.Array]):
+        turn, drawn, _ = carry
+        order = jnp.argsort(drawn, stable=True)
+        ordered = drawn[order]
+        repeated = jnp.zeros(count, bool).at[order[1:]].set(ordered[1:] == ordered[:-1])
+        return turn + 1, jnp.where(repeated, draw(turn), drawn), jnp.any(repeated)
+
+    first = jnp.ones((), jnp.int32), draw(jnp.zeros((), jnp.int32)), jnp.array(True)
+    return jax.lax.while_loop(lambda carry: carry[2], again, first)[1]
 
 
 def _size_weighted(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
@@ -202,7 +237,10 @@ def straggle(key: jax.Array, steps: jax.Array, config: AvailabilityConfig) -> ja
     return jnp.where(jax.random.bernoulli(who_key, config.straggler_share), some, steps)
 
 
-def contacts(clients: jax.Array, num_clients: int) -> jax.Array:
-    """Return bool [num_clients], who is among `clients`; -1 is nobody."""
-    nowhere = jnp.where(clients < 0, num_clients, clients)
-    return jnp.zeros(num_clients, bool).at[nowhere].set(True, mode="drop")
+def with_contacts(contacted: jax.Array, clients: jax.Array) -> jax.Array:
+    """Return `contacted` bool [num_clients] with `clients` added; -1 is nobody.
+
+    It is changed in place where it is donated, so that it costs what the cohort does.
+    """
+    nowhere = jnp.where(clients < 0, contacted.shape[0], clients)
+    return contacted.at[nowhere].set(True, mode="drop")

@@ -14,8 +14,9 @@ import numpy as np
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.federated.client_state import RunRound
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.types import PyTree
 
 # A signal is heeded between blocks: so long they may last, unless the configuration fixes a length.
@@ -47,7 +48,7 @@ def longest_block(config: ExperimentConfig) -> int:
         return 1
     wanted = config.runtime.rounds_per_dispatch
     wanted = _LONGEST if wanted == "auto" else wanted
-    return min(wanted, config.eval_every, config.checkpoint_every, config.rounds)
+    return min(wanted, *_dues(config), config.rounds)
 
 
 def next_block(
@@ -63,13 +64,19 @@ def next_block(
     """
     due = (
         (until or config.rounds) - done,
-        *(n - done % n for n in (config.eval_every, config.checkpoint_every)),
+        *(n - done % n for n in _dues(config)),
     )
     count = min(longest_block(config), *due)
     if config.runtime.rounds_per_dispatch != "auto":
         return count
     in_time = 1 if seconds is None else int(_BLOCK_SECONDS / seconds)
     return max(1, min(count, in_time))
+
+
+def _dues(config: ExperimentConfig) -> list[int]:
+    """Return after how many rounds each something is due."""
+    every = (config.eval_every, config.checkpoint_every, config.client_test.every)
+    return [rounds for rounds in every if rounds]
 
 
 def in_blocks(run_round: RunRound, longest: int) -> RunBlock:

@@ -1,5 +1,6 @@
 """One step of local training: a batch's loss, its gradient, and the optimiser."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import flax.linen as nn
@@ -7,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, Model, TermInputs
+from semanticfl_jax.algorithms.base import (
+    Algorithm,
+    ClientRule,
+    Descent,
+    Model,
+    Moment,
+    StepInputs,
+    TermInputs,
+)
+from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
@@ -32,6 +42,8 @@ class Plan(NamedTuple):
       key: what augmentation and dropout are drawn from.
       correction: added to every gradient; None: nothing is.
       rate: float32 scalar, the learning rate.
+      label_counts: int32 [K], the client's samples of each class.
+      broadcast: what the server's rule sent; () unless the client rule has `descend`.
     """
 
     client: jax.Array
@@ -42,6 +54,8 @@ class Plan(NamedTuple):
     key: jax.Array
     correction: PyTree | None
     rate: jax.Array
+    label_counts: jax.Array
+    broadcast: PyTree
 
 
 class Broadcast(NamedTuple):
@@ -69,6 +83,7 @@ class Progress(NamedTuple):
       momentum: state of the optimiser.
       losses: float32 [2], loss summed over samples seen: of all steps, and of the last epoch's.
       counts: float32 [2], how many samples those are.
+      own: what the client rule carries from step to step; () if nothing.
     """
 
     index: jax.Array
@@ -76,6 +91,7 @@ class Progress(NamedTuple):
     momentum: PyTree
     losses: jax.Array
     counts: jax.Array
+    own: PyTree = ()
 
 
 def batch_rows(batch_size: int, data: FederatedDataset) -> int:
@@ -128,28 +144,83 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
             variables = {"params": other.params["model"], "batch_stats": other.batch_stats}
             return model.apply(variables, images, train=False)
 
-        losses = task.losses(outputs.logits, batch.labels)
+        inputs = TermInputs(
+            params={},
+            shared=(),
+            outputs=outputs,
+            labels=batch.labels,
+            mask=batch.mask,
+            trained=params,
+            received=received,
+            state=plan.state,
+            apply=apply,
+            images=images,
+            label_counts=plan.label_counts,
+        )
+        logits = outputs.logits if algorithm.logits is None else algorithm.logits(inputs)
+        losses = task.losses(logits, batch.labels)
         loss = masked_mean(losses, batch.mask)
         for term in algorithm.terms:
             common, per_sample, holders = shared[term.name]
-            inputs = TermInputs(
+            own = inputs._replace(
                 params=params.get(term.name, {}),
                 shared=common,
-                outputs=outputs,
-                labels=batch.labels,
-                mask=batch.mask,
                 rows=jax.tree.map(lambda x: jnp.take(x, batch.samples, 0, mode="clip"), per_sample),
-                trained=params,
-                received=received,
-                state=plan.state,
                 holds={name: who[plan.client] for name, who in holders.items()},
-                apply=apply,
-                images=images,
             )
-            loss += term.loss(inputs)
+            loss += term.loss(own)
         return loss, updates.get("batch_stats", {})
 
     return loss_of
+
+
+class OnBatch(Protocol):
+    """The batch of one step of a client."""
+
+    def __call__(
+        self,
+        received: Model,
+        shared: PyTree,
+        data: FederatedDataset,
+        plan: Plan,
+        index: jax.Array,
+    ) -> tuple[Callable[[Model], tuple[tuple[jax.Array, PyTree], PyTree]], jax.Array]:
+        """Return `Model` -> ((loss, running statistics), gradient), and how many rows are valid.
+
+        `index` is the step's, int32 scalar; the count is a float32 scalar.
+        """
+
+
+def make_on_batch(
+    loss_of: LossOf,
+    config: ExperimentConfig,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    attack: Attack | None = None,
+) -> OnBatch:
+    """Build the loss and its gradient on a step's batch, augmented and normalised.
+
+    What attackers poison, they poison before that.
+    """
+    poison = None if attack is None else attack.poison
+
+    def on_batch(received, shared, data, plan, index):
+        epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
+        rows = batch_rows(config.batch_size, data)
+        batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
+        if poison is not None:
+            batch = where(attack.attacks(plan.client), poison(batch), batch)
+        augment_key, dropout_key = step_keys(plan.key, index)
+        images = augment(augment_key, batch.images, config.augmentation)
+        images = normalize(images, mean, std)
+
+        def value_and_grad(model: Model):
+            found = jax.value_and_grad(loss_of, has_aux=True)
+            return found(*model, received, shared, plan, batch, images, dropout_key)
+
+        return value_and_grad, jnp.sum(batch.mask.astype(jnp.float32))
+
+    return on_batch
 
 
 class TakeStep(Protocol):
@@ -167,39 +238,60 @@ class TakeStep(Protocol):
 
 
 def make_step(
-    loss_of: LossOf,
+    on_batch: OnBatch,
     optimizer: optax.GradientTransformation,
     config: ExperimentConfig,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    attack: Attack | None = None,
+    rule: ClientRule | None = None,
 ) -> TakeStep:
     """Build the step of a client: batch, augmentation, gradient, correction, optimiser."""
-    poison = None if attack is None else attack.poison
+    descend = None if rule is None else rule.descend
+    descend = _plain if descend is None else descend
+    trains = None if rule is None else rule.trains
 
     def step(received, shared, data, plan, progress):
-        index, (weights, statistics), momentum, losses, counts = progress
-        epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
-        rows = batch_rows(config.batch_size, data)
-        batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
-        if poison is not None:
-            batch = where(attack.attacks(plan.client), poison(batch), batch)
-        augment_key, dropout_key = step_keys(plan.key, index)
-        images = augment(augment_key, batch.images, config.augmentation)
-        images = normalize(images, mean, std)
-        value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, statistics), gradient = value_and_grad(
-            weights, statistics, received, shared, plan, batch, images, dropout_key
-        )
+        index, model, momentum, losses, counts, own = progress
+        value_and_grad, count = on_batch(received, shared, data, plan, index)
+        rate, moment = plan.rate, Moment(index, plan.steps_per_epoch, plan.steps)
+        if config.optimizer.epoch_decay != 1:
+            epoch = (index // plan.steps_per_epoch).astype(jnp.float32)
+            rate = rate * config.optimizer.epoch_decay**epoch
+        seen = (plan.state, received, plan.broadcast, count, rate, moment, optimizer)
+        loss, statistics, gradient, own = descend(StepInputs(value_and_grad, model, own, *seen))
         if plan.correction is not None:
             gradient = jax.tree.map(jnp.add, gradient, plan.correction)
-        direction, momentum = optimizer.update(gradient, momentum, weights)
-        updates = jax.tree.map(lambda x: -plan.rate * x, direction)
+        weights = model.params
+        if trains is None:
+            direction, momentum = optimizer.update(gradient, momentum, weights)
+        else:
+            # What does not move must not feed its momentum, nor be decayed.
+            moving = _moving(trains, moment)
+            direction, momentum = optimizer.update(moving(gradient), momentum, moving(weights))
+            direction = moving(direction)
+        updates = jax.tree.map(lambda x: -rate * x, direction)
         model = Model(optax.apply_updates(weights, updates), statistics)
-        count = jnp.sum(batch.mask.astype(jnp.float32))
         # Of all steps, and of the last ones.
         in_last = jnp.where(index >= plan.steps - plan.steps_per_epoch, count, 0.0)
         counted = jnp.stack([count, in_last])
-        return Progress(index + 1, model, momentum, losses + loss * counted, counts + counted)
+        return Progress(index + 1, model, momentum, losses + loss * counted, counts + counted, own)
 
     return step
+
+
+def _plain(inputs: StepInputs) -> Descent:
+    """Find the gradient of the loss at the client's model."""
+    (loss, statistics), gradient = inputs.value_and_grad(inputs.model)
+    return Descent(loss, statistics, gradient, inputs.own)
+
+
+def _moving(
+    trains: Callable[[str, Moment], jax.Array | bool], moment: Moment
+) -> Callable[[PyTree], PyTree]:
+    """Return a function that puts zeros where parameters do not move in this step."""
+
+    def moving(tree: PyTree) -> PyTree:
+        kept = jax.tree_util.tree_map_with_path(
+            lambda path, x: jnp.where(trains(path_name(path), moment), x, 0.0), Model(tree, ())
+        )
+        return kept.params
+
+    return moving

@@ -7,12 +7,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, ClientRule, Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
-from semanticfl_jax.federated.local_step import Broadcast, Plan, Progress, make_loss, make_step
+from semanticfl_jax.federated.local_step import (
+    Broadcast,
+    Plan,
+    Progress,
+    make_loss,
+    make_on_batch,
+    make_step,
+)
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.randomness import epoch_keys, local_keys
 from semanticfl_jax.tasks import CLASSIFICATION, Task
@@ -28,6 +36,7 @@ class LocalResult(NamedTuple):
       last_loss: float32 scalar, mean training loss over as many steps as an epoch has, the last.
       samples: float32 scalar, samples seen, each epoch counting.
       steps: int32 scalar, optimiser steps taken.
+      own: what the client rule carried from step to step; () if nothing.
     """
 
     model: Model
@@ -35,6 +44,7 @@ class LocalResult(NamedTuple):
     last_loss: jax.Array
     samples: jax.Array
     steps: jax.Array
+    own: PyTree = ()
 
 
 class MakePlan(Protocol):
@@ -96,14 +106,14 @@ class LocalTraining(NamedTuple):
 
     Attributes:
       plan: what the client will do.
-      start: (received, broadcast, plan) -> Progress, before the first step.
+      start: (received, broadcast, shared, data, plan) -> Progress, before the first step.
       advance: some of its steps.
       finish: (plan, progress) -> LocalResult.
       alone: all in one.
     """
 
     plan: MakePlan
-    start: Callable[[Model, Broadcast, Plan], Progress]
+    start: Callable[[Model, Broadcast, PyTree, FederatedDataset, Plan], Progress]
     advance: Advance
     finish: Callable[[Plan, Progress], LocalResult]
     alone: TrainAlone
@@ -137,7 +147,8 @@ def make_local_training(
     """
     optimizer, rule = client_optimizer(config), algorithm.client
     loss_of = make_loss(model, algorithm, task)
-    take_step = make_step(loss_of, optimizer, config, mean, std, algorithm.attack)
+    on_batch = make_on_batch(loss_of, config, mean, std, algorithm.attack)
+    take_step = make_step(on_batch, optimizer, config, rule)
 
     def plan(broadcast, data, client, state, key):
         size = jnp.where(client < 0, 0, data.sizes[client])
@@ -149,18 +160,30 @@ def make_local_training(
         correction = None
         if rule is not None and rule.correction is not None:
             correction = rule.correction(state, broadcast.rule)
+        # Where it is read: under `vmap` every client has a copy.
+        sent = broadcast.rule if rule is not None and rule.descend is not None else ()
         return Plan(
-            client, state, steps, steps_per_epoch, orders, keys.steps, correction, broadcast.rate
+            client,
+            state,
+            steps,
+            steps_per_epoch,
+            orders,
+            keys.steps,
+            correction,
+            broadcast.rate,
+            data.label_counts[client],
+            sent,
         )
 
-    def start(received, broadcast, plan):
-        begun = received
-        if rule is not None and rule.start is not None:
-            begun = rule.start(plan.state, received, broadcast.rule)
+    def start(received, broadcast, shared, data, plan):
+        def value_and_grad(model: Model, step: jax.Array):
+            return on_batch(received, shared, data, plan, step)[0](model)
+
+        begun, own = _begin(rule, received, broadcast.rule, plan, optimizer, value_and_grad)
         # Zeros made of `steps` vary over the mesh as the rest does.
         zero = 0 * plan.steps
         zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)
-        return Progress(zero, begun, optimizer.init(begun.params), zeros, zeros)
+        return Progress(zero, begun, optimizer.init(begun.params), zeros, zeros, own)
 
     def advance(received, shared, data, plan, progress, until, known=False):
         def step(progress):
@@ -174,13 +197,35 @@ def make_local_training(
     def finish(plan, progress):
         losses, counts = progress.losses, progress.counts
         last = losses[1] / jnp.maximum(counts[1], 1.0)
-        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps)
+        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps, progress.own)
 
     def alone(received, broadcast, shared, data, client, state, key, steps=None):
         planned = plan(broadcast, data, client, state, key)
-        progress = start(received, broadcast, planned)
+        progress = start(received, broadcast, shared, data, planned)
         known, until = steps is not None, planned.steps if steps is None else steps
         progress = advance(received, shared, data, planned, progress, until, known)
         return finish(planned, progress)
 
     return LocalTraining(plan, start, advance, finish, alone)
+
+
+def _begin(
+    rule: ClientRule | None,
+    received: Model,
+    broadcast: PyTree,
+    plan: Plan,
+    optimizer: optax.GradientTransformation,
+    value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]],
+) -> tuple[Model, PyTree]:
+    """Return what a client trains from, and what it carries from step to step."""
+    if rule is None:
+        return received, ()
+    if rule.begin is not None:
+        steps = plan.steps_per_epoch
+        return rule.begin(Beginning(value_and_grad, plan.state, received, broadcast, steps))
+    begun, own = received, ()
+    if rule.start is not None:
+        begun = rule.start(plan.state, received, broadcast)
+    if rule.carries is not None:
+        own = rule.carries(plan.state, received, broadcast, optimizer)
+    return begun, own

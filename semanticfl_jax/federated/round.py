@@ -32,21 +32,18 @@ from semanticfl_jax.federated.aggregation import (
     keeps_updates,
     merge_devices,
     no_totals,
+    over_those_left,
     taken_of,
 )
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
-from semanticfl_jax.federated.client_update import finish_client, rule_state
+from semanticfl_jax.federated.client_update import finish_client, leave_out, rule_state
 from semanticfl_jax.federated.cohort import draw_cohort, draw_reporting, place_cohort
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
+from semanticfl_jax.federated.measured import RoundMetrics, measured
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.root import train_root
-from semanticfl_jax.federated.server_state import (
-    RoundMetrics,
-    ServerState,
-    next_state,
-    unchanged,
-)
+from semanticfl_jax.federated.server_state import ServerState, next_state, unchanged
 from semanticfl_jax.federated.side_by_side import by_steps
 from semanticfl_jax.federated.uploads import with_own, with_zeros
 from semanticfl_jax.randomness import RoundKeys, round_keys
@@ -111,12 +108,14 @@ def make_round(
     steps: int | None = None,
     most: int | None = None,
     public: np.ndarray | None = None,
+    skip_diverged: bool = False,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
     `steps` are those of every client, if they all have as many (`local_training.known_steps`);
     `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`;
-    `public` the server's own training images, int [p], for an aggregator that needs them.
+    `public` the server's own training images, int [p], for an aggregator that needs them. With
+    `skip_diverged`, clients that diverge are treated as if they had dropped out.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
@@ -126,16 +125,16 @@ def make_round(
     most = clients_per_round if most is None else most
     chunk = min(clients_per_chunk, -(-most // devices))
     poisson = availability.sampling == "poisson"
-    sometimes_nobody = availability.dropout > 0 or poisson
+    sometimes_nobody = availability.dropout > 0 or poisson or skip_diverged
     sometimes_nobody = sometimes_nobody and not algorithm.aggregator.adds_noise
     if poisson or most % (devices * chunk):  # empty places have no steps
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
-        make_train_device(local_training, algorithm, chunk, batch_size, steps),
+        make_train_device(local_training, algorithm, chunk, batch_size, steps, skip_diverged),
         mesh=mesh,
         in_specs=(*[everywhere] * 4, spread, everywhere),
-        out_specs=(everywhere, spread, spread),
+        out_specs=(everywhere, spread, spread, spread),
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
@@ -154,18 +153,26 @@ def make_round(
             root = train_root(local_training, algorithm, *given)
             broadcast = broadcast._replace(aggregator=root)
 
-        totals, after, updates = train_cohort(state.model, broadcast, shared, data, places, keys)
+        totals, after, updates, diverged = train_cohort(
+            state.model, broadcast, shared, data, places, keys
+        )
+        clients, used = places.clients, sizes > 0
+        if skip_diverged:
+            used, clients = used & ~diverged, jnp.where(diverged, -1, clients)
         taken = totals.update
         if updates is not None:
-            updates = in_order(updates, cohort, most, mesh)
+            updates = in_order(algorithm.aggregator, updates, cohort, most, mesh)
             taken = taken_of(algorithm, updates, broadcast, keys)
         update, kept = finish(algorithm.aggregator, taken, keys.aggregator, state.aggregator)
+        if skip_diverged:
+            update = over_those_left(algorithm.aggregator, update, totals.weight)
         update = with_zeros(algorithm, update, state.model)
         aggregate = Aggregate(
             update=update.params,
             extra=totals.extra,
-            participants=jnp.sum((sizes > 0).astype(jnp.float32)),
-            clients=places.clients,
+            weight=totals.weight if skip_diverged else 1.0,
+            participants=jnp.sum(used.astype(jnp.float32)),
+            clients=clients,
             before=rule_state(rows),
             after=rule_state(after),
             rate=rates.server,
@@ -175,7 +182,7 @@ def make_round(
         if sometimes_nobody:
             done = aggregate.participants > 0
             model, server, kept = where(done, (model, server, kept), unchanged(state))
-        metrics = measured(totals, cohort, reported, state.contacted)
+        metrics = measured(totals, cohort, reported, state.contacted, diverged, model)
         if algorithm.aggregator.figures is not None:
             metrics = metrics._replace(figures=algorithm.aggregator.figures(kept))
         # Replicated, so that every process can read all of them.
@@ -233,7 +240,7 @@ class TrainDevice(Protocol):
         data: FederatedDataset,
         places: Places,
         keys: RoundKeys,
-    ) -> tuple[Totals, PyTree, Updates | None]:
+    ) -> tuple[Totals, PyTree, Updates | None, jax.Array]:
         """Return the totals over all devices, and of this one's places what is kept.
 
         Args:
@@ -245,7 +252,8 @@ class TrainDevice(Protocol):
           keys: of the round.
 
         Returns:
-          Totals, the clients' states, and their updates, if the aggregator needs them, else None.
+          Totals, the clients' states, their updates, if the aggregator needs them, else None, and
+          bool [places], who diverged.
         """
 
 
@@ -255,6 +263,7 @@ def make_train_device(
     chunk: int,
     batch_size: int,
     steps: int | None,
+    skip_diverged: bool,
 ) -> TrainDevice:
     """Build what each device does in a round, inside `jax.shard_map`.
 
@@ -264,6 +273,7 @@ def make_train_device(
       chunk: clients trained side by side.
       batch_size: samples of a step.
       steps: of every client, if they are known and no place is empty.
+      skip_diverged: whether clients that diverge are left out.
     """
     ragged, whole = chunk > 1 and steps is None, keeps_updates(algorithm)
     adding = None if whole else algorithm.aggregator
@@ -285,14 +295,20 @@ def make_train_device(
                 rule_state(places.states),
                 keys.local_training,
             )
-            return trained, computed, *finish(*places, trained)
+            done = finish(*places, trained)
+            if skip_diverged:
+                done = for_each(leave_out, chunk)(done, places.states)
+            return trained, computed, done
 
         def do_chunk(totals, places):
-            trained, computed, sent, states = train_and_send(places)
-            updates = Updates(sent.update, places.weights, trained.steps > 0, places.clients)
+            trained, computed, done = train_and_send(places)
+            absent = done.diverged & skip_diverged
+            weights = jnp.where(absent, 0.0, places.weights)
+            present = (trained.steps > 0) & ~absent
+            updates = Updates(done.sent.update, weights, present, places.clients)
             rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
-            totals = add_chunk(adding, totals, sent, updates, trained, rows)
-            return totals, (states, updates if whole else None)
+            totals = add_chunk(adding, totals, done.sent, updates, trained, absent, rows)
+            return totals, (done.state, updates if whole else None, done.diverged)
 
         order = None
         if ragged:
@@ -301,9 +317,9 @@ def make_train_device(
                 local_training, broadcast, data, places.clients, states, keys.local_training
             )
         first = jax.tree.map(lambda x: x[:chunk], places)
-        zeros = no_totals(adding, jax.eval_shape(train_and_send, first)[2])
-        totals, (states, updates) = scan_chunks(do_chunk, zeros, places, chunk, order)
-        return merge_devices(adding, totals), states, updates
+        zeros = no_totals(adding, jax.eval_shape(train_and_send, first)[2].sent)
+        totals, (states, updates, diverged) = scan_chunks(do_chunk, zeros, places, chunk, order)
+        return merge_devices(adding, totals), states, updates, diverged
 
     return train_device
 
@@ -325,17 +341,3 @@ def server_step(
     if rule.batch_stats is not None:
         batch_stats = rule.batch_stats(server, batch_stats)
     return with_own(algorithm, Model(params, batch_stats), state.model), server
-
-
-def measured(
-    totals: Totals, cohort: jax.Array, reported: jax.Array, contacted: jax.Array
-) -> RoundMetrics:
-    """Return what a round measured; `contacted` bool [num_clients] is of the rounds before."""
-    return RoundMetrics(
-        train_loss=totals.loss / totals.samples,
-        images=totals.samples,
-        padding_share=1.0 - totals.samples / totals.rows,
-        cohort=cohort,
-        reported=reported,
-        new=(cohort >= 0) & ~contacted[cohort],
-    )

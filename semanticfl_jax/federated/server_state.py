@@ -1,15 +1,14 @@
-"""What goes from one round to the next at the server, and what a round measures."""
+"""What goes from one round to the next at the server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
-from semanticfl_jax.federated.cohort import contacts
+from semanticfl_jax.federated.cohort import with_contacts
 from semanticfl_jax.types import PyTree
 
 
@@ -38,29 +37,6 @@ class ServerState(NamedTuple):
     def model(self) -> Model:
         """Return the model that clients receive."""
         return Model(self.params, self.batch_stats)
-
-
-class RoundMetrics(NamedTuple):
-    """What a round measured; scalars but for the cohort.
-
-    Attributes:
-      train_loss: mean over the samples seen by the cohort, each epoch counting; NaN if nobody
-        reported.
-      images: samples trained on, each epoch counting.
-      padding_share: share of computed batch rows that were padding.
-      cohort: int32 [places], client ids; -1 in empty places.
-      reported: bool [places], those of the cohort that did not drop out.
-      new: bool [places], those of the cohort that were never asked before.
-      figures: scalars by name, of the aggregator.
-    """
-
-    train_loss: jax.Array
-    images: jax.Array
-    padding_share: jax.Array
-    cohort: jax.Array
-    reported: jax.Array
-    new: jax.Array
-    figures: Mapping[str, jax.Array] = {}
 
 
 def init_server(
@@ -94,6 +70,6 @@ def next_state(
         server=server,
         aggregator=aggregator,
         clients=state.clients,
-        contacted=state.contacted | contacts(cohort, state.contacted.shape[0]),
+        contacted=with_contacts(state.contacted, cohort),
         round=state.round + 1,
     )

@@ -73,7 +73,11 @@ def train_side_by_side(
         return local_training.advance(received, shared, data, plan, progress, until)
 
     plans = _plans(local_training, broadcast, data, clients, states, key)
-    under_way = jax.vmap(local_training.start, (None, None, 0))(received, broadcast, plans)
+
+    def start(plan):
+        return local_training.start(received, broadcast, shared, data, plan)
+
+    under_way = jax.vmap(start)(plans)
     width, left, done, computed = len(clients), plans, [], 0 * plans.steps[0]
     while width:
         half = width // 2

@@ -10,7 +10,8 @@ from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.federated.client_update import extra_shapes
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.measured import RoundMetrics
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.types import PyTree
 

@@ -48,7 +48,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> Outputs:
-        """Runs the network.
+        """Run the network.
 
         Args:
           images: float32 [B, H, W, C], H and W at least 6.
@@ -87,14 +87,14 @@ class CNN(nn.Module):
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2x2 squares: [B, H, W, C] to [B, H // 2, W // 2, C]."""
+    """Return the maxima of 2x2 squares: [B, H, W, C] to [B, H // 2, W // 2, C]."""
     height, width = (2 * (length // 2) for length in x.shape[1:3])
     return _max_of_squares(x[:, :height, :width])
 
 
 @jax.custom_vjp
 def _max_of_squares(x: jax.Array) -> jax.Array:
-    """`_max_pool` for an even height and width; of equal values the first gets the gradient.
+    """Return `_max_pool` for an even height and width; of equal values the first gets the gradient.
 
     As PyTorch does. Not `nn.max_pool`, whose gradient XLA lowers to a slow select-and-scatter
     on CPU, nor `jnp.max`, whose gradient is shared by equals, which takes more passes over x.
@@ -103,7 +103,7 @@ def _max_of_squares(x: jax.Array) -> jax.Array:
 
 
 def _max_and_place(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maxima of 2x2 squares, and where each was in its square, 0 to 3 row by row."""
+    """Return the maxima of 2x2 squares, and where each was in its square, 0 to 3 row by row."""
     a, b, c, d = (x[:, row::2, column::2] for row in (0, 1) for column in (0, 1))
     upper, lower = jnp.maximum(a, b), jnp.maximum(c, d)
     place = jnp.where(upper >= lower, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))

@@ -11,7 +11,7 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def unit(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:
-    """Rows of `x` [..., d] scaled to length one; a zero row stays zero, with a zero gradient."""
+    """Scale rows of `x` [..., d] to length one; a zero row stays zero, with a zero gradient."""
     # Features after a ReLU can be exactly zero, where the direction has no gradient: the root is
     # kept away from zero, and the row out of the gradient.
     squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)

@@ -72,6 +72,11 @@ class Network:
 
         return jax.eval_shape(run, jax.random.key(0), images)
 
+    def variables(self, image_shape: tuple[int, ...]) -> PyTree:
+        """Return the shapes of its initial variables."""
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        return jax.eval_shape(self.init, jax.random.key(0), images)
+
     def _arguments(self, train: bool, mask: jax.Array | None) -> dict[str, Any]:
         given = {"train": train, "mask": mask}
         return {name: given[name] for name in self._takes}

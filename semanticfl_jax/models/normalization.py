@@ -37,7 +37,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Normalises x.
+        """Normalise x.
 
         Args:
           x: float32 or bfloat16 [B, H, W, C].
@@ -131,7 +131,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Normalises x, float32 or bfloat16 [B, H, W, C]; `train` and `mask` do not matter."""
+        """Normalise x, float32 or bfloat16 [B, H, W, C]; `train` and `mask` do not matter."""
         del train, mask
         layer = nn.GroupNorm(
             self.num_groups,

@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Maps [B, H, W, C] to [B, H / stride, W / stride, features], before the last ReLU."""
+        """Map [B, H, W, C] to [B, H / stride, W / stride, features], before the last ReLU."""
         conv = functools.partial(self.conv, self.features)
         strides = (self.stride, self.stride)
         y = conv((3, 3), strides, 1, name="conv_1")(x)
@@ -106,7 +106,7 @@ class ResNet10(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> Outputs:
-        """Runs the network.
+        """Run the network.
 
         Args:
           images: float32 [B, H, W, C], H and W multiples of 8.
@@ -140,7 +140,7 @@ class ResNet10(nn.Module):
 
 
 def _pixel_mean(x: jax.Array) -> jax.Array:
-    """Float32 [B, C] of [B, H, W, C]."""
+    """Return float32 [B, C] of [B, H, W, C]."""
     return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 

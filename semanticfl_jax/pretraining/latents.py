@@ -22,7 +22,7 @@ class Autoencoder(NamedTuple):
     scaling_factor: float
 
     def latents_of(self, pixels: jax.Array) -> jax.Array:
-        """Returns scaled latent means [n, h, w, c] of uint8 images [n, H, W, 3]; traceable."""
+        """Return scaled latent means [n, h, w, c] of uint8 images [n, H, W, 3]; traceable."""
         inputs = (pixels.astype(jnp.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
         encode = self.module.encode
         encoded = self.module.apply({"params": self.params}, inputs, method=encode)
@@ -30,7 +30,7 @@ class Autoencoder(NamedTuple):
 
 
 def draw_view(count: int, view: int, shift: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what a view does to `count` images: `flip` [n] bool, `offset` [n, 2] in pixels.
+    """Return what a view does to `count` images: `flip` [n] bool, `offset` [n, 2] in pixels.
 
     View 0 is the image itself and view 1 its mirror image; later ones are shifted as well, by up to
     `shift` pixels (an offset of `shift` moves nothing), and every second one is mirrored.
@@ -43,7 +43,7 @@ def draw_view(count: int, view: int, shift: int, seed: int) -> tuple[np.ndarray,
 
 
 def cut(pixels: jax.Array, flip: jax.Array, offset: jax.Array, shift: int) -> jax.Array:
-    """Returns images [n, h, w, 3] mirrored and shifted, borders reflected; traceable."""
+    """Mirror and shift images [n, h, w, 3], borders reflected; traceable."""
     _, height, width, _ = pixels.shape
     pixels = jnp.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)
     padded = jnp.pad(pixels, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="reflect")
@@ -55,7 +55,7 @@ def cut(pixels: jax.Array, flip: jax.Array, offset: jax.Array, shift: int) -> ja
 
 
 def augment(pixels: jax.Array, key: jax.Array, shift: int) -> jax.Array:
-    """Mirrors and shifts uint8 images [n, h, w, 3] at random, by up to `shift` pixels."""
+    """Mirror and shift uint8 images [n, h, w, 3] at random, by up to `shift` pixels."""
     key_flip, key_shift = jax.random.split(key)
     flip = jax.random.bernoulli(key_flip, shape=(len(pixels),))
     offset = jax.random.randint(key_shift, (len(pixels), 2), 0, 2 * shift + 1)
@@ -68,7 +68,7 @@ class Views(NamedTuple):
     latents: np.ndarray
 
     def rows(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        """Returns float16 latents [len(rows), h, w, c]: an image shows its views in turn."""
+        """Return float16 latents [len(rows), h, w, c]: an image shows its views in turn."""
         return self.latents[(rows + epoch) % len(self.latents), rows]
 
 
@@ -81,7 +81,7 @@ def views(
     workdir: Path,
     batch_size: int = 256,
 ) -> Views:
-    """Returns `count` views of the images, each kept in a file of `workdir` and read from there.
+    """Return `count` views of the images, each kept in a file of `workdir` and read from there.
 
     Args:
       autoencoder: frozen.

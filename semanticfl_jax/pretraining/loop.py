@@ -18,7 +18,7 @@ from semanticfl_jax.pretraining import files
 
 
 def schedule(peak: float, steps: int, warmup: int) -> optax.Schedule:
-    """Linear warm-up over `warmup` steps, then a cosine to a hundredth of `peak` at `steps`."""
+    """Return a linear warm-up over `warmup` steps, then a cosine to `peak` / 100 at `steps`."""
     warmup = min(warmup, max(steps // 10, 1))
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, 2), peak / 100)
 
@@ -26,7 +26,7 @@ def schedule(peak: float, steps: int, warmup: int) -> optax.Schedule:
 def adamw(
     peak: float, steps: int, warmup: int, weight_decay: float
 ) -> optax.GradientTransformation:
-    """AdamW with gradients clipped to norm 1; matrices and kernels alone are decayed."""
+    """Return AdamW with gradients clipped to norm 1; matrices and kernels alone are decayed."""
 
     def mask(params):
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
@@ -37,9 +37,13 @@ def adamw(
 
 
 def placements(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
-    """Shardings of a batch (rows over as many devices as divide them) and of a state (whole)."""
-    count = max(n for n in range(1, len(jax.devices()) + 1) if batch_size % n == 0)
-    mesh = device_mesh(jax.devices()[:count], "data")
+    """Return shardings: a batch's rows over as many devices as divide them, a state whole.
+
+    The devices are this process's.
+    """
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    mesh = device_mesh(devices[:count], "data")
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
 
@@ -56,7 +60,7 @@ def train(
     log_every: int,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:
-    """Trains for `steps` steps from the last checkpoint under `workdir`, or from `state`.
+    """Train for `steps` steps from the last checkpoint under `workdir`, or from `state`.
 
     The batch and the random key of a step depend on the step's number alone, so an interrupted run
     ends with the same bits as one that was not. Each step is dispatched by itself: on a CPU, XLA's
@@ -117,7 +121,7 @@ def train(
 
 
 def write_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    """The curve as CSV: a column a metric, empty where a line has none."""
+    """Write the curve as CSV: a column a metric, empty where a line has none."""
     columns = dict.fromkeys(itertools.chain.from_iterable(curve))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
@@ -128,7 +132,7 @@ def write_curve(path: Path, curve: list[dict[str, float]]) -> None:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """What `write_curve` wrote; an empty list if there is no file."""
+    """Read what `write_curve` wrote; an empty list if there is no file."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:

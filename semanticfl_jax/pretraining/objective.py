@@ -40,7 +40,7 @@ class Targets(NamedTuple):
 
 
 def draw_times(config: UnetConfig, count: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Diffusion times [count] and whether a row goes without its prompt [count].
+    """Draw diffusion times [count] and whether a row goes without its prompt [count].
 
     A share of the rows has times below `small_time`, where the features are read later. There the
     image itself is in sight and the prompt matters little: most of these rows go without it, and
@@ -55,7 +55,7 @@ def draw_times(config: UnetConfig, count: int, key: jax.Array) -> tuple[jax.Arra
 
 
 def alignment_loss(heads, pooled, embeddings, labels, rows, temperature: float = 0.07):
-    """Cross-entropy of classifying each map by the cosine to the classes' text embeddings.
+    """Return the cross-entropy of classifying maps by the cosine to classes' text embeddings.
 
     Args:
       heads: per map, [channels, width].
@@ -75,7 +75,7 @@ def alignment_loss(heads, pooled, embeddings, labels, rows, temperature: float =
 
 
 def encoder_loss(heads, pooled, targets, rows):
-    """Squared error of predicting the encoder's features from each map, averaged over the maps.
+    """Return the squared error of the encoder's features as each map predicts them, on average.
 
     Args:
       heads: per map, {"kernel": [channels, dim], "bias": [dim]}.
@@ -109,7 +109,7 @@ class Objective:
         self.maps = tuple(dict.fromkeys(self.text_maps + self.encoder_maps))
 
     def heads(self, params: Any, key: jax.Array) -> dict[str, Any]:
-        """Returns random heads, {"text": per map, "encoder": per map}."""
+        """Draw random heads, {"text": per map, "encoder": per map}."""
         unet, dim = self.networks.unet, self.config.alignment_encoder_dim
         latents = jnp.zeros((1, unet.sample_size, unet.sample_size, unet.in_channels))
         inputs = (latents, jnp.zeros(1, jnp.int32), self.null[None], self.maps)
@@ -130,7 +130,7 @@ class Objective:
         }
 
     def noise(self, params, latents, times, states, key):
-        """Returns each row's squared error of the predicted noise [n], and the pooled maps."""
+        """Return each row's squared error of the predicted noise [n], and the pooled maps."""
         noise = jax.random.normal(key, latents.shape)
         noised = add_noise(latents, noise, self.alphas[times][:, None, None, None])
         predicted, found = self.networks.apply_unet(params, noised, times, states, self.maps)
@@ -138,7 +138,7 @@ class Objective:
         return ((predicted - noise) ** 2).mean((1, 2, 3)), pooled
 
     def __call__(self, trained, latents, labels, targets, key):
-        """Returns the loss and its parts {name: scalar} for a batch."""
+        """Return the loss and its parts {name: scalar} for a batch."""
         key_times, key_noise = jax.random.split(key)
         times, null = draw_times(self.config, len(latents), key_times)
         states = jnp.where(null[:, None, None], self.null[None], self.states[labels])
@@ -157,7 +157,7 @@ class Objective:
         return loss, losses
 
     def validate(self, params, heads, latents, labels, targets) -> dict[str, jax.Array]:
-        """Returns the noise loss at even times, and the encoder's at time 150, without a prompt."""
+        """Return the noise loss at even times, and the encoder's at time 150, without a prompt."""
         times = jnp.asarray(np.linspace(0, 999, len(labels)).astype(np.int32))
         mse, _ = self.noise(params, latents, times, self.states[labels], jax.random.key(0))
         found = {"val_mse": mse.mean()}

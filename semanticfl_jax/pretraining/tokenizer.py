@@ -12,7 +12,7 @@ PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def write(directory: Path, texts: list[str], vocab_size: int, context: int) -> None:
-    """Learns byte-pair merges from `texts` and writes what `CLIPTokenizer.from_pretrained` reads.
+    """Learn byte-pair merges from `texts` and write what `CLIPTokenizer.from_pretrained` reads.
 
     The vocabulary is ordered as CLIP's: the 256 byte symbols, the same at a word's end, the merges,
     start, end; the end of the text has the largest id, as some readers of CLIP's pooling assume.
@@ -64,7 +64,7 @@ def write(directory: Path, texts: list[str], vocab_size: int, context: int) -> N
 
 
 def load(directory: Path):
-    """The `CLIPTokenizerFast` of a directory: as `CLIPTokenizer`, but quicker on many names."""
+    """Load the `CLIPTokenizerFast` of a directory: as `CLIPTokenizer`, quicker on many names."""
     with optional_imports("diffusion", "pre-training"):
         from transformers import CLIPTokenizerFast
 
@@ -72,6 +72,6 @@ def load(directory: Path):
 
 
 def encode(tokenizer, texts: list[str]):
-    """Token ids [len(texts), context] int32: start, the text (cut when too long), end, padding."""
+    """Return token ids int32 [len(texts), context]: start, text (maybe cut), end, padding."""
     padding = {"padding": "max_length", "truncation": True}
     return tokenizer(texts, return_tensors="np", **padding)["input_ids"].astype("int32")

@@ -31,7 +31,7 @@ class _Mark:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Returns the named tensors of a state dictionary that `torch.save` wrote before version 1.6.
+    """Return the named tensors of a state dictionary that `torch.save` wrote before version 1.6.
 
     Args:
       path: the file.
@@ -63,7 +63,7 @@ def _view(storage: np.ndarray, view: dict[str, Any]) -> np.ndarray:
 
 
 def _walk(file: BinaryIO, path: Path) -> Any:
-    """Returns the value that one pickle describes; tensors as {key, dtype, offset, shape, ...}."""
+    """Return the value that one pickle describes; tensors as {key, dtype, offset, shape, ...}."""
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     state = None

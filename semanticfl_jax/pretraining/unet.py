@@ -32,7 +32,7 @@ SCHEDULER = {
 
 
 def write_configs(config: UnetConfig, directory: Path, vae_module: Any, text_width: int) -> None:
-    """`unet/config.json` and `scheduler/scheduler_config.json`, for the parts that are there.
+    """Write `unet/config.json` and `scheduler/scheduler_config.json`.
 
     As in Stable Diffusion, every level from `attention_from` on but the lowest attends to the text.
     """
@@ -71,7 +71,7 @@ def make_step(
     autoencoder: Autoencoder,
     optimiser: optax.GradientTransformation,
 ) -> Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array]]]:
-    """Returns a training step `(state, batch, key) -> (state, losses)` for `loop.train`."""
+    """Return a training step `(state, batch, key) -> (state, losses)` for `loop.train`."""
 
     def step(state, batch, key):
         key_augment, key_losses = jax.random.split(key)
@@ -113,7 +113,7 @@ def train(
     checkpoint_every: int,
     log_every: int,
 ) -> Any:
-    """Trains the noise predictor and writes the averaged weights to `unet/`, and `scheduler/`.
+    """Train the noise predictor and write the averaged weights to `unet/`, and `scheduler/`.
 
     Args:
       config: sizes and schedule.

@@ -18,7 +18,7 @@ from semanticfl_jax.pretraining.config import VaeConfig
 
 
 def build(config: VaeConfig, image_size: int):
-    """The Linen module: `levels` resolutions, channels `width` x (1, 2, 4, 4, ...)."""
+    """Return the Linen module: `levels` resolutions, channels `width` x (1, 2, 4, 4, ...)."""
     with optional_imports("diffusion", "pre-training"):
         from diffusers import FlaxAutoencoderKL
 
@@ -34,7 +34,7 @@ def build(config: VaeConfig, image_size: int):
 
 
 def reconstruction_loss(module, params, batch: jax.Array, key: jax.Array, kl_weight: float) -> dict:
-    """`loss` = `l1` + `mse` + kl_weight * `kl` on images [n, h, w, 3] in [-1, 1].
+    """Return `loss` = `l1` + `mse` + kl_weight * `kl` on images [n, h, w, 3] in [-1, 1].
 
     `kl` is the mean over latent elements of KL(q(z|x) || N(0, 1)), in nats.
     """
@@ -59,7 +59,7 @@ def train(
     checkpoint_every: int,
     log_every: int,
 ) -> tuple[Any, float]:
-    """Trains the autoencoder and writes `vae/` under `directory`.
+    """Train the autoencoder and write `vae/` under `directory`.
 
     Args:
       config: sizes and schedule.
@@ -129,13 +129,13 @@ def train(
 
 
 def plain_config(module) -> dict:
-    """A diffusers module's settings as a dict for `config.json`."""
+    """Return a diffusers module's settings as a dict for `config.json`."""
     private = ("_use_default_values", "_class_name", "dtype", "name", "parent")
     return {name: value for name, value in dict(module.config).items() if name not in private}
 
 
 def _in_batches(function, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """`function` of `rows`, `batch_size` at a time; the last batch is filled with its last row."""
+    """Apply `function` to `rows`, `batch_size` at a time; its last row fills the last batch."""
     parts = []
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
@@ -145,7 +145,7 @@ def _in_batches(function, rows: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def encode(module, params, pixels: np.ndarray, batch_size: int) -> np.ndarray:
-    """Latent means [n, h, w, c] float32, not scaled, of uint8 pixels [n, H, W, 3]."""
+    """Return latent means [n, h, w, c] float32, not scaled, of uint8 pixels [n, H, W, 3]."""
 
     @jax.jit
     def forward(params, batch):
@@ -156,7 +156,7 @@ def encode(module, params, pixels: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def reconstruct(module, params, pixels: np.ndarray, batch_size: int) -> np.ndarray:
-    """Images in [-1, 1] after encoding and decoding uint8 pixels [n, H, W, 3]."""
+    """Return images in [-1, 1] after encoding and decoding uint8 pixels [n, H, W, 3]."""
 
     @jax.jit
     def forward(params, batch):

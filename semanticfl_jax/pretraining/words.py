@@ -19,12 +19,12 @@ tractor, train, trout, tulip, turtle, wardrobe, whale, willow tree, wolf, woman,
 
 
 def split(names: str) -> list[str]:
-    """The names in a text like those above."""
+    """Return the names in a text like those above."""
     return [name.strip() for name in names.replace("\n", " ").split(",")]
 
 
 def read(path: Path) -> dict[str, list[str]]:
-    """WordNet id to its names, first synonym first, of a file of lines `id<TAB>name, name, ...`.
+    """Read {WordNet id: names, first synonym first} from lines `id<TAB>name, name, ...`.
 
     Raises:
       ConfigError: if the file is missing or has another form.
@@ -43,6 +43,6 @@ def read(path: Path) -> dict[str, list[str]]:
 
 
 def training_names(names: dict[str, list[str]], held_out: list[str]) -> list[str]:
-    """All different names in lower case, sorted, without those held out (as a whole name)."""
+    """Return all different names, lower case and sorted, without those held out as a whole name."""
     known = {name.lower() for synonyms in names.values() for name in synonyms}
     return sorted(known - {name.lower() for name in held_out})

@@ -7,7 +7,8 @@ McMahan, Ramage, Talwar, Zhang. "Learning Differentially Private Recurrent Langu
     u    = (1 / m) ( sum_i u_i' + N(0, z^2 C^2 I) )
 
 m is `clients_per_round`, the expected size of the cohort, however many take part: the true number
-would tell of a single client. The server's rule, whichever it is, sees u alone.
+would tell of a single client. It stays so where clients that diverged are left out. The server's
+rule, whichever it is, sees u alone.
 
 Adaptive clipping: Andrew, Thakkar, McMahan, Ramaswamy. "Differentially Private Learning with
 Adaptive Clipping". NeurIPS 2021. Clients also send whether they were not cut, and C follows the
@@ -73,7 +74,7 @@ def _fixed(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
         return with_noise(key, total, spread)
 
     return dataclasses.replace(
-        mean(), name="private mean", encode=encode, finish=finish, adds_noise=True
+        mean(), name="private mean", encode=encode, finish=finish, adds_noise=True, weighted=False
     )
 
 
@@ -107,6 +108,7 @@ def _adaptive(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
         figures=lambda clip: {"clip": clip},
         bytes_up=lambda update, size: size + 1,
         adds_noise=True,
+        weighted=False,
     )
 
 

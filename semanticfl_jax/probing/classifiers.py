@@ -86,7 +86,7 @@ def neighbour_accuracy(train: np.ndarray, test: np.ndarray, split: Split) -> flo
 
 
 def assess(features: np.ndarray, split: Split, *, by_column: bool = True) -> dict[str, float]:
-    """The figures of one kind of feature.
+    """Return the figures of one kind of feature.
 
     Args:
       features: float32 [n + m, d], the training part first.

@@ -43,7 +43,7 @@ def cached_features(
     seed: int,
     say: Callable[[str], None] = print,
 ) -> dict[str, np.ndarray]:
-    """Pooled maps, and the latent, of every image; read if they lie in `directory`.
+    """Return pooled maps, and the latent, of every image; read if they lie in `directory`.
 
     The file is named by everything that decides them. Finished batches lie beside it until it is
     whole, so that an interrupted call goes on.
@@ -112,7 +112,7 @@ def latents(
     batch_size: int | None = None,
     parts: Path | None = None,
 ) -> np.ndarray:
-    """float32 [n, h w c]: latents of uint8 images [n, H, W, 3] at `resolution`, row by row."""
+    """Return latents float32 [n, h w c] of uint8 images [n, H, W, 3] at `resolution`."""
     found = over_batches(
         partial(_latents, resolution=resolution),
         (sd,),
@@ -130,7 +130,7 @@ def _latents(sd, images, *, resolution):
 
 
 def _with_unit_latents(sd: StableDiffusion, images: np.ndarray, resolution: int) -> StableDiffusion:
-    """`sd` with latents of deviation 1, as a checkpoint's scaling factor sees to.
+    """Return `sd` with latents of deviation 1, as a checkpoint's scaling factor sees to.
 
     A random VAE's are several times smaller, and would drown in the noise.
     """

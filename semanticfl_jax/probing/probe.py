@@ -62,7 +62,7 @@ def assess_network(
     split: Split,
     progress: str = "",
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The figures of each of a network's features and of their aggregates.
+    """Return the figures of each of a network's features and of their aggregates.
 
     Args:
       features: {name: float32 [n + m, d]}, the training part first.
@@ -96,7 +96,7 @@ def assess_network(
 
 
 def draw(dataset: ImageDataset, config: ProbeConfig, seed: int) -> tuple[np.ndarray, Split]:
-    """Images uint8 [n + m, H, W, 3] drawn at random, n of train and m of test, and their labels."""
+    """Draw images uint8 [n + m, H, W, 3], n of train and m of test, and their labels."""
     rng = np.random.default_rng([seed, 0x9120BE])
     images, labels = [], {}
     for split, pixels, truth, count in (
@@ -116,7 +116,7 @@ def probe(
     directory: Path,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Probes a checkpoint on a data set (what, and how: see the module's docstring).
+    """Probe a checkpoint on a data set (what, and how: see the module's docstring).
 
     Args:
       dataset: what to draw images of.

@@ -15,7 +15,7 @@ PIXELS, SUBJECT = "raw pixels", "AMDA, adaptive"
 
 
 def probe_table(result: Mapping[str, Any]) -> str:
-    """Markdown: a row a feature, accuracies in %, mean ± sample standard deviation over seeds."""
+    """Return Markdown, a row a feature: accuracies in %, mean ± sample deviation over seeds."""
     figures = result["figures"]
     others = [network for network in figures if network != "trained"]
     header = ["features", "dimensions", "separability", "linear %", "k-NN %"]
@@ -32,7 +32,7 @@ def probe_table(result: Mapping[str, Any]) -> str:
 
 
 def probe_report(result: Mapping[str, Any]) -> str:
-    """The table with what it was made of, and how AMDA differs from its controls."""
+    """Return the table with what it was made of, and how AMDA differs from its controls."""
     seeds = result["seeds"]
     error = max(
         _standard_error(own["linear"], result) for own in result["figures"]["trained"].values()
@@ -56,7 +56,7 @@ def probe_report(result: Mapping[str, Any]) -> str:
 
 
 def differences(result: Mapping[str, Any], kind: str) -> dict[str, list[float]]:
-    """What AMDA gains over its controls, one number a seed (same images for both).
+    """Return what AMDA gains over its controls, one number a seed (same images for both).
 
     Args:
       result: of `probe`.
@@ -80,7 +80,7 @@ def differences(result: Mapping[str, Any], kind: str) -> dict[str, list[float]]:
 
 
 def summarize_probe(result: Mapping[str, Any]) -> dict[str, Any]:
-    """`result` with mean, deviation and standard error beside each list of accuracies."""
+    """Return `result` with mean, deviation and standard error beside each list of accuracies."""
 
     def summary(values):
         return {
@@ -100,8 +100,9 @@ def summarize_probe(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result, "summary": summaries, f"gains of {SUBJECT}": gains}
 
 
+@drawing.picture
 def plot_probe(result: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Which layer carries the class meaning? Accuracies as bars, every feature beside its controls.
+    """Draw accuracies as bars, every feature beside its controls: which layer has the meaning?
 
     Args:
       result: of `probe`.
@@ -136,7 +137,7 @@ def plot_probe(result: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def _standard_error(values: Sequence[float], result: Mapping[str, Any]) -> float:
-    """Binomial, of one seed's accuracy."""
+    """Return the binomial one of one seed's accuracy."""
     mean = statistics.fmean(values)
     return math.sqrt(mean * (1 - mean) / result["test_images"])
 

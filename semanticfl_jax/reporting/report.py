@@ -1,88 +1,76 @@
-"""Compares finished runs: a table of methods, with spread over seeds."""
+"""Comparison of finished runs: a table of methods, with spread over seeds."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from semanticfl_jax.files import write_text
-from semanticfl_jax.reporting.runs import (
-    NOT_METHOD,
-    Method,
-    Run,
-    differing_fields,
-    flatten,
-    group,
-    load_runs,
-    method_label,
-)
-
-#: Fields (and groups of fields) that a comparison is about.
-_COMPARED = ("algorithm", "guidance", *NOT_METHOD)
-
-#: Fields shown above the table when all runs share them.
-_SETTING = (
-    "dataset",
-    "partition.scheme",
-    "partition.alpha",
-    "model.name",
-    "num_clients",
-    "clients_per_round",
-    "rounds",
-    "local_epochs",
-)
-
-_ACCURACIES = ("best_accuracy", "final_accuracy", "mean_last10_accuracy")
+from semanticfl_jax.reporting import client_tests, tables
+from semanticfl_jax.reporting.comparison import Comparison, megabytes
+from semanticfl_jax.reporting.plots.paper import Paper
+from semanticfl_jax.reporting.runs import Method
 
 
-def compare(directories: Sequence[str | os.PathLike], out: str | os.PathLike | None = None) -> str:
-    """Markdown table of finished runs, one line a method.
+def compare(
+    directories: Sequence[str | os.PathLike],
+    out: str | os.PathLike | None = None,
+    paper: Paper | None = None,
+) -> str:
+    """Return a Markdown table of finished runs, one line a method.
 
-    Accuracies are percentages, mean ± sample standard deviation over seeds: of the best round (an
-    optimistic figure), the last, and the mean of the last 10 evaluated. When plain FedAvg is among
-    the methods, the gain is over its mean of the last 10, in percentage points: seed by seed when
-    both have the same seeds, so that what the seed decides for both cancels.
+    The task's metric is given as mean ± sample standard deviation over seeds: of the best round (an
+    optimistic figure), the last, and the mean of the last 10 evaluated; accuracies are percentages.
+    When plain FedAvg is among the methods, the gain is over its mean of the last 10, above 0 where
+    the method is better: seed by seed when both have the same seeds, so that what the seed decides
+    for both cancels.
 
     Args:
       directories: finished runs.
-      out: where to write comparison.md, comparison.csv and comparison.png, which the returned
+      out: where to write the table (comparison.md, .csv, .tex, comparison_seeds.csv) and plots
+        (comparison, comparison_bars and, of many methods, comparison_panels), which the returned
         text then names; None writes nothing.
+      paper: size, font and file formats of the plots.
 
     Raises:
-      ReportError: as `load_runs` and `group`.
+      ReportError: as `Comparison.load`.
     """
-    runs = load_runs(directories)
-    methods = group(runs)
-    text = _table(runs, methods)
+    comparison = Comparison.load(directories)
+    text = _table(comparison)
+    of_clients = client_tests.table(comparison.methods, comparison.metric)
+    if of_clients is not None:
+        text += f"\n\n{of_clients}"
     if out is not None:
-        paths = _write(methods, text, Path(out))
+        paths = _write(comparison, text, Path(out), paper or Paper())
         text += "\n\n" + "\n".join(f"wrote {path}" for path in paths)
     return text
 
 
-def _write(methods: Sequence[Method], text: str, out: Path) -> list[Path]:
-    from semanticfl_jax.reporting.plots.curves import plot_comparison
+def _write(comparison: Comparison, text: str, out: Path, paper: Paper) -> list[Path]:
+    from semanticfl_jax.reporting.plots.comparison import plot_all
 
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
-    write_text(paths[0], text + "\n")
-    write_text(paths[1], _csv(methods))
-    plot_comparison({m.label: [run.rows for run in m.runs] for m in methods}, paths[2])
-    return paths
+    texts = {
+        "comparison.md": text + "\n",
+        "comparison.csv": tables.by_method(comparison),
+        "comparison_seeds.csv": tables.by_seed(comparison),
+        "comparison.tex": tables.latex(comparison),
+    }
+    for name, content in texts.items():
+        write_text(out / name, content)
+    return [*(out / name for name in texts), *plot_all(comparison, out, paper, print)]
 
 
-def _table(runs: Sequence[Run], methods: Sequence[Method]) -> str:
-    reference = _reference(methods)
-    header = ["method", "seeds", "best %", "last %", "mean of last 10 %"]
-    header += ["gain over FedAvg"] if reference else []
+def _table(comparison: Comparison) -> str:
+    header = ["method", "seeds"]
+    header += [
+        f"{which} {comparison.metric.column}" for which in ("best", "last", "mean of last 10")
+    ]
+    header += ["gain over FedAvg"] if comparison.reference else []
     header += ["s / round", "MB / round"]
-    lines = [header, *(_cells(method, reference) for method in methods)]
+    lines = [header, *(_cells(comparison, method) for method in comparison.methods)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     def row(cells):
@@ -92,98 +80,26 @@ def _table(runs: Sequence[Run], methods: Sequence[Method]) -> str:
 
     rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|"
     text = [row(header), rule, *map(row, lines[1:])]
-    setting = _setting(runs[0], differing_fields(runs))
+    setting = ", ".join(f"{name}={value}" for name, value in comparison.setting().items())
     text = [setting, "", *text] if setting else text
-    differing = [
-        name
-        for name in differing_fields(runs)
-        if name.split(".")[0] not in _COMPARED and not _swept(name, runs)
-    ]
+    differing = comparison.unfair()
     if differing:
         text += ["", f"Warning: the runs also differ in {', '.join(differing)}."]
+    for run in comparison.runs:
+        if run.summary.get("diverged_round") is not None:
+            text += ["", f"Warning: {run.path} diverged in round {run.summary['diverged_round']}."]
     return "\n".join(text)
 
 
-def _swept(field: str, runs: Sequence[Run]) -> bool:
-    """Return whether every method was run with the same values of a field, as in a sweep."""
-    values: dict[str, set[str]] = {}
-    for run in runs:
-        label = method_label(run.config)
-        values.setdefault(label, set()).add(repr(dict(flatten(run.config)).get(field)))
-    return len(set(map(frozenset, values.values()))) == 1
-
-
-def _setting(run: Run, differing: Sequence[str]) -> str:
-    """The settings that all runs share, in one line."""
-    fields = dict(flatten(run.config))
-    return ", ".join(f"{n}={fields[n]}" for n in _SETTING if n in fields and n not in differing)
-
-
-def _cells(method: Method, reference: Method | None) -> list[str]:
+def _cells(comparison: Comparison, method: Method) -> list[str]:
+    metric = comparison.metric
     cells = [method.label, str(len(method.runs))]
-    cells += [_percent(method.values(name)) for name in _ACCURACIES]
-    if reference:
-        cells.append("" if method is reference else _percent(_gains(method, reference), sign="+"))
-    seconds, traffic = method.values("seconds_per_round"), _megabytes(method)
+    cells += [metric.write_spread(method.values(name)) for name in metric.fields]
+    if comparison.reference:
+        gains = comparison.gains(method)
+        own = method is comparison.reference
+        cells.append("" if own else metric.write_spread(gains, sign="+"))
+    seconds, traffic = method.values("seconds_per_round"), megabytes(method)
     cells.append(f"{statistics.fmean(seconds):.2f}" if seconds else "-")
     cells.append(f"{traffic:.2f}" if traffic is not None else "-")
     return cells
-
-
-def _reference(methods: Sequence[Method]) -> Method | None:
-    """Plain FedAvg, if exactly one method is."""
-    plain = [method for method in methods if method_label(method.runs[0].config) == "fedavg"]
-    return plain[0] if len(plain) == 1 and len(methods) > 1 else None
-
-
-def _gains(method: Method, reference: Method, name: str = _ACCURACIES[2]) -> list[float]:
-    """Differences to `reference`: one a seed if both have the same seeds, else one of means."""
-    own, base = method.values(name), reference.values(name)
-    seeds = [[run.config.get("seed") for run in each.runs] for each in (method, reference)]
-    if seeds[0] == seeds[1] and len(own) == len(base):
-        return [a - b for a, b in zip(own, base, strict=True)]
-    return [statistics.fmean(own) - statistics.fmean(base)] if own and base else []
-
-
-def _megabytes(method: Method) -> float | None:
-    """Mean traffic of a round, both ways, in 10^6 bytes; None when it was not recorded."""
-    rows = [row for run in method.runs for row in run.rows if "bytes_up" in row]
-    total = sum(row["bytes_up"] + row.get("bytes_down", 0) for row in rows)
-    return total / len(rows) / 1e6 if rows else None
-
-
-def _percent(fractions: Sequence[float], sign: str = "") -> str:
-    if not fractions:
-        return "-"
-    mean = f"{100 * statistics.fmean(fractions):{sign}.2f}"
-    return f"{mean} ± {100 * statistics.stdev(fractions):.2f}" if len(fractions) > 1 else mean
-
-
-def _csv(methods: Sequence[Method]) -> str:
-    """One line a method; accuracies as fractions, spread empty for a single seed."""
-    reference = _reference(methods)
-    figures = (*_ACCURACIES, "gain_over_fedavg")
-    header = [
-        "method",
-        "seeds",
-        *(f"{name}_{kind}" for name in figures for kind in ("mean", "std")),
-    ]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*header, "seconds_per_round", "megabytes_per_round"])
-    for method in methods:
-        line: list[Any] = [method.label, len(method.runs)]
-        for name in _ACCURACIES:
-            line += _mean_and_std(method.values(name))
-        gains = _gains(method, reference) if reference and method is not reference else []
-        line += _mean_and_std(gains)
-        seconds = method.values("seconds_per_round")
-        line += [statistics.fmean(seconds) if seconds else "", _megabytes(method)]
-        writer.writerow(line)
-    return buffer.getvalue()
-
-
-def _mean_and_std(values: Sequence[float]) -> list[float | str]:
-    mean = statistics.fmean(values) if values else math.nan
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return ["" if math.isnan(value) else value for value in (mean, spread)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
 #: Fields, or groups of them, that tell seeds and machines apart, not methods.
@@ -72,10 +73,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         wanted = trained
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
-    if "metric" in summary:  # of a task other than classification
-        metric = {"metric": summary["metric"], "higher": summary["higher_is_better"]}
-        return Run(path, config, {**summarize(rows, **metric), **summary}, rows)
-    return Run(path, config, {**summarize(rows), **summary}, rows)
+    return Run(path, config, {**summarize(rows, metric=Metric.of(summary)), **summary}, rows)
 
 
 def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:
@@ -147,12 +145,22 @@ def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def method_label(config: dict[str, Any]) -> str:
-    """Name of a run's method, as `fedprox + guidance` or `semanticfl (shuffled anchors)`."""
+    """Name of a run's method, as `fedprox + guidance` or `semanticfl (shuffled anchors)`.
+
+    With a student, as `semanticfl + student (random_unet)`; without anchors of classes beside it,
+    as `fedavg + student`.
+    """
     name = config.get("algorithm", {}).get("name", "unknown")
     guidance = config.get("guidance", {})
     guided = guidance.get("enabled")
     if not guided and name != "feddifrc":  # FedDifRC's features are anchors, too
         return name
+    student = guidance.get("student", {})
+    if guided and student.get("enabled"):
+        weights = [guidance.get("lambda_kd", 1), guidance.get("lambda_con", 1)]
+        classes = " + guidance" if any(weights) and name != "semanticfl" else ""
+        control = student.get("control", "none")
+        return f"{name}{classes} + student" + ("" if control == "none" else f" ({control})")
     name = f"{name} + guidance" if guided and name != "semanticfl" else name
     anchors, source = guidance.get("anchors", "semantic"), guidance.get("anchor_source", "public")
     if source == "oracle":

@@ -11,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from semanticfl_jax.data.sources.file_tree import Directory
-from semanticfl_jax.data.sources.image_files import SUFFIXES, decode, describe_problems, is_image
+from semanticfl_jax.data.sources.image_files import decode, describe_problems
+from semanticfl_jax.data.sources.image_formats import describe_unread, is_image
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
 NOT_PRIVATE = (
@@ -71,36 +73,39 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
       ValueError: if classes have no folder or no image, share one, or images cannot be read; the
         message names them.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if not directory.is_dir():
         raise MissingFileError(f"guidance.anchor_dir: no directory {directory}")
-    folders: dict[str, list[Path]] = {}
-    for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
-        folders.setdefault(_plain(folder.name), []).append(folder)
-    found = {
-        name: [
-            path
-            for folder in folders.get(_plain(name), [])
-            for path in sorted(folder.iterdir())
-            if is_image(path.name)
-        ]
+    tree = Directory(directory)
+    folders: dict[str, list[str]] = {}
+    for folder in tree.folders():
+        folders.setdefault(_plain(folder), []).append(folder)
+    files: dict[str, list[str]] = {}
+    for name in (*tree.names, *tree.problems):
+        folder, _, rest = name.partition("/")
+        if rest and "/" not in rest:
+            files.setdefault(folder, []).append(name)
+    inside = {
+        name: [file for folder in folders.get(_plain(name), []) for file in files.get(folder, [])]
         for name in class_names
     }
-    missing = [name for name, paths in found.items() if not paths]
+    found = {name: [file for file in of if is_image(file)] for name, of in inside.items()}
+    unread = describe_unread(file for of in inside.values() for file in of if not is_image(file))
+    missing = [name for name, of in found.items() if not of]
     if missing:
         there = ", ".join(sorted(folders)) or "none"
         raise SemanticFLError(
             f"guidance.anchor_dir: {directory} has no images for {', '.join(missing)}; a class "
-            f"needs a folder of its name with {', '.join(SUFFIXES)} files. Folders there: {there}"
+            f"needs a folder of its name with image files. Folders there: {there}"
+            + (f"; not read are {unread}" if unread else "")
         )
-    labelled = {
-        path.relative_to(directory).as_posix(): label
-        for label, paths in enumerate(found.values())
-        for path in paths
-    }
-    names = list(labelled)
-    images = list(decode(Directory(directory).open, names, side))
-    broken = {name: im for name, im in zip(names, images, strict=True) if isinstance(im, str)}
+    if unread:
+        print(f"{directory}: not read are {unread}", file=sys.stderr)
+    labelled = {file: label for label, of in enumerate(found.values()) for file in of}
+    names = [name for name in labelled if name not in tree.problems]
+    images = list(decode(tree.open, names, side))
+    broken = {name: tree.problems[name] for name in labelled if name in tree.problems}
+    broken |= {name: im for name, im in zip(names, images, strict=True) if isinstance(im, str)}
     if broken:
         raise SemanticFLError(
             f"guidance.anchor_dir: {len(broken)} files in {directory} are no whole images: "

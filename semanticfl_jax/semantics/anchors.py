@@ -56,6 +56,19 @@ class Anchors:
                 f"features {feature_dim}; rebuild the anchors with guidance.dim={feature_dim}"
             )
 
+    def require_finite(self) -> None:
+        """Raise `SemanticFLError` naming the classes whose anchors are not finite numbers."""
+        wrong = ~(np.isfinite(self.visual).all(1) & np.isfinite(self.text).all(1))
+        names = [str(self.class_names[index]) for index in np.flatnonzero(wrong)]
+        if self.samples is not None and not np.isfinite(self.samples).all():
+            names.append("single images")
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise SemanticFLError(
+                f"the semantic anchors of {', '.join(names[:5])}{more} are not finite numbers; "
+                "make them anew, with guidance.dtype=float32, or use another guidance.checkpoint"
+            )
+
     def save(self, path: str | Path) -> None:
         """Writes one .npz without pickle; whole or not at all."""
         described = {

@@ -12,19 +12,27 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from semanticfl_jax.config import GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.batches import discard
-from semanticfl_jax.diffusion.fingerprint import fingerprint, resolve_checkpoint
+from semanticfl_jax.diffusion.fingerprint import (
+    check_settings,
+    fingerprint,
+    resolve_checkpoint,
+    weight_variants,
+)
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.anchors import Anchors
+
+if TYPE_CHECKING:
+    from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 
 # Fields of GuidanceConfig that decide what the anchors are, whatever images they are made of.
 _DECISIVE = ("checkpoint", "prompt", "timestep", "maps", "aggregation", "budgets", "resolution")
@@ -46,10 +54,10 @@ def checkpoint_directory(config: GuidanceConfig) -> Path:
 
 
 def _checkpoint_at_hand(config: GuidanceConfig) -> Path | None:
-    """The same, or None if it is not on this machine; nothing is downloaded."""
+    """The same, or None if it is not on this machine, or not whole; nothing is downloaded."""
     try:
         return checkpoint_directory(dataclasses.replace(config, offline=True))
-    except FileNotFoundError:
+    except (FileNotFoundError, SemanticFLError):
         return None
 
 
@@ -97,14 +105,15 @@ def check_provenance(
     expected: dict[str, Any],
     path: str | Path,
     not_compared: Collection[str] = (),
+    what: str = "anchors",
 ) -> None:
-    """Raises ValueError, naming the fields, unless the anchors in `path` are those expected."""
+    """Raises ValueError, naming the fields, unless what `path` holds is what is expected."""
     names = (found.keys() | expected.keys()) - set(not_compared)
     different = [name for name in sorted(names) if found.get(name) != expected.get(name)]
     if different:
         listed = "; ".join(f"{n}: {found.get(n)!r} != {expected.get(n)!r}" for n in different)
         raise SemanticFLError(
-            f"anchors in {path} were made differently from what is asked (file != asked): {listed}"
+            f"{what} in {path}: made differently from what is asked (file != asked): {listed}"
         )
 
 
@@ -135,7 +144,6 @@ def build_anchors(
     """
     # Here alone: training from saved anchors must not import the diffusion libraries.
     from semanticfl_jax.diffusion.features import default_maps, extract_features
-    from semanticfl_jax.diffusion.sampler import generate
     from semanticfl_jax.diffusion.stable_diffusion import load
 
     parts = _parts(path, provenance)
@@ -144,20 +152,7 @@ def build_anchors(
     prompts = [config.prompt.format(name) for name in class_names]
     token_states, pooled = model.text(prompts)
     if images is None:
-        drawn = generate(
-            model,
-            prompts,
-            config.generated_per_class,
-            steps=config.generation_steps,
-            scale=config.generation_scale,
-            seed=seed,
-            batch_size=batch_size,
-            parts=parts / "images",
-        )
-        sheet = path.with_name(f"{path.stem}-generated.png")
-        pictures.write(pictures.tile(drawn[:, :10], max(1, 64 // drawn.shape[2])), sheet)
-        labels = np.repeat(np.arange(len(class_names), dtype=np.int32), drawn.shape[1])
-        images = AnchorImages("generated", drawn.reshape(-1, *drawn.shape[2:]), labels)
+        images = generate_images(config, model, class_names, seed, path, parts)
     labels = np.asarray(images.labels)
     features = extract_features(
         model,
@@ -197,6 +192,42 @@ def build_anchors(
     )
 
 
+def generate_images(
+    config: GuidanceConfig,
+    model: StableDiffusion,
+    class_names: Sequence[str],
+    seed: int,
+    path: Path,
+    parts: Path,
+) -> AnchorImages:
+    """Draw images of every class with the diffusion model; show them as `PATH-generated.png`.
+
+    Args:
+      config: the prompt, how many images a class, and how they are drawn.
+      model: the loaded checkpoint.
+      class_names: K names, in label order.
+      seed: of what is drawn.
+      path: of what the images are for.
+      parts: directory for finished batches.
+    """
+    from semanticfl_jax.diffusion.sampler import generate
+
+    drawn = generate(
+        model,
+        [config.prompt.format(name) for name in class_names],
+        config.generated_per_class,
+        steps=config.generation_steps,
+        scale=config.generation_scale,
+        seed=seed,
+        batch_size=config.diffusion_batch_size or None,
+        parts=parts / "images",
+    )
+    sheet = path.with_name(f"{path.stem}-generated.png")
+    pictures.write(pictures.tile(drawn[:, :10], max(1, 64 // drawn.shape[2])), sheet)
+    labels = np.repeat(np.arange(len(class_names), dtype=np.int32), drawn.shape[1])
+    return AnchorImages("generated", drawn.reshape(-1, *drawn.shape[2:]), labels)
+
+
 def obtain_anchors(
     config: GuidanceConfig,
     images: AnchorImages | None,
@@ -217,8 +248,10 @@ def obtain_anchors(
       FileNotFoundError: if `config.anchors_file`, or the checkpoint, does not exist.
     """
     given = config.anchors_file is not None
-    path = Path(config.anchors_file) if given else path
+    path = Path(config.anchors_file).expanduser() if config.anchors_file is not None else path
     checkpoint = _checkpoint_at_hand(config) if given else checkpoint_directory(config)
+    if checkpoint is not None:
+        check_settings(checkpoint, config.maps, config.resolution)
     provenance = expected_provenance(config, checkpoint, images, class_names, dim=dim, seed=seed)
     if given or path.exists():
         anchors = Anchors.load(path)
@@ -227,6 +260,8 @@ def obtain_anchors(
         unknown = {"dtype"} if config.dtype == "auto" else set()
         if checkpoint is None:
             unknown |= {"checkpoint_sha256"}
+        elif anchors.provenance.get("checkpoint_sha256") == provenance["checkpoint_sha256"]:
+            unknown |= {"checkpoint"}  # the same files, wherever they lie
         if images is None and config.anchor_source == "directory":
             unknown |= {"anchor_images", "anchor_images_sha256"}
         check_provenance(anchors.provenance, provenance, path, unknown)
@@ -234,6 +269,8 @@ def obtain_anchors(
         return anchors
     made_of = f"{len(images.images):,} {images.source} images" if images else "images it draws"
     say(f"building anchors with {config.checkpoint} from {made_of}, in {provenance['dtype']}")
+    for component, name in weight_variants(checkpoint).items():
+        say(f"weights of {component} are those of {name}")
     anchors = build_anchors(
         config,
         checkpoint,

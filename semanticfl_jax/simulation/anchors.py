@@ -11,6 +11,7 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.diffusion.fingerprint import image_size
 from semanticfl_jax.reporting.plots.curves import plot_feature_maps
+from semanticfl_jax.reporting.plots.drawing import attempt
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE, AnchorImages, directory_images
 from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 from semanticfl_jax.semantics.building import checkpoint_directory, obtain_anchors
@@ -32,11 +33,13 @@ def server_anchors(
         path=directory / files.ANCHORS,
         say=say,
     )
+    anchors.require_finite()
     if not anchors.private:
         say(NOT_PRIVATE)
     if anchors.maps and processes.is_main():
         note = None if anchors.private else NOT_PRIVATE
-        plot_feature_maps(anchors.maps, directory / files.PLOTS / "anchors.png", note)
+        path = directory / files.PLOTS / "anchors.png"
+        attempt(path, lambda: plot_feature_maps(anchors.maps, path, note), say)
     return control_anchors(anchors, config.guidance.anchors, config.seed)
 
 

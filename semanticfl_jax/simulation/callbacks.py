@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices import processes
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
+from semanticfl_jax.reporting.plots.client_tests import plot_client_tests
 from semanticfl_jax.reporting.plots.curves import plot_curves
+from semanticfl_jax.reporting.plots.drawing import attempt
+from semanticfl_jax.reporting.runs import method_label
 from semanticfl_jax.reporting.writers.metrics import MetricsWriter
 from semanticfl_jax.reporting.writers.progress import RoundProgress
 from semanticfl_jax.simulation import workdir
@@ -139,15 +145,18 @@ class SaveCheckpoints(Callback):
 
 
 class WriteSummary(Callback):
-    """Writes summary.json and the trained model, before anything is drawn."""
+    """Writes summary.json, the trained model and clients' figures, before anything is drawn."""
 
     def __init__(self, directory: Path):
         self._directory = directory
 
     def on_end(self, simulation: Simulation) -> None:
-        """Write both."""
+        """Write them."""
         result = simulation.result()
         result.export(self._directory / workdir.MODEL)
+        if simulation.client_tests is not None:
+            path = self._directory / workdir.CLIENT_TESTS
+            client_tests.save(path, simulation.client_tests, simulation.metric)
         write_json(self._directory / workdir.SUMMARY, result.summary)
 
 
@@ -161,22 +170,28 @@ class DrawPlots(Callback):
         """Draw everything."""
         federation, rows, note = simulation.federation, simulation.history, simulation.note
         names, counts = federation.dataset.class_names, federation.label_counts()
-        task = simulation.parts.task
+        metric, tests = simulation.metric, simulation.client_tests
+        about = describe(simulation.config)
         drawings = {
-            "curves.png": lambda path: plot_curves(
-                rows, path, note, metric=task.headline, higher=task.higher_is_better
-            ),
+            "curves.png": lambda path: plot_curves(rows, path, note, metric=metric, about=about),
             "partition.png": lambda path: federation.draw(path.parent),
         }
         if federation.dataset.has_classes and any("class_accuracy" in row for row in rows):
             drawings["accuracy_maps.png"] = lambda path: plot_accuracy_maps(
-                rows, names, counts, path, note
+                rows, names, counts, path, note, about=about
+            )
+        if tests is not None:
+            drawings["client_tests.png"] = lambda path: plot_client_tests(
+                tests, path, note, metric=metric
             )
         for name, draw in drawings.items():
-            try:
-                draw(self._plots / name)
-            except Exception as error:  # the run is done and saved; a picture must not undo that
-                self._say(f"warning: {self._plots / name} was not drawn ({error!r})")
+            path = self._plots / name
+            attempt(path, functools.partial(draw, path), self._say)
+
+
+def describe(config: ExperimentConfig) -> str:
+    """Return what a run is, in a line: its method, data set and seed."""
+    return f"{method_label(to_dict(config))}, {config.dataset}, seed {config.seed}"
 
 
 class Callbacks:

@@ -1,11 +1,14 @@
 """Checkpoints of the server state, by Orbax: the run goes on exactly where it was saved."""
 
+import itertools
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
-from semanticfl_jax.types import PyTree
+from semanticfl_jax.devices import processes
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.types import PyTree, Say
 
 
 class Checkpoints:
@@ -17,6 +20,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self._directory = Path(directory)
         self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -42,9 +46,65 @@ class Checkpoints:
         """The newest checkpoint, with structure, types and shardings as `shapes_of` gives them."""
         return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(shapes))
 
+    def restore_newest(
+        self, shapes: PyTree, recorded: int, aside: Path, say: Say
+    ) -> tuple[int, PyTree]:
+        """Return the newest checkpoint that can be gone on from, and its round.
+
+        Newer ones are moved to the folder `aside`, so that their rounds can be saved again.
+
+        Args:
+          shapes: as `restore` takes them.
+          recorded: rounds whose rows are there; a checkpoint after more of them is not used.
+          aside: folder for damaged ones; made if needed.
+          say: is told of them.
+
+        Raises:
+          SemanticFLError: if none can be read; all stay where they are.
+        """
+        damaged: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            failure: Exception | None = None
+            try:
+                if step > recorded:
+                    raise SemanticFLError(f"metrics.jsonl has the rows of {recorded} rounds only")
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+            except Exception as error:  # as many kinds as there are files
+                failure = error
+            if not processes.anywhere(failure is not None):
+                break
+            damaged.append(step)
+            reason = f": {first_line(failure)}" if failure is not None else ""
+            say(f"warning: checkpoint {self._directory / str(step)} cannot be used{reason}")
+        else:
+            raise SemanticFLError(
+                f"none of the checkpoints in {self._directory} can be used (the newest: "
+                f"{first_line(failure) if failure else 'see the other processes'}); --overwrite "
+                "sets the run aside and begins anew"
+            )
+        if damaged and processes.is_main():
+            aside.mkdir(exist_ok=True)
+            for number in damaged:
+                (self._directory / str(number)).replace(_unused(aside, number))
+            say(f"the checkpoint of round {step} is used; what could not be is in {aside}")
+        if damaged:
+            self._manager.reload()
+        return step, state
+
     def restore_as_saved(self) -> PyTree:
         """Return the newest checkpoint as nested dicts of arrays on the host."""
         return self._manager.restore(self.latest(), args=ocp.args.StandardRestore())
+
+
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the beginning of its message, in one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:160]}{'...' if len(message) > 160 else ''}"
+
+
+def _unused(folder: Path, number: int) -> Path:
+    names = itertools.chain([str(number)], (f"{number}-{copy}" for copy in itertools.count(2)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def shapes_of(state: PyTree) -> PyTree:

@@ -1,11 +1,14 @@
 """One experiment, from images to report.
 
-image source -> partition -> corruption -> anchors -> data on devices -> rounds -> metrics -> report
+image source -> partition -> corruption -> anchors, student -> data on devices -> rounds -> metrics
+-> report
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,23 +28,33 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.round import ServerState
-from semanticfl_jax.files import to_json_values
+from semanticfl_jax.devices.start import start_jax
+from semanticfl_jax.devices.versions import code_commit, versions
+from semanticfl_jax.errors import DivergedError, SemanticFLError
+from semanticfl_jax.federated.client_tests import ClientFigures
+from semanticfl_jax.federated.server_state import ServerState
+from semanticfl_jax.files import to_json_values, write_json
+from semanticfl_jax.lock import Lock
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.privacy.report import report
+from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
+from semanticfl_jax.simulation.divergence import Divergence, summary_of
 from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
-from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
+from semanticfl_jax.simulation.loggers import make_loggers
+from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, finished_rounds
 from semanticfl_jax.simulation.prepare import (
     Engine,
     Parts,
@@ -51,6 +64,7 @@ from semanticfl_jax.simulation.prepare import (
     prepare,
 )
 from semanticfl_jax.simulation.result import Result
+from semanticfl_jax.simulation.student import require_model_by_name, server_student
 from semanticfl_jax.tasks import CLASSIFICATION
 from semanticfl_jax.types import PyTree, Say
 
@@ -66,6 +80,9 @@ _ROW = {
     "private",
     "epsilon",
     "clip",
+    "diverged",
+    "diverged_clients",
+    "diverged_count",
 }
 
 
@@ -87,7 +104,9 @@ class Simulation:
       algorithm: an `Algorithm` in place of `config.algorithm`.
       init_params: weights to start from: a tree, a .safetensors file, or a run's directory.
       workdir: directory for config.json, metrics.jsonl, checkpoints/, summary.json and more; a run
-        that is there is resumed. None writes nothing.
+        that is there is resumed. None writes nothing. No other process can use it until the run
+        is closed, ends, or is stopped.
+      overwrite: whether a run that is there is set aside, in a folder of the directory, first.
       callbacks: told of the start, every round, every evaluation and the end.
       progress: whether to show a bar.
       say: takes lines for the user; None for none.
@@ -99,6 +118,8 @@ class Simulation:
       history: a row a round.
       federation: the data set, in the hands of server and clients.
       say: takes lines for the user.
+      client_tests: of the last test of all clients on their own images: for each model, arrays
+        [N]; None before, or without any.
       engine: the compiled programs; None if the directory's run is finished.
 
     Raises:
@@ -115,52 +136,65 @@ class Simulation:
         algorithm: Algorithm | None = None,
         init_params: PyTree | str | os.PathLike | None = None,
         workdir: str | os.PathLike | None = None,
+        overwrite: bool = False,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         say: Say | None = print,
     ):
+        start_jax()
         self.config = config
-        self.workdir = None if workdir is None else Path(workdir).expanduser()
+        self.workdir = None if workdir is None else local_path(workdir, "workdir")
         self.history: list[dict[str, Any]] = []
         self.round = 0
         self.engine: Engine | None = None
+        self.client_tests: dict[str, ClientFigures] | None = None
         self._closed = False
         self.say = say if say is not None and processes.is_main() else _silent
         self._model = model
-        self._finished = self._read_finished()
+        self._lock: Lock | None = None
+        self._ended: str | None = None
+        self._finished = self._open(overwrite)
         if self._finished is not None:
             self.rounds = self.round
             return
-        self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
-        self.rounds = config.rounds if self.parts.ledger is None else self.parts.ledger.rounds
-        with _directory(self.workdir) as directory:
-            kept = None if self.workdir is None else directory / files.TUNING
-            self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
-        about = () if self.parts.ledger is None else self.parts.ledger.describe(config.rounds)
-        for line in (*self.engine.description, *about, *self._advice()):
-            self.say(line)
-        self._label_counts = self.federation.label_counts()
-        checkpoints = self._resume()
-        self._callbacks = self._follow(callbacks, progress, checkpoints)
+        self._loggers = make_loggers(config, self.workdir)
+        try:
+            self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+            ledger = self.parts.ledger
+            self.rounds = config.rounds if ledger is None else ledger.rounds
+            with _directory(self.workdir) as directory:
+                kept = None if self.workdir is None else directory / files.TUNING
+                self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
+            about = () if ledger is None else ledger.describe(config.rounds)
+            for line in (*self.engine.description, *about, *self._advice()):
+                self.say(line)
+            self._label_counts = self.federation.label_counts()
+            self._divergence = Divergence(config, self.parts.task.headline)
+            checkpoints = self._resume()
+            self._callbacks = self._follow(callbacks, progress, checkpoints)
+        except BaseException:
+            self._unlock()
+            raise
 
     # Setting up
 
-    def _read_finished(self) -> dict[str, Any] | None:
-        """Return the summary of the directory's run, if it has as many rounds as are wanted."""
+    def _open(self, overwrite: bool) -> dict[str, Any] | None:
+        """Return the summary of the directory's run, if it is finished; else lock the directory."""
         if self.workdir is None:
             return None
         with processes.main_first():
-            files.check(self.workdir, self.config)
-            summary = files.read_summary(self.workdir)
-        if summary is None:
-            return None
-        used_up = summary.get("privacy", {}).get("used_up", False)
-        if summary["rounds"] < self.config.rounds and not used_up:
-            return None
-        self.say(f"{self.workdir} is finished: {summary['rounds']} rounds")
-        self.history = read_metrics(self.workdir)
-        self.round = summary["rounds"]
+            summary, self._lock = files.open_run(
+                self.workdir, self.config, overwrite, self.say, main=processes.is_main()
+            )
+        if summary is not None:
+            self.say(files.finished_line(self.workdir, summary))
+            self.history = read_metrics(self.workdir)
+            self.round = summary["rounds"]
         return summary
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _set_up(
         self,
@@ -177,8 +211,15 @@ class Simulation:
             federation = make_federation(dataset or sources.from_config(config), config, partition)
             network = make_network(config, federation, self._model)
             anchors = self._anchors(federation, network.outputs(_image_shape(federation)).features)
+            student = self._student(federation, init)
             parts = make_parts(
-                config, federation, anchors, module=self._model, algorithm=algorithm, init=init
+                config,
+                federation,
+                anchors,
+                student=student,
+                module=self._model,
+                algorithm=algorithm,
+                init=init,
             )
             for line in check_memory(parts, self._mesh):
                 self.say(line)
@@ -196,12 +237,30 @@ class Simulation:
         if not self.config.uses_anchors:
             return None
         if features is None:
+            what = (
+                "guidance.enabled=true"
+                if self.config.guidance.enabled
+                else (f"algorithm.name={self.config.algorithm.name}")
+            )
             raise ConfigError(
-                "guidance.enabled must be false with this model: anchors pull its features, and it "
+                f"{what} is not possible with this model: anchors pull its features, and it "
                 "returns none; let it return semanticfl_jax.Outputs(logits, features)"
             )
         with _directory(self.workdir) as directory:
             return server_anchors(federation, self.config, features.shape[-1], directory, self.say)
+
+    def _student(self, federation: Federation, init: Any) -> Student | None:
+        if not self.config.guidance.uses_student:
+            return None
+        if self._model is not None:
+            require_model_by_name(self.config)
+        if init is not None and self.config.guidance.student.sets_start:
+            raise ConfigError(
+                "guidance.student.init must be false with init_params: both say what the clients' "
+                "network starts from"
+            )
+        with _directory(self.workdir) as directory:
+            return server_student(federation, self.config, directory, self.say)
 
     def _bind(self, parts: Parts, anchors: Anchors | None, algorithm: Algorithm | None) -> None:
         """Check the directory against the data, and claim it.
@@ -214,8 +273,10 @@ class Simulation:
         dealt = federation.partition
         bound = {
             "data": federation.clean.fingerprint(),
+            "data_parts": federation.clean.parts(),
             "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
             "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
+            "student": None if parts.student is None else digest(parts.student.variables),
             "model": None if self._model is None else repr(self._model),
             "algorithm": None if algorithm is None else algorithm.name,
             "init_params": digest(parts.init),
@@ -227,14 +288,21 @@ class Simulation:
             federation.save(self.workdir, self.config)
 
     def _advice(self) -> list[str]:
-        """Return a line on cores that are not used."""
+        """Return a line each on personal models that are not tested, and on cores not used."""
+        rule, lines = self.parts.algorithm.client, []
+        if rule is not None and rule.personal is not None and not self.config.client_test.share:
+            lines.append(
+                "the clients' own models are not tested: client_test.share=0.2 keeps a fifth of "
+                "every client's images for it"
+            )
         cores, devices = available_cores(), jax.local_device_count()
         wanted = self.config.runtime.num_devices or self.config.clients_per_round
         if jax.default_backend() != "cpu" or devices >= min(cores, wanted):
-            return []
+            return lines
         return [
+            *lines,
             f"JAX has {devices} CPU device{'s' * (devices > 1)} and there are {cores} cores: call "
-            "semanticfl_jax.use_all_cores() before JAX starts to train a client on each"
+            "semanticfl_jax.use_all_cores() before JAX starts to train a client on each",
         ]
 
     def _resume(self) -> Checkpoints | None:
@@ -242,13 +310,14 @@ class Simulation:
         if self.workdir is None:
             return None
         checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
-        done = checkpoints.latest() or 0
-        if done:
+        rows = read_metrics(self.workdir)
+        if checkpoints.latest():
             shapes = shapes_of(self.engine.state)
             self.engine.state = None  # else it would be in memory beside the one that is restored
-            self.engine.state = checkpoints.restore(shapes)
+            done, self.engine.state = checkpoints.restore_newest(
+                shapes, files.rounds_in(rows), self.workdir / files.DAMAGED, self.say
+            )
             self.engine.round = done
-            rows = read_metrics(self.workdir)
             self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
             self.round = done
             total = self.rounds
@@ -257,8 +326,12 @@ class Simulation:
 
     def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row without the evaluation that its round had only as the last of a plan."""
-        due = row["round"] % self.config.eval_every == 0 or row["round"] == self.rounds
-        return row if due else {name: row[name] for name in row if name in _ROW}
+        number = row["round"]
+        if number % self.config.eval_every and number != self.rounds:
+            row = {name: row[name] for name in row if name in _ROW or client_tests.is_field(name)}
+        if not clients_due(self.config, number, self.rounds):
+            row = {name: row[name] for name in row if not client_tests.is_field(name)}
+        return row
 
     def _follow(
         self, callbacks: Sequence[Callback], progress: bool, checkpoints: Checkpoints | None
@@ -266,6 +339,7 @@ class Simulation:
         """Return the run's own callbacks and the user's, in the order in which they are called."""
         self._progress = following.ShowProgress() if progress else None
         members: list[Callback] = [] if self._progress is None else [self._progress]
+        members += self._loggers
         if self.workdir is None:
             return Callbacks([*members, *callbacks])
         return Callbacks(
@@ -320,7 +394,7 @@ class Simulation:
     def _train(
         self, until: int, asked_to_stop: Callable[[], bool], one_by_one: bool = False
     ) -> Iterator[Step]:
-        if self._finished is not None or self.round >= self.rounds:
+        if self._finished is not None or self._ended is not None:
             return
         if self._closed:
             raise RuntimeError("this simulation is closed: a round failed, or close() was called")
@@ -336,12 +410,12 @@ class Simulation:
                 one_by_one=one_by_one,
             )
             for finished in rounds:
+                self._require_lock()
                 self.round = finished.number
-                step = Step(finished.number, self._row(finished), finished.state)
-                self.history.append(step.metrics)
-                self._callbacks.round(self, step)
-                yield step
+                yield self._record(finished)
             if self.round == self.rounds:
+                now = datetime.datetime.now().astimezone()
+                self._ended = now.isoformat(sep=" ", timespec="seconds")
                 with processes.main_first():
                     self._callbacks.end(self)
                 self.close()
@@ -350,6 +424,32 @@ class Simulation:
         except BaseException:
             self.close()
             raise
+
+    def _require_lock(self) -> None:
+        if self._lock is not None and not self._lock.held:
+            raise SemanticFLError(
+                f"{self.workdir} was taken over by a later Simulation of this process"
+            )
+
+    def _record(self, finished: FinishedRound) -> Step:
+        """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
+        step = Step(finished.number, self._row(finished), finished.state)
+        self.history.append(step.metrics)
+        try:
+            self._divergence.heed(step.metrics, self._aloud)
+        except DivergedError:
+            # The row is kept, the state is not: what resumes starts before this round.
+            self._callbacks.round(self, dataclasses.replace(step, state=None))
+            if self.workdir is not None and processes.is_main():
+                write_json(self.workdir / files.SUMMARY, self.summary())
+            raise
+        self._callbacks.round(self, step)
+        return step
+
+    def _aloud(self, line: str) -> None:
+        """Say a line in the midst of training: above the bar, if both are on the terminal."""
+        above = self.say is print and self._progress is not None
+        (self._progress.say if above else self.say)(line)
 
     def _row(self, finished: FinishedRound) -> dict[str, Any]:
         result = finished.result
@@ -371,11 +471,21 @@ class Simulation:
             if self._knows_classes(figures):
                 figures = evaluated(figures, self._label_counts)
             row |= figures
+        row |= self._divergence.columns(result, finished.evaluation)
+        if finished.client_tests is not None:
+            self.client_tests = finished.client_tests
+            row |= client_tests.over_clients(self.client_tests, self.metric)
         return to_json_values(row)
 
     def _knows_classes(self, figures: Mapping[str, Any]) -> bool:
         """Return whether figures tell the accuracy of every class of the data set."""
         return "class_accuracy" in figures and self.federation.dataset.has_classes
+
+    @property
+    def metric(self) -> Metric:
+        """The metric by which the task judges models."""
+        task = self.parts.task
+        return Metric(task.headline, task.higher_is_better)
 
     def _about_task(self) -> dict[str, Any]:
         """Return the task and its headline for the summary, unless it is classification."""
@@ -392,7 +502,10 @@ class Simulation:
         """Close the run's files; it is called at the end of the run, too."""
         if self.engine is not None and not self._closed:
             self._closed = True
-            self._callbacks.close()
+            try:
+                self._callbacks.close()
+            finally:
+                self._unlock()
 
     def __enter__(self) -> Simulation:
         return self
@@ -424,7 +537,7 @@ class Simulation:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""
-        config, federation, task = self.config, self.federation, self.parts.task
+        config, federation = self.config, self.federation
         evaluations = [row for row in self.history if self._knows_classes(row)]
         final = {}
         if evaluations:
@@ -435,6 +548,7 @@ class Simulation:
         figures = {
             "algorithm": self.parts.algorithm.name,
             "guidance": config.guidance.anchors if config.guidance.enabled else None,
+            **({"student": config.guidance.student.control} if self.parts.student else {}),
             **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
             "privacy": report(config, self.parts.ledger, self.round),
             "dataset": federation.dataset.name,
@@ -442,12 +556,16 @@ class Simulation:
             "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),
             "seed": config.seed,
             **self._about_task(),
-            **summarize(self.history, metric=task.headline, higher=task.higher_is_better),
+            **summarize(self.history, metric=self.metric),
             **final,
+            **summary_of(config, self.history),
+            **client_tests.last_figures(self.history),
             "partition": federation.summary(),
             "compile_seconds": self.engine.compile_seconds,
             "device": self.engine.device,
             "versions": versions(),
+            "commit": code_commit(),
+            "finished": self._ended,
         }
         return to_json_values(figures)
 
@@ -461,8 +579,8 @@ def run(
       config: what to run.
       workdir: its directory, where a run that is there is resumed, and a finished one is read;
         None writes nothing.
-      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, callbacks,
-        progress, say.
+      **options: as of `Simulation`: dataset, partition, model, algorithm, init_params, overwrite,
+        callbacks, progress, say.
 
     Raises:
       SemanticFLError: for whatever cannot be run.

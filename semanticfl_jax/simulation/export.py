@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semanticfl_jax import __version__, files
+from semanticfl_jax import __version__, weight_files
 from semanticfl_jax.config import ExperimentConfig, from_dict, to_dict
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.tasks import CLASSIFICATION, Task, make_task
 from semanticfl_jax.types import PyTree
 
 _FORMAT = "semanticfl_jax"
 _BATCH = 250
-
-
-def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves of a tree of dicts by their paths, as in "block_1/conv_1/kernel"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in leaves}
 
 
 class TrainedModel:
@@ -102,17 +96,10 @@ class TrainedModel:
         Raises:
           SemanticFLError: for another suffix.
         """
-        from safetensors.numpy import save
-
         if Path(path).suffix != ".safetensors":
             raise SemanticFLError(f"export writes a .safetensors file, got {path}")
-        arrays = {}
-        for kind, tree in (("params", self.params), ("batch_stats", self.batch_stats)):
-            for name, leaf in named_leaves(tree).items():
-                arrays[f"{kind}/{name}"] = np.ascontiguousarray(leaf)
-        about = json.dumps(files.to_json_values(self.about))
-        content = save(arrays, metadata={"format": _FORMAT, "about": about})
-        files.write(path, lambda file: file.write(content))
+        trees = {"params": self.params, "batch_stats": self.batch_stats}
+        weight_files.write(path, trees, self.about, _FORMAT)
 
 
 def describe_model(
@@ -148,23 +135,7 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, PyTree], dict[str, 
     Raises:
       SemanticFLError: if the file is damaged or was not written by `export`.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise SemanticFLError(f"{path} was not written by Result.export of this project")
-            tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
-            for name in file.keys():  # noqa: SIM118 - no mapping
-                *groups, last = name.split("/")
-                place = tree
-                for group in groups:
-                    place = place.setdefault(group, {})
-                place[last] = file.get_tensor(name)
-            return tree, json.loads(metadata["about"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise SemanticFLError(f"{path} is damaged: {error}") from error
+    return weight_files.read(path, _FORMAT, "Result.export")
 
 
 def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> TrainedModel:
@@ -178,7 +149,7 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
       SemanticFLError: for a damaged file, or a module that is needed and not given, or a task that
         is not registered.
     """
-    path = Path(path).expanduser()
+    path = local_path(path, "path")
     weights, about = read_weights(path / "model.safetensors" if path.is_dir() else path)
     architecture = about["architecture"]
     config = from_dict(

@@ -11,10 +11,12 @@ import jax
 import numpy as np
 
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.simulation import workdir
 from semanticfl_jax.simulation.checkpoint import Checkpoints
-from semanticfl_jax.simulation.export import named_leaves, read_weights
+from semanticfl_jax.simulation.export import read_weights
 from semanticfl_jax.types import PyTree
+from semanticfl_jax.weight_files import named_leaves
 
 Weights = Mapping[str, PyTree]
 
@@ -36,7 +38,7 @@ def read_initial(source: PyTree | str | os.PathLike | None) -> Weights | None:
     if source is None:
         return None
     if isinstance(source, str | os.PathLike):
-        return _read(Path(source).expanduser())
+        return _read(local_path(source, "init_params"))
     if (
         isinstance(source, Mapping)
         and "params" in source
@@ -63,38 +65,44 @@ def _read(path: Path) -> Weights:
 
 
 def replace_weights(
-    params: PyTree, batch_stats: PyTree, weights: Weights | None
+    params: PyTree, batch_stats: PyTree, weights: Weights | None, of: str = "init_params"
 ) -> tuple[PyTree, PyTree]:
     """Return initial parameters and statistics with the network's replaced by `weights`.
 
     Args:
       params: {"model": ..., term name: ...}, as drawn.
       batch_stats: as drawn; `weights` without statistics keep them.
-      weights: as `read_initial` returns them.
+      weights: as `read_initial` returns them; or a student's, which lack the output layer: that
+        one stays as it was drawn.
+      of: where they come from, for the error.
 
     Raises:
       SemanticFLError: if names or shapes differ; the message names the first.
     """
     if weights is None:
         return params, batch_stats
-    params = {**params, "model": _like(params["model"], weights["params"], "params")}
+    params = {**params, "model": _like(params["model"], weights, "params", of)}
     if weights.get("batch_stats"):
-        batch_stats = _like(batch_stats, weights["batch_stats"], "batch_stats")
+        batch_stats = _like(batch_stats, weights, "batch_stats", of)
     return params, batch_stats
 
 
-def _like(wanted: PyTree, given: PyTree, kind: str) -> PyTree:
-    named, there = named_leaves(wanted), named_leaves(given)
-    for name in sorted(named.keys() | there.keys()):
+def _like(wanted: PyTree, weights: Weights, kind: str, of: str) -> PyTree:
+    named, there = named_leaves(wanted), named_leaves(weights[kind])
+    stays = weights.get("drawn", ())
+    for name in sorted((named.keys() | there.keys()) - set(stays)):
         if name not in there or name not in named:
             which = "lacks" if name not in there else "has, and the model has not,"
-            raise SemanticFLError(f"init_params {which} {kind}/{name}")
+            raise SemanticFLError(f"{of} {which} {kind}/{name}")
         if np.shape(named[name]) != np.shape(there[name]):
             raise SemanticFLError(
-                f"init_params: {kind}/{name} must be {list(np.shape(named[name]))} for this model, "
+                f"{of}: {kind}/{name} must be {list(np.shape(named[name]))} for this model, "
                 f"is {list(np.shape(there[name]))}"
             )
-    leaves = [np.asarray(there[name], leaf.dtype) for name, leaf in named.items()]
+    leaves = [
+        np.asarray(there[name], leaf.dtype) if name in there else leaf
+        for name, leaf in named.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
 
 

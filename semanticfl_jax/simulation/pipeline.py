@@ -16,8 +16,10 @@ import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.devices import processes
+from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.dispatch import next_block
-from semanticfl_jax.federated.round import RoundMetrics, ServerState
+from semanticfl_jax.federated.measured import RoundMetrics
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.simulation.prepare import Engine
 
 
@@ -30,6 +32,7 @@ class FinishedRound(NamedTuple):
       seconds: that the devices took, without evaluation and checkpoint; an equal share of a block.
       evaluation: figures on the test set, on the host; None where none is due.
       state: to be saved once the round is recorded; None where no checkpoint is due.
+      client_tests: of all clients on their own images, on the host; None where none is due.
     """
 
     number: int
@@ -37,6 +40,7 @@ class FinishedRound(NamedTuple):
     seconds: float
     evaluation: dict[str, np.ndarray] | None
     state: ServerState | None
+    client_tests: dict[str, ClientFigures] | None = None
 
 
 class _Block(NamedTuple):
@@ -47,6 +51,7 @@ class _Block(NamedTuple):
     seconds: float
     evaluation: dict[str, jax.Array] | None
     state: ServerState | None
+    client_tests: dict[str, ClientFigures] | None
 
 
 def runs_ahead(config: ExperimentConfig) -> bool:
@@ -117,10 +122,20 @@ def finished_rounds(
                 # A copy, because the next round is given the state while this is written.
                 final = stopping or done == total
                 kept = engine.state if final else jax.tree.map(lambda x: x.copy(), engine.state)
-            block = _Block(range(done - count + 1, done + 1), results, seconds, evaluation, kept)
+            # Read at once: the next round takes the states of the clients.
+            due_now = clients_due(config, done, total)
+            clients = engine.test_clients(engine.state) if due_now else None
+            numbers = range(done - count + 1, done + 1)
+            block = _Block(numbers, results, seconds, evaluation, kept, clients)
             if last or not ahead:
                 yield from _rounds(engine, block)
                 block = None
+
+
+def clients_due(config: ExperimentConfig, done: int, total: int) -> bool:
+    """Return whether all clients are to be tested after `done` rounds of `total`."""
+    wanted, every = config.client_test.share > 0, config.client_test.every
+    return wanted and (done == total or (every > 0 and done % every == 0))
 
 
 def _time_when_ready(arrays: Any) -> float:
@@ -138,5 +153,7 @@ def _rounds(engine: Engine, block: _Block) -> list[FinishedRound]:
         if engine.run_block is not None:
             result = jax.tree.map(lambda x, i=index: x[i], results)
         rounds.append(FinishedRound(number, result, block.seconds, None, None))
-    rounds[-1] = rounds[-1]._replace(evaluation=evaluation, state=block.state)
+    rounds[-1] = rounds[-1]._replace(
+        evaluation=evaluation, state=block.state, client_tests=block.client_tests
+    )
     return rounds

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,29 +21,35 @@ from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
+from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.client_state import RunRound, init_clients, join_clients
+from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
-from semanticfl_jax.federated.evaluation import make_evaluation, with_trigger
+from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation, with_trigger
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
 from semanticfl_jax.federated.rates import Rates, make_rates
-from semanticfl_jax.federated.round import RoundMetrics, ServerState, make_round
-from semanticfl_jax.federated.server_state import init_server
+from semanticfl_jax.federated.round import make_round
+from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.privacy.accounting import Ledger, make_ledger
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.tuning import choose
+from semanticfl_jax.tuning.choose import Choice
 from semanticfl_jax.tuning.timing import Workload
 from semanticfl_jax.types import PyTree, Say
 
@@ -61,6 +67,7 @@ class Parts:
       ledger: what the rounds cost in privacy; None without a mechanism.
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
+      student: of a run that has one; the network may start from it.
     """
 
     config: ExperimentConfig
@@ -71,6 +78,7 @@ class Parts:
     ledger: Ledger | None = None
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
+    student: Student | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -80,6 +88,9 @@ class Parts:
     def init_model(self, key: jax.Array) -> Model:
         """Return the initial model for the run's key."""
         drawn = init_params(self.network, self.algorithm, self.image_shape, key)
+        if self.student is not None and self.config.guidance.student.sets_start:
+            of = "guidance.student.init (false starts from elsewhere): the student"
+            return Model(*replace_weights(*drawn, self.student.start, of))
         return Model(*replace_weights(*drawn, self.init))
 
 
@@ -104,6 +115,7 @@ def make_parts(
     federation: Federation,
     anchors: Anchors | None = None,
     *,
+    student: Student | None = None,
     module: nn.Module | None = None,
     algorithm: Algorithm | None = None,
     init: Mapping[str, PyTree] | None = None,
@@ -114,6 +126,7 @@ def make_parts(
       config: of the run.
       federation: its data.
       anchors: of a run that uses them.
+      student: of a run that has one.
       module: a Flax module in place of `config.model`.
       algorithm: an algorithm in place of `config.algorithm`; guidance is added to it all the same.
       init: weights to start from.
@@ -134,7 +147,10 @@ def make_parts(
             f"{network.name} must return logits [B, {logits}], {what} of "
             f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
         )
-    context = AlgorithmContext(config, classes, outputs, anchors, federation.holders)
+    variables = network.variables(image_shape)
+    context = AlgorithmContext(
+        config, classes, outputs, anchors, federation.holders, student, variables
+    )
     algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
     if algorithm.sends_label_counts and not federation.dataset.has_classes:
         raise SemanticFLError(
@@ -148,7 +164,8 @@ def make_parts(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
-    parts = Parts(config, federation, network, algorithm, task, make_ledger(config), module, init)
+    ledger = make_ledger(config)
+    parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
     _check_uploads(parts)
     return parts
 
@@ -174,7 +191,8 @@ class Engine:
     Attributes:
       state: the server, after as many rounds as were dispatched; the next one takes its memory.
       data: the clients' images.
-      shared: arrays that clients receive once, `Algorithm.sent_once`.
+      shared: what clients have from their first contact on: `Algorithm.sent_once`, and the rows
+        that they compute themselves (`first_contact`).
       key: the run's random key.
       rates: (rounds done, count) -> the learning rates of the next ones.
       round: rounds dispatched.
@@ -183,6 +201,7 @@ class Engine:
         `dispatch`; None where rounds are dispatched one by one.
       longest: rounds of a block at most.
       evaluate: state -> the task's figures of the test set.
+      test_clients: state -> figures on every client's own test images; None without any.
       tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
       compile_seconds: time spent compiling both programs.
@@ -200,6 +219,7 @@ class Engine:
     run_block: Callable[..., Any] | None
     longest: int
     evaluate: Callable[[ServerState], dict[str, jax.Array]]
+    test_clients: TestClients | None
     tested: Callable[[ServerState], Model]
     traffic: Traffic
     compile_seconds: float
@@ -223,6 +243,56 @@ class Engine:
         return metrics
 
 
+class Programs(NamedTuple):
+    """What a run compiles.
+
+    Attributes:
+      run_round: (state, data, shared, key, rates) -> (state, metrics), jitted; donates `state`.
+      evaluate: (params, batch_stats, batches) -> the task's figures, jitted.
+      tested: state -> the model that is tested.
+    """
+
+    run_round: RunRound
+    evaluate: Evaluate
+    tested: Callable[[ServerState], Model]
+
+
+def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -> Programs:
+    """Build the round and the evaluation; nothing is compiled.
+
+    Args:
+      parts: what to train.
+      mesh: the devices, which need not be there.
+      choice: lowering of the convolutions, and clients side by side.
+      steps: of every client, where they are known (`known_steps`).
+    """
+    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
+    trained = make_network(choice.applied(config), parts.federation, parts.module)
+    moments = (dataset.mean, dataset.std)
+    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
+    run_round = make_round(
+        local_training,
+        algorithm,
+        mesh,
+        clients_per_round=config.clients_per_round,
+        clients_per_chunk=choice.clients_per_chunk,
+        batch_size=config.batch_size,
+        availability=config.availability,
+        most=cohort_places(config),
+        public=parts.federation.public,
+        steps=steps,
+        skip_diverged=config.on_divergence == "skip_client",
+    )
+    run_round = join_clients(run_round, mesh, config.runtime.client_state_memory)
+    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
+
+    def tested(state: ServerState) -> Model:
+        return algorithm.server.evaluated(state.server, state.model)
+
+    return Programs(run_round, evaluate, tested)
+
+
 def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = print) -> Engine:
     """Put data and model on the devices and compile the round and the evaluation.
 
@@ -234,7 +304,6 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     """
     config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
     partition, runtime = parts.federation.partition, config.runtime
-    shared = put(algorithm.sent_once, replicated(mesh))
     data = federate(
         dataset.train_images,
         dataset.train_labels,
@@ -242,6 +311,10 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         dataset.num_classes,
         sharding=replicated(mesh),
     )
+    sent = put(algorithm.sent_once, replicated(mesh))
+    began = time.perf_counter()
+    shared = jax.block_until_ready(with_own_rows(algorithm, sent, data, mesh))
+    own_rows = _describe_own_rows(sent, shared, time.perf_counter() - began)
     test = pad_batches(
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
@@ -257,27 +330,9 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     state = state._replace(clients=clients)
 
     choice = choose.choose(_workload(parts, received), mesh, kept, say)
-    # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
-    trained = make_network(choice.applied(config), parts.federation, parts.module)
-    moments = (dataset.mean, dataset.std)
-    local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
-    run_round = make_round(
-        local_training,
-        algorithm,
-        mesh,
-        clients_per_round=config.clients_per_round,
-        most=cohort_places(config),
-        clients_per_chunk=choice.clients_per_chunk,
-        batch_size=config.batch_size,
-        availability=config.availability,
-        public=parts.federation.public,
-        steps=known_steps(partition.sizes, config),
+    run_round, evaluate, tested = make_programs(
+        parts, mesh, choice, known_steps(partition.sizes, config)
     )
-    run_round = join_clients(run_round, mesh, runtime.client_state_memory)
-    evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
-
-    def tested(state: ServerState) -> Model:
-        return algorithm.server.evaluated(state.server, state.model)
 
     began, found = time.perf_counter(), found_in_cache()
     longest, run_block, rates = longest_block(config), None, make_rates(config)
@@ -295,6 +350,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
         _describe_task(parts, received.params),
+        *own_rows,
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
@@ -309,6 +365,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_block=run_block,
         longest=longest,
         evaluate=lambda state: _figures(evaluate, tested(state), test, stamped),
+        test_clients=_client_tests(parts, choice, mesh, data, key),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
@@ -325,6 +382,31 @@ def _figures(
     if stamped is not None:
         figures["attack_success"] = evaluate(*model, stamped)["test_accuracy"]
     return figures
+
+
+def _client_tests(
+    parts: Parts, choice: Choice, mesh: Mesh, data: FederatedDataset, key: jax.Array
+) -> TestClients | None:
+    """Build the test of all clients on their own images; None where they keep none for it.
+
+    It is compiled when it is first due.
+    """
+    if parts.federation.client_test is None:
+        return None
+    dataset = parts.federation.dataset
+    return make_client_tests(
+        make_network(choice.applied(parts.config), parts.federation, parts.module),
+        parts.algorithm,
+        parts.config,
+        mesh,
+        data,
+        key,
+        parts.federation.client_test,
+        dataset.mean,
+        dataset.std,
+        parts.task,
+        choice.clients_per_chunk,
+    )
 
 
 def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
@@ -364,6 +446,17 @@ def _workload(parts: Parts, received: Model) -> Workload:
         parts.task,
         None if dataset.has_classes else dataset.train_labels[:1],
     )
+
+
+def _describe_own_rows(sent: PyTree, shared: PyTree, seconds: float) -> list[str]:
+    """Return a line on what clients compute at their first contact, if they compute anything."""
+    size = size_in_bytes(shared) - size_in_bytes(sent)
+    if not size:
+        return []
+    return [
+        f"first contact: what clients compute of their images took {seconds:.1f} s for all, "
+        f"and takes {size / 1e6:.1f} MB on each device"
+    ]
 
 
 def _describe_task(parts: Parts, params: PyTree) -> str:

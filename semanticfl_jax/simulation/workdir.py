@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,31 @@ import numpy as np
 from semanticfl_jax import __version__
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.config.fields import Choosing, flatten
+from semanticfl_jax.data.federation import CLIENTS, PARTITION
+from semanticfl_jax.devices.versions import code_commit
 from semanticfl_jax.files import write_json
+from semanticfl_jax.lock import Lock
+from semanticfl_jax.reporting.writers.metrics import METRICS_FILE
+from semanticfl_jax.types import Say
 
-CONFIG, BOUND, SUMMARY, PARTITION = "config.json", "run.json", "summary.json", "partition.npz"
+CONFIG, BOUND, SUMMARY = "config.json", "run.json", "summary.json"
 ANCHORS, TUNING, MODEL = "anchors.npz", "tuning.json", "model.safetensors"
+CLIENT_TESTS = "client_tests.npz"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
+DAMAGED = "checkpoints-damaged"
+_PARTS = "data_parts"
+_OF_A_RUN = (
+    SUMMARY,
+    CHECKPOINTS,
+    DAMAGED,
+    METRICS_FILE,
+    MODEL,
+    PARTITION,
+    CLIENTS,
+    ANCHORS,
+    TUNING,
+    PLOTS,
+)
 
 
 def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = False) -> Path:
@@ -46,35 +68,80 @@ def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = 
             f"--workdir={directory} must be one directory that all processes share; {CONFIG}, "
             "which process 0 wrote, is not there"
         )
-    there = _read(path)
+    there = read_json(path)
     if there is not None:
         _refuse(directory, _differences(there, config))
         _check_rounds(directory, there.get("rounds"), config)
     return directory
 
 
-def check_bound(directory: Path, bound: Mapping[str, str | None]) -> None:
+def open_run(
+    directory: Path, config: ExperimentConfig, overwrite: bool, say: Say, *, main: bool
+) -> tuple[dict[str, Any] | None, Lock | None]:
+    """Return the summary of the directory's run, if it is finished; else a lock of the directory.
+
+    Args:
+      directory: of the run.
+      config: what is to be run.
+      overwrite: whether what is there is set aside first.
+      say: takes lines for the user.
+      main: whether this is the main process of the run; its others share the directory, and have no
+        lock.
+    """
+    if overwrite and main:
+        with Lock(directory):
+            aside = set_aside(directory)
+        if aside is not None:
+            say(f"what {directory} held is now in {aside}")
+    check(directory, config)
+    summary = read_summary(directory, say)
+    if summary is not None and (summary["rounds"] >= config.rounds or used_up(summary)):
+        return summary, None
+    return None, Lock(directory) if main else None
+
+
+def used_up(summary: Mapping[str, Any]) -> bool:
+    """Return whether a run is over because its privacy budget is, whatever rounds were wanted."""
+    return bool((summary.get("privacy") or {}).get("used_up", False))
+
+
+def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if the directory's run had other data or other objects.
 
     Args:
       directory: of a run.
-      bound: hashes and descriptions by name; None: not given this time, which is no difference.
+      bound: hashes and descriptions by name, the data's first; None: not given this time, which is
+        no difference.
     """
-    there = _read(directory / BOUND)
+    there = read_json(directory / BOUND)
     if there is None:
         return
     differences = [
         f"{name} was {there[name]}, is {value}"
         for name, value in bound.items()
-        if value is not None and there.get(name) not in (None, value)
+        if value is not None and there.get(name) not in (None, value) and name != _PARTS
     ]
+    parts = {**(bound.get(_PARTS) or {})}
+    if differences and parts and _PARTS in there and there.get("data") != bound.get("data"):
+        changed = [
+            f"{part} were {there[_PARTS].get(part)}, are {now}"
+            for part, now in parts.items()
+            if there[_PARTS].get(part) != now
+        ]
+        differences[0] = f"data: {'; '.join(changed) or 'the pixels of the images'}"
     _refuse(directory, differences)
 
 
-def claim(directory: Path, config: ExperimentConfig, bound: Mapping[str, str | None]) -> None:
+def rounds_in(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many rounds, from the first, have a row."""
+    known = {row["round"] for row in rows}
+    return next(number for number in itertools.count() if number + 1 not in known)
+
+
+def claim(directory: Path, config: ExperimentConfig, bound: Mapping[str, Any]) -> None:
     """Make a directory that was checked the directory of a run with `config`."""
     directory.mkdir(parents=True, exist_ok=True)
-    before = _read(directory / BOUND) or {}
+    before = read_json(directory / BOUND) or {}
     given = {name: value for name, value in bound.items() if value is not None}
     write_json(directory / BOUND, {**before, **given, "version": __version__})
     write_json(directory / CONFIG, to_dict(config))
@@ -96,9 +163,58 @@ def free_fields(config: Any, prefix: str = "") -> set[str]:
     return found
 
 
-def read_summary(directory: Path) -> dict[str, Any] | None:
-    """Return the summary of a finished run, or None."""
-    return _read(directory / SUMMARY)
+def _alike(config: Any, name: str) -> tuple[Any, ...]:
+    """Return the values of a field among which results do not differ."""
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    return fields[name].metadata.get("same_results", ()) if name in fields else ()
+
+
+def read_summary(directory: Path, say: Say) -> dict[str, Any] | None:
+    """Return the summary of a finished run; None without one, or where it is damaged."""
+    try:
+        return read_json(directory / SUMMARY)
+    except ConfigError:
+        say(f"warning: {directory / SUMMARY} is damaged; it is made anew from the checkpoint")
+        return None
+
+
+def finished_line(directory: Path, summary: Mapping[str, Any]) -> str:
+    """Return what is to be known of a run that is not trained again: when, and with which code."""
+    when, commit = summary.get("finished"), summary.get("commit")
+    version = summary.get("versions", {}).get("semanticfl_jax")
+    line = f"{directory} is finished: {summary['rounds']} rounds"
+    line += f", on {when}" if when else ""
+    line += f", with semanticfl_jax {version}" if version else ""
+    line += f" (commit {commit})" if commit else ""
+    now = code_commit()
+    if (version, commit) != (__version__, now) and (version or commit):
+        line += f"; the code is now {__version__}" + (f" (commit {now})" if now else "")
+    if summary.get("diverged_round") is not None:
+        line += f"; it diverged in round {summary['diverged_round']}"
+    return f"{line}. To run it anew: --overwrite, or overwrite=True"
+
+
+def set_aside(directory: Path) -> Path | None:
+    """Move what a run wrote into a new folder of its directory; None if there is nothing.
+
+    Nothing is deleted. The configuration goes last: a directory that is left half moved is still
+    that run's.
+    """
+    names = (*_OF_A_RUN, *(path.name for path in directory.glob("anchors[.-]*")), BOUND, CONFIG)
+    there = [name for name in dict.fromkeys(names) if (directory / name).exists()]
+    if not there:
+        return None
+    stamp = time.strftime("before-%Y%m%d-%H%M%S")
+    target = directory / stamp
+    for number in itertools.count(2):
+        try:
+            target.mkdir()
+            break
+        except FileExistsError:
+            target = directory / f"{stamp}-{number}"
+    for name in there:
+        (directory / name).rename(target / name)
+    return target
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
@@ -110,7 +226,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     return content.hexdigest()[:16]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON file's content; None if there is none."""
     if not path.exists():
         return None
@@ -118,18 +234,22 @@ def _read(path: Path) -> dict[str, Any] | None:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(
-            f"{path} is damaged ({error}); delete it, or use another --workdir"
+            f"{path} is damaged ({'it is empty' if path.stat().st_size == 0 else error}); use "
+            "another --workdir, or --overwrite, which sets aside what is there"
         ) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a JSON object; delete it, or use another --workdir")
+        raise ConfigError(
+            f"{path} must hold a JSON object; use another --workdir, or --overwrite, which sets "
+            "aside what is there"
+        )
     return values
 
 
 def _refuse(directory: Path, differences: list[str]) -> None:
     if differences:
         raise ConfigError(
-            f"{directory} holds a run with another configuration; use another --workdir, or "
-            "the same values. Different: " + "; ".join(differences)
+            f"{directory} holds a run with another configuration; use another --workdir, the same "
+            "values, or --overwrite, which sets it aside. Different: " + "; ".join(differences)
         )
 
 
@@ -160,7 +280,7 @@ def _differences(there: dict[str, Any], config: ExperimentConfig) -> list[str]:
     for name in sorted(old.keys() | new.keys()):
         if any(name == each or name.startswith(f"{each}.") for each in loose):
             continue
-        before = old.get(name, default.get(name))
-        if before != new.get(name):
-            found.append(f"{name} was {before!r}, is {new.get(name)!r}")
+        before, now, alike = old.get(name, default.get(name)), new.get(name), _alike(config, name)
+        if before != now and not (before in alike and now in alike):
+            found.append(f"{name} was {before!r}, is {now!r}")
     return found

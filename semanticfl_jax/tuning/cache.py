@@ -50,7 +50,7 @@ class Measured:
         return time.perf_counter() - self._began
 
     def look(self, conv: str, clients_per_chunk: int) -> Figure:
-        """The figure there is, else a new one."""
+        """Return the figure there is, else a new one."""
         found = self._figures.get((conv, clients_per_chunk))
         if found is not None and not fits(found, self._room):
             return too_large(found, self._room)
@@ -69,7 +69,7 @@ class Measured:
         return found
 
     def write(self) -> str:
-        """Writes the figures if there are new ones; says where they are."""
+        """Write the figures if there are new ones; say where they are."""
         # What there was no time for is left to the next run, with time of its own.
         known = (figure for figure in self._figures.values() if figure.outcome != "no time")
         figures = list(map(dataclasses.asdict, known))
@@ -82,7 +82,7 @@ class Measured:
 
 
 def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
-    """All that the figures depend on, as JSON values.
+    """Return all that the figures depend on, as JSON values.
 
     Numbers that weigh a term or a step change values and not work: they count as there or not.
     """
@@ -114,11 +114,13 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
             for path, x in jax.tree_util.tree_leaves_with_path(work.algorithm.sent_once)
         ],
         "distillation": config.guidance.kd if config.guidance.enabled else None,
+        "visual_head": config.guidance.visual_head if config.guidance.enabled else None,
+        "student": config.guidance.student.targets if config.guidance.uses_student else None,
     }
 
 
 def read_figures(path: Path) -> list[Figure]:
-    """The figures in a file of the cache; none if it is not there or damaged."""
+    """Return the figures in a file of the cache; none if it is not there or damaged."""
     try:
         return [Figure(**row) for row in json.loads(path.read_text())["figures"]]
     except (OSError, ValueError, KeyError, TypeError):

@@ -51,14 +51,19 @@ class Choice(NamedTuple):
         return f"convolution: {self.conv}; {clients} ({self.how})"
 
     def applied(self, config: ExperimentConfig) -> ExperimentConfig:
-        """The configuration with nothing left to choose."""
+        """Return the configuration with nothing left to choose."""
         chunk = self.clients_per_chunk
         runtime = dataclasses.replace(config.runtime, conv=self.conv, clients_per_chunk=chunk)
         return dataclasses.replace(config, runtime=runtime)
 
 
+def default_chunk(platform: str) -> int:
+    """Return the clients side by side that a platform takes without a measurement."""
+    return _CLIENTS_PER_CHUNK.get(platform, _CLIENTS_PER_CHUNK_ELSEWHERE)
+
+
 def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = print) -> Choice:
-    """Fills in what the configuration leaves open, the same in all processes.
+    """Fill in what the configuration leaves open, the same in all processes.
 
     Args:
       work: what the clients compute.
@@ -91,8 +96,7 @@ def _choose(
     work: Workload, mesh: Mesh, conv: str, chunk: int | str, largest: int, say: Say
 ) -> Choice:
     platform, tuning = mesh.devices.flat[0].platform, work.config.runtime.tuning
-    default = _CLIENTS_PER_CHUNK.get(platform, _CLIENTS_PER_CHUNK_ELSEWHERE)
-    default = min(default, largest) if chunk == "auto" else chunk
+    default = min(default_chunk(platform), largest) if isinstance(chunk, str) else chunk
     likely = choose_lowering(platform, vmapped=default > 1) if conv == "auto" else conv
     assumed = Choice(likely, default, f"the default for {platform}")
     if tuning == "never" or (tuning == "auto" and platform == "cpu"):
@@ -118,7 +122,7 @@ def _choose(
 
 
 def _kept(path: Path | None, mesh: Mesh) -> Choice | None:
-    """The choice in a run's directory; None if there is none for this kind of device."""
+    """Return the choice in a run's directory; None if there is none for this kind of device."""
     if path is None:
         return None
     try:

@@ -18,7 +18,7 @@ _COHORTS = 20
 def chunk_load(
     sizes: np.ndarray, clients_per_round: int, batch_size: int, devices: int, chunk: int
 ) -> dict[int, float]:
-    """How often the busiest device takes a step with each number of clients side by side.
+    """Return how often the busiest device takes a step with each number of clients side by side.
 
     Args:
       sizes: int [N], samples of each client.
@@ -55,7 +55,7 @@ def chunk_load(
 
 
 def _steps_by_width(steps: np.ndarray) -> dict[int, np.ndarray]:
-    """Of `train_side_by_side`: {width: steps int [...]}; `steps` int [..., C], falling."""
+    """Return {width: steps int [...]} of `train_side_by_side`; `steps` int [..., C], falling."""
     width, before, taken = steps.shape[-1], 0, {}
     while width:
         half = width // 2

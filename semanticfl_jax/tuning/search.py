@@ -17,12 +17,12 @@ _MIDDLING = 8
 
 
 def _alike(chunk: int) -> dict[int, float]:
-    """The load of clients that all have as many steps."""
+    """Return the load of clients that all have as many steps."""
     return {chunk: 1 / chunk}
 
 
 def chunks_up_to(largest: int) -> list[int]:
-    """1, 2, 4, ..., and `largest` itself."""
+    """Return 1, 2, 4, ..., and `largest` itself."""
     return [*(2**power for power in range(largest.bit_length()) if 2**power < largest), largest]
 
 
@@ -32,7 +32,7 @@ def search(
     chunks: Sequence[int],
     load: Load = _alike,
 ) -> list[Figure]:
-    """Looks at the lowerings with a middling chunk, then at other chunks with the fastest.
+    """Look at the lowerings with a middling chunk, then at other chunks with the fastest.
 
     A single client is no batch, so that lowerings rank differently there: all are looked at with
     it, too.
@@ -80,7 +80,7 @@ def search(
 
 
 def best(figures: Sequence[Figure], load: Load = _alike) -> Figure | None:
-    """The fewest clients side by side that are nearly as fast as the fastest; None of nothing.
+    """Return the fewest clients side by side that are nearly as fast as the fastest, or None.
 
     `load` is as of `search`.
     """
@@ -91,7 +91,7 @@ def best(figures: Sequence[Figure], load: Load = _alike) -> Figure | None:
 
 
 def expected(figure: Figure, figures: Sequence[Figure], load: Load = _alike) -> float:
-    """Seconds that a step of one client takes in a round; infinite if it was not measured.
+    """Return the seconds of one client's step in a round; infinite if it was not measured.
 
     A chunk that has narrowed takes as long as one that wide from the start, between those of
     `figures` in proportion: our approximation.

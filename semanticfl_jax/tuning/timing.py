@@ -19,6 +19,7 @@ from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
 from semanticfl_jax.federated.chunks import make_train_chunk
+from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.models import Network, make_model
@@ -214,19 +215,21 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
     else:
         labels = np.repeat(work.label, count, axis=0)
     data = FederatedDataset(
-        images=images,
+        images=images.reshape(count, -1),
         labels=labels,
         indices=np.arange(count, dtype=np.int32),
         offsets=np.zeros(clients, np.int32),
         sizes=np.full(clients, count, np.int32),
         label_counts=np.zeros((clients, work.num_classes), np.int32),
         max_size=count,
+        image_shape=work.image_shape,
     )
     server, rule = work.algorithm.server, work.algorithm.client
     sent = server.broadcast(server.init(work.received))
     broadcast = Broadcast(sent, np.float32(work.config.learning_rate))
     everywhere = (work.received, broadcast, work.algorithm.sent_once, data)
-    everywhere = jax.device_put(everywhere, replicated(mesh))
+    received, broadcast, once, data = jax.device_put(everywhere, replicated(mesh))
+    everywhere = (received, broadcast, with_own_rows(work.algorithm, once, data, mesh), data)
     devices = mesh.devices.size
     ids = np.tile(np.arange(clients, dtype=np.int32), devices)
     states = rule.init(work.received) if rule is not None else ()
@@ -241,7 +244,7 @@ def _sizes(steps: int, work: Workload, arguments: tuple[PyTree, ...]) -> jax.Arr
 
 
 def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
-    """(*arguments, sizes) -> float32 [devices], which depends on all that the clients trained."""
+    """Return (*arguments, sizes) -> float32 [devices], which needs all that the clients trained."""
     config = dataclasses.replace(
         work.config,
         runtime=dataclasses.replace(work.config.runtime, conv=conv),

@@ -211,6 +211,8 @@ class Reference:
             self.common = b1 * self.common + (1 - b1) * delta
             if kind == "adam":
                 self.second = b2 * self.second + (1 - b2) * delta**2
+            elif kind == "adagrad":
+                self.second = self.second + delta**2
             else:
                 sign = np.sign(self.second - delta**2)
                 self.second = self.second - (1 - b2) * delta**2 * sign

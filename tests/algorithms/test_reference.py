@@ -12,6 +12,7 @@ from semanticfl_jax.federated.cohort import SAMPLERS
 from semanticfl_jax.registry import ALGORITHMS
 from semanticfl_jax.semantics.anchors import Anchors
 from tests.algorithms.reference import Reference
+from tests.algorithms.test_personal import CASES as CASES_OF_TWO_LAYERS
 from tests.built_in import built_in
 from tests.federation import MEAN, STD, SoftmaxRegression, algorithm_of, make_federation, squares
 
@@ -72,13 +73,15 @@ CASES = [
     {"name": "fedavgm", "server_learning_rate": 0.5},
     {"name": "fedadam"},
     {"name": "fedyogi"},
+    {"name": "fedadagrad"},
     {"name": "moon", "server_optimizer": "yogi", "weights": "uniform"},
     {"name": "semanticfl"},
 ]
 
 
 def test_every_algorithm_has_a_case():
-    assert {case["name"] for case in CASES} == set(built_in(ALGORITHMS))
+    elsewhere = {case["name"] for case in CASES_OF_TWO_LAYERS} | {"fedbn"}
+    assert {case["name"] for case in CASES} | elsewhere == set(built_in(ALGORITHMS))
 
 
 @pytest.fixture(scope="module")

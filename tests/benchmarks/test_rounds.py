@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.benchmarks import flops, guidance, many_clients, matmul_rate, rounds
+from semanticfl_jax.benchmarks import flops, guidance, many_clients, matmul_rate, rounds, student
 from semanticfl_jax.benchmarks.noise import noise_dataset
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig, RuntimeConfig
 from semanticfl_jax.devices.mesh import make_mesh
@@ -153,6 +153,24 @@ def _guided_takes_longer(simulations, turns):
         assert np.isfinite(metrics.train_loss)
     assert set(guided.state.params) - set(plain.state.params) == {"guidance"}
     return [[1.0, 2.0, 4.0], [1.1, 2.1, 4.0]]
+
+
+def test_a_student_is_timed_beside_its_absence(monkeypatch):
+    def in_turn(engines, turns):
+        for engine in engines:
+            metrics, _ = rounds.timed_round(engine)
+            assert np.isfinite(metrics.train_loss)
+        heads = [set(engine.state.params) for engine in engines]
+        assert heads == [{"model"}, {"model", "student"}, {"model", "student"}]
+        return [[1.0, 2.0, 4.0], [1.1, 2.1, 4.0], [2.0, 4.0, 8.0]]
+
+    monkeypatch.setattr(student, "in_turn", in_turn)
+    tiny = dataclasses.replace(TINY, model=ModelConfig("tiny_net"))
+    figures = student.measure(tiny, 3, lambda line: None, noise_dataset(120, side=8))
+    json.dumps(to_json_values(figures))
+    assert figures["overhead_percent"]["once"] == pytest.approx({"median": 5, "min": 0, "max": 10})
+    assert figures["overhead_percent"]["each_step"]["median"] == pytest.approx(100)
+    assert "student" in figures["description"][0]
 
 
 def test_clients_share_samples_only_where_they_must():

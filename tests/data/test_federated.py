@@ -28,7 +28,7 @@ def data(arrays):
 def test_federate(arrays, data):
     images, labels, partition = arrays
     assert data.max_size == 8
-    np.testing.assert_array_equal(data.images, images)
+    np.testing.assert_array_equal(data.images.reshape(images.shape), images)
     np.testing.assert_array_equal(data.sizes, SIZES)
     np.testing.assert_array_equal(data.label_counts, partition.label_counts(labels, 3))
     dtypes = {name: getattr(data, name).dtype.name for name in ("images", "labels", "indices")}

@@ -7,7 +7,7 @@ import pytest
 
 from semanticfl_jax.config import ExperimentConfig, PartitionConfig, to_dict
 from semanticfl_jax.data import federation
-from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.partition import Partition, draw_balanced
 from semanticfl_jax.data.sources import ImageDataset
 
 LABELS = np.arange(200, dtype=np.int32) % 4
@@ -43,6 +43,28 @@ def test_server_and_clients_share_no_sample(dataset, factor):
     assert len(np.unique(used)) == len(used)
     left = np.bincount(LABELS[partition.indices]).tolist()
     assert left == ([47] * 4 if factor == 1 else [47, 21, 10, 4])
+
+
+def test_a_limit_takes_as_many_of_every_class_and_leaves_the_public_split(dataset):
+    public, whole = federation.deal(dataset, CONFIG)
+    limited = dataclasses.replace(CONFIG, train_limit=82)
+    same, partition = federation.deal(dataset, limited)
+    np.testing.assert_array_equal(same, public)
+    assert np.bincount(LABELS[partition.indices]).tolist() == [21, 21, 20, 20]
+    assert set(partition.indices) <= set(whole.indices)
+    other = federation.deal(dataset, dataclasses.replace(limited, seed=6))[1]
+    assert set(other.indices) != set(partition.indices)
+    with pytest.raises(ValueError, match="train_limit must be from 1 to 188"):
+        federation.deal(dataset, dataclasses.replace(CONFIG, train_limit=189))
+    with pytest.raises(ValueError, match="train_limit must be 0 with a partition"):
+        federation.make_federation(dataset, limited, [np.arange(3)] * 6)
+
+
+def test_classes_with_few_samples_give_all_and_others_make_up_for_it():
+    labels = np.repeat([0, 1, 2], [50, 3, 50])
+    chosen = draw_balanced(labels, 23, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [10, 3, 10]
+    np.testing.assert_array_equal(chosen, np.unique(chosen))
 
 
 def test_natural_clients_go_by_the_column_of_the_private_samples(dataset):
@@ -93,6 +115,7 @@ def test_a_saved_partition_of_something_else_is_refused_naming_what_differs(data
     for change, message in (
         ({"num_clients": 7}, "num_clients was 6, is 7"),
         ({"public_per_class": 4}, "public_per_class was 3, is 4"),
+        ({"train_limit": 100}, "train_limit was 0, is 100"),
     ):
         with pytest.raises(ValueError, match=message):
             federation.deal(dataset, dataclasses.replace(config, **change))
@@ -127,3 +150,17 @@ def test_description_agrees_with_the_partition(dataset, tmp_path):
     assert summary["effective_classes"]["max"] <= max(holds)
     assert {path.name for path in tmp_path.iterdir()} == {"partition.png", "partition_clients.png"}
     assert "Gini of sizes 0.0" in federation.headline(summary)
+
+
+def test_too_many_clients_are_told_what_the_server_keeps(dataset):
+    config = dataclasses.replace(CONFIG, num_clients=189)
+    message = (
+        "num_clients must be at most 188, got 189: of 200 training images the server keeps 12, as "
+        "public_per_class=3 says"
+    )
+    with pytest.raises(ValueError, match=message):
+        federation.deal(dataset, with_partition(config, scheme="iid"))
+    _, partition = federation.deal(
+        dataset, with_partition(dataclasses.replace(config, num_clients=188), scheme="iid")
+    )
+    assert partition.sizes.tolist() == [1] * 188

@@ -24,3 +24,13 @@ def test_all_or_nobody():
     nobody = draw_modalities(ModalityConfig(without_both=1.0), 10, 0)
     assert not nobody["text"].any()
     assert not nobody["visual"].any()
+
+
+def test_who_lacks_the_student_is_drawn_apart_from_the_anchors():
+    config = ModalityConfig(without_text=0.2, without_student=0.3)
+    holders = draw_modalities(config, 50, seed=4)
+    assert (~holders["student"]).sum() == 15
+    anchors_alone = draw_modalities(ModalityConfig(without_text=0.2), 50, seed=4)
+    np.testing.assert_array_equal(anchors_alone["text"], holders["text"])
+    assert "student" not in anchors_alone
+    assert set(draw_modalities(ModalityConfig(without_student=0.3), 50, 4)) == {"student"}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import serialization
+from safetensors.numpy import load_file, save_file
 
 from semanticfl_jax.diffusion.networks import alphas_cumprod
 from semanticfl_jax.diffusion.stable_diffusion import load
@@ -167,3 +168,18 @@ def test_heavy_libraries_are_imported_by_load_alone():
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weights_in_several_files_are_loaded_as_those_in_one(goldens, tmp_path):
+    checkpoint = shutil.copytree(goldens / "sd1", tmp_path / "sd")
+    whole = checkpoint / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    tensors, where = load_file(whole), {}
+    for number, part in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2]), start=1):
+        name = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
+        save_file({key: tensors[key] for key in part}, whole.with_name(name))
+        where |= dict.fromkeys(part, name)
+    index = whole.with_name("diffusion_pytorch_model.safetensors.index.json")
+    index.write_text(json.dumps({"weight_map": where}))
+    whole.unlink()
+    found, expected = load(checkpoint).params, load(goldens / "sd1").params
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

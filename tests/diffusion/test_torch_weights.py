@@ -1,5 +1,8 @@
 """Names and layouts of single tensors; the parity tests show that whole models convert."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -90,3 +93,45 @@ def test_damaged_files_are_named(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is not a whole"):
             read(tmp_path / name, EXPECTED)
+
+
+def raw(path, kind, size, name="conv_in.weight"):
+    """A safetensors file of eight numbers of a type, written by hand."""
+    header = {name: {"dtype": kind, "shape": [8], "data_offsets": [0, 8 * size]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(range(8 * size)))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("U8", 1)])
+def test_quantised_weights_are_refused_in_a_line(tmp_path, kind, size):
+    path = tmp_path / "x.safetensors"
+    raw(path, kind, size)
+    with pytest.raises(ValueError, match=rf"conv_in\.weight is of type {kind}; .*Convert it to fp"):
+        read(path, {("conv_in", "bias"): (8,)})
+
+
+def test_bfloat16_is_read_and_integer_buffers_are_passed_over(tmp_path):
+    path = tmp_path / "x.safetensors"
+    raw(path, "BF16", 2, "norm.weight")
+    (found,) = read(path, {("norm", "scale"): (8,)}).values()
+    bits = np.frombuffer(bytes(range(16)), "<u2").astype(np.uint32) << 16
+    np.testing.assert_array_equal(found.astype(np.float32), bits.view(np.float32))
+    raw(path, "I64", 8, "embeddings.position_ids")
+    with pytest.raises(ValueError, match=r"missing: norm.weight; unexpected: none"):
+        read(path, {("norm", "scale"): (8,)})
+
+
+def test_weights_in_several_files_are_read_as_one(tmp_path):
+    given = tensors()
+    names = list(given)
+    for number, part in enumerate((names[:1], names[1:])):
+        save_file(
+            {n: np.ascontiguousarray(given[n]) for n in part}, tmp_path / f"{number}.safetensors"
+        )
+    index = tmp_path / "model.safetensors.index.json"
+    where = {n: f"{int(n != names[0])}.safetensors" for n in names}
+    index.write_text(json.dumps({"weight_map": where}))
+    found, expected = read(index, EXPECTED), convert(given, EXPECTED, "file")
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(found[path], value)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import AvailabilityConfig
-from semanticfl_jax.federated.cohort import SAMPLERS, draw_reporting, place_cohort, straggle
+from semanticfl_jax.federated import cohort as module
+from semanticfl_jax.federated.cohort import (
+    SAMPLERS,
+    draw_distinct,
+    draw_reporting,
+    place_cohort,
+    straggle,
+    with_contacts,
+)
 
 SAMPLE = {
     name: jax.jit(sampler, static_argnums=3) for name, sampler in SAMPLERS.items()
@@ -38,6 +46,41 @@ def test_single_clients_are_drawn_in_proportion(sampling):
     expected = sizes / 16 if sampling == "size_weighted" else np.full(4, 0.25)
     # Four standard errors of a share.
     np.testing.assert_allclose(frequency, expected, atol=4 * 0.5 / np.sqrt(4000))
+
+
+def test_every_ordered_draw_of_different_numbers_is_equally_likely():
+    draws = 12_000
+    keys = jax.random.split(KEY, draws)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw_distinct(key, 4, 2)))(keys))
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    frequency = np.bincount(4 * drawn[:, 0] + drawn[:, 1], minlength=16) / draws
+    expected = np.where(np.eye(4, dtype=bool), 0, 1 / 12).ravel()
+    # Four standard errors of a share.
+    np.testing.assert_allclose(frequency, expected, atol=4 * np.sqrt(1 / 12 / draws))
+
+
+def test_few_of_many_clients_are_drawn_without_sorting_all(monkeypatch):
+    sizes = jax.ShapeDtypeStruct((module._MANY,), jnp.int32)
+
+    def largest_sort(count):
+        drawing = jax.jit(SAMPLERS["uniform"], static_argnums=3)
+        text = drawing.lower(KEY, jnp.int32(0), sizes, count).as_text()
+        return f"tensor<{module._MANY}xui32>" in text
+
+    assert not largest_sort(100)
+    # Most of them: repeats would be drawn again for long.
+    assert largest_sort(module._MANY // 2 + 1)
+    monkeypatch.setattr(module, "_MANY", 64)
+    drawn = np.asarray(SAMPLERS["uniform"](KEY, jnp.int32(3), jnp.ones(64, jnp.int32), 32))
+    assert len(set(drawn.tolist())) == 32
+    assert drawn.min() >= 0
+    assert drawn.max() < 64
+
+
+def test_contacts_are_added():
+    before = jnp.array([True, False, False, False])
+    after = with_contacts(before, jnp.array([2, -1, 2]))
+    np.testing.assert_array_equal(after, [True, False, True, False])
 
 
 def test_clients_in_turn_take_part_equally_often():

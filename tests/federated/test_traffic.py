@@ -6,7 +6,7 @@ import pytest
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.modality import draw_modalities
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.federated.round import RoundMetrics
+from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.semantics.anchors import Anchors
 from tests.federation import CLASSES, SIZES, TinyNet, algorithm_of, make_federation
@@ -81,6 +81,8 @@ def test_a_round_counts_its_participants_and_first_contacts():
         cohort=np.array([3, -1, 1, 5]),
         reported=np.array([True, False, False, True]),
         new=np.array([False, False, True, True]),
+        diverged=np.zeros(4, bool),
+        finite=True,
     )
     traffic = Traffic(10, 20, 5, down_once=np.array([0, 7, 0, 100, 0, 9]))
     expected = {"bytes_up": 2 * 10 + 2 * 5, "bytes_down": 3 * 20 + 7 + 9}

@@ -20,7 +20,7 @@ SMALL = (
 )
 
 
-def command(*arguments, cwd):
+def command(*arguments, cwd, **more):
     settings = {
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
@@ -30,7 +30,7 @@ def command(*arguments, cwd):
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=cwd,
-        env=given | settings,
+        env=given | settings | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -56,6 +56,16 @@ def output(process):
         (["--config.rounds"], "--config.rounds needs a value"),
         (["extra"], "unexpected argument 'extra'"),
         (["--bogus=1"], "Unknown command line flag 'bogus'"),
+        (["--config.lr=0.1"], "unknown config field lr. Did you mean learning_rate?"),
+        (["--config.beta=1"], "unknown config field beta. "),
+        (["--lr=0.1"], "Unknown command line flag 'lr'. Did you mean --config.learning_rate?"),
+        (["--alpha=0.1"], "Did you mean --config.partition.alpha?"),
+        (["--config.partition.file="], "partition.file must be a path, got ''"),
+        (["--config.guidance.prompt=a {} {style}"], "guidance.prompt must be a text with one {}"),
+        (["--workdir=gs://bucket/run"], "--workdir must be a path on this machine"),
+        (["--workdir="], "--workdir must be a path, got ''"),
+        (["--workdir=/proc/run"], "--workdir=/proc/run cannot be written to"),
+        (["--config.num_clients=5000"], "(1437, after public_per_class=20 took 200), got 5000"),
         (["--config=launch/configs/cifar10.py", "--config.data_dir=/nowhere"], "/nowhere"),
     ],
 )
@@ -70,10 +80,16 @@ def test_mistakes_are_answered_in_one_line(tmp_path, arguments, message):
     assert time.monotonic() - began < 20
 
 
-def test_the_directory_to_write_to_is_asked_for(tmp_path):
+def test_what_is_missing_is_asked_for(tmp_path):
     code, text = output(command("launch.train", cwd=tmp_path))
     assert code == 2
-    assert "--workdir" in text
+    assert text.startswith("error: --workdir=DIR is missing")
+    code, text = output(
+        command("launch.train", "--workdir=run", cwd=tmp_path, JAX_PLATFORMS="cuda")
+    )
+    assert code == 2
+    assert text.startswith("error: JAX cannot start") and "JAX_PLATFORMS=cuda asks for" in text
+    assert text.count("\n") == 1
 
 
 def test_comparison_checks_algorithms_and_seeds_first(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
 from semanticfl_jax.reporting.plots import drawing
+from tests.reporting.made_up import ACCURACIES, made_up_config, write_run
 
 
 @pytest.fixture
@@ -15,3 +16,11 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(drawing, "save", keep)
     return figures
+
+
+@pytest.fixture
+def six_runs(tmp_path):
+    return [
+        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), accuracies)
+        for (name, seed), accuracies in ACCURACIES.items()
+    ]

@@ -12,49 +12,7 @@ from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import runs
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
-from semanticfl_jax.reporting.writers import metrics
-
-ACCURACIES = {
-    ("fedavg", 0): [0.2, 0.8, 0.6],
-    ("fedavg", 1): [0.3, 0.6, 0.5],
-    ("fedavg", 2): [0.1, 0.7, 0.9],
-    ("semanticfl", 0): [0.3, 0.9, 0.8],
-    ("semanticfl", 1): [0.4, 0.6, 0.7],
-    ("semanticfl", 2): [0.2, 0.9, 0.9],
-}
-
-
-def made_up_config(name="fedavg", seed=0, anchors="semantic", guided=None, **fields):
-    guided = name == "semanticfl" if guided is None else guided
-    config = {
-        "dataset": "digits",
-        "data_dir": None,
-        "seed": seed,
-        "rounds": 3,
-        "model": {"name": "cnn", "width": 8},
-        "algorithm": {"name": name},
-        "guidance": {"enabled": guided, "anchors": anchors},
-    }
-    return config | fields
-
-
-def write_run(directory, config, accuracies=(0.1, 0.2, 0.3)):
-    directory.mkdir(parents=True)
-    with metrics.MetricsWriter(directory, 0) as writer:
-        for number, accuracy in enumerate(accuracies, start=1):
-            row = {"round": number, "test_accuracy": accuracy, "seconds": 2.0}
-            writer.write(row | {"bytes_up": 1_000_000, "bytes_down": 3_000_000})
-    write_json(directory / "config.json", config)
-    write_json(directory / "summary.json", metrics.summarize(metrics.read_metrics(directory)))
-    return directory
-
-
-@pytest.fixture
-def six_runs(tmp_path):
-    return [
-        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), accuracies)
-        for (name, seed), accuracies in ACCURACIES.items()
-    ]
+from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
 
 
 def cells(table):
@@ -84,6 +42,36 @@ def test_table_holds_numpy_s_means_and_sample_deviations(six_runs):
     gains = (by_name["semanticfl"] - by_name["fedavg"]).mean(axis=1)
     assert table["semanticfl"]["gain over FedAvg"] == "+" + spread(gains)
     assert table["fedavg"]["gain over FedAvg"] == ""
+
+
+def test_another_task_s_metric_is_compared_and_less_of_it_is_a_gain(tmp_path):
+    errors = {key: [10 * value for value in values] for key, values in ACCURACIES.items()}
+    directories = [
+        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), values, MSE)
+        for (name, seed), values in errors.items()
+    ]
+    table = cells(compare(directories, tmp_path / "out"))
+    fedavg, own = (
+        np.array([errors[name, seed] for seed in range(3)]) for name in ("fedavg", "semanticfl")
+    )
+    gains = (fedavg - own).mean(axis=1)
+
+    def text(values, sign=""):
+        return f"{np.mean(values):{sign}.4g} ± {np.std(values, ddof=1):.4g}"
+
+    assert table["semanticfl"]["best mse"] == text(own.min(axis=1))
+    assert table["semanticfl"]["last mse"] == text(own[:, -1])
+    assert table["semanticfl"]["gain over FedAvg"] == text(gains, "+") and gains.mean() < 0
+    with open(tmp_path / "out" / "comparison.csv") as file:
+        row = list(csv.DictReader(file))[1]
+    assert float(row["gain_over_fedavg_mean"]) == pytest.approx(gains.mean())
+    assert float(row["best_mse_mean"]) == pytest.approx(own.min(axis=1).mean())
+
+
+def test_runs_of_tasks_with_different_metrics_are_not_compared(tmp_path, six_runs):
+    other = write_run(tmp_path / "other", made_up_config("fedavg", 7), metric=MSE)
+    with pytest.raises(ReportError, match=r"different metrics: test_accuracy .*, test_mse .*other"):
+        compare([*six_runs, other])
 
 
 def test_order_of_directories_does_not_change_figures(six_runs):
@@ -163,7 +151,8 @@ def test_a_run_given_twice_counts_once_and_a_copy_is_refused(tmp_path, six_runs)
 
 def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
     out = tmp_path / "out"
-    paths = [out / f"comparison.{kind}" for kind in ("md", "csv", "png")]
+    names = [".md", ".csv", "_seeds.csv", ".tex", ".png", "_bars.png"]
+    paths = [out / f"comparison{name}" for name in names]
     table = compare(six_runs)
     assert compare(six_runs, out) == "\n".join([table, "", *(f"wrote {path}" for path in paths)])
     assert sorted(out.iterdir()) == sorted(paths)
@@ -174,7 +163,7 @@ def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
     assert float(semanticfl["best_accuracy_mean"]) == pytest.approx(curves.max(axis=1).mean())
     assert float(semanticfl["best_accuracy_std"]) == pytest.approx(curves.max(axis=1).std(ddof=1))
     assert fedavg["gain_over_fedavg_mean"] == "" and float(fedavg["megabytes_per_round"]) == 4.0
-    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths[4:])
 
 
 def test_a_run_without_evaluations_has_dashes(tmp_path):

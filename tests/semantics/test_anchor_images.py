@@ -1,5 +1,7 @@
 """Anchor images from a directory: which folders count, and what is refused."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,6 +48,26 @@ def test_broken_images_are_counted_and_named_not_skipped(folders):
     (folders / "cat" / "broken.png").write_bytes(b"\x89PNG half")
     with pytest.raises(ValueError, match=r"1 files .* no whole images: cat/broken.png"):
         directory_images(folders, NAMES, 4)
+
+
+def test_what_is_ignored_read_counted_and_broken(folders, capsys):
+    """As in every other folder of images."""
+    for name in ("._grey.jpg", "Thumbs.db", ".DS_Store"):
+        (folders / "cat" / name).write_bytes(b"x")
+    (folders / "__MACOSX" / "cat").mkdir(parents=True)
+    (folders / "cat" / "0.heic").write_bytes(b"x")
+    put(folders / "cat" / "z.ppm", colour=(1, 2, 3))
+    found = directory_images(folders, NAMES, 4)
+    np.testing.assert_array_equal(found.images[3, 0, 0], [1, 2, 3])
+    assert "not read are 1 .heic, 1 .txt (pip install pillow-heif)" in capsys.readouterr().err
+    os.symlink("gone", folders / "cat" / "9.png")
+    with pytest.raises(ValueError, match=r"1 files .*cat/9\.png \(a link to what is not there\)"):
+        directory_images(folders, NAMES, 4)
+
+
+def test_the_home_directory(folders, monkeypatch):
+    monkeypatch.setenv("HOME", str(folders.parent))
+    assert len(directory_images(f"~/{folders.name}", NAMES, 4).images) == 3
 
 
 def test_the_hash_covers_pixels_labels_and_places():

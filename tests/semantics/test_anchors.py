@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.semantics.anchors import Anchors, control_anchors
 
 RNG = np.random.default_rng(0)
@@ -89,3 +90,12 @@ def test_semantic_anchors_are_left_alone_and_other_controls_refused():
     assert control_anchors(anchors, "semantic", 0) is anchors
     with pytest.raises(ValueError, match="semantic, random_orthogonal or shuffled"):
         control_anchors(anchors, "none", 0)
+
+
+def test_anchors_that_are_not_finite_are_refused_by_the_class():
+    anchors = made_up()
+    anchors.require_finite()
+    text = anchors.text.copy()
+    text[2, 1] = np.nan
+    with pytest.raises(SemanticFLError, match="semantic anchors of class 2 are not finite"):
+        dataclasses.replace(anchors, text=text).require_finite()

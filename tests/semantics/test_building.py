@@ -123,6 +123,22 @@ def test_a_given_file_needs_neither_its_checkpoint_nor_its_directory(obtain, tmp
     assert len(obtain.builds) == 1
 
 
+def test_a_given_file_does_wherever_its_checkpoint_lies(obtain, monkeypatch):
+    """The hash of the checkpoint's files decides, not the place where they lie."""
+    monkeypatch.setattr(module, "fingerprint", lambda path: f"sha of {path.name}")
+    obtain(GuidanceConfig(checkpoint="a/sd15"))
+    given = GuidanceConfig(checkpoint="b/c/sd15", anchors_file=str(obtain.path))
+    assert obtain(given).provenance["checkpoint"] == "a/sd15"
+    with pytest.raises(ValueError, match="checkpoint: 'a/sd15' != 'b/other'; checkpoint_sha256"):
+        obtain(dataclasses.replace(given, checkpoint="b/other"))
+    # Where it is not at hand its name is all that can be compared.
+    with pytest.raises(ValueError, match="checkpoint: 'a/sd15' != 'elsewhere'"):
+        obtain(dataclasses.replace(given, checkpoint="elsewhere"))
+    # What a run built into its own directory is as before.
+    assert obtain(GuidanceConfig(checkpoint="d/sd15")).provenance["checkpoint"] == "a/sd15"
+    assert len(obtain.builds) == 1
+
+
 def test_anchors_of_either_precision_do_unless_one_is_asked_for(obtain):
     obtain(GuidanceConfig(dtype="bfloat16"))
     assert obtain().provenance["dtype"] == "bfloat16"

@@ -42,4 +42,5 @@ def majority_sign(settings: MajoritySignConfig, context: object = None) -> Aggre
         jax.lax.psum,
         encode=encode,
         bytes_up=lambda update, size: packed(size_of(update), 1),
+        weighted=False,
     )

@@ -28,6 +28,7 @@ def fltrust(settings: object = None, context: object = None) -> Aggregator:
         merge=jax.lax.psum,
         encode=_encode,
         needs_root=True,
+        weighted=False,
     )
 
 

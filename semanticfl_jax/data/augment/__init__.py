@@ -13,7 +13,7 @@ from semanticfl_jax.data.augment.image_operations import GREY
 
 
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Scales images to 0..1 and standardises each channel.
+    """Scale images to 0..1 and standardise each channel.
 
     Args:
       images: uint8 `[..., H, W, 3]`.
@@ -31,7 +31,7 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def random_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
-    """Crops each image at random from its zero-padded self, then mirrors it with probability 1/2.
+    """Crop each image at random from its zero-padded self, then mirror it with probability 1/2.
 
     As torchvision's RandomCrop(H, padding=pad) followed by RandomHorizontalFlip, on values not yet
     normalised, so that the border is black. Image i's draws depend on (key, i) alone, not on the
@@ -66,7 +66,7 @@ def random_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Arr
 
 
 def cutout(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Greys out one square of half the shorter side in each image (DeVries and Taylor, 2017).
+    """Grey out one square of half the shorter side in each image (DeVries and Taylor, 2017).
 
     As there, the centre is any pixel, so that part of the square may lie outside, and 32 pixels
     get a square of 16 (CIFAR-10). There it is filled with 0 after normalisation, that is the mean
@@ -101,7 +101,7 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def augment(key: jax.Array, images: jax.Array, steps: Sequence[str]) -> jax.Array:
-    """Applies steps in order.
+    """Apply steps in order.
 
     Args:
       key: a PRNG key; a step's draws depend on it and the step's place.

@@ -63,7 +63,7 @@ _EITHER_DIRECTION = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
 
 def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Applies one of the policy's sub-policies, drawn uniformly, to each image.
+    """Apply one of the policy's sub-policies, drawn uniformly, to each image.
 
     Image i's draws depend on (key, i) alone, not on the batch size (needs
     `jax_threefry_partitionable`, JAX's default).
@@ -93,7 +93,7 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def value(name: str, magnitude: int | None) -> float:
-    """What a magnitude of 0..9 means for an operation; 0 for one that takes none."""
+    """Return what a magnitude of 0..9 means for an operation; 0 for one that takes none."""
     if magnitude is None:
         return 0.0
     low, high = RANGES[name]
@@ -103,7 +103,7 @@ def value(name: str, magnitude: int | None) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _operations(height: int, width: int) -> Operation:
-    """The policy's operations, each in both directions, sub-policy after sub-policy; identity last.
+    """Return the policy's operations in both directions, by sub-policy; identity last.
 
     NumPy arrays: traced values must not outlive a trace.
     """

@@ -67,7 +67,7 @@ class Operation(NamedTuple):
 
 
 def operation(name: str, value: float, height: int, width: int) -> Operation:
-    """An operation on images of this size, as NumPy values.
+    """Return an operation on images of this size, as NumPy values.
 
     Args:
       name: one of `NAMES`.
@@ -108,7 +108,7 @@ def operation(name: str, value: float, height: int, width: int) -> Operation:
 
 
 def apply_operation(image: jax.Array, chosen: Operation) -> jax.Array:
-    """Applies an operation to an image; vmap both for a batch.
+    """Apply an operation to an image; vmap both for a batch.
 
     Args:
       image: uint8 `[H, W, 3]`, at least 3 pixels high and wide.
@@ -130,7 +130,7 @@ def _is(chosen: Operation, name: str) -> jax.Array:
 
 
 def _move(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Each pixel from where the matrix says, grey from outside."""
+    """Take each pixel from where the matrix says, grey from outside."""
     height, width, _ = image.shape
     y, x = jnp.arange(height)[:, None], jnp.arange(width)[None]
     a, b, c, d, e, f = matrix
@@ -147,7 +147,7 @@ def _entries(image: jax.Array) -> jax.Array:
 
 
 def _table(image: jax.Array, chosen: Operation) -> jax.Array:
-    """The operation's lookup table, uint8 `[256, 3]`, from old value and channel to new value."""
+    """Return the operation's table uint8 `[256, 3]`, from old value and channel to new value."""
     old = jnp.arange(256)[:, None]
     dropped = 8 - chosen.value.astype(jnp.int32)
     pixels = image.shape[0] * image.shape[1]
@@ -169,7 +169,7 @@ def _table(image: jax.Array, chosen: Operation) -> jax.Array:
 
 
 def _autocontrast_table(counts: jax.Array) -> jax.Array:
-    """Stretches each channel's values to 0..255; `counts` int32 `[256, 3]` is its histogram."""
+    """Stretch each channel's values to 0..255; `counts` int32 `[256, 3]` is its histogram."""
     old = jnp.arange(256)[:, None]
     low = jnp.min(jnp.where(counts > 0, old, 255), axis=0, keepdims=True)
     high = jnp.max(jnp.where(counts > 0, old, 0), axis=0, keepdims=True)
@@ -178,7 +178,7 @@ def _autocontrast_table(counts: jax.Array) -> jax.Array:
 
 
 def _equalize_table(counts: jax.Array) -> jax.Array:
-    """Makes each channel's values as even as they can be; `counts` is its histogram."""
+    """Make each channel's values as even as they can be; `counts` is its histogram."""
     old = jnp.arange(256)[:, None]
     highest = jnp.max(jnp.where(counts > 0, old, 0), axis=0, keepdims=True)
     others = jnp.sum(jnp.where(old < highest, counts, 0), axis=0, keepdims=True)
@@ -195,7 +195,7 @@ def _luma(image: jax.Array) -> jax.Array:
 
 
 def _smooth(image: jax.Array) -> jax.Array:
-    """A 3x3 filter of ones with a 5 in the middle, int32 `[H, W, 3]`; the outermost pixels stay."""
+    """Filter by 3x3 ones with a 5 in the middle, int32 `[H, W, 3]`; outermost pixels stay."""
     values = image.astype(jnp.int32)
     height, width, _ = image.shape
     total = 4 * values[1:-1, 1:-1]
@@ -205,13 +205,13 @@ def _smooth(image: jax.Array) -> jax.Array:
 
 
 def _blend(degenerate: jax.Array | int, image: jax.Array, factor: jax.Array) -> jax.Array:
-    """`degenerate` at factor 0, `image` at 1, beyond it above; int32, cut to 0..255."""
+    """Return `degenerate` at factor 0, `image` at 1, beyond it above; int32, cut to 0..255."""
     start = jnp.asarray(degenerate, jnp.float32)
     mixed = start + factor * (image.astype(jnp.float32) - start)
     return jnp.clip(mixed.astype(jnp.int32), 0, 255)
 
 
 def _divide(numerator: jax.Array, denominator: jax.Array | int) -> jax.Array:
-    """Whole-number quotient of numbers not below 0; `//` would spend time on signs."""
+    """Return the whole-number quotient of numbers not below 0; `//` would spend time on signs."""
     denominator = jnp.asarray(denominator, numerator.dtype)
     return jax.lax.div(*jnp.broadcast_arrays(numerator, denominator))

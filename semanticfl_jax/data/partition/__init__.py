@@ -17,6 +17,7 @@ from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class
 from semanticfl_jax.data.partition.long_tail import long_tail
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.randomness import HostStream, host_generator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class Partition:
         return self.indices[self.offsets[i] : self.offsets[i + 1]]
 
     def label_counts(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
-        """Samples of each class at each client, int64 `[num_clients, num_classes]`.
+        """Return samples of each class at each client, int64 `[num_clients, num_classes]`.
 
         Args:
           labels: integers `[n]` in 0..num_classes-1, of all samples that `indices` point into.
@@ -81,7 +82,7 @@ class Partition:
         return cells.reshape(self.num_clients, num_classes)
 
     def save(self, path: str | os.PathLike, **metadata: Any) -> None:
-        """Writes the attributes and `metadata` (as JSON) to an `.npz` without pickles."""
+        """Write the attributes and `metadata` (as JSON) to an `.npz` without pickles."""
         text = np.array(json.dumps(metadata, sort_keys=True))
         arrays = {"indices": self.indices, "offsets": self.offsets, "metadata": text}
         if self.overlapping:
@@ -90,7 +91,7 @@ class Partition:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Partition:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
           ValueError: if the file does not hold a partition.
@@ -99,7 +100,7 @@ class Partition:
 
     @classmethod
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
-        """The partition that `save` wrote, and the metadata that it was given."""
+        """Return the partition that `save` wrote, and the metadata that it was given."""
         try:
             with open(path, "rb") as file:
                 if not zipfile.is_zipfile(file):
@@ -121,7 +122,7 @@ def make_partition(
     seed: int,
     column: np.ndarray | None = None,
 ) -> Partition:
-    """Deals samples to clients; the same arguments always give the same partition.
+    """Deal samples to clients; the same arguments always give the same partition.
 
     Args:
       config: the scheme and its settings. `file` is not read here.
@@ -210,7 +211,7 @@ def from_lists(
 
 
 def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Carves the server's public split out of train, before clients are formed [our choice].
+    """Carve the server's public split out of train, before clients are formed [our choice].
 
     Args:
       labels: integers `[n]`.
@@ -239,6 +240,36 @@ def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndar
     return np.flatnonzero(is_public), np.flatnonzero(~is_public)
 
 
+def draw_balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw samples at random, of every class as many as of the others [our choice].
+
+    A class with fewer than its share gives all that it has, and the others make up for it; what is
+    left when the classes do not divide `count` goes to the first ones.
+
+    Args:
+      labels: integers `[n]`.
+      count: how many samples, at least 1.
+      seed: at least 0.
+
+    Returns:
+      Their indices, sorted, int64 `[count]`.
+
+    Raises:
+      ValueError: if there are fewer.
+    """
+    labels = _numbered(_checked_labels(labels))
+    if not 1 <= count <= len(labels):
+        raise SemanticFLError(
+            f"train_limit must be from 1 to {len(labels)}, the training images that are not "
+            f"public, got {count}"
+        )
+    order, counts = by_class(host_generator(seed, HostStream.TRAIN_LIMIT), labels)
+    # Each class's samples in turn: the first of every class, the second of every class, ...
+    place = np.concatenate([np.arange(size) for size in counts])
+    turn = np.lexsort((np.repeat(np.arange(len(counts)), counts), place))
+    return np.sort(order[turn[:count]])
+
+
 def _checked_labels(labels: np.ndarray) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
@@ -249,7 +280,7 @@ def _checked_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def _numbered(values: np.ndarray) -> np.ndarray:
-    """Values `[n]` as numbers 0..K-1 of the K that occur, so that none is without samples."""
+    """Return values `[n]` as 0..K-1 for the K that occur, so that none is without samples."""
     return np.unique(values, return_inverse=True)[1]
 
 

@@ -19,7 +19,7 @@ def by_class(rng: np.random.Generator, labels: np.ndarray) -> tuple[np.ndarray, 
 def by_owner(
     order: np.ndarray, owner: np.ndarray, num_clients: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The (indices, offsets) of a partition in which sample `order[i]` belongs to `owner[i]`.
+    """Return a partition's (indices, offsets) where sample `order[i]` belongs to `owner[i]`.
 
     A client's samples keep their order.
     """
@@ -28,10 +28,10 @@ def by_owner(
 
 
 def offsets_of(sizes: np.ndarray) -> np.ndarray:
-    """Where each of `sizes` `[N]` begins when they follow one another, int64 `[N + 1]`."""
+    """Return where each of `sizes` `[N]` begins when they follow one another, int64 `[N + 1]`."""
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
 def equal_offsets(total: int, parts: int) -> np.ndarray:
-    """Borders of `parts` parts that differ by at most 1, int64 `[parts + 1]`."""
+    """Return borders of `parts` parts that differ by at most 1, int64 `[parts + 1]`."""
     return np.arange(parts + 1, dtype=np.int64) * total // parts

@@ -20,7 +20,7 @@ MAX_DRAWN_SHARES = 10**7
 
 
 def dirichlet(settings: object, context: PartitionContext) -> tuple[np.ndarray, np.ndarray]:
-    """Each class dealt to all clients by its own Dirichlet(alpha) shares, as MOON, FedDisco do.
+    """Deal each class to all clients by its own Dirichlet(alpha) shares, as MOON and FedDisco.
 
     Class after class, the shares of clients already at the average size are set to zero and the
     rest renormalised. A client left empty receives one sample, drawn uniformly from those that are
@@ -44,7 +44,7 @@ def dirichlet(settings: object, context: PartitionContext) -> tuple[np.ndarray, 
 
 
 def nid1(settings: object, context: PartitionContext) -> tuple[np.ndarray, np.ndarray]:
-    """The FedDifRC family's splitter: milder than `dirichlet`, with clients of equal size.
+    """Deal as the FedDifRC family's splitter: milder than `dirichlet`, with clients of equal size.
 
     Samples are shuffled and dealt proportionally to groups of `NID1_GROUP` clients. A group is
     dealt to as in `dirichlet` and redrawn until each of its clients has half the average size,
@@ -78,7 +78,7 @@ def nid1(settings: object, context: PartitionContext) -> tuple[np.ndarray, np.nd
 
 
 def _draw_counts(rng, class_counts, members, alpha, least) -> np.ndarray:
-    """Deals every group's classes to its clients; redraws groups with a client that is too small.
+    """Deal every group's classes to its clients; redraw groups with a client that is too small.
 
     All groups are drawn at once, missing ones several times over; each keeps its first success.
 
@@ -118,7 +118,7 @@ def _draw_counts(rng, class_counts, members, alpha, least) -> np.ndarray:
 
 
 def _draw_once(rng, class_counts, members, alpha, least) -> tuple[np.ndarray, np.ndarray]:
-    """One draw for each row of `class_counts`: counts `[rows, K, members]`, and which are good."""
+    """Draw once for each row of `class_counts`: counts `[rows, K, members]`, which are good."""
     rows, num_classes = class_counts.shape
     average = class_counts.sum(1, keepdims=True) / members
     sizes = np.zeros((rows, members), np.int64)

@@ -8,7 +8,7 @@ from semanticfl_jax.data.partition.grouping import by_class
 
 
 def long_tail(rng: np.random.Generator, labels: np.ndarray, imbalance_factor: float) -> np.ndarray:
-    """Draws what is left of a data set that is given a long tail (Cao et al., NeurIPS 2019).
+    """Draw what is left of a data set that is given a long tail (Cao et al., NeurIPS 2019).
 
     Class k of K keeps `n_max * imbalance_factor ** (-k / (K - 1))` samples, rounded down, where
     n_max is the size of the largest class; at least 1, and at most all it has (our choice).

@@ -17,14 +17,14 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 
 def iid(settings: object, context: PartitionContext) -> Rows:
-    """Shuffled samples in equal parts; sizes differ by at most 1."""
+    """Deal shuffled samples in equal parts; sizes differ by at most 1."""
     del settings
     rng, groups, num_clients = context.rng, context.groups, context.num_clients
     return rng.permutation(len(groups)), equal_offsets(len(groups), num_clients)
 
 
 def nid2(settings: object, context: PartitionContext) -> Rows:
-    """Biased clients that hold few classes, beside unbiased ones that hold all [our definition].
+    """Form biased clients of few classes, beside unbiased ones of all [our definition].
 
     The FedDifRC family has not published its NID2. Here biased client i holds as many classes as
     `classes_per_biased` says, from class `i * classes_per_biased` on, modulo K. Of each class that
@@ -80,7 +80,7 @@ def nid2(settings: object, context: PartitionContext) -> Rows:
 
 
 def shards(settings: object, context: PartitionContext) -> Rows:
-    """Samples sorted by label, cut into equal shards, `shards_per_client` dealt to each client.
+    """Sort samples by label, cut equal shards, deal `shards_per_client` to each client.
 
     The pathological split of McMahan et al. (AISTATS 2017). Shards differ by at most 1 sample.
     """
@@ -100,7 +100,7 @@ def shards(settings: object, context: PartitionContext) -> Rows:
 
 
 def quantity(settings: object, context: PartitionContext) -> Rows:
-    """Sizes by Dirichlet(alpha) shares, labels IID, as in NIID-Bench (Li et al., ICDE 2022).
+    """Deal sizes by Dirichlet(alpha) shares, labels IID, as in NIID-Bench (Li et al., ICDE 2022).
 
     Every client gets one sample first, and its share of the others then (our choice: no client is
     empty, whatever alpha, and nothing is redrawn).
@@ -118,7 +118,7 @@ def quantity(settings: object, context: PartitionContext) -> Rows:
 
 
 def natural(settings: object, context: PartitionContext) -> Rows:
-    """Clients by a column: each of its values is dealt whole, to random clients in equal numbers.
+    """Deal each value of a column whole, to random clients in equal numbers.
 
     Numbers of values differ by at most 1; with as many clients as values, a client is a value.
     """

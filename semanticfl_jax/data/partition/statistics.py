@@ -41,7 +41,7 @@ class PartitionStatistics:
         return float(((2 * rank - len(sizes) - 1) * sizes).sum() / (len(sizes) * sizes.sum()))
 
     def summary(self) -> dict[str, Any]:
-        """The figures as plain numbers for JSON; those of clients as `SPREAD` over them."""
+        """Return the figures as plain numbers for JSON; those of clients as `SPREAD` over them."""
 
         def spread(values: np.ndarray) -> dict[str, float]:
             values = values[~np.isnan(values)]
@@ -60,7 +60,7 @@ class PartitionStatistics:
 
 
 def partition_statistics(label_counts: np.ndarray) -> PartitionStatistics:
-    """Figures of a partition.
+    """Return figures of a partition.
 
     Args:
       label_counts: samples of each class at each client, int `[N, K]`.

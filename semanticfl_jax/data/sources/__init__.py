@@ -1,8 +1,10 @@
 """Image data sets by name: `load_dataset("cifar10", data_dir)`, or `from_config(config)`."""
 
+import dataclasses
+
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import DatasetContext
-from semanticfl_jax.data.sources.dataset import ImageDataset
+from semanticfl_jax.data.sources.dataset import UNNAMED, ImageDataset
 from semanticfl_jax.registry import DATASETS
 
 __all__ = ["ImageDataset", "from_config", "load_dataset"]
@@ -36,4 +38,6 @@ def load_dataset(
 def from_config(config: ExperimentConfig) -> ImageDataset:
     """Load the data set that a configuration names; see `load_dataset`."""
     entry = DATASETS[config.dataset]
-    return entry.build(config.dataset_settings, DatasetContext(config))
+    data = entry.build(config.dataset_settings, DatasetContext(config))
+    # A builder that did not name its arrays means the entry's name.
+    return dataclasses.replace(data, name=entry.name) if data.name == UNNAMED else data

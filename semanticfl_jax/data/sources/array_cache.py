@@ -26,7 +26,7 @@ from semanticfl_jax.errors import SemanticFLError
 PROVENANCE = "provenance.json"
 #: Age, in seconds, from which another machine's unfinished directory counts as abandoned.
 ABANDONED_AFTER = 24 * 3600
-COLUMN = "column."
+COLUMN, COLUMN_NAMES = "column.", "column_names"
 
 
 def cached_arrays(
@@ -49,9 +49,8 @@ def cached_arrays(
     Raises:
       OSError: if no place can be written.
     """
-    for place in places:
-        if (place / PROVENANCE).is_file():
-            return _open(place)
+    for place in filter(_is_whole, places):
+        return _open(place)
     place, partial, lock = _start(places)
     print(f"Writing a cache to {place} (once)", file=sys.stderr)
     try:
@@ -64,12 +63,21 @@ def cached_arrays(
             os.rename(partial, place)
         except OSError:
             # Another writer was first; anything else at that place is an error.
-            if not (place / PROVENANCE).is_file():
+            if not _is_whole(place):
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(lock)
     return _open(place)
+
+
+def is_cached(places: Sequence[Path]) -> bool:
+    """Whether `cached_arrays` of these places would open a cache and build nothing."""
+    return any(map(_is_whole, places))
+
+
+def _is_whole(place: Path) -> bool:
+    return (place / PROVENANCE).is_file()
 
 
 class RowWriter:
@@ -116,27 +124,27 @@ class RowWriter:
 
 
 def put_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of a data set's columns, named so that they can lie among others.
-
-    Raises:
-      ValueError: for a name that is no good as a file's.
-    """
-    for name in columns:
-        if not re.fullmatch(r"[\w][\w .-]*", name):
-            raise SemanticFLError(
-                f"a column's name must be letters, digits, '_', '-', got {name!r}"
-            )
-    return {f"{COLUMN}{name}": values for name, values in columns.items()}
+    """Arrays of a data set's columns, so named that they can lie among others, as files too."""
+    if not columns:
+        return {}
+    arrays = {f"{COLUMN}{number}": values for number, values in enumerate(columns.values())}
+    return {COLUMN_NAMES: np.array(list(columns), str), **arrays}
 
 
 def take_columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The other arrays, and under "columns" a dict of what `put_columns` put among them."""
+    # Caches of version 0.1 have the columns' own names in place of numbers.
+    names = {f"{COLUMN}{n}": str(name) for n, name in enumerate(arrays.get(COLUMN_NAMES, ()))}
     columns = {
-        name.removeprefix(COLUMN): np.asarray(values)
-        for name, values in arrays.items()
-        if name.startswith(COLUMN)
+        names.get(key, key.removeprefix(COLUMN)): np.asarray(values)
+        for key, values in arrays.items()
+        if key.startswith(COLUMN)
     }
-    others = {name: values for name, values in arrays.items() if not name.startswith(COLUMN)}
+    others = {
+        key: values
+        for key, values in arrays.items()
+        if not key.startswith(COLUMN) and key != COLUMN_NAMES
+    }
     return {**others, "columns": columns}
 
 

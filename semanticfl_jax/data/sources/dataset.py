@@ -15,6 +15,9 @@ from semanticfl_jax.errors import SemanticFLError
 # Bytes of images that a fingerprint reads at most; of more images it reads every k-th.
 _FINGERPRINT_BYTES = 200_000_000
 
+#: Name of a data set of arrays that was given none.
+UNNAMED = "arrays"
+
 Channels = tuple[float, float, float]
 
 
@@ -71,7 +74,7 @@ class ImageDataset:
         test_labels: np.ndarray,
         class_names: Sequence[str] | None = None,
         *,
-        name: str = "arrays",
+        name: str = UNNAMED,
         mean: Channels | None = None,
         std: Channels | None = None,
         columns: Mapping[str, np.ndarray] | None = None,
@@ -148,6 +151,24 @@ class ImageDataset:
                 digest.update(np.ascontiguousarray(images[start : start + 4096 * step : step]))
         digest.update(repr((self.class_names, self.mean, self.std)).encode())
         return digest.hexdigest()[:16]
+
+    def parts(self) -> dict[str, str]:
+        """Return what can be told of a changed data set but for the images' pixels, by part."""
+
+        def told(array: np.ndarray, pixels: bool) -> str:
+            content = b"" if pixels else np.ascontiguousarray(array)
+            digest = "" if pixels else f" ({hashlib.sha256(content).hexdigest()[:8]})"
+            return f"{array.dtype} {list(array.shape)}{digest}"
+
+        names = repr(self.class_names)
+        return {
+            "training images": told(self.train_images, True),
+            "training labels": told(self.train_labels, False),
+            "test images": told(self.test_images, True),
+            "test labels": told(self.test_labels, False),
+            "class names": names if len(names) < 200 else f"{names[:200]}...",
+            "mean and std": f"{self.mean} {self.std}",
+        }
 
 
 def named(name: str, arrays: Mapping[str, Any]) -> ImageDataset:

@@ -1,19 +1,48 @@
-"""Files by name, whether they lie in a directory or in a .zip or .tar that is never unpacked."""
+"""Files by name, whether they lie in a directory or in a .zip or .tar that is never unpacked.
+
+What systems and programs leave among files is in neither; `is_ignored` is the one list of it.
+"""
 
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import io
 import os
+import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from semanticfl_jax.data.sources import packing
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+
+#: Names, in lower case, that systems and programs leave among files; so are those with a dot first.
+_LEFT_BEHIND = frozenset(
+    {
+        "__macosx",
+        "__pycache__",
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "icon\r",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    }
+)
+_BROKEN_LINK = "a link to what is not there"
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder, by its own name, is none of the user's: hidden, or left behind."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def open_tree(path: str | os.PathLike) -> Directory | Archive:
@@ -22,7 +51,7 @@ def open_tree(path: str | os.PathLike) -> Directory | Archive:
     Raises:
       FileNotFoundError: if there is neither.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         return Directory(path)
     if path.is_file():
@@ -31,7 +60,11 @@ def open_tree(path: str | os.PathLike) -> Directory | Archive:
 
 
 class Directory:
-    """The files below a directory; symbolic links are followed, hidden entries are not there."""
+    """The files below a directory; symbolic links are followed, ignored entries are not there.
+
+    Links that lead nowhere, or to a folder that holds them, and what is no regular file, are no
+    files of the tree, but its `problems`.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -44,22 +77,69 @@ class Directory:
     @functools.cached_property
     def names(self) -> list[str]:
         """Every file, relative and with forward slashes, sorted."""
-        names = []
+        return list(self._found[0])
 
-        def refuse(error: OSError) -> None:
-            raise error  # os.walk would pass over a folder that cannot be read
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why entries that should be files or folders are none, by name, sorted."""
+        return self._found[1]
 
-        for folder, folders, files in os.walk(self.path, onerror=refuse, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            relative = Path(folder).relative_to(self.path)
-            names += [(relative / n).as_posix() for n in files if not n.startswith(".")]
-        return sorted(names)
+    @functools.cached_property
+    def _found(self) -> tuple[dict[str, os.stat_result], dict[str, str]]:
+        files: dict[str, os.stat_result] = {}
+        problems: dict[str, str] = {}
+        top = os.stat(self.path)
+        # Folders to read, each with the identities of those that it lies in, itself included.
+        waiting = [("", frozenset({(top.st_dev, top.st_ino)}))]
+        while waiting:
+            prefix, above = waiting.pop()
+            for entry in self._scan(prefix):
+                name = f"{prefix}{entry.name}"
+                try:
+                    status = entry.stat()
+                except OSError:
+                    problems[name] = _BROKEN_LINK
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    identity = (status.st_dev, status.st_ino)
+                    if identity in above:
+                        problems[name] = "a link to a folder that it lies in"
+                    else:
+                        waiting.append((f"{name}/", above | {identity}))
+                elif stat.S_ISREG(status.st_mode):
+                    files[name] = status
+                else:
+                    problems[name] = "no regular file"
+        return dict(sorted(files.items())), dict(sorted(problems.items()))
+
+    def _scan(self, prefix: str) -> list[os.DirEntry]:
+        try:
+            with os.scandir(self.path / prefix) as entries:
+                return [entry for entry in entries if not is_ignored(entry.name)]
+        except OSError as error:
+            raise SemanticFLError(
+                f"{self.path / prefix} cannot be read: {error.strerror or error}"
+            ) from None
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders in a folder, sorted; those without any file count, too.
+
+        Args:
+          prefix: "" for the tree's top, else a folder with a slash at its end.
+        """
+        return sorted(
+            entry.name
+            for entry in self._scan(prefix)
+            if f"{prefix}{entry.name}" not in self.problems and entry.is_dir()
+        )
 
     def fingerprint(self) -> str:
         """Tells trees apart by the names, sizes and times of their files."""
         digest = hashlib.sha256()
-        for name in self.names:
-            digest.update(_describe(name, self.path / name))
+        for name, status in self._found[0].items():
+            digest.update(_describe(name, status))
+        for name, reason in self.problems.items():
+            digest.update(f"{name}\0{reason}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def open(self, name: str) -> BinaryIO:
@@ -67,14 +147,20 @@ class Directory:
         return open(self.path / name, "rb")
 
 
+class _Refused(SemanticFLError):
+    """An archive that is whole, and not read."""
+
+
 class Archive:
     """The files in a .zip or .tar; a compressed .tar is held in memory, unpacked, while open.
 
-    Hidden entries, and the `__MACOSX` folder of archives made on a Mac, are not there.
+    Attributes:
+      problems: none: what cannot be read is found when it is opened.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        self.problems: Mapping[str, str] = {}
 
     @property
     def cache_prefix(self) -> Path:
@@ -85,28 +171,32 @@ class Archive:
     def _members(self) -> dict[str, Callable[[], bytes]]:
         try:
             members = self._zip() if zipfile.is_zipfile(self.path) else self._tar()
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile) as error:
-            raise SemanticFLError(f"{self.path} is no whole .zip or .tar file: {error}") from None
-        found = {}
-        for name, read in members:
-            parts = PurePosixPath(name).parts
-            if not any(part.startswith(".") or part == "__MACOSX" for part in parts):
-                found["/".join(parts)] = read
+            found = {}
+            for name, read in members:
+                parts = PurePosixPath(name).parts
+                if not any(is_ignored(part) for part in parts):
+                    found["/".join(parts)] = read
+        except _Refused:
+            raise
+        except (tarfile.TarError, zipfile.BadZipFile, *packing.DAMAGE) as error:
+            reason = packing.unsupported(self.path) or f"is no whole .zip or .tar file: {error}"
+            raise SemanticFLError(f"{self.path} {reason}") from None
         return found
 
-    def _zip(self) -> list[tuple[str, Callable[[], bytes]]]:
+    def _zip(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         archive = zipfile.ZipFile(self.path)
-        return [
-            (info.filename, functools.partial(archive.read, info))
-            for info in archive.infolist()
-            if not info.is_dir()
-        ]
+        files = [info for info in archive.infolist() if not info.is_dir()]
+        refusals = [packing.zip_refusal(info) for info in files]
+        if files and all(refusals):
+            raise _Refused(f"{self.path} is {refusals[0]}")
+        for info in files:
+            # Some Windows programs write their own separator.
+            name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+            yield name, functools.partial(packing.read_zipped, archive, info)
 
-    def _tar(self) -> list[tuple[str, Callable[[], bytes]]]:
+    def _tar(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         # Files are read out of order, for which a compressed stream would start again and again.
-        with open(self.path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        unpacked = gzip.decompress(self.path.read_bytes()) if packed else None
+        unpacked = packing.unpacked(self.path)
 
         def read(member: tarfile.TarInfo) -> bytes:
             if not member.isreg():
@@ -115,28 +205,60 @@ class Archive:
                 file.seek(member.offset_data)
                 return file.read(member.size)
 
-        with tarfile.open(self.path, fileobj=io.BytesIO(unpacked) if packed else None) as archive:
-            members: list[tuple[str, Callable[[], bytes]]] = []
-            for member in archive.getmembers():
+        stream = None if unpacked is None else io.BytesIO(unpacked)
+        with tarfile.open(self.path, mode="r:", fileobj=stream) as archive:
+            members = archive.getmembers()
+            packing.require_end(archive)
+            for member in members:
                 target = archive.getmember(member.linkname) if member.islnk() else member
                 if not member.isdir():
-                    members.append((member.name, functools.partial(read, target)))
-        return members
+                    yield member.name, functools.partial(read, target)
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """Every file, relative and with forward slashes, sorted."""
         return sorted(self._members)
 
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders in a folder that hold files, sorted; see `Directory.folders`."""
+        inside = (name.removeprefix(prefix) for name in self._members if name.startswith(prefix))
+        return sorted({name.partition("/")[0] for name in inside if "/" in name})
+
     def fingerprint(self) -> str:
         """Tells archives apart by their name, size and time, without reading them."""
-        return hashlib.sha256(_describe(self.path.name, self.path)).hexdigest()
+        return hashlib.sha256(_describe(self.path.name, self.path.stat())).hexdigest()
 
     def open(self, name: str) -> BinaryIO:
-        """One file, to be read; from any thread."""
-        return io.BytesIO(self._members[name]())
+        """One file, to be read; from any thread.
+
+        Raises:
+          OSError: if it cannot be unpacked; the message is the reason alone.
+        """
+        try:
+            return io.BytesIO(self._members[name]())
+        except OSError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, *packing.DAMAGE) as error:
+            raise OSError(f"damaged in the archive: {error}") from None
 
 
-def _describe(name: str, path: Path) -> bytes:
-    stat = path.stat()
-    return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
+def read_text(tree: Directory | Archive, name: str) -> str:
+    """A file of UTF-8 text.
+
+    Raises:
+      SemanticFLError: naming the file, if it cannot be read or is in another encoding.
+    """
+    try:
+        with tree.open(name) as file:
+            return file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SemanticFLError(
+            f"{tree.path}: {name} must be UTF-8 text, but byte {error.start} is none of it; save "
+            "it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise SemanticFLError(f"{tree.path}: cannot read {name}: {error}") from None
+
+
+def _describe(name: str, status: os.stat_result) -> bytes:
+    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -24,20 +26,37 @@ from semanticfl_jax.data.sources.array_cache import (
     put_columns,
     take_columns,
 )
-from semanticfl_jax.data.sources.file_tree import Archive, Directory
+from semanticfl_jax.data.sources.image_formats import describe_unread, image_suffixes, read_image
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 
-#: What Pillow reads and people have.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 #: Images that one thread decodes at a time; small ones would otherwise mostly wait for each other.
 CHUNK = 16
 #: Files named in a message, of those that cannot be used.
 NAMED = 5
 #: Changes when the same files would give another cache.
-FORMAT = 1
+FORMAT = 2
 SKIP = "unreadable=skip leaves them out"
+
+
+class Files(Protocol):
+    """Where images come from: a directory, an archive, or the rows of parquet files."""
+
+    path: Path
+
+    @property
+    def cache_prefix(self) -> Path:
+        """Where a cache of what is read goes; a suffix is added."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Tell contents apart, without reading them all."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """One file, to be read; from any thread."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,41 +66,20 @@ class Listing:
     Attributes:
       names: n files of the tree.
       labels: int [n].
-      columns: further values of every image, each str [n].
+      columns: further values of every image, each str [n], None where one is missing.
       problems: files that should be here and cannot be used, with the reason.
+      unread: files beside the images that are none, or of a format that is not read.
+      notes: what every start says, a sentence each.
+      no_columns: why there are no columns; "" where there are.
     """
 
     names: Sequence[str]
     labels: Sequence[int]
-    columns: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, Sequence[str | None]] = dataclasses.field(default_factory=dict)
     problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return name.lower().endswith(SUFFIXES)
-
-
-def read_image(file: BinaryIO, side: int = 0) -> np.ndarray:
-    """Decodes one image to uint8 [H, W, 3]; grey becomes RGB, transparency is dropped.
-
-    Args:
-      file: open for reading.
-      side: if not 0, the image is cut to its central square and resized to it (bicubic).
-
-    Raises:
-      Exception: of many kinds, if it is no whole image; ValueError for more than 8 bits a channel.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as image:
-        if image.mode[0] in "IF":
-            # Pillow's conversion would cut values off at 255.
-            raise SemanticFLError("more than 8 bits a channel")
-        rgb = image.convert("RGB")
-    if side:
-        rgb = ImageOps.fit(rgb, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(rgb, np.uint8)
+    unread: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    no_columns: str = ""
 
 
 def decode(
@@ -94,13 +92,9 @@ def decode(
     """
 
     def one(name: str) -> np.ndarray | str:
-        from PIL import UnidentifiedImageError
-
         try:
             with open_file(name) as file:
                 return read_image(file, side)
-        except UnidentifiedImageError:
-            return "no image"  # Pillow's own words name an object in memory
         except MemoryError:
             raise
         except Exception as error:  # Pillow's readers raise what they like
@@ -124,11 +118,12 @@ def decode(
 
 def load_images(
     dataset: str,
-    tree: Directory | Archive,
+    tree: Files,
     list_files: Callable[[], tuple[Sequence[str], Mapping[str, Listing]]],
     *,
     side: int = 0,
     unreadable: str = "refuse",
+    column: str | None = None,
 ) -> dict[str, Any]:
     """The arrays of a data set of image files, from the cache if the files are those it is of.
 
@@ -142,6 +137,7 @@ def load_images(
         only when there is no cache.
       side: see `read_image`; 0: all images must have one size.
       unreadable: "refuse" or "skip" files that cannot be used.
+      column: that must be there, with a value for every training image.
 
     Returns:
       `train_images`, `test_images` uint8 [n, H, W, 3], `train_labels`, `test_labels` int32 [n],
@@ -149,61 +145,100 @@ def load_images(
       images' further values; `mean` and `std` of each channel of the training images, in 0..1.
 
     Raises:
-      ValueError: if files cannot be used and are not to be skipped, a class has no image, or the
-        images have different sizes.
+      ValueError: if files cannot be used and are not to be skipped, a class has no image, the
+        images have different sizes, or the column cannot be used.
     """
-    fingerprint = f"{tree.fingerprint()[:12]}-{side or 'as-is'}-{FORMAT}"
+    formats = hashlib.sha256(" ".join(sorted(image_suffixes())).encode()).hexdigest()[:4]
+    fingerprint = f"{tree.fingerprint()[:12]}-{side or 'as-is'}-{FORMAT}{formats}"
     places = [
         tree.cache_prefix.with_name(f"{tree.cache_prefix.name}-{dataset}-{fingerprint}"),
         user_cache_dir() / f"{dataset}-{tree.path.name}-{fingerprint}",
     ]
-
-    def build(directory: Path) -> dict[str, np.ndarray]:
-        class_names, listings = list_files()
-        arrays, problems, total, firsts = {}, {}, 0, []
-        for split, listing in listings.items():
-            found = _decode_split(tree, split, listing, directory, side)
-            problems |= found.pop("problems")
-            firsts += found.pop("first")
-            arrays |= found
-            total += len(listing.names) + len(listing.problems)
-        unusable = f"{len(problems)} of {total} images: {describe_problems(problems)}"
-        if problems and unreadable == "refuse":
-            raise SemanticFLError(f"{tree.path}: cannot use {unusable}; {SKIP}")
-        for split in listings:
-            counts = np.bincount(arrays[f"{split}_labels"], minlength=len(class_names))
-            empty = [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
-            if empty:
-                raise SemanticFLError(
-                    f"{tree.path}: no {split} image of {', '.join(empty[:NAMED])}"
-                )
-        _require_one_size(tree, *firsts)
-        images = np.load(directory / "train_images.npy", mmap_mode="r")
-        return {
-            **arrays,
-            "class_names": np.array(class_names),
-            "moments": _moments(images),
-            "unusable": np.array(unusable if problems else ""),
-        }
-
+    refuse = unreadable == "refuse"
     provenance = {"dataset": dataset, "files": str(tree.path), "image_size": side}
-    arrays: dict[str, Any] = cached_arrays(places, build, provenance)
-    unusable = str(arrays.pop("unusable"))
-    if unusable and unreadable == "refuse":
-        raise SemanticFLError(f"{tree.path}: cannot use {unusable}; {SKIP}")
-    if unusable:
-        print(f"{tree.path}: goes on without {unusable}", file=sys.stderr)
+    arrays: dict[str, Any] = cached_arrays(
+        places, lambda directory: _build(tree, list_files, directory, side, refuse), provenance
+    )
+    report = json.loads(str(arrays.pop("report")))
+    if report["unusable"] and refuse:
+        raise SemanticFLError(f"{tree.path}: cannot use {report['unusable']}; {SKIP}")
     mean, std = arrays.pop("moments")
-    return {
+    loaded = {
         **take_columns(arrays),
         "class_names": tuple(map(str, arrays["class_names"])),
         "mean": tuple(map(float, mean)),
         "std": tuple(map(float, std)),
     }
+    if column is not None and column not in loaded["columns"]:
+        reasons = report["columns"]
+        known = ", ".join([*loaded["columns"], *filter(None, reasons)]) or "none"
+        reason = reasons.get(column) or reasons.get("") or f"the columns are {known}"
+        raise SemanticFLError(f"partition.column {column!r} cannot be used: {reason}")
+    for line in report["notes"]:
+        print(line, file=sys.stderr)
+    if report["unread"]:
+        print(f"{tree.path}: not read are {report['unread']}", file=sys.stderr)
+    if report["unusable"]:
+        print(f"{tree.path}: goes on without {report['unusable']}", file=sys.stderr)
+    return loaded
+
+
+def _build(
+    tree: Files,
+    list_files: Callable[[], tuple[Sequence[str], Mapping[str, Listing]]],
+    directory: Path,
+    side: int,
+    refuse: bool,
+) -> dict[str, np.ndarray]:
+    """Decodes the images into `directory`; returns the other arrays of the cache.
+
+    "report" is what every start says, as JSON: "unusable", "unread", "notes", and "columns", why
+    columns are missing: by name, or "" for all.
+    """
+    class_names, listings = list_files()
+    arrays, problems, total, firsts = {}, {}, 0, []
+    for split, listing in listings.items():
+        found = _decode_split(tree, split, listing, directory, side)
+        problems |= found.pop("problems")
+        firsts += found.pop("first")
+        arrays |= found
+        total += len(listing.names) + len(listing.problems)
+    unusable = f"{len(problems)} of {total} images: {describe_problems(problems)}"
+    if problems and refuse:
+        raise SemanticFLError(f"{tree.path}: cannot use {unusable}; {SKIP}")
+    for split in listings:
+        counts = np.bincount(arrays[f"{split}_labels"], minlength=len(class_names))
+        empty = [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
+        if empty:
+            raise SemanticFLError(f"{tree.path}: no {split} image of {', '.join(empty[:NAMED])}")
+    _require_one_size(tree, *firsts)
+    images = np.load(directory / "train_images.npy", mmap_mode="r")
+    report = {
+        "unusable": unusable if problems else "",
+        "unread": describe_unread(name for of in listings.values() for name in of.unread),
+        "notes": [note for of in listings.values() for note in of.notes],
+        "columns": _missing_columns(listings["train"]),
+    }
+    return {
+        **arrays,
+        "class_names": np.array(class_names),
+        "moments": _moments(images),
+        "report": np.array(json.dumps(report)),
+    }
+
+
+def _missing_columns(listing: Listing) -> dict[str, str]:
+    reasons = {"": listing.no_columns} if listing.no_columns else {}
+    for key, values in listing.columns.items():
+        without = [name for name, v in zip(listing.names, values, strict=True) if v is None]
+        if without:
+            named = ", ".join(without[:NAMED]) + (", ..." if len(without) > NAMED else "")
+            reasons[key] = f"{len(without)} of {len(values)} images have no value: {named}"
+    return reasons
 
 
 def _decode_split(
-    tree: Directory | Archive, split: str, listing: Listing, directory: Path, side: int
+    tree: Files, split: str, listing: Listing, directory: Path, side: int
 ) -> dict[str, Any]:
     """Writes the images; returns the other arrays, `problems`, and `first` with name and shape."""
     problems, kept, first = dict(listing.problems), [], []
@@ -220,12 +255,12 @@ def _decode_split(
             kept.append(i)
     arrays = {f"{split}_labels": np.asarray(listing.labels, np.int32)[kept]}
     if split == "train":
-        columns = {key: np.asarray(values)[kept] for key, values in listing.columns.items()}
-        arrays |= put_columns(columns)
+        whole = {key: of for key, of in listing.columns.items() if None not in of}
+        arrays |= put_columns({key: np.asarray(of, str)[kept] for key, of in whole.items()})
     return {**arrays, "problems": problems, "first": first}
 
 
-def _require_one_size(tree: Directory | Archive, *images: tuple[str, tuple[int, ...]]) -> None:
+def _require_one_size(tree: Files, *images: tuple[str, tuple[int, ...]]) -> None:
     """Raises ValueError unless the images, given by name and shape, are of one size."""
     if len({shape for _, shape in images}) > 1:
         sizes = ", ".join(f"{name} {width}x{height}" for name, (height, width, _) in images)

@@ -1,6 +1,7 @@
 """Image classification sets prepared by TensorFlow Datasets (TFDS), read without TensorFlow.
 
-The images are decoded once into a memory-mapped cache; after that not even TFDS is imported.
+Of its formats array_record and tfrecord are read, with the description that TFDS writes beside
+them. The images are decoded once into a memory-mapped cache; after that not even TFDS is imported.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,17 @@ from semanticfl_jax.data.sources.array_cache import (
     put_columns,
     take_columns,
 )
+from semanticfl_jax.data.sources.tfrecord import read_records
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.paths import local_path
 
-#: Record format that can be read without TensorFlow.
-ARRAY_RECORD = "array_record"
-#: Images decoded between two steps of the progress bar.
+#: Record formats that are read without TensorFlow, the first that is whole is used.
+ARRAY_RECORD, TFRECORD = "array_record", "tfrecord"
+#: Records read between two steps of the progress bar.
 CHUNK = 250
+SPLITS = ("train", "test")
 
 
 def load_prepared(
@@ -57,8 +62,8 @@ def load_prepared(
       FileNotFoundError: if the data set is not prepared and cannot be, for want of TensorFlow.
       MissingDependencyError: if its images are not in the cache yet, without TFDS.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    directory = find_prepared(root / name) or _prepare(name, root, builder)
+    root = data_root(data_dir)
+    directory = find_preparation(root, name) or _prepare(name, root, builder)
     fingerprint = _fingerprint(directory)
     places = [
         directory / f"decoded-{fingerprint}",
@@ -66,31 +71,103 @@ def load_prepared(
     ]
     provenance = {"dataset": name, "version": directory.name, "fingerprint": fingerprint}
     arrays = cached_arrays(places, lambda cache: _decode(directory, cache), provenance)
-    class_names = (directory / "label.labels.txt").read_text().split("\n")
+    names = directory / "label.labels.txt"
+    if not names.is_file():
+        raise MissingFileError(f"{names}, with the names of the classes, is missing")
+    class_names = names.read_text().split("\n")
     return {**take_columns(arrays), "class_names": tuple(line for line in class_names if line)}
 
 
-def find_prepared(dataset_dir: Path) -> Path | None:
-    """The directory of the newest prepared version; one readable without TensorFlow goes first."""
+def data_root(data_dir: str | os.PathLike | None) -> Path:
+    """Return TFDS's data directory: the given one, `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
+    given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return local_path(given, "data_dir")
+
+
+def find_preparation(root: Path, name: str) -> Path | None:
+    """The directory of the newest version of a data set, wherever `root` is on the way to it.
+
+    Args:
+      root: TFDS's data directory, one that holds it, the data set's own in it, or a version's.
+      name: TFDS's name of the data set.
+    """
+    for places in ((root / name,), (root,), (root.parent,), root.glob(f"*/{name}")):
+        for place in places:
+            found = find_prepared(place, name, only=root if place == root.parent else None)
+            if found is not None:
+                return found
+    return None
+
+
+def find_prepared(dataset_dir: Path, name: str = "", only: Path | None = None) -> Path | None:
+    """The newest prepared version in a directory; one readable without TensorFlow goes first.
+
+    Args:
+      dataset_dir: holds a directory a version.
+      name: what the data set must call itself, if it says its name.
+      only: the only version that counts.
+    """
     found = []
-    for info in dataset_dir.glob("*/dataset_info.json"):
-        version = info.parent.name.split(".")
-        if all(part.isdigit() for part in version):
-            found.append((_format(info.parent) == ARRAY_RECORD, [*map(int, version)], info.parent))
+    for path in dataset_dir.glob("*/dataset_info.json"):
+        version = path.parent.name.split(".")
+        if all(part.isdigit() for part in version) and only in (None, path.parent):
+            info = read_info(path.parent)
+            if not name or info.get("name", name) == name:
+                rank = (_format(path.parent, info) == ARRAY_RECORD, [*map(int, version)])
+                found.append((*rank, path.parent))
     return max(found)[-1] if found else None
 
 
-def _format(directory: Path) -> str:
-    # Old preparations do not name their format: TFDS then means tfrecord.
-    info = json.loads((directory / "dataset_info.json").read_text())
-    return info.get("fileFormat", "tfrecord")
+def read_info(directory: Path) -> dict[str, Any]:
+    """Return what dataset_info.json says.
+
+    Raises:
+      SemanticFLError: if it is damaged.
+    """
+    path = directory / "dataset_info.json"
+    try:
+        info = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SemanticFLError(f"{path} is damaged: {error}") from None
+    if not isinstance(info, dict):
+        raise SemanticFLError(f"{path} must be a JSON object")
+    return info
+
+
+def _format(directory: Path, info: Mapping[str, Any]) -> str:
+    """The format to read: of several in one directory one that is whole and needs no TensorFlow.
+
+    Old preparations do not name theirs: TFDS then means tfrecord.
+    """
+    for kind in (ARRAY_RECORD, TFRECORD):
+        shards = [_shards(directory, info, split, kind) for split in SPLITS]
+        if all(files and None not in files for files in shards):
+            return kind
+    return info.get("fileFormat", TFRECORD)
+
+
+def _shards(directory: Path, info: Mapping[str, Any], split: str, kind: str) -> list[Path | None]:
+    """A split's files in order, None in place of each that is missing; empty without the split."""
+    lengths = _lengths(info, split)
+    name = re.compile(rf"(?:.*-)?{split}\.{kind}-(\d+)(?:-of-(\d+))?")
+    found: dict[int, Path] = {}
+    for path in directory.glob(f"*{split}.{kind}-*"):
+        match = name.fullmatch(path.name)
+        if match and path.is_file() and int(match[2] or len(lengths)) == len(lengths):
+            found[int(match[1])] = path
+    return [found.get(number) for number in range(len(lengths))]
+
+
+def _lengths(info: Mapping[str, Any], split: str) -> Sequence[str]:
+    """Number of records in each of a split's files; none without the split."""
+    return next((of["shardLengths"] for of in info.get("splits", ()) if of["name"] == split), ())
 
 
 def _fingerprint(directory: Path) -> str:
     """Tells preparations apart by their description and the names and sizes of their records."""
     digest = hashlib.sha256((directory / "dataset_info.json").read_bytes())
     digest.update(b"with columns\n")
-    for path in sorted(directory.glob(f"*.{_format(directory)}*")):
+    for path in sorted(directory.glob(f"*.{_format(directory, read_info(directory))}*")):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:12]
 
@@ -100,7 +177,7 @@ def _require_tensorflow(problem: str) -> None:
         raise MissingFileError(
             f"{problem}, and TensorFlow, which is needed for that once, is not installed: "
             "pip install 'semanticfl-jax[prepare]', or point data_dir (or TFDS_DATA_DIR) at a "
-            "directory where it is prepared in array_record format"
+            "directory where it is prepared"
         )
 
 
@@ -119,23 +196,25 @@ def _prepare(name: str, root: Path, module: str | None) -> Path:
 
 def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
     """Decodes the train and test splits: 10 to 20 s for CIFAR; threads would not speed PIL up."""
-    if _format(directory) != ARRAY_RECORD:
-        _require_tensorflow(f"{directory} holds {_format(directory)} files, to be decoded")
+    info = read_info(directory)
     with optional_imports("tfds", f"the data set in {directory}"):
-        import array_record.python.array_record_data_source  # noqa: F401 (TFDS imports it late)
         import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(directory)
-    features = builder.info.features
-    scalars = [name for name in features if features[name].shape == () and name != "label"]
+    if not (directory / "features.json").is_file():
+        raise MissingFileError(
+            f"{directory / 'features.json'}, which says what records hold, is missing"
+        )
+    features = tfds.features.FeaturesDict.from_config(directory)
+    # features.json is a map without an order.
+    scalars = sorted(n for n in features if features[n].shape == () and n != "label")
     arrays, columns = {}, {name: [] for name in scalars}
-    for split in ("train", "test"):
-        total, labels = builder.info.splits[split].num_examples, []
+    for split in SPLITS:
+        total, labels = sum(map(int, _lengths(info, split))), []
         with (
             RowWriter(cache / f"{split}_images.npy") as images,
             tqdm(total=total, desc=f"decoding {split}", unit=" images", disable=None) as bar,
         ):
-            for example in _examples(builder, split):
+            for example in _examples(directory, info, split, features):
                 images.append(np.asarray(example["image"]))
                 labels.append(example["label"])
                 for name in scalars if split == "train" else ():
@@ -155,14 +234,52 @@ def _column(values: list[Any]) -> np.ndarray:
     return array.astype(np.int32) if array.dtype.kind in "iub" else array.astype(str)
 
 
-def _examples(builder, split: str) -> Iterator[dict[str, Any]]:
-    """The split's examples, in the order they are stored."""
-    if _format(Path(builder.data_dir)) != ARRAY_RECORD:
-        with optional_imports("prepare", f"the data set in {builder.data_dir}"):
+def _examples(
+    directory: Path, info: Mapping[str, Any], split: str, features: Any
+) -> Iterator[dict[str, Any]]:
+    """The split's examples, in the order they are stored.
+
+    Raises:
+      MissingFileError: if files of the split are missing.
+    """
+    kind = _format(directory, info)
+    files = _shards(directory, info, split, kind)
+    if not files:
+        raise SemanticFLError(f"{directory}: dataset_info.json has no split {split}")
+    if kind not in (ARRAY_RECORD, TFRECORD):
+        _require_tensorflow(f"{directory} holds {kind} files, to be decoded")
+        with optional_imports("prepare", f"the data set in {directory}"):
             import tensorflow_datasets as tfds
 
+        builder = tfds.builder_from_directory(directory)
         yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
         return
-    source = builder.as_data_source(split)
-    for start in range(0, len(source), CHUNK):
-        yield from source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
+    missing = [number for number, path in enumerate(files) if path is None]
+    if missing:
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise MissingFileError(
+            f"{directory} is not whole: of the {len(files)} {kind} files of {split}, counted from "
+            f"0, these are missing: {some}; copy them there, or prepare the data set anew"
+        )
+    yield from map(features.deserialize_example_np, _records(list(filter(None, files)), kind))
+
+
+def _records(files: Sequence[Path], kind: str) -> Iterator[bytes]:
+    """The records of files in their order."""
+    if kind == TFRECORD:
+        for path in files:
+            yield from read_records(path)
+        return
+    with optional_imports("tfds", "array_record files"):
+        from array_record.python.array_record_module import ArrayRecordReader
+    for path in files:
+        try:
+            reader = ArrayRecordReader(str(path))
+            if not reader.ok():
+                raise ValueError("its end is missing")
+            for start in range(0, reader.num_records(), CHUNK):
+                yield from reader.read(start, min(start + CHUNK, reader.num_records()))
+            reader.close()
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).partition("\n")[0]
+            raise SemanticFLError(f"{path} is damaged or cut off: {reason}") from error

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from semanticfl_jax.data.sources.file_tree import Archive
-from semanticfl_jax.data.sources.image_files import Listing, describe_problems, read_image
+from semanticfl_jax.data.sources.image_files import Listing, describe_problems
+from semanticfl_jax.data.sources.image_formats import read_image
 from semanticfl_jax.data.sources.tiny_imagenet import list_files
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.optional import optional_imports

@@ -53,20 +53,23 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
-    """What "auto" stands for, unless a measurement has chosen (tuning/choose.py).
+    """Return what "auto" stands for, unless a measurement has chosen (tuning/choose.py).
 
     On CPU "canonical" was the fastest in every case measured: "patches", the second, took 2.2, 1.4
     and 1.1 times as long (2 cores; ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10). What
-    GPU and TPU get without a measurement is reasoned: the vendor's convolution for a single client,
+    a TPU gets was compiled for one and has not run: under vmap, "patches" takes as much arithmetic
+    as "native" and 3.4 times the bytes (v5e; ResNet-10 of width 16, 4 clients, batch 64). A device
+    may still overturn it. What a GPU gets is reasoned: the vendor's convolution for one client,
     batched matrix products instead of a grouped convolution under vmap.
 
     Args:
       backend: as `jax.default_backend()` names it, which is also the default.
       vmapped: whether the kernel differs along a `vmap` axis.
     """
-    if (backend or jax.default_backend()) == "cpu":
+    backend = backend or jax.default_backend()
+    if backend == "cpu":
         return "canonical"
-    return "patches" if vmapped else "native"
+    return "patches" if vmapped and backend != "tpu" else "native"
 
 
 def conv(
@@ -76,7 +79,7 @@ def conv(
     padding: Padding = "SAME",
     lowering: str = "auto",
 ) -> jax.Array:
-    """Cross-correlates images with a kernel, as `flax.linen.Conv` and PyTorch's Conv2d do.
+    """Cross-correlate images with a kernel, as `flax.linen.Conv` and PyTorch's Conv2d do.
 
     Args:
       x: [B, H, W, C_in].
@@ -140,7 +143,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def _lower(
     linear_map: Callable[..., jax.Array], plan: _Plan, of_kernel: bool = False
 ) -> Callable[..., jax.Array]:
-    """`linear_map(lhs, rhs, plan, lowering)` as a function of lhs and rhs, aware of vmap.
+    """Return `linear_map(lhs, rhs, plan, lowering)` as a function of lhs and rhs, aware of vmap.
 
     `of_kernel`: lhs are images, rhs is the kernel. Images of clients that share it are one batch.
     """
@@ -194,7 +197,7 @@ def _forward(
 
 
 def _pointwise(kernel: jax.Array, plan: _Plan) -> bool:
-    """Whether the convolution is one matrix product, whatever its lowering."""
+    """Return whether the convolution is one matrix product, whatever its lowering."""
     return kernel.shape[:2] == (1, 1) and plan.pads == ((0, 0), (0, 0))
 
 
@@ -205,7 +208,7 @@ def _canonical(
     pads: Pads,
     dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
-    """A convolution in the one form that XLA's CPU backend hands to a fast library."""
+    """Return a convolution in the one form that XLA's CPU backend hands to a fast library."""
 
     def convolve(kernel, strides):
         return lax.conv_general_dilated(
@@ -234,13 +237,13 @@ def _canonical(
 
 
 def _patches(x: jax.Array, size: tuple[int, int], plan: _Plan) -> list[jax.Array]:
-    """The pixels that each tap of a kernel of `size` meets: kh kw times [B, H', W', C_in]."""
+    """Return what each tap of a kernel of `size` meets: kh kw times [B, H', W', C_in]."""
     x = jnp.pad(x, ((0, 0), *plan.pads, (0, 0)))
     return [_shifted(x, tap, size, plan.strides) for tap in np.ndindex(*size)]
 
 
 def _shifted(x, tap, size, strides):
-    """The pixels of the padded images x that the kernel's `tap` meets: [B, H', W', C_in]."""
+    """Return the pixels of the padded images x that the kernel's `tap` meets: [B, H', W', C_in]."""
     stop = [length - k + t + 1 for length, k, t in zip(x.shape[1:3], size, tap, strict=True)]
     return x[:, tap[0] : stop[0] : strides[0], tap[1] : stop[1] : strides[1]]
 
@@ -248,7 +251,7 @@ def _shifted(x, tap, size, strides):
 def _input_gradient(
     size: tuple[int, int], dy: jax.Array, kernel: jax.Array, plan: _Plan, lowering: str
 ) -> jax.Array:
-    """Gradient by images of `size` (H, W): dy, spread by the strides, meets the flipped kernel."""
+    """Return the gradient by images of `size` (H, W): dy, spread, meets the flipped kernel."""
     if lowering != "canonical" or _pointwise(kernel, plan):
         x = _like(dy, (dy.shape[0], *size, kernel.shape[2]))
         if lowering in ("patches", "shifted") and not _pointwise(kernel, plan):
@@ -268,7 +271,7 @@ def _input_gradient(
 def _kernel_gradient(
     size: tuple[int, int], x: jax.Array, dy: jax.Array, plan: _Plan, lowering: str
 ) -> jax.Array:
-    """Gradient by the kernel of `size` (kh, kw): patches of x meet dy, over all pixels."""
+    """Return the gradient by the kernel of `size` (kh, kw): patches of x meet dy everywhere."""
     c_in, c_out = x.shape[3], dy.shape[3]
     if lowering != "canonical":
         kernel = _like(dy, (*size, c_in, c_out))
@@ -306,5 +309,5 @@ def _kernel_gradient(
 
 
 def _like(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """An array whose type alone counts: x's dtype, varying over the devices that x varies over."""
+    """Return an array whose type alone counts: x's dtype, varying over the devices as x does."""
     return jnp.broadcast_to(x.ravel()[0], shape)

@@ -15,12 +15,15 @@ from semanticfl_jax.reporting.plots import drawing
 _MAX_CLIENTS = 100
 
 
+@drawing.picture
 def plot_accuracy_maps(
     rows: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     label_counts: np.ndarray,
     path: str | os.PathLike,
     note: str | None = None,
+    *,
+    about: str | None = None,
 ) -> None:
     """Two heat maps: classes by rounds, and clients by rounds.
 
@@ -32,7 +35,9 @@ def plot_accuracy_maps(
       label_counts: [N, K], training images of each class at each client.
       path: PNG file to write.
       note: what must be known with the figures, written above them.
+      about: what the run is: its method, data set and seed.
     """
+    class_names = drawing.names(class_names)
     evaluated = [row for row in rows if row.get("class_accuracy") is not None]
     figure = drawing.figure(11.0, float(np.clip(2.2 + 0.2 * len(class_names), 4.2, 9.0)))
     drawing.note(figure, note)
@@ -45,9 +50,9 @@ def plot_accuracy_maps(
     clients = np.stack([client_accuracy(column, label_counts) for column in classes.T], axis=1)
     left, right = figure.subplots(1, 2)
 
-    _heat_map(left, classes, rounds, "Each class")
+    _heat_map(left, classes, rounds, drawing.headline("Each class", about))
     step = max(1, -(-len(class_names) // 40))
-    left.set_yticks(range(0, len(class_names), step), [str(n) for n in class_names[::step]])
+    left.set_yticks(range(0, len(class_names), step), class_names[::step])
     left.set_ylabel("Class")
 
     title = f"Each of {len(clients):,} clients, on its own label distribution"

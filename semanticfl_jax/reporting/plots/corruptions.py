@@ -12,6 +12,7 @@ from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.pictures import tile
 
 
+@drawing.picture
 def plot_gallery(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray]],
     path: str | os.PathLike,

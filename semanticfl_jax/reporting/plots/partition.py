@@ -19,6 +19,7 @@ _MAX_BUBBLE_CLASSES = 30
 _MAX_COLUMNS = 1000
 
 
+@drawing.picture
 def plot_partition(
     label_counts: np.ndarray,
     class_names: Sequence[str],
@@ -45,6 +46,7 @@ def plot_partition(
         raise SemanticFLError(
             f"label_counts must be [clients, {len(class_names)} classes], got {counts.shape}"
         )
+    class_names = drawing.names(class_names)
     clients, classes = counts.shape
     sizes = counts.sum(axis=1)
     title = f"{sizes.sum():,} images, {clients:,} clients"
@@ -74,11 +76,12 @@ def plot_partition(
         axes.set_xticks([])  # a column of several clients has no number
     axes.set_xlim(-margin, columns - 1 + margin)
     step = max(1, -(-classes // 30))
-    axes.set_yticks(range(0, classes, step), [str(name) for name in class_names[::step]])
+    axes.set_yticks(range(0, classes, step), class_names[::step])
     axes.tick_params(axis="both", labelsize=8)
     drawing.save(figure, path)
 
 
+@drawing.picture
 def plot_clients(values: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     """Figures of all clients, a panel each: sorted curves, whose mean is a dashed line.
 

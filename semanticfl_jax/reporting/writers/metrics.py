@@ -15,6 +15,7 @@ from typing import Any
 
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import to_json_values, write_text
+from semanticfl_jax.reporting.metric import ACCURACY, Metric
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -102,8 +103,7 @@ def summarize(
     rows: Iterable[Mapping[str, Any]],
     last: int = 10,
     *,
-    metric: str = "test_accuracy",
-    higher: bool = True,
+    metric: Metric = ACCURACY,
 ) -> dict[str, Any]:
     """Figures of one run.
 
@@ -113,8 +113,7 @@ def summarize(
     Args:
       rows: rounds in order, as `read_metrics` returns them.
       last: how many evaluated rounds `mean_last10_accuracy` averages.
-      metric: the figure that says how well the model does, beginning with "test_".
-      higher: whether more of it is better.
+      metric: by which the task judges models.
 
     Returns:
       `rounds`; `final_accuracy`, `best_accuracy`, `mean_last10_accuracy` (fractions) and
@@ -124,10 +123,11 @@ def summarize(
       does not move), None without rows; `bytes_up`, `bytes_down` (sums).
     """
     rows = list(rows)
-    evaluated = [row for row in rows if row.get(metric) is not None]
-    values = [row[metric] for row in evaluated]
-    best = (max if higher else min)(evaluated, key=lambda row: row[metric], default=None)
-    name = metric.removeprefix("test_")
+    evaluated = [row for row in rows if row.get(metric.name) is not None]
+    values = [row[metric.name] for row in evaluated]
+    choose = max if metric.higher else min
+    best = choose(evaluated, key=lambda row: row[metric.name], default=None)
+    best_field, final_field, mean_field = metric.fields
 
     def column(name):
         return [row[name] for row in rows if row.get(name) is not None]
@@ -137,10 +137,10 @@ def summarize(
 
     return {
         "rounds": max((row["round"] for row in rows), default=0),
-        f"final_{name}": values[-1] if values else None,
-        f"best_{name}": best[metric] if best else None,
+        final_field: values[-1] if values else None,
+        best_field: best[metric.name] if best else None,
         "best_round": best["round"] if best else None,
-        f"mean_last10_{name}": statistics.fmean(values[-last:]) if values else None,
+        mean_field: statistics.fmean(values[-last:]) if values else None,
         "train_seconds": math.fsum(column("seconds")),
         "seconds_per_round": median(column("seconds")),
         "images_per_second": median(column("images_per_second")),

@@ -118,13 +118,16 @@ def test_rows_written_one_by_one_are_the_array(tmp_path, count):
 
 
 def test_columns_lie_among_other_arrays():
-    columns = {"coarse label": np.arange(3), "site.id": np.array(["a", "b", "a"])}
+    columns = {"age/sex (y)": np.arange(3), "": np.array(["a", "b", "a"]), "x" * 300: np.ones(3)}
     arrays = {"images": np.zeros(3), **put_columns(columns)}
     taken = take_columns(arrays)
     assert sorted(taken) == ["columns", "images"] and sorted(taken["columns"]) == sorted(columns)
-    np.testing.assert_array_equal(taken["columns"]["site.id"], ["a", "b", "a"])
-    with pytest.raises(ValueError, match="column's name"):
-        put_columns({"../x": np.zeros(3)})
+    np.testing.assert_array_equal(taken["columns"][""], ["a", "b", "a"])
+    assert all(len(name) < 30 and "/" not in name for name in arrays)  # names of files
+    assert take_columns(put_columns({}))["columns"] == {}
+    # As version 0.1 named them.
+    old = take_columns({"column.coarse_label": np.arange(2)})
+    np.testing.assert_array_equal(old["columns"]["coarse_label"], [0, 1])
 
 
 def test_of_two_writers_the_first_is_kept(tmp_path):

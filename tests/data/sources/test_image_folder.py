@@ -1,6 +1,7 @@
 """Folders of images in every layout that is read, and what is refused."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from semanticfl_jax.data.sources import load_dataset
+from semanticfl_jax.data.sources.image_folder import load_image_folder
 
 CLASSES = ("Tabby_cat", "dog", "sea-lion")
 
@@ -126,10 +128,14 @@ def test_columns_come_from_metadata(split):
         (["dog/0.png,1", "./dog/0.png,2"], "file_name,age", "dog/0.png has two rows"),
     ],
 )
-def test_metadata_that_is_no_such_table(split, rows, header, message):
+def test_metadata_that_is_no_such_table(split, rows, header, message, capsys):
     write_metadata(split / "train", rows, header)
-    with pytest.raises(ValueError, match=message):
-        load(split)
+    with pytest.raises(ValueError, match=rf"metadata\.csv.*{message}"):
+        load_image_folder(split, column="age")
+    # Nobody asks for a column: said, and no reason to refuse the images.
+    for _ in range(2):
+        assert not load(split).columns
+        assert re.search(f"{message}.*; its columns are left out", capsys.readouterr().err)
 
 
 def test_images_of_different_sizes_need_image_size(split):
@@ -202,3 +208,70 @@ def test_a_killed_start_leaves_nothing_that_the_next_takes_for_whole(split):
     assert len(load(split).train_images) == 12
     (cache,) = split.glob(".*decoded*")
     assert cache.suffix != ".partial"
+
+
+def test_formats_that_are_not_read_are_counted_at_every_start(split, capsys):
+    for i in range(7):
+        (split / "train" / "dog" / f"{i}.HEIC").write_bytes(b"")
+    for _ in range(2):
+        load(split)
+        assert "not read are 7 .heic, 3 .txt (pip install pillow-heif)" in capsys.readouterr().err
+    shutil.rmtree(split / "train" / "dog")
+    (split / "train" / "dog").mkdir()
+    (split / "train" / "dog" / "0.HEIC").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"no images for dog; not read are 2 \.txt, 1 \.heic \(pip"
+    ):
+        load(split)
+
+
+def test_a_whole_set_in_another_format_and_with_other_names_of_splits(tmp_path, capsys):
+    for folder, count in (("Training", 3), ("Testing", 1)):
+        for label, name in enumerate(("a", "b")):
+            for i in range(count):
+                path = tmp_path / "x" / folder / name / f"{i}.ppm"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (4, 4), (10 * label + i, 0, 0)).save(path)
+    dataset = load(tmp_path / "x")
+    assert dataset.class_names == ("a", "b")
+    assert values(dataset.train_images) == [0, 1, 2, 10, 11, 12]
+    assert values(dataset.test_images) == [0, 10]
+    assert "not read" not in capsys.readouterr().err
+
+
+def test_links_are_followed_counted_or_left_out(split):
+    os.symlink("gone", split / "train" / "dog" / "9.png")
+    os.symlink("..", split / "train" / "dog" / "up")
+    os.symlink("nowhere", split / "readme.txt")
+    os.symlink("1.png", split / "train" / "dog" / "8.png")
+    message = (
+        r"2 of 21 images: train/dog/9\.png \(a link to what is not there\), train/dog/up \(a link "
+        r"to a folder that it lies in\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        load(split)
+    dataset = load(split, unreadable="skip")
+    assert values(dataset.train_images) == [0, 1, 2, 3, 10, 11, 12, 13, 11, 20, 21, 22, 23]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "xztar", "bztar"])
+def test_archives_are_read_like_folders(split, tmp_path, kind):
+    expected = load(split)
+    for cache in split.glob(".*"):
+        shutil.rmtree(cache)
+    path = shutil.make_archive(str(tmp_path / "packed"), kind, split.parent, split.name)
+    dataset = load(path)
+    assert dataset.class_names == expected.class_names
+    np.testing.assert_array_equal(dataset.train_images, expected.train_images)
+    np.testing.assert_array_equal(dataset.test_labels, expected.test_labels)
+
+
+def test_what_was_found_in_place_of_classes_is_said(tmp_path):
+    for i in range(3):
+        put(tmp_path / "x" / f"{i}.png", 1)
+    with pytest.raises(ValueError, match=r"at least two; found are 3 \.png"):
+        load(tmp_path / "x")
+    for name in ("cat", "dog"):
+        put(tmp_path / "y" / "pets" / name / "0.png", 1)
+    with pytest.raises(ValueError, match=r"found are 1 folder \(pets\); 2 \.png"):
+        load(tmp_path / "y")

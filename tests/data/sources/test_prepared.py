@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,8 @@ import pytest
 from PIL import Image
 
 from semanticfl_jax.data.sources import prepared
-from semanticfl_jax.data.sources.prepared import find_prepared, load_prepared
+from semanticfl_jax.data.sources.prepared import find_preparation, find_prepared, load_prepared
+from semanticfl_jax.data.sources.tfrecord import masked_crc32c, read_records
 
 SHARED = Path(
     os.environ.get("SEMANTICFL_TEST_DATA") or Path(__file__).parents[3].parent / "shared" / "data"
@@ -203,11 +205,99 @@ def test_unprepared_data_without_tensorflow(tmp_path, monkeypatch, no_tensorflow
         load_prepared("cifar100", None)
 
 
-def test_tfrecord_without_tensorflow(data_dir, no_tensorflow):
+def write_tfrecords(directory):
+    """The array_record files of a directory once more as tfrecord, beside them."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for path in directory.glob("*.array_record-*"):
+        reader = ArrayRecordReader(str(path))
+        records = [reader.read([i])[0] for i in range(reader.num_records())]
+        reader.close()
+        name = path.name.replace("array_record", "tfrecord")
+        (directory / name).write_bytes(b"".join(map(framed, records)))
+
+
+def framed(record):
+    head = struct.pack("<Q", len(record))
+    return head + masked_crc32c([head]).tobytes() + record + masked_crc32c([record]).tobytes()
+
+
+@pytest.mark.parametrize("described", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("kept", ["both", "tfrecord", "array_record"])
+def test_whichever_format_is_there_is_read(data_dir, arrays, described, kept, no_tensorflow):
+    directory = data_dir / "cifar10" / "3.0.2"
+    info = directory / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', f'"{described}"'))
+    write_tfrecords(directory)
+    for path in directory.glob("*_record-*" if kept == "tfrecord" else "*.tfrecord-*"):
+        if kept != "both":
+            path.unlink()
+    loaded = load_prepared("cifar10", data_dir)
+    for split, (images, labels) in arrays.items():
+        np.testing.assert_array_equal(loaded[f"{split}_images"], images)
+        np.testing.assert_array_equal(loaded[f"{split}_labels"], labels)
+
+
+def test_checksums_are_those_of_the_specification():
+    """RFC 3720, B.4: CRC-32C of 32 bytes; the mask undone by hand."""
+    texts = [bytes(32), b"\xff" * 32, bytes(range(32)), b"123456789", b""]
+    masked = masked_crc32c(texts).astype(np.uint64)
+    rotated = (masked - 0xA282EAD8) % 2**32
+    found = ((rotated >> np.uint64(17)) | (rotated << np.uint64(15))) % 2**32
+    expected = [0x8A9136AA, 0x62A8AB43, 0x46DD794E, 0xE3069283, 0]
+    assert found.tolist() == expected
+
+
+def test_damaged_and_cut_tfrecords_are_named(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    whole = b"".join(framed(bytes([i]) * 50) for i in range(9))
+    size = len(whole) // 9
+    path.write_bytes(whole)
+    assert [record[0] for record in read_records(path)] == list(range(9))
+    for cut in (1, 11, 20, size - 1):
+        path.write_bytes(whole[: 4 * size + cut])
+        with pytest.raises(ValueError, match=r"x\.tfrecord is damaged or cut off after 4 records"):
+            list(read_records(path))
+    for place in (0, 7, 9, 30, size - 1):
+        broken = bytearray(whole)
+        broken[5 * size + place] ^= 4
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"x\.tfrecord is damaged"):
+            list(read_records(path))
+
+
+@pytest.mark.parametrize("above", ["", "cifar10", "cifar10/3.0.2"])
+def test_a_directory_one_or_two_levels_off_does(data_dir, arrays, above):
+    for place in (data_dir / above, data_dir.parent):
+        loaded = load_prepared("cifar10", place)
+        np.testing.assert_array_equal(loaded["test_labels"], arrays["test"][1])
+        assert find_preparation(place, "cifar100") is None
+    # Another data set in such a place is not taken for it.
     info = data_dir / "cifar10" / "3.0.2" / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(FileNotFoundError, match=r"3\.0\.2 holds tfrecord files.*\[prepare\]"):
+    info.write_text(info.read_text().replace('"cifar10"', '"cifar100"'))
+    assert find_preparation(data_dir / above, "cifar10") is None
+
+
+def test_missing_and_cut_files_are_named(data_dir):
+    directory = data_dir / "cifar10" / "3.0.2"
+    (records,) = directory.glob("cifar10-test.array_record-*")
+    whole = records.read_bytes()
+    for content in (whole[:-20], b""):
+        records.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"test\.array_record-00000-of-00001 is damaged or cut"
+        ):
+            load_prepared("cifar10", data_dir)
+    records.unlink()
+    message = r"3\.0\.2 is not whole: of the 1 array_record files of test, .* missing: 0; copy"
+    with pytest.raises(FileNotFoundError, match=message):
         load_prepared("cifar10", data_dir)
+    records.write_bytes(whole)
+    info = directory / "dataset_info.json"
+    for text, message in ((info.read_text()[:90], "json is damaged"), ("[]", "must be a JSON obj")):
+        info.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_prepared("cifar10", data_dir)
 
 
 def test_unprepared_data_with_tensorflow_is_prepared_as_array_record(

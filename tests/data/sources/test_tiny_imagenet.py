@@ -189,6 +189,69 @@ def test_half_a_data_set_is_refused_always(layout, unreadable, change):
         load(root, unreadable=unreadable)
 
 
+LONG = {"n03": "n03000003", "n01": "n01000001", "n02": "n02000002"}
+
+
+def long_ids(root):
+    """The same files with ids of their real length, by which folders are known."""
+    for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+        new = path.name
+        for short, wnid in LONG.items():
+            new = new.replace(short, wnid)
+        if path.suffix == ".txt":
+            text = path.read_text()
+            for short, wnid in LONG.items():
+                text = text.replace(short, wnid)
+            path.write_text(text)
+        path.rename(path.with_name(new))
+
+
+@pytest.mark.parametrize("inner", ["", "images/"])
+@pytest.mark.parametrize("removed", [(), ("val_annotations.txt",), ("wnids.txt", "words.txt")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_validation_images_sorted_into_folders(layout, inner, removed, packed, capsys):
+    root, files = layout
+    lines = (root / "val/val_annotations.txt").read_text().splitlines()
+    for line in lines:
+        name, wnid = line.split("\t")[:2]
+        (root / "val" / wnid / inner).mkdir(parents=True, exist_ok=True)
+        (root / "val/images" / name).rename(root / "val" / wnid / inner / name)
+    (root / "val/images").rmdir()
+    for path in [*(root / name for name in removed), *(root / "val" / name for name in removed)]:
+        path.unlink(missing_ok=True)
+    long_ids(root)
+    dataset = load(pack(root, "zip") if packed else root)
+    assert np.bincount(dataset.train_labels).tolist() == [TRAIN] * 3
+    assert dataset.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    names = [f"val/images/val_{k}.JPEG" for k in (2, 3, 4, 5, 0, 1)]
+    np.testing.assert_array_equal(dataset.test_images, [decoded(files[name]) for name in names])
+    without = "words.txt" in removed
+    names = tuple(sorted(LONG.values())) if without else ("goldfish", "pay-phone", "soda bottle")
+    assert dataset.class_names == names
+    assert ("classes are called by their WordNet ids" in capsys.readouterr().err) == without
+
+
+def test_a_directory_one_or_two_levels_off_does(layout):
+    root, files = layout
+    for path in (root / "train", root / "train" / "n01", root.parent, root.parent.parent):
+        check(load(path), files)
+    pack(root, "zip").rename(root.parent.parent / "tiny-imagenet-200.zip")
+    shutil.rmtree(root)
+    check(load(root.parent.parent), files)
+
+
+def test_broken_links_and_text_in_another_encoding_are_named(layout):
+    root, _ = layout
+    image = root / "train/n01/images/n01_1.JPEG"
+    image.unlink()
+    os.symlink("gone", image)
+    with pytest.raises(ValueError, match=r"1 of 15 .*n01_1\.JPEG \(a link to what is not there\)"):
+        load(root)
+    (root / "words.txt").write_bytes(WORDS.replace("pop", "p\xf6p").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"words\.txt must be UTF-8 text"):
+        load(root)
+
+
 def test_other_layouts_are_refused(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"no wnids\.txt"):

@@ -1,18 +1,11 @@
 """Plots: what is drawn, for ordinary and for degenerate input."""
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from semanticfl_jax.reporting.plots import curves
-
-
-def made_up_rows(accuracies, every=1):
-    rows = [{"round": r, "train_loss": 1 / r} for r in range(1, len(accuracies) * every + 1)]
-    for index, accuracy in enumerate(accuracies):
-        rows[(index + 1) * every - 1] |= {"test_accuracy": accuracy, "test_loss": 0.5}
-    return rows
+from tests.reporting.made_up import made_up_rows
 
 
 def test_curves_show_percent_at_evaluated_rounds_and_mark_the_best(tmp_path, drawn):
@@ -48,28 +41,6 @@ def test_curves_of_little_or_diverged_training_are_still_a_picture(tmp_path, row
     curves.plot_curves(rows, path)
     with Image.open(path) as image:
         assert image.format == "PNG" and image.width > 800
-
-
-def test_comparison_draws_mean_and_sample_deviation_over_common_rounds(tmp_path, drawn):
-    seeds = [made_up_rows([0.1, 0.5]), made_up_rows([0.3, 0.9, 0.95])]
-    runs = {"fedavg": seeds, "semanticfl": [made_up_rows([0.4, 0.6])]}
-    curves.plot_comparison(runs, tmp_path / "comparison.png")
-    (axes,) = drawn[0].axes
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), [20, 70])
-    band = axes.collections[0].get_paths()[0].vertices
-    half = 40 / np.sqrt(2)
-    np.testing.assert_allclose(
-        [band[:, 1].min(), band[:, 1].max()], [20 - 20 / np.sqrt(2), 70 + half]
-    )
-    assert len(axes.collections) == 1
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["fedavg (2 seeds)", "semanticfl (1 seed)"]
-
-
-def test_plotting_leaves_matplotlib_as_it_was(tmp_path):
-    before = dict(matplotlib.rcParams)
-    curves.plot_comparison({"fedavg": [made_up_rows([0.1])]}, tmp_path / "comparison.png")
-    assert dict(matplotlib.rcParams) == before
 
 
 def test_feature_maps_show_separability_and_weight_in_order(tmp_path, drawn):

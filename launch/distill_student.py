@@ -1,0 +1,59 @@
+r"""Makes the student of an experiment, without training clients.
+
+    python -m launch.distill_student --config=launch/configs/cifar10_cpu.py --workdir=DIR \
+        --config.data_dir=DIR --config.guidance.student.images=dataset:tiny_imagenet \
+        --config.guidance.student.data_dir=tiny-imagenet-200.zip [--config.FIELD=VALUE ...]
+
+The diffusion model of `guidance.checkpoint` looks at images that are not the clients', and a small
+network learns what it sees. Writes DIR/student.safetensors and DIR/student.json, for use with
+--config.guidance.student.file=DIR/student.safetensors; with --config.guidance.student.directory=DIR
+runs find students by what decides them, and make those that are missing. Interrupted, the command
+goes on when it is run again. --config.guidance.student.control=random_unet, labels or encoder makes
+the students of these controls.
+"""
+
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from semanticfl_jax.config import ExperimentConfig
+
+from . import flags
+
+
+def define() -> None:
+    """The flags beyond those that every command has."""
+    absl_flags.DEFINE_integer(
+        "probe_images",
+        0,
+        "Training images of `dataset` that classifiers of what the student sees are fitted to; "
+        "their accuracy on 2,000 test images goes to student.json. A measurement only. 0: none.",
+    )
+
+
+def main(config: ExperimentConfig, workdir: str) -> None:
+    """Distils what is not yet distilled, and says what is known of it."""
+    from semanticfl_jax.data import sources
+    from semanticfl_jax.data.federation import make_federation
+    from semanticfl_jax.files import write_json
+    from semanticfl_jax.simulation.student import probe_on, server_student
+
+    directory, count = Path(workdir), absl_flags.FLAGS.probe_images
+    federation = make_federation(sources.from_config(config), config)
+    student = server_student(federation, config, directory, print)
+    about = student.about
+    if count:
+        figures = probe_on(student, federation.dataset, count, 2000)
+        print(", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        about = {**about, "measured": {**about["measured"], **figures}}
+    write_json(directory / "student.json", about)
+
+
+if __name__ == "__main__":
+    flags.run(
+        main,
+        ExperimentConfig,
+        default="cifar10_cpu",
+        define=define,
+        force={"guidance.enabled": True, "guidance.student.enabled": True},
+    )

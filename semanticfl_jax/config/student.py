@@ -1,0 +1,147 @@
+"""Configuration of the semantic student: what it is distilled from, and how clients use it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from semanticfl_jax.config.fields import (
+    Config,
+    changed_fields,
+    free,
+    require,
+    require_at_least,
+    require_positive,
+)
+from semanticfl_jax.registry import DATASETS, MODELS
+
+#: What `images` begins with where they are those of a data set.
+DATASET_PREFIX = "dataset:"
+_SOURCES = ("public", "directory", "generated")
+
+#: Controls without targets, and the one without the start.
+_WITHOUT_TARGETS = ("start_only", "labels")
+_WITHOUT_START = ("target_only",)
+_OF_TARGETS = ("weight", "targets")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentConfig(Config):
+    """The semantic student: a small network that knows what the diffusion model sees in an image.
+
+    The server distils it and sends it once; clients compute a target for each of their own images.
+    """
+
+    enabled: bool = False
+    #: Weight of the clients' mean squared distance to the targets.
+    weight: float = 5.0
+    #: Whether targets are computed once, of a client's images as they are, or in each step, of the
+    #: augmented ones.
+    targets: Literal["once", "each_step"] = "once"
+    #: Whether the clients' network starts from the student; both must then be the same network.
+    init: bool = True
+    #: "none", or a control: the student of a U-Net with random weights; the targets permuted among
+    #: the images; the start or the targets alone; the start from a network that was trained on the
+    #: labels of the same images; the student of an image encoder trained on ImageNet.
+    control: Literal[
+        "none", "random_unet", "permuted", "start_only", "target_only", "labels", "encoder"
+    ] = "none"
+    #: Images that it is distilled on: "public" (the server's split), "directory", "generated" (by
+    #: the diffusion model), or "dataset:NAME", the training images of another data set.
+    images: str = "public"
+    #: The directory's or the data set's place.
+    data_dir: str | None = free(None)
+    #: So many images at most, drawn at random; 0: all.
+    max_images: int = 0
+    #: Width of a target.
+    dim: int = 128
+    #: Feature maps that targets are made of; empty: all that the checkpoint has.
+    maps: tuple[str, ...] = ()
+    #: Its network; none: the clients' (`model`).
+    model: Annotated[str, MODELS] | None = None
+    #: Its width; 0: that of the clients' network.
+    width: int = 0
+    #: Of its training, with AdamW.
+    steps: int = 4000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    #: Of its training, of the diffusion noise and of random weights; not the run's.
+    seed: int = 0
+    #: A student made earlier.
+    file: str | None = free(None)
+    #: Where students are kept, to be shared by runs; by default each run's own directory.
+    directory: str | None = free(None)
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range, or that contradict one another."""
+        require_at_least(self, 0, "weight", "max_images", "width", "seed")
+        require_at_least(self, 1, "dim", "steps", "batch_size")
+        require_positive(self, "learning_rate")
+        if self.images not in _SOURCES and self.dataset not in DATASETS:
+            choices = [*_SOURCES, *(f"{DATASET_PREFIX}{name}" for name in DATASETS)]
+            require(False, "images", f"one of {', '.join(choices)}", self.images)
+        require(
+            self.images != "directory" or bool(self.data_dir or self.file),
+            "data_dir",
+            "a folder of images when images is directory",
+            self.data_dir,
+        )
+        require(
+            self.control != "permuted" or self.targets == "once",
+            "targets",
+            '"once" with control "permuted": a target that is computed in a step is its image\'s',
+            self.targets,
+        )
+
+        require(
+            self.init or self.control not in _WITHOUT_TARGETS,
+            "init",
+            f'true with control "{self.control}", which is a start and nothing else',
+            self.init,
+        )
+        require(
+            self.weight > 0 or self.control not in ("permuted", *_WITHOUT_START),
+            "weight",
+            f'above 0 with control "{self.control}", which is about the targets',
+            self.weight,
+        )
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the data set that it is distilled on; None: on other images."""
+        if self.images.startswith(DATASET_PREFIX):
+            return self.images.removeprefix(DATASET_PREFIX)
+        return None
+
+    @property
+    def teacher(self) -> str:
+        """What it learns from: "diffusion", "random_unet", "encoder" or "labels"."""
+        own = ("random_unet", "encoder", "labels")
+        return self.control if self.control in own else "diffusion"
+
+    @property
+    def sets_targets(self) -> bool:
+        """Whether clients have targets."""
+        return self.weight > 0 and self.control not in _WITHOUT_TARGETS
+
+    @property
+    def sets_start(self) -> bool:
+        """Whether the clients' network starts from the student."""
+        return self.init and self.control not in _WITHOUT_START
+
+    def unused(self) -> dict[str, str]:
+        """Return the fields that are set and have no effect, each with the reason."""
+        changed = changed_fields(self)
+        found = {}
+        if not self.enabled:
+            return dict.fromkeys(changed, "guidance.student.enabled is false")
+        reason = f"guidance.student.control is {self.control}"
+        if self.control in _WITHOUT_TARGETS:
+            found |= {name: reason for name in changed if name in _OF_TARGETS}
+        if self.control in _WITHOUT_START:
+            found |= {name: reason for name in changed if name == "init"}
+        if self.teacher in ("encoder", "labels"):
+            found |= {name: reason for name in changed if name == "maps"}
+        if self.images in ("public", "generated") and "data_dir" in changed:
+            found["data_dir"] = f"guidance.student.images is {self.images}"
+        return found

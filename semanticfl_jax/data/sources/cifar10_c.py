@@ -1,0 +1,66 @@
+"""CIFAR-10, tested on CIFAR-10-C: how well a model does where images are of another kind.
+
+Hendrycks, Dietterich. "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations". ICLR 2019.
+
+    DIR/KIND.npy uint8 [50000, 32, 32, 3], DIR/labels.npy [50000]: the 10,000 test images five
+    times, at severities 1 to 5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from semanticfl_jax.config.original_data import CIFAR10CConfig
+from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.cifar import cifar10
+from semanticfl_jax.data.sources.dataset import ImageDataset
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
+
+SEVERITIES = 5
+
+
+def cifar10_c(settings: CIFAR10CConfig, context: DatasetContext) -> ImageDataset:
+    """Return CIFAR-10 with the corrupted images of some kinds, one severity, as its test split."""
+    images, labels = corrupted_images(settings)
+    clean = cifar10(None, context)
+    return dataclasses.replace(clean, name="cifar10_c", test_images=images, test_labels=labels)
+
+
+def corrupted_images(settings: CIFAR10CConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return images uint8 [m, 32, 32, 3] and labels int32 [m], one kind after another.
+
+    Raises:
+      SemanticFLError: for files that are missing or do not fit each other.
+    """
+    field, directory = "dataset_settings.directory", Path(settings.directory).expanduser()
+    if not settings.directory or not directory.is_dir():
+        raise MissingFileError(
+            f"{field} must be CIFAR-10-C's directory, got {settings.directory!r}"
+        )
+    labels = _read(directory / "labels.npy")
+    each = len(labels) // SEVERITIES
+    rows = slice((settings.severity - 1) * each, settings.severity * each)
+    images = []
+    for kind in settings.corruptions:
+        found = _read(directory / f"{kind}.npy")
+        if found.shape[:1] != labels.shape or found.dtype != np.uint8 or found.ndim != 4:
+            raise SemanticFLError(
+                f"{directory / kind}.npy must be uint8 [{len(labels)}, 32, 32, 3], as labels.npy "
+                f"says, got {found.dtype} {list(found.shape)}"
+            )
+        images.append(np.array(found[rows]))
+    own = np.asarray(labels[rows], np.int32)
+    return np.concatenate(images), np.tile(own, len(images))
+
+
+def _read(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not there")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise SemanticFLError(f"{path} is no whole .npy file: {error}") from None

@@ -1,0 +1,70 @@
+"""FEMNIST as LEAF prepares it: handwritten characters, each with its writer.
+
+Caldas et al. "LEAF: A Benchmark for Federated Settings". arXiv 1812.01097.
+
+    DIR/train/*.json, DIR/test/*.json:
+        {"users": [...], "num_samples": [...], "user_data": {user: {"x": [[784 numbers]], "y": []}}}
+
+Pixels are from 0, ink, to 1, paper; labels are the digits, the capital and the small letters. The
+writer is the column `writer`: `partition.scheme=natural partition.column=writer` makes each a
+client. Images are set into 32x32 pixels of paper (our choice).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.dataset import ImageDataset
+from semanticfl_jax.data.sources.idx import directory_of, emnist_classes, padded
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
+
+
+def femnist(settings: object, context: DatasetContext) -> ImageDataset:
+    """Return FEMNIST, split as LEAF split it, by samples or by writers."""
+    del settings
+    directory = directory_of(context, "femnist")
+    train_images, train_labels, writers = _read(directory / "train")
+    test_images, test_labels, _ = _read(directory / "test")
+    return ImageDataset.from_arrays(
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        emnist_classes("byclass"),
+        name="femnist",
+        columns={"writer": writers},
+    )
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return images uint8 [n, 32, 32], labels int32 [n] and writers str [n] of a split."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise MissingFileError(f"data_dir: no .json files in {folder}, where LEAF's splits go")
+    images, labels, writers = [], [], []
+    for path in paths:
+        for user, samples in _users(path).items():
+            try:
+                pixels = np.asarray(samples["x"], np.float32).reshape(-1, 28, 28)
+                classes = np.asarray(samples["y"], np.int32)
+                if len(pixels) != len(classes):
+                    raise ValueError(f"{len(pixels)} images and {len(classes)} labels")
+            except (KeyError, TypeError, ValueError) as error:
+                raise SemanticFLError(
+                    f"{path}: {user} must have as many x, of 784 numbers each, as y ({error})"
+                ) from None
+            images.append(np.rint(255 * pixels).astype(np.uint8))
+            labels.append(classes)
+            writers += [user] * len(classes)
+    return padded(np.concatenate(images), 255), np.concatenate(labels), np.array(writers, str)
+
+
+def _users(path: Path) -> dict:
+    try:
+        return json.loads(path.read_bytes())["user_data"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SemanticFLError(f"{path} is no file of LEAF's: {error!r}") from None

@@ -1,0 +1,94 @@
+"""What clients compute of their own images once, at their first contact, and keep.
+
+Such rows depend on the images and on what the server sends once, both fixed, and on nothing of the
+run. So they are computed for all clients before round 1, on the devices, and lie beside the images:
+the same numbers as if each client computed its own when it is first asked, without a branch in
+every round. A resumed run computes them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from semanticfl_jax.algorithms.base import Algorithm, Contact
+from semanticfl_jax.data.federated import FederatedDataset
+from semanticfl_jax.devices.mesh import CLIENTS, replicated
+from semanticfl_jax.devices.placement import put
+from semanticfl_jax.types import PyTree
+
+# Images at once on each device. On any number of devices a device computes blocks of this size, so
+# that the numbers do not depend on it.
+_BLOCK = 256
+
+
+def with_own_rows(
+    algorithm: Algorithm, sent: Mapping[str, PyTree], data: FederatedDataset, mesh: Mesh
+) -> dict[str, PyTree]:
+    """Return `sent` with the rows that clients compute themselves among those of single images.
+
+    Args:
+      algorithm: its terms say what is computed (`LossTerm.contact`).
+      sent: `Algorithm.sent_once`, replicated over the mesh.
+      data: the clients' images; images of no client get rows of zeros.
+      mesh: the devices, each of which computes a share.
+    """
+    completed = dict(sent)
+    samples = np.unique(np.asarray(data.indices))
+    for term in algorithm.terms:
+        if term.contact is not None:
+            shared, per_sample, holders = sent[term.name]
+            rows = _rows(term.contact, shared, data, samples, mesh)
+            completed[term.name] = (shared, {**dict(per_sample or {}), **rows}, holders)
+    return completed
+
+
+def _rows(
+    contact: Contact, shared: PyTree, data: FederatedDataset, samples: np.ndarray, mesh: Mesh
+) -> Mapping[str, jax.Array]:
+    """Return the rows of all images, {name: [n, ...]}, replicated."""
+    total, count = len(data.labels), len(samples)
+    of = samples if contact.order is None else samples[np.asarray(contact.order(count))]
+    block = min(_BLOCK, count)
+    together = block * mesh.devices.size
+    shape = jax.ShapeDtypeStruct((block, *data.image_shape), data.images.dtype)
+    forms = jax.eval_shape(contact.rows, shared, shape)
+    zeros = {name: np.zeros((total, *form.shape[1:]), form.dtype) for name, form in forms.items()}
+    rows = put(zeros, replicated(mesh))
+    compute = _block_of(contact, mesh, data.image_shape)
+    for start in range(0, count, together):
+        # The last block is filled up with repetitions, which write the same numbers again.
+        chosen = np.arange(start, start + together).clip(max=count - 1)
+        places, sources = samples[chosen].astype(np.int32), of[chosen].astype(np.int32)
+        places, sources = put((places, sources), replicated(mesh))
+        rows = compute(rows, shared, data.images, places, sources)
+    return rows
+
+
+def _block_of(
+    contact: Contact, mesh: Mesh, image_shape: tuple[int, ...]
+) -> Callable[..., Mapping[str, jax.Array]]:
+    """Return (rows, shared, images, places, sources) -> rows with a block more, jitted."""
+    everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
+
+    @partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, spread),
+        out_specs=spread,
+    )
+    def of_device(shared, images, sources):
+        pictures = jnp.take(images, sources, axis=0, mode="clip")
+        return contact.rows(shared, pictures.reshape(-1, *image_shape))
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=replicated(mesh))
+    def compute(rows, shared, images, places, sources):
+        found = of_device(shared, images, sources)
+        return {name: rows[name].at[places].set(found[name]) for name in rows}
+
+    return compute

@@ -1,0 +1,225 @@
+"""The plan of a run: its programs compiled for devices that are not there, and what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.dispatch import in_blocks
+from semanticfl_jax.models.client_conv import choose_lowering
+from semanticfl_jax.planning import hlo
+from semanticfl_jax.planning.floors import Floors, find_floors
+from semanticfl_jax.planning.shapes import Arguments, Images, make_arguments, make_shapes
+from semanticfl_jax.planning.topology import Topology
+from semanticfl_jax.simulation.prepare import Parts, make_programs
+from semanticfl_jax.tuning.choose import Choice, default_chunk
+from semanticfl_jax.types import Say
+
+#: What can be compiled; "block" is as many rounds as a dispatch has.
+PROGRAMS = ("round", "block", "evaluation")
+# Rounds of a block: its program is the same for any number.
+_BLOCK = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program for a topology.
+
+    Attributes:
+      program: of `PROGRAMS`.
+      conv: lowering of the convolutions.
+      clients_per_chunk: clients side by side on each device.
+      failed: why it does not compile; None: it does.
+      compile_seconds: that it took here.
+      memory: bytes on each device.
+      collectives: exchanges between devices.
+      host_transfers: lines in which something crosses to the host.
+    """
+
+    program: str
+    conv: str
+    clients_per_chunk: int
+    failed: str | None = None
+    compile_seconds: float = 0.0
+    memory: hlo.Memory | None = None
+    collectives: tuple[hlo.Collective, ...] = ()
+    host_transfers: tuple[str, ...] = ()
+
+    def counted(self) -> dict[str, int]:
+        """Return how many collectives there are of each kind; those in loops are "... in loops"."""
+        names = [f"{c.kind} in loops" if c.in_loop else c.kind for c in self.collectives]
+        return dict(Counter(names))
+
+    def fits(self, room: float | None) -> bool | None:
+        """Return whether it fits a device with `room` bytes; None if that is not known."""
+        if self.failed is not None:
+            return False
+        return None if room is None or self.memory is None else self.memory.total <= room
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What was found of a run on a topology.
+
+    Attributes:
+      topology: its name.
+      devices: how many JAX counts.
+      device_memory: bytes of HBM of each; None on CPU.
+      chip: what kind they are.
+      images_per_client: of every client.
+      config: of the run.
+      floors: what a round cannot be faster than.
+      programs: as compiled, in the order asked for.
+    """
+
+    topology: str
+    devices: int
+    device_memory: float | None
+    chip: str
+    images_per_client: int
+    config: ExperimentConfig
+    floors: Floors
+    programs: tuple[Compiled, ...]
+
+    def largest_chunk(self) -> int | None:
+        """Return the most clients side by side of a round that fits, of those compiled."""
+        chunks = [
+            each.clients_per_chunk
+            for each in self.programs
+            if each.program == "round" and each.fits(self.device_memory)
+        ]
+        return max(chunks, default=None)
+
+
+def make_plan(
+    config: ExperimentConfig,
+    topology: Topology,
+    images: Images,
+    each: int,
+    *,
+    chunks: Sequence[int] = (),
+    programs: Sequence[str] = ("round", "evaluation"),
+    say: Say = print,
+) -> Plan:
+    """Compile a run's programs for a topology.
+
+    Args:
+      config: of the run.
+      topology: of `make_topology`.
+      images: how many of what size.
+      each: images of every client.
+      chunks: clients side by side to compile rounds for; by default what a run would take.
+      programs: some of `PROGRAMS`.
+      say: takes a line before each compilation.
+
+    Raises:
+      SemanticFLError: for a configuration that cannot be planned.
+    """
+    if config.runtime.client_state_memory != "device":
+        raise SemanticFLError(
+            "runtime.client_state_memory must be device to be planned: from host memory, a round "
+            "is two programs"
+        )
+    platform = topology.mesh.devices.flat[0].platform
+    largest = -(-config.clients_per_round // topology.devices)
+    taken = sorted({min(chunk, largest) for chunk in chunks or [_chunk(config, platform)]})
+    parts = make_shapes(_with_lowering(config, platform, vmapped=False), images)
+    arguments = make_arguments(parts, images, each, topology.mesh)
+    done = []
+    for program in programs:
+        for chunk in taken if program != "evaluation" else taken[:1]:
+            conv = config.runtime.conv
+            if conv == "auto":
+                conv = choose_lowering(platform, vmapped=chunk > 1)
+            choice = Choice(conv, chunk, "to be planned")
+            say(f"{topology.name}: compiling the {program}, {choice}")
+            done.append(_compile(program, parts, topology, choice, arguments, each))
+    floors = find_floors(parts, each, topology.chip, topology.chips, topology.devices)
+    chip = "CPU" if topology.chip is None else topology.chip.name
+    return Plan(
+        topology.name,
+        topology.devices,
+        topology.memory,
+        chip,
+        each,
+        config,
+        floors,
+        tuple(done),
+    )
+
+
+def _chunk(config: ExperimentConfig, platform: str) -> int:
+    chunk = config.runtime.clients_per_chunk
+    return default_chunk(platform) if chunk == "auto" else chunk
+
+
+def _with_lowering(config: ExperimentConfig, platform: str, *, vmapped: bool) -> ExperimentConfig:
+    """Return the configuration with a lowering for `platform`: "auto" would ask this machine."""
+    if config.runtime.conv != "auto":
+        return config
+    conv = choose_lowering(platform, vmapped=vmapped)
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, conv=conv))
+
+
+def _compile(
+    program: str,
+    parts: Parts,
+    topology: Topology,
+    choice: Choice,
+    arguments: Arguments,
+    each: int,
+) -> Compiled:
+    found = Compiled(program, choice.conv, choice.clients_per_chunk)
+    began = time.perf_counter()
+    try:
+        compiled = _lower(program, parts, topology, choice, arguments, each).compile()
+    except jax.errors.JaxRuntimeError as error:
+        return dataclasses.replace(found, failed=reason(str(error)))
+    text = compiled.as_text()
+    return dataclasses.replace(
+        found,
+        compile_seconds=time.perf_counter() - began,
+        memory=hlo.memory_of(compiled),
+        collectives=tuple(hlo.collectives_of(text)),
+        host_transfers=tuple(hlo.host_transfers(text)),
+    )
+
+
+def _lower(
+    program: str,
+    parts: Parts,
+    topology: Topology,
+    choice: Choice,
+    arguments: Arguments,
+    each: int,
+) -> Any:
+    config = parts.config
+    steps = config.local_epochs * -(-each // config.batch_size)
+    if config.availability.dropout or config.availability.straggler_share:
+        steps = None
+    built = make_programs(parts, topology.mesh, choice, steps)
+    state, data, shared, key, rates, test = arguments
+    if program == "evaluation":
+        return built.evaluate.lower(*jax.eval_shape(built.tested, state), test)
+    if program == "round":
+        return built.run_round.lower(state, data, shared, key, rates)
+    rates = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((_BLOCK,), x.dtype, sharding=x.sharding), rates
+    )
+    count = jax.ShapeDtypeStruct((), np.int32, sharding=rates.client.sharding)
+    return in_blocks(built.run_round, _BLOCK).lower(state, data, shared, key, rates, count)
+
+
+def reason(message: str) -> str:
+    """Return the line of a compiler's message that tells most."""
+    lines = message.splitlines()
+    told = [line for line in lines if "exceed" in line.lower() or "used" in line.lower()]
+    return (told or lines)[0].strip()[:300]

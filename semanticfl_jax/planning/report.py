@@ -1,0 +1,96 @@
+"""A plan as a table for the screen, and as plain values for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from semanticfl_jax.config import to_dict
+from semanticfl_jax.planning.plan import Compiled, Plan
+
+_HEAD = (
+    "| topology | program | lowering | clients a chunk | compile s | arguments MB | temporaries MB "
+    "| of HBM | fits | collectives | MB exchanged |"
+)
+
+
+def table(plans: Sequence[Plan]) -> list[str]:
+    """Return plans as lines of Markdown: the compiled programs, then the floors."""
+    lines = [_HEAD, "|---|---|---|" + "---:|" * 5 + "---|---|---:|"]
+    for plan in plans:
+        lines += [_row(plan, program) for program in plan.programs]
+    lines += [
+        "",
+        "| topology | chip | TFLOP a round | matrix units s | bandwidth s | rounds a second |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for plan in plans:
+        floors = plan.floors
+        values = (floors.matrix_seconds, floors.bandwidth_seconds, floors.rounds_per_second)
+        told = " | ".join("" if value is None else f"{value:.3g}" for value in values)
+        lines.append(f"| {plan.topology} | {plan.chip} | {floors.flops / 1e12:.3g} | {told} |")
+    lines += ["", "The first table is compiled, the second reasoned (floors, and rounds at best)."]
+    for plan in plans:
+        lines += _notes(plan)
+    return lines
+
+
+def _row(plan: Plan, program: Compiled) -> str:
+    name = f"| {plan.topology} | {program.program} | {program.conv} | {program.clients_per_chunk} |"
+    memory = program.memory
+    if memory is None:
+        return f"{name} | | | | no: {program.failed} | | |"
+    share = "" if plan.device_memory is None else f"{memory.total / plan.device_memory:.1%}"
+    fits = {True: "yes", False: "no", None: ""}[program.fits(plan.device_memory)]
+    kinds = ", ".join(f"{n} {kind}" for kind, n in program.counted().items()) or "none"
+    moved = sum(each.bytes for each in program.collectives) / 1e6
+    return (
+        f"{name} {program.compile_seconds:.0f} | {memory.arguments / 1e6:,.0f} "
+        f"| {memory.temporaries / 1e6:,.0f} | {share} | {fits} | {kinds} | {moved:,.1f} |"
+    )
+
+
+def _notes(plan: Plan) -> list[str]:
+    """Return what a table has no room for."""
+    found = []
+    largest = plan.largest_chunk()
+    if largest is not None:
+        found.append(f"{plan.topology}: {largest} clients a chunk are the most compiled that fit")
+    for program in plan.programs:
+        for line in program.host_transfers:
+            found.append(f"{plan.topology}: the {program.program} talks to the host: {line[:100]}")
+    return found
+
+
+def values(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain values."""
+    return {
+        "topology": plan.topology,
+        "devices": plan.devices,
+        "device_memory_bytes": plan.device_memory,
+        "chip": plan.chip,
+        "images_per_client": plan.images_per_client,
+        "reasoned": {**plan.floors._asdict(), "rounds_per_second": plan.floors.rounds_per_second},
+        "compiled": [_program(plan, each) for each in plan.programs],
+        "largest_chunk_that_fits": plan.largest_chunk(),
+        "config": to_dict(plan.config),
+        "versions": {"jax": jax.__version__},
+    }
+
+
+def _program(plan: Plan, program: Compiled) -> dict[str, Any]:
+    memory = program.memory
+    return {
+        "program": program.program,
+        "conv": program.conv,
+        "clients_per_chunk": program.clients_per_chunk,
+        "failed": program.failed,
+        "compile_seconds": program.compile_seconds,
+        "memory_bytes": None if memory is None else memory._asdict(),
+        "fits": program.fits(plan.device_memory),
+        "collectives": program.counted(),
+        "collective_bytes": [each._asdict() for each in program.collectives],
+        "host_transfers": len(program.host_transfers),
+    }

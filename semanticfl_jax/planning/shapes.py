@@ -1,0 +1,192 @@
+"""A run as shapes: everything that its programs take, without images, weights or devices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, Sharding
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.corruptions import Corruptions
+from semanticfl_jax.data.federated import Batch, FederatedDataset
+from semanticfl_jax.data.federation import Federation
+from semanticfl_jax.data.modality import draw_modalities
+from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.devices.mesh import replicated, split
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.client_rows import sharding
+from semanticfl_jax.federated.client_update import init_state
+from semanticfl_jax.federated.rates import Rates
+from semanticfl_jax.federated.server_state import ServerState, init_server
+from semanticfl_jax.randomness import run_key
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.prepare import Parts, make_network, make_parts
+from semanticfl_jax.types import PyTree
+
+# Words of a text anchor: of Stable Diffusion 1.5's text tower.
+_TEXT_DIM = 768
+
+
+class Images(NamedTuple):
+    """How many images of what size a run has.
+
+    Attributes:
+      train: that clients hold, in all.
+      test: that the model is tested on.
+      side: height and width in pixels.
+      classes: of the images.
+    """
+
+    train: int
+    test: int
+    side: int
+    classes: int
+
+
+#: Data sets by their published sizes, so that they need not be there.
+KNOWN = {
+    "cifar10": Images(50_000, 10_000, 32, 10),
+    "cifar100": Images(50_000, 10_000, 32, 100),
+    "tiny_imagenet": Images(100_000, 10_000, 64, 200),
+    "digits": Images(1_437, 360, 8, 10),
+}
+
+
+class Arguments(NamedTuple):
+    """Shapes, with shardings, of what a round takes; `test` is what an evaluation takes."""
+
+    state: ServerState
+    data: FederatedDataset
+    shared: PyTree
+    key: Any
+    rates: Rates
+    test: Batch
+
+
+def images_of(config: ExperimentConfig) -> Images:
+    """Return the images of a data set by its name.
+
+    Raises:
+      SemanticFLError: for one that is not in `KNOWN`.
+    """
+    if config.dataset not in KNOWN:
+        raise SemanticFLError(
+            f"dataset must be one of {', '.join(KNOWN)} to be planned without its files, got "
+            f"{config.dataset!r}: give --images=TRAIN,TEST,SIDE,CLASSES"
+        )
+    return KNOWN[config.dataset]
+
+
+def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
+    """Return what a run trains, on images that take no memory; only their shapes are to be used.
+
+    Anchors, where the run uses them, are zeros of the width that they would have.
+
+    Raises:
+      SemanticFLError: for a task without classes, or a run with a student.
+    """
+    if config.task != "classification":
+        raise SemanticFLError(f"task must be classification to be planned, got {config.task!r}")
+    if config.guidance.uses_student:
+        raise SemanticFLError("guidance.student.enabled must be false: a student is not planned")
+
+    def zeros(*shape: int, dtype: Any) -> np.ndarray:
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    picture = (images.side, images.side, 3)
+    dataset = ImageDataset(
+        name=config.dataset,
+        train_images=zeros(images.train, *picture, dtype=np.uint8),
+        train_labels=zeros(images.train, dtype=np.int32),
+        test_images=zeros(images.test, *picture, dtype=np.uint8),
+        test_labels=zeros(images.test, dtype=np.int32),
+        class_names=tuple(f"class {number}" for number in range(images.classes)),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    # The partition is never looked at: `make_arguments` says how many images a client has.
+    nobody = Partition(np.zeros(1, np.int32), np.array([0, 1]))
+    uncorrupted = Corruptions((None,), np.zeros(1, np.float32))
+    holders = draw_modalities(config.modality, config.num_clients, config.seed)
+    public = np.zeros(images.classes * config.public_per_class, np.int64)
+    federation = Federation(dataset, dataset, public, nobody, uncorrupted, holders)
+    anchors = None
+    if config.uses_anchors:
+        features = make_network(config, federation).outputs(picture).features
+        width = (images.classes, features.shape[-1])
+        texts = np.zeros((images.classes, _TEXT_DIM), np.float32)
+        anchors = Anchors(np.zeros(width, np.float32), texts, dataset.class_names, {}, {}, 0)
+    return make_parts(config, federation, anchors)
+
+
+def images_of_a_client(config: ExperimentConfig, images: Images) -> int:
+    """Return what clients hold, if all hold as many and share where there are too few: 1 at least.
+
+    Public images are not held back: `public_per_class` is a small part of a data set.
+    """
+    return max(1, images.train // config.num_clients)
+
+
+def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Arguments:
+    """Return the shapes of a round's and an evaluation's arguments.
+
+    Args:
+      parts: of `make_shapes`.
+      images: of the run.
+      each: images of every client.
+      mesh: the devices.
+    """
+    config, algorithm = parts.config, parts.algorithm
+    everywhere, number = replicated(mesh), config.num_clients
+    key = jax.eval_shape(lambda: run_key(0))
+    model = jax.eval_shape(parts.init_model, key)
+    state = jax.eval_shape(
+        lambda model: init_server(model.params, model.batch_stats, algorithm, number), model
+    )
+    one = jax.eval_shape(lambda model: init_state(algorithm, model), model)
+    clients: PyTree = jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape), x.dtype), one)
+    clients = placed(clients, sharding(mesh, number))
+    state = placed(state, everywhere)._replace(clients=clients if jax.tree.leaves(one) else ())
+    side, int32 = images.side, np.int32
+    data = FederatedDataset(
+        images=_shape((images.train, side * side * 3), np.uint8),
+        labels=_shape((images.train,), int32),
+        indices=_shape((number * each,), int32),
+        offsets=_shape((number,), int32),
+        sizes=_shape((number,), int32),
+        label_counts=_shape((number, images.classes), int32),
+        max_size=each,
+        image_shape=(side, side, 3),
+    )
+    rows, devices = config.runtime.eval_batch_size, mesh.devices.size
+    batches = -(-images.test // (rows * devices)) * devices
+    test = Batch(
+        _shape((batches, rows, side, side, 3), np.uint8),
+        _shape((batches, rows), int32),
+        _shape((batches, rows), bool),
+    )
+    rate = _shape((), np.float32)
+    return Arguments(
+        state=state,
+        data=placed(data, everywhere),
+        shared=placed(jax.tree.map(np.asarray, algorithm.sent_once), everywhere),
+        key=placed(key, everywhere),
+        rates=placed(Rates(rate, rate), everywhere),
+        test=placed(test, split(mesh)),
+    )
+
+
+_shape = jax.ShapeDtypeStruct
+
+
+def placed(tree: PyTree, where: Sharding) -> PyTree:
+    """Return the shapes of a tree's arrays, with a sharding."""
+    return jax.tree.map(partial(_as_placed, where=where), tree)
+
+
+def _as_placed(x: Any, where: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)

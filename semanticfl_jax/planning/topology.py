@@ -1,0 +1,109 @@
+"""Meshes of devices that need not be there, by name: "v5e:4x4", or "cpu:8" of this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from semanticfl_jax.devices.mesh import CLIENTS, device_mesh
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.planning.chips import CHIPS, Chip
+
+# libtpu reads these when it is loaded. It would look for a TPU host's metadata, minutes long where
+# there is none, and let one process at a time load it, for the sake of a TPU that is not used here.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+class Topology(NamedTuple):
+    """Devices to plan for.
+
+    Attributes:
+      name: as it was given.
+      mesh: all of them along the axis "clients".
+      chip: of what kind; None for CPU devices.
+      chips: how many chips they are; on TPU v4 a chip counts as two devices.
+    """
+
+    name: str
+    mesh: Mesh
+    chip: Chip | None
+    chips: int
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return self.mesh.devices.size
+
+    @property
+    def memory(self) -> float | None:
+        """Bytes of HBM of each device; None on CPU."""
+        return None if self.chip is None else self.chip.memory * self.chips / self.devices
+
+
+def cpu_devices(name: str) -> int | None:
+    """Return N of "cpu:N"; None for another topology.
+
+    Raises:
+      SemanticFLError: for a name that is no topology.
+    """
+    kind, shape = _parse(name)
+    return math.prod(shape) if kind == "cpu" else None
+
+
+def make_topology(name: str) -> Topology:
+    """Return the devices that a name means.
+
+    Args:
+      name: a chip of `CHIPS` and the slice's shape, as in "v5e:4x4" or "v4:2x2x1"; or "cpu:N" for
+        N CPU devices of this process.
+
+    Raises:
+      SemanticFLError: for a name that is no topology, or for more CPU devices than there are.
+      MissingDependencyError: without libtpu.
+    """
+    kind, shape = _parse(name)
+    count = math.prod(shape)
+    if kind == "cpu":
+        devices = jax.devices("cpu")
+        if count > len(devices):
+            raise SemanticFLError(
+                f"--topology={name}: JAX has {len(devices)} CPU devices here; set "
+                f"JAX_NUM_CPU_DEVICES={count} before it starts"
+            )
+        return Topology(name, device_mesh(devices[:count], CLIENTS), None, count)
+    with optional_imports("plan", f"--topology={name}"):
+        import libtpu  # noqa: F401
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SemanticFLError(f"--topology={name} cannot be had from libtpu: {reason}") from error
+    return Topology(name, device_mesh(described.devices, CLIENTS), CHIPS[kind], count)
+
+
+def _parse(name: str) -> tuple[str, tuple[int, ...]]:
+    """Return the kind and the shape that a topology's name tells."""
+    kind, colon, text = name.partition(":")
+    if not colon or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+        raise SemanticFLError(
+            f'--topology must be a chip and a shape, as "v5e:4x4" or "cpu:8", got {name!r}'
+        )
+    if kind != "cpu" and kind not in CHIPS:
+        known = ", ".join([*CHIPS, "cpu"])
+        raise SemanticFLError(f"--topology={name}: the chip must be one of {known}, got {kind!r}")
+    return kind, tuple(int(length) for length in text.split("x"))

@@ -1,0 +1,155 @@
+"""Finished runs beside one another: methods, their task's metric, gains, what else differs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import semanticfl_jax.config  # noqa: F401 - registers the partition schemes
+from semanticfl_jax.registry import PARTITIONS
+from semanticfl_jax.reporting.metric import Metric
+from semanticfl_jax.reporting.runs import (
+    NOT_METHOD,
+    Method,
+    ReportError,
+    Run,
+    differing_fields,
+    flatten,
+    group,
+    load_runs,
+    method_label,
+)
+
+#: Fields (and groups of fields) that a comparison is about.
+_COMPARED = ("algorithm", "guidance", *NOT_METHOD)
+
+#: Fields shown with a comparison when all runs share them.
+_SETTING = (
+    "dataset",
+    "partition.scheme",
+    "partition.alpha",
+    "model.name",
+    "num_clients",
+    "clients_per_round",
+    "rounds",
+    "local_epochs",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Finished runs, grouped into methods.
+
+    Attributes:
+      runs: all of them.
+      methods: in the order in which they first appear.
+      metric: by which the runs' task judges models.
+      reference: plain FedAvg, if exactly one of several methods is; None otherwise.
+    """
+
+    runs: tuple[Run, ...]
+    methods: tuple[Method, ...]
+    metric: Metric
+    reference: Method | None
+
+    @classmethod
+    def load(cls, directories: Sequence[str | os.PathLike]) -> Comparison:
+        """Read finished runs.
+
+        Raises:
+          ReportError: as `load_runs` and `group`, or if the runs' tasks have different metrics.
+        """
+        runs = load_runs(directories)
+        methods = group(runs)
+        return cls(tuple(runs), tuple(methods), _metric(runs), _reference(methods))
+
+    def rivals(self) -> list[Method]:
+        """Return the methods that have a gain over the reference; none without a reference."""
+        return [each for each in self.methods if self.reference and each is not self.reference]
+
+    def paired(self, method: Method) -> bool:
+        """Return whether a method has the seeds of the reference, so that gains are by seed."""
+        if self.reference is None:
+            return False
+        own, base = (each.values(self.metric.fields[-1]) for each in (method, self.reference))
+        return _seeds(method) == _seeds(self.reference) and len(own) == len(base) > 0
+
+    def gains(self, method: Method) -> list[float]:
+        """Return gains over the reference: one a seed if both have the same seeds, else of means.
+
+        They are gains in the mean of the last 10 evaluations, above 0 where the method is better.
+        """
+        if self.reference is None or method is self.reference:
+            return []
+        own, base = (each.values(self.metric.fields[-1]) for each in (method, self.reference))
+        if self.paired(method):
+            return [self.metric.gain(a, b) for a, b in zip(own, base, strict=True)]
+        if own and base:
+            return [self.metric.gain(statistics.fmean(own), statistics.fmean(base))]
+        return []
+
+    def setting(self) -> dict[str, Any]:
+        """Return the main settings that all runs share."""
+        differing = differing_fields(self.runs)
+        fields = dict(flatten(self.runs[0].config))
+        # It may have been given as arrays.
+        fields["dataset"] = self.runs[0].summary.get("dataset", fields.get("dataset"))
+        return {n: fields[n] for n in _SETTING if n in fields and n not in differing}
+
+    def title(self) -> str:
+        """Return what is compared, in a line: the data set, and how it was parted."""
+        setting = self.setting()
+        parts = [str(setting.get("dataset", "several data sets"))]
+        if "partition.scheme" in setting:
+            parts.append(str(setting["partition.scheme"]))
+            scheme = PARTITIONS.get(parts[-1])
+            if scheme is not None and "alpha" in scheme.uses and "partition.alpha" in setting:
+                parts[-1] += f" {setting['partition.alpha']}"
+        return ", ".join(parts)
+
+    def unfair(self) -> list[str]:
+        """Return the fields, besides what is compared or swept, in which runs differ."""
+        return [
+            name
+            for name in differing_fields(self.runs)
+            if name.split(".")[0] not in _COMPARED and not self._swept(name)
+        ]
+
+    def _swept(self, field: str) -> bool:
+        """Return whether every method was run with the same values of a field, as in a sweep."""
+        values: dict[str, set[str]] = {}
+        for run in self.runs:
+            label = method_label(run.config)
+            values.setdefault(label, set()).add(repr(dict(flatten(run.config)).get(field)))
+        return len(set(map(frozenset, values.values()))) == 1
+
+
+def megabytes(method: Method) -> float | None:
+    """Return the mean traffic of a round, both ways, in 10^6 bytes; None if it is not known."""
+    rows = [row for run in method.runs for row in run.rows if "bytes_up" in row]
+    total = sum(row["bytes_up"] + row.get("bytes_down", 0) for row in rows)
+    return total / len(rows) / 1e6 if rows else None
+
+
+def _metric(runs: Sequence[Run]) -> Metric:
+    """Return the metric of all runs; raise `ReportError` if there is more than one."""
+    by_metric: dict[Metric, Run] = {}
+    for run in runs:
+        by_metric.setdefault(Metric.of(run.summary), run)
+    if len(by_metric) > 1:
+        kinds = ", ".join(f"{metric.name} ({run.path})" for metric, run in by_metric.items())
+        raise ReportError(f"cannot compare runs whose tasks have different metrics: {kinds}")
+    return next(iter(by_metric))
+
+
+def _reference(methods: Sequence[Method]) -> Method | None:
+    """Return plain FedAvg, if exactly one method is."""
+    plain = [method for method in methods if method_label(method.runs[0].config) == "fedavg"]
+    return plain[0] if len(plain) == 1 and len(methods) > 1 else None
+
+
+def _seeds(method: Method) -> list[Any]:
+    return [run.config.get("seed") for run in method.runs]

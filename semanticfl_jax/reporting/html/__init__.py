@@ -1,0 +1,1 @@
+"""A comparison of finished runs as one web page that needs nothing else, not even a network."""

@@ -1,0 +1,256 @@
+"""Plots of methods beside one another: curves, small multiples, and bars of the final metric."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.reporting.comparison import Comparison
+from semanticfl_jax.reporting.metric import ACCURACY, Metric
+from semanticfl_jax.reporting.plots import drawing
+from semanticfl_jax.reporting.plots.curves import round_axis
+from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
+from semanticfl_jax.reporting.plots.paper import Paper
+from semanticfl_jax.reporting.series import Curve, Rows, mean_curve
+from semanticfl_jax.types import Say
+
+#: With more curves than this the legend stands outside, and each has a panel of its own, too.
+MANY = 6
+
+#: Letters in a line of a label.
+_LABEL_WIDTH = 30
+
+#: Of bars, on which points and lines are seen.
+_PALE = "#a9cbe4"
+
+
+@drawing.picture
+def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[Path]:
+    """Draw all plots of a comparison into a directory, and return the paths of those drawn.
+
+    Args:
+      comparison: what to draw.
+      out: the directory.
+      paper: formats, size and font.
+      say: takes a warning of a plot that could not be drawn.
+    """
+    metric, title = comparison.metric, comparison.title()
+    curves = {
+        method.label: mean_curve([run.rows for run in method.runs], metric.name)
+        for method in comparison.methods
+    }
+    finals = {
+        method.label: [metric.factor * value for value in method.values(metric.fields[-1])]
+        for method in comparison.methods
+    }
+    drawings = {"comparison": lambda: draw_curves(curves, metric, title, paper)}
+    if len(curves) > MANY:
+        base = comparison.reference.label if comparison.reference else None
+        drawings["comparison_panels"] = lambda: draw_panels(curves, metric, title, paper, base)
+    drawings["comparison_bars"] = lambda: draw_bars(finals, metric, title, paper)
+    drawn: list[Path] = []
+
+    def save(draw: Callable[[], Any], paths: list[Path]) -> None:
+        figure = draw()
+        for path in paths:
+            drawing.save(figure, path)
+            drawn.append(path)
+
+    with paper.style():
+        for name, draw in drawings.items():
+            drawing.attempt(out / name, partial(save, draw, paper.files(out / name)), say)
+    return drawn
+
+
+@drawing.picture
+def plot_comparison(
+    runs: Mapping[str, Sequence[Rows]],
+    path: str | Path,
+    *,
+    metric: Metric = ACCURACY,
+    title: str = "",
+) -> None:
+    """Plot each method's mean, with a band of one sample standard deviation over seeds.
+
+    Args:
+      runs: for each method's label, the rows of each of its seeds. Only rounds that every seed
+        evaluated are drawn.
+      path: file to write; its ending says the format.
+      metric: by which the task judges models.
+      title: what is compared, such as the data set.
+    """
+    curves = {label: mean_curve(seeds, metric.name) for label, seeds in runs.items()}
+    with Paper().style():
+        drawing.save(draw_curves(curves, metric, title, Paper()), path)
+
+
+def draw_curves(curves: Mapping[str, Curve], metric: Metric, title: str, paper: Paper):
+    """Return a figure of all methods' curves; above `MANY`, with the legend outside."""
+    many = len(curves) > MANY
+    labels = _labels(curves)
+    rows = sum(label.count("\n") + 1 for label in labels)
+    line = 1.35 * paper.points / 72  # inches
+    below = paper.narrow and many
+    height = 0.62 * paper.width + 2 * line
+    height += (rows / _columns(labels, paper) + 2) * line if below else 0
+    if many and not below:
+        height = max(height, (rows + 2) * line)
+    figure = drawing.figure(paper.width, height)
+    axes = figure.subplots()
+    for index, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+        _draw(axes, curve, metric, label=label, linewidth=1.0 if many else 1.6, **style)
+        if curve.seeds > 1:
+            low, high = (metric.factor * (curve.mean + s * curve.spread) for s in (-1, 1))
+            alpha = 0.10 if many else 0.18
+            axes.fill_between(
+                curve.rounds, low, high, color=style["color"], alpha=alpha, linewidth=0
+            )
+    drawing.label(axes, "", "Round", metric.axis)
+    _title(figure, _headline(title, curves.values(), metric), paper)
+    round_axis(axes)
+    if axes.lines and many:
+        place = "outside lower center" if below else "outside right upper"
+        columns = _columns(labels, paper) if below else 1
+        # In the order of the curves' ends, which is how a reader looks for them.
+        ends = [_last(curve) * (-1 if metric.higher else 1) for curve in curves.values()]
+        lines = [axes.lines[index] for index in np.argsort(ends, kind="stable")]
+        figure.legend(handles=lines, loc=place, ncols=columns, frameon=False, fontsize="small")
+    elif axes.lines:
+        axes.legend(**drawing.LEGEND, fontsize="small" if paper.narrow else "medium")
+    return figure
+
+
+def draw_panels(
+    curves: Mapping[str, Curve],
+    metric: Metric,
+    title: str,
+    paper: Paper,
+    reference: str | None = None,
+):
+    """Return a figure with a panel for each method: its curve before those of all, in grey.
+
+    Args:
+      curves: by label.
+      metric: by which the task judges models.
+      title: what is compared.
+      paper: size and font.
+      reference: label of the method whose curve is dashed in every panel.
+    """
+    across = 3 if paper.narrow else 4
+    down = math.ceil(len(curves) / across)
+    figure = drawing.figure(paper.width, 0.4 + down * 0.85 * paper.width / across)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for place in range(len(curves), across * down):
+        panels.flat[place].remove()
+        panels.flat[place - across].tick_params(labelbottom=True)
+    for axes, (name, curve) in zip(panels.flat, curves.items(), strict=False):
+        for other, grey in curves.items():
+            if other != name:
+                _draw(axes, grey, metric, color="0.85", linewidth=0.6)
+        if reference is not None and name != reference:
+            _draw(axes, curves[reference], metric, color="0.3", linestyle="--", linewidth=0.9)
+        low, high = (metric.factor * (curve.mean + s * curve.spread) for s in (-1, 1))
+        if curve.seeds > 1:
+            axes.fill_between(curve.rounds, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+        _draw(axes, curve, metric, color=COLOURS[0], linewidth=1.4)
+        drawing.label(axes, "", "", "")
+        letters = int(paper.width / across * 72 / (0.55 * paper.points))
+        axes.set_title(textwrap.fill(name, letters), fontsize="small", loc="left")
+        axes.tick_params(labelsize="small")
+        round_axis(axes)
+    line = f"{_headline(title, curves.values(), metric)}"
+    line += f"; dashed: {reference}" if reference is not None else ""
+    _title(figure, line, paper)
+    figure.supxlabel("Round", fontsize="medium")
+    figure.supylabel(metric.axis, fontsize="medium")
+    return figure
+
+
+def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str, paper: Paper):
+    """Return a figure of the mean of the last 10 evaluations: a bar a method, the best above.
+
+    Args:
+      finals: for each method's label, the written value of each seed; none for one that has none.
+      metric: by which the task judges models.
+      title: what is compared.
+      paper: size and font.
+    """
+    nowhere = -math.inf if metric.higher else math.inf
+    order = sorted(
+        finals,
+        key=lambda name: np.mean(finals[name]) if finals[name] else nowhere,
+        reverse=metric.higher,
+    )
+    labels = [textwrap.fill(name, _LABEL_WIDTH) for name in order]
+    line = 1.5 * paper.points / 72
+    rows = sum(max(1.3, label.count("\n") + 1.3) for label in labels)
+    figure = drawing.figure(paper.width, 1.0 + rows * line)
+    axes = figure.subplots()
+    for place, name in enumerate(order):
+        values = finals[name]
+        if not values:
+            continue
+        mean = float(np.mean(values))
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        axes.barh(place, mean, height=0.62, color=_PALE, xerr=spread, capsize=2)
+        if len(values) > 1:
+            axes.plot(values, [place] * len(values), ".", color=COLOURS[0], markersize=3.5)
+        text = metric.write_spread([value / metric.factor for value in values])
+        right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": "small"}
+        axes.text(1.02, place, text, **right)
+    axes.set_yticks(range(len(order)), labels)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    headline = f"Mean of the last 10 evaluations{', ' if title else ''}{title}"
+    drawing.label(axes, "", metric.axis, "")
+    _title(figure, headline, paper)
+    axes.grid(axis="y", visible=False)
+    if any(finals.values()) and min(min(v) for v in finals.values() if v) >= 0:
+        axes.set_xlim(left=0)
+    return figure
+
+
+def _title(figure, text: str, paper: Paper) -> None:
+    """Write a title over the whole width of the picture, in as many lines as it takes."""
+    letters = int(paper.width * 72 / (0.55 * paper.points))
+    figure.suptitle(textwrap.fill(text, letters), x=0.01, ha="left", fontsize="medium")
+
+
+def _draw(axes, curve: Curve, metric: Metric, **style) -> None:
+    marker = "o" if len(curve.rounds) == 1 else None  # a line of one point is invisible
+    axes.plot(curve.rounds, metric.factor * curve.mean, marker=marker, **style)
+
+
+def _last(curve: Curve) -> float:
+    known = curve.mean[np.isfinite(curve.mean)]
+    return float(known[-1]) if len(known) else np.nan
+
+
+def _labels(curves: Mapping[str, Curve]) -> list[str]:
+    """Return what a legend says, in lines: with the number of seeds, where that is not one."""
+    if len({curve.seeds for curve in curves.values()}) == 1:
+        return [textwrap.fill(name, _LABEL_WIDTH) for name in curves]
+    return [
+        textwrap.fill(f"{name} ({curve.seeds} seed{'s' * (curve.seeds > 1)})", _LABEL_WIDTH)
+        for name, curve in curves.items()
+    ]
+
+
+def _columns(labels: Sequence[str], paper: Paper) -> int:
+    """Return how many columns of a legend below a picture fit its width."""
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    return max(1, int(paper.width * 72 / ((longest + 8) * 0.48 * paper.points)))
+
+
+def _headline(title: str, curves: Iterable[Curve], metric: Metric) -> str:
+    counts = {curve.seeds for curve in curves}
+    seeds = f"{counts.pop()} seeds" if len(counts) == 1 and counts != {1} else "seeds"
+    several = seeds != "seeds" or len(counts) > 1
+    what = f"mean over {seeds} ± standard deviation" if several else metric.title.lower()
+    return f"{title}: {what}" if title else what[:1].upper() + what[1:]

@@ -1,0 +1,121 @@
+"""The student of a run: on which images it is distilled, and how well it does afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.data.federation import Federation
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.diffusion.fingerprint import image_size
+from semanticfl_jax.probing.classifiers import Split, assess
+from semanticfl_jax.semantics.building import checkpoint_directory
+from semanticfl_jax.semantics.student import Student
+from semanticfl_jax.semantics.student.building import (
+    ClientSide,
+    check_fits,
+    obtain_student,
+    uses_diffusion,
+)
+from semanticfl_jax.semantics.student.images import StudentImages, read_images
+from semanticfl_jax.types import Say
+
+#: Images that a probe is fitted to, at most; and the side of a directory's images where no
+#: diffusion model says which.
+_PROBED, _SIDE = 5000, 64
+
+
+def server_student(
+    federation: Federation, config: ExperimentConfig, directory: Path, say: Say
+) -> Student:
+    """Return the student of a run: read where it exists, else distilled.
+
+    Nothing of the clients enters it but what the server is told anyway: the size of their images
+    and how they are normalised.
+
+    Args:
+      federation: its public split is what the server may look at.
+      config: of the run.
+      directory: of the run.
+      say: takes lines for the user.
+    """
+    clients = client_side(config, federation.dataset)
+    images = _images(config, federation)
+    student = obtain_student(clients, images, directory, say, probe_held_out)
+    check_fits(student, clients)
+    return student
+
+
+def client_side(config: ExperimentConfig, dataset: ImageDataset) -> ClientSide:
+    """Return what the student of a run is made for."""
+    return ClientSide(
+        config, dataset.train_images.shape[1:], dataset.mean, dataset.std, dataset.class_names
+    )
+
+
+def _images(config: ExperimentConfig, federation: Federation) -> StudentImages | None:
+    settings = config.guidance.student
+    if settings.file is not None and settings.images != "public" and settings.data_dir is None:
+        return None  # not at hand
+    side = config.guidance.resolution or _SIDE
+    if settings.images == "directory" and uses_diffusion(config):
+        side = config.guidance.resolution or image_size(checkpoint_directory(config.guidance))
+    return read_images(settings, federation.clean, federation.public, side)
+
+
+def require_model_by_name(config: ExperimentConfig) -> None:
+    """Raise `ConfigError` where the clients' network is given and the student's is not named."""
+    if config.guidance.student.model is None and config.guidance.student.file is None:
+        raise ConfigError(
+            "guidance.student.model must name a network when the clients' is given as a module: "
+            "the student needs one with other outputs"
+        )
+
+
+def probe_held_out(
+    student: Student, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, held: np.ndarray
+) -> dict[str, Any]:
+    """Return the accuracy of simple classifiers on what a student sees in images it did not learn.
+
+    Args:
+      student: just made.
+      images: uint8 [n, H, W, 3].
+      labels: int [n].
+      rows: of the images that it learned, to which classifiers are fitted.
+      held: of the others.
+    """
+    rows = rows[:: max(1, len(rows) // _PROBED)][:_PROBED]
+    known = np.isin(labels[held], labels[rows])
+    held = held[known]
+    classes, counts = np.unique(labels[rows], return_counts=True)
+    if len(held) == 0 or len(classes) < 2 or counts.min() < 5:
+        return {}
+    seen = student.outputs(images[np.concatenate([rows, held])])
+    return _figures("held_out", seen, Split(labels[rows], labels[held], 0))
+
+
+def probe_on(student: Student, dataset: ImageDataset, train: int, test: int) -> dict[str, Any]:
+    """Return the accuracy of simple classifiers on what a student sees in a data set's images.
+
+    A measurement for researchers: in a run, nobody may look at the clients' images so.
+
+    Args:
+      student: any.
+      dataset: with one class an image.
+      train: training images to fit classifiers to, at most.
+      test: test images.
+    """
+    rng = np.random.default_rng([0, 0x9120BE])  # the images of launch.probe_features, seed 0
+    rows = np.sort(rng.permutation(len(dataset.train_labels))[:train])
+    others = np.sort(rng.permutation(len(dataset.test_labels))[:test])
+    images = np.concatenate([dataset.train_images[rows], dataset.test_images[others]])
+    split = Split(dataset.train_labels[rows], dataset.test_labels[others], 0)
+    return _figures(dataset.name, student.outputs(images), split)
+
+
+def _figures(name: str, seen: np.ndarray, split: Split) -> dict[str, Any]:
+    found = assess(seen, split)
+    return {f"{name}_linear": found["linear"], f"{name}_knn": found["knn"]}

@@ -1,0 +1,247 @@
+"""Several runs side by side, each a process of its own on its share of the machine.
+
+A process starts its run as `semanticfl train` does. On a CPU its share is some of the cores, which
+no other run uses; on NVIDIA GPUs it is some of the GPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from semanticfl_jax.config import ExperimentConfig, to_dict
+from semanticfl_jax.devices.cpu_threads import forced_devices
+from semanticfl_jax.errors import ConfigError, SemanticFLError
+from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting.metric import Metric
+from semanticfl_jax.simulation.workdir import read_summary
+
+#: Configurations that the processes read, in the sweep's directory.
+CONFIGS = "configs"
+#: What the processes printed, likewise.
+LOGS = "logs"
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_POLL_SECONDS = 0.2
+#: Exit status of a command that a signal stopped.
+_INTERRUPTED = 130
+
+
+class SweepStopped(Exception):
+    """A signal asked the sweep to stop; runs under way were saved and can be resumed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one of several processes gets of the machine.
+
+    Attributes:
+      cores: numbers of the processor cores; empty where a process cannot be held to some.
+      environment: variables that hold JAX to the share.
+    """
+
+    cores: tuple[int, ...]
+    environment: Mapping[str, str]
+
+
+def shares(jobs: int, environment: Mapping[str, str] | None = None) -> list[Share]:
+    """Split the machine into `jobs` parts that differ by one core, or one GPU, at most.
+
+    Args:
+      jobs: processes at a time.
+      environment: of this process; by default `os.environ`.
+
+    Raises:
+      ConfigError: if there are more jobs than cores, or than GPUs where there are any.
+    """
+    environment = os.environ if environment is None else environment
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+    gpus = _gpus(environment)
+    for count, kind in ((len(cores), "cores"), (len(gpus), "GPUs")):
+        if jobs < 1 or (jobs > count and count):
+            raise ConfigError(
+                f"--jobs must be at least 1 and at most the number of {kind}, {count}, got {jobs}"
+            )
+    parts = []
+    for index in range(jobs):
+        own = tuple(cores[index::jobs])
+        limits = {}
+        if not forced_devices(environment):  # else they are as XLA_FLAGS says, in every process
+            limits |= {"JAX_NUM_CPU_DEVICES": str(len(own)), "PJRT_NPROC": str(len(own) + 1)}
+        if gpus:
+            limits["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index::jobs])
+        parts.append(Share(own if affinity else (), limits))
+    return parts
+
+
+def _gpus(environment: Mapping[str, str]) -> list[str]:
+    """Return the NVIDIA GPUs that JAX would use, as CUDA_VISIBLE_DEVICES names them."""
+    if environment.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return []
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        return [name for name in environment["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")]
+    return sorted((name for name in found if name.isdecimal()), key=int)
+
+
+def run_side_by_side(
+    runs: Mapping[str, ExperimentConfig],
+    workdir: str | os.PathLike,
+    jobs: int,
+    *,
+    plugins: Sequence[str] = (),
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Train runs, or resume them, `jobs` at a time; finished ones are left as they are.
+
+    What a run prints goes to `workdir`/logs/NAME.log. A signal that stops this process stops the
+    runs after their rounds under way, and they are saved.
+
+    Args:
+      runs: configurations by name; NAME is trained in the directory `workdir`/NAME.
+      workdir: of the sweep.
+      jobs: processes at a time.
+      plugins: modules that register entries, for every process.
+      overwrite: whether a run that is there is set aside, and begun anew.
+      say: takes a line for every run that starts or ends.
+
+    Returns:
+      The names of the runs that stopped because they diverged.
+
+    Raises:
+      ConfigError: as `shares`.
+      SemanticFLError: when all others have ended, naming the runs that failed and why.
+      SweepStopped: if a signal stopped the sweep.
+    """
+    directory = Path(workdir)
+    free, waiting = shares(jobs), list(runs.items())
+    flags = [f"--plugin={each}" for each in plugins] + ["--overwrite"] * overwrite
+    for folder in (CONFIGS, LOGS):
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+    active: dict[str, _Started] = {}
+    failed: list[str] = []
+    diverged: list[str] = []
+    with _signals_to(active) as asked:
+        while active or (waiting and not asked()):
+            while free and waiting and not asked():
+                name, config = waiting.pop(0)
+                say(f"[{len(runs) - len(waiting)}/{len(runs)}] {name}: started")
+                active[name] = _start(name, config, directory, free.pop(0), flags)
+            time.sleep(_POLL_SECONDS)
+            for name in [name for name, run in active.items() if run.process.poll() is not None]:
+                run = active.pop(name)
+                free.append(run.share)
+                code, seconds = run.process.returncode, time.monotonic() - run.began
+                say(f"{name}: {_outcome(directory / name, code, seconds)}")
+                if code not in (0, _INTERRUPTED) and _diverged(directory / name):
+                    diverged.append(name)
+                elif code not in (0, _INTERRUPTED):
+                    failed.append(f"{name}: {_last_line(directory / LOGS / f'{name}.log')}")
+        if asked():
+            raise SweepStopped("stopped; runs under way were saved, the same command resumes them")
+    if failed:
+        raise SemanticFLError("these runs failed:\n  " + "\n  ".join(failed))
+    return diverged
+
+
+@dataclasses.dataclass(frozen=True)
+class _Started:
+    process: subprocess.Popen[bytes]
+    share: Share
+    began: float
+
+
+def _start(
+    name: str, config: ExperimentConfig, directory: Path, share: Share, flags: Sequence[str]
+) -> _Started:
+    path = directory / CONFIGS / f"{name}.json"
+    write_json(path, to_dict(config))
+    command = [sys.executable, "-m", "semanticfl_jax", "train", f"--config={path}"]
+    command += [f"--workdir={directory / name}", *flags]
+    # The folder that this package came from, which need not be an installed one.
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **share.environment, "PYTHONPATH": os.pathsep.join(paths)}
+    with open(directory / LOGS / f"{name}.log", "ab") as log, _on_cores(share.cores):
+        # In a session of its own, so that a terminal's Ctrl-C comes once, from this process.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    return _Started(process, share, time.monotonic())
+
+
+@contextlib.contextmanager
+def _on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Hold this process to some cores, which one that is started meanwhile inherits."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def _signals_to(active: Mapping[str, _Started]) -> Iterator[Callable[[], bool]]:
+    """Pass SIGINT and SIGTERM on to the processes; yield whether there was one.
+
+    In a thread other than the main one, to which Python gives no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = False
+
+    def pass_on(number: int, frame: object) -> None:
+        del frame
+        nonlocal asked
+        asked = True
+        for run in list(active.values()):
+            if run.process.poll() is None:
+                run.process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _outcome(directory: Path, code: int, seconds: float) -> str:
+    if code == _INTERRUPTED:
+        return f"stopped after {seconds:.0f} s"
+    if code:
+        return f"failed after {seconds:.0f} s"
+    summary = read_summary(directory, _silent) or {}
+    metric = Metric.of(summary)
+    final = summary.get(metric.fields[1])
+    figure = "" if final is None else f", {metric.short} {metric.write(final)}{metric.unit}"
+    return f"done in {seconds:.0f} s{figure}"
+
+
+def _diverged(directory: Path) -> bool:
+    return bool((read_summary(directory, _silent) or {}).get("diverged_round"))
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line for line in lines if line.strip()]
+    return f"{lines[-1]} (see {path})" if lines else f"see {path}"
+
+
+def _silent(line: str) -> None:
+    del line

@@ -1,0 +1,76 @@
+"""Trees of arrays in one .safetensors file, with a description of what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from semanticfl_jax import files
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.types import PyTree
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves of a tree of dicts by their paths, as in "block_1/conv_1/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in leaves}
+
+
+def write(
+    path: str | os.PathLike, trees: Mapping[str, PyTree], about: Mapping[str, Any], form: str
+) -> None:
+    """Write trees of dicts, whole or not at all.
+
+    Args:
+      path: the file.
+      trees: by name, as in {"params": ..., "batch_stats": ...}.
+      about: what they are, JSON values.
+      form: tells apart kinds of files; `read` asks for it.
+    """
+    from safetensors.numpy import save
+
+    arrays = {
+        f"{kind}/{name}": np.ascontiguousarray(leaf)
+        for kind, tree in trees.items()
+        for name, leaf in named_leaves(tree).items()
+    }
+    described = json.dumps(files.to_json_values(about))
+    content = save(arrays, metadata={"format": form, "about": described})
+    files.write(path, lambda file: file.write(content))
+
+
+def read(
+    path: str | os.PathLike, form: str, writer: str
+) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Read what `write` wrote: {"params": ..., "batch_stats": ...}, and what they are.
+
+    Args:
+      path: the file.
+      form: as it was written.
+      writer: what writes such files, for the error.
+
+    Raises:
+      SemanticFLError: if the file is damaged or of another form.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != form:
+                raise SemanticFLError(f"{path} was not written by {writer} of this project")
+            trees: dict[str, Any] = {"params": {}, "batch_stats": {}}
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                *groups, last = name.split("/")
+                place = trees
+                for group in groups:
+                    place = place.setdefault(group, {})
+                place[last] = file.get_tensor(name)
+            return trees, json.loads(metadata["about"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise SemanticFLError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,143 @@
+"""All clients on their own test images, with every model, against NumPy."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from semanticfl_jax.data.client_test import hold_out
+from semanticfl_jax.data.federated import epoch_order
+from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.federated import client_tests
+from semanticfl_jax.federated.client_tests import make_client_tests
+from semanticfl_jax.reporting.client_tests import over_clients
+from semanticfl_jax.reporting.metric import ACCURACY
+from tests.algorithms.deep_linear import Solver, softmax
+from tests.algorithms.test_personal import configuration, weights_of
+from tests.federation import CLASSES, MEAN, STD, DeepLinear, algorithm_of, make_federation, squares
+
+SIZES, STEPS = (9, 16, 1, 13, 4), 3
+CONFIG = configuration(
+    {"name": "fedper"},
+    num_clients=len(SIZES),
+    client_test={"share": 0.3, "fine_tune_steps": STEPS},
+    runtime={"eval_batch_size": 2},
+)
+
+
+@pytest.fixture(scope="module")
+def federation():
+    return make_federation(DeepLinear(CLASSES), SIZES)
+
+
+@pytest.fixture(scope="module")
+def split(federation):
+    """The federation with the training part of its partition, and the part that is tested."""
+    own, tested = hold_out(federation.partition, federation.labels, 0.3, 0)
+    return dataclasses.replace(federation, partition=own), tested
+
+
+@pytest.fixture(scope="module")
+def tested(split):
+    """The state after two rounds, and the figures of all clients, for a way of computing them."""
+    federation, held_out = split
+
+    def test(devices, chunk, memory):
+        algorithm = algorithm_of(CONFIG, model=federation.model)
+        run, (state, data, shared, key) = federation.round(
+            algorithm, devices, chunk, CONFIG, memory
+        )
+        for _ in range(2):
+            state, _ = run(state, data, shared, key)
+        test_clients = make_client_tests(
+            federation.model,
+            algorithm,
+            CONFIG,
+            make_mesh(devices),
+            data,
+            key,
+            held_out,
+            MEAN,
+            STD,
+            clients_per_chunk=chunk,
+        )
+        figures = test_clients(state)
+        return jax.tree.map(np.array, state), figures
+
+    return test
+
+
+def figures_by_hand(federation, w, rows):
+    """Accuracy and loss of one client's test images."""
+    if not len(rows):
+        return np.nan, np.nan
+    x, y = inputs(federation)[rows], federation.labels[rows]
+    p = softmax(x @ w["base"] @ w["head"])
+    return (p.argmax(1) == y).mean(), -np.log(p[np.arange(len(y)), y]).mean()
+
+
+def inputs(federation):
+    return squares((federation.images / 255.0 - np.array(MEAN)) / np.array(STD))
+
+
+def fine_tuned(federation, w, client, number):
+    """Some steps of plain training on the client's training images, from a solver at rest."""
+    key = federation.key
+    for part in (20, number, client):
+        key = jax.random.fold_in(key, part)
+    order_key = jax.random.split(key, 3)[0]
+    own, solver, done = federation.partition.client(client), Solver(CONFIG), 0
+    for epoch in range(STEPS):
+        order = np.asarray(epoch_order(jax.random.fold_in(order_key, epoch), len(own), len(own)))
+        for start in range(0, len(own), CONFIG.batch_size):
+            if done < STEPS:
+                rows = own[order[start : start + CONFIG.batch_size]]
+                x, onehot = inputs(federation)[rows], np.eye(CLASSES)[federation.labels[rows]]
+                by_z = (softmax(x @ w["base"] @ w["head"]) - onehot) / len(rows)
+                features = x @ w["base"]
+                gradient = {"base": x.T @ by_z @ w["head"].T, "head": features.T @ by_z}
+                w, done = solver.step(w, gradient), done + 1
+    return w
+
+
+@pytest.mark.parametrize(
+    ("devices", "chunk", "memory"), [(1, 1, "device"), (2, 2, "device"), (2, 1, "host")]
+)
+def test_every_client_is_tested_with_every_model(
+    split, tested, monkeypatch, devices, chunk, memory
+):
+    federation, held_out = split
+    monkeypatch.setattr(client_tests, "_STATES", 1)  # one chunk a device at a time
+    state, figures = tested(devices, chunk, memory)
+    assert set(figures) == {"global", "personal", "fine_tuned"}
+    common = {name: x.astype(float) for name, x in weights_of(state.params).items()}
+    heads = state.clients.params["model"]["head"]["kernel"]
+    for client in range(len(SIZES)):
+        used = {
+            "global": common,
+            "personal": {**common, "head": heads[client]},
+            "fine_tuned": fine_tuned(federation, common, client, int(state.round)),
+        }
+        for name, w in used.items():
+            expected = figures_by_hand(federation, w, held_out.client(client))
+            found = [x[client] for x in figures[name]]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert np.isnan(figures["global"].headline[2])
+
+
+def test_without_personal_models_only_the_servers_is_tested(split):
+    federation, held_out = split
+    config = configuration({"name": "fedsam"}, num_clients=len(SIZES), client_test={"share": 0.3})
+    algorithm = algorithm_of(config, model=federation.model)
+    state, data, _, key = federation.start(algorithm, make_mesh(1))
+    test = make_client_tests(
+        federation.model, algorithm, config, make_mesh(1), data, key, held_out, MEAN, STD
+    )
+    found = test(state)
+    assert set(found) == {"global"}
+    row = over_clients(found, ACCURACY)
+    known = np.sort(found["global"].headline[[0, 1, 3, 4]])
+    assert row["global_client_accuracy"] == pytest.approx(known.mean())
+    assert row["global_client_accuracy_worst_decile"] == pytest.approx(known[0])
+    assert row["global_client_accuracy_std"] == pytest.approx(known.std())

@@ -1,0 +1,120 @@
+"""Clients whose numbers are not finite: found, named, and left out if that is asked for."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.algorithms.aggregators import median
+from semanticfl_jax.algorithms.base import LossTerm
+from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.config import from_dict, to_dict
+from semanticfl_jax.data.partition import Partition
+from tests.federated.by_hand import host
+from tests.federation import (
+    CLASSES,
+    CONFIG,
+    SIZES,
+    SoftmaxRegression,
+    algorithm_of,
+    make_federation,
+)
+
+BAD = 2  # the client whose images make the loss infinite
+EVERYONE = dataclasses.replace(CONFIG, clients_per_round=len(SIZES))
+EQUAL = (6,) * 7
+
+
+def poisoned(algorithm, federation, client=BAD):
+    """The algorithm with a term that is infinite on one client's images."""
+    owned = federation.partition.indices[slice(*federation.partition.offsets[client : client + 2])]
+    rows = np.zeros(len(federation.labels), np.float32)
+    rows[owned] = np.inf
+
+    def loss(inputs):
+        kernel = inputs.trained["model"]["Dense_0"]["kernel"]
+        hit = jnp.sum(jnp.where(inputs.mask, inputs.rows["poison"], 0.0)) > 0
+        return jnp.sum(kernel) * jnp.where(hit, jnp.inf, 0.0)
+
+    term = LossTerm(f"poison {client}", loss, per_sample={"poison": jnp.asarray(rows)})
+    return algorithm.with_term(term)
+
+
+def without(federation, client=BAD):
+    """The federation in which that client has no image."""
+    indices, offsets = federation.partition.indices, federation.partition.offsets
+    kept = [
+        indices[offsets[i] : offsets[i + 1]] if i != client else indices[:0]
+        for i in range(len(offsets) - 1)
+    ]
+    sizes = [len(each) for each in kept]
+    partition = Partition(np.concatenate(kept), np.concatenate([[0], np.cumsum(sizes)]))
+    return dataclasses.replace(federation, partition=partition)
+
+
+def chosen(name):
+    values = {"name": name} if name != "median" else {}
+    config = from_dict(type(CONFIG), {**to_dict(EVERYONE), "algorithm": values})
+    algorithm = algorithm_of(config)
+    if name == "median":
+        algorithm = dataclasses.replace(algorithm, aggregator=median())
+    # By size: a client without images has no weight then, as one that is left out.
+    return config, dataclasses.replace(algorithm, weights=by_size)
+
+
+WAYS = [
+    ("fedavg", SIZES, 1, 1),
+    ("fedavg", SIZES, 2, 3),
+    ("fedavg", EQUAL, 1, 7),
+    ("fednova", SIZES, 1, 3),
+    ("scaffold", SIZES, 2, 1),
+    ("feddyn", SIZES, 1, 1),
+    ("fedcda", SIZES, 1, 1),
+    ("median", SIZES, 2, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "sizes", "devices", "chunk"), WAYS)
+def test_who_diverges_is_left_out_as_if_they_had_no_data(name, sizes, devices, chunk):
+    federation = make_federation(SoftmaxRegression(CLASSES), sizes)
+    config, algorithm = chosen(name)
+    algorithm = poisoned(algorithm, federation)
+    run, (state, *rest) = federation.round(algorithm, devices, chunk, config, skip_diverged=True)
+    alone, (other, *others) = without(federation).round(algorithm, 1, 1, config)
+    for _ in range(2):
+        state, metrics = run(state, *rest)
+        other, expected = alone(other, *others)
+        named = np.asarray(metrics.cohort)[np.asarray(metrics.diverged)]
+        assert named.tolist() == [BAD] and metrics.finite
+        np.testing.assert_allclose(metrics.train_loss, expected.train_loss, rtol=1e-5)
+        parts = (state.model, state.server, state.clients)
+        chex.assert_trees_all_close(
+            host(parts), host((other.model, other.server, other.clients)), rtol=2e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_without_leaving_out_the_client_is_named_and_the_model_is_not_finite(chunk):
+    federation = make_federation(SoftmaxRegression(CLASSES), SIZES)
+    config, algorithm = chosen("fedavg")
+    run, (state, *rest) = federation.round(poisoned(algorithm, federation), 2, chunk, config)
+    state, metrics = run(state, *rest)
+    assert np.asarray(metrics.cohort)[np.asarray(metrics.diverged)].tolist() == [BAD]
+    assert not metrics.finite and not np.isfinite(metrics.train_loss)
+    assert not all(np.isfinite(x).all() for x in jax.tree.leaves(host(state.params)))
+
+
+def test_a_round_in_which_all_diverge_changes_nothing():
+    federation = make_federation(SoftmaxRegression(CLASSES), (5, 7))
+    config, algorithm = chosen("scaffold")
+    config = dataclasses.replace(config, num_clients=2, clients_per_round=2)
+    for client in (0, 1):
+        algorithm = poisoned(algorithm, federation, client)
+    run, (state, *rest) = federation.round(algorithm, 1, 2, config, skip_diverged=True)
+    before = host((state.model, state.server, state.clients))
+    state, metrics = run(state, *rest)
+    assert metrics.diverged.all() and metrics.finite
+    chex.assert_trees_all_equal(before, host((state.model, state.server, state.clients)))

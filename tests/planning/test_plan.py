@@ -1,0 +1,116 @@
+"""Plans: compiled for CPU devices always, and for TPUs that are not there where libtpu is."""
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModelConfig, RuntimeConfig
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.planning import hlo
+from semanticfl_jax.planning.chips import CHIPS
+from semanticfl_jax.planning.floors import find_floors
+from semanticfl_jax.planning.plan import Compiled, make_plan
+from semanticfl_jax.planning.report import table, values
+from semanticfl_jax.planning.shapes import Images, images_of, make_shapes
+from semanticfl_jax.planning.topology import cpu_devices, make_topology
+from semanticfl_jax.registry import ALGORITHMS
+
+IMAGES = Images(train=64, test=16, side=8, classes=4)
+CONFIG = ExperimentConfig(
+    num_clients=16,
+    clients_per_round=4,
+    local_epochs=2,
+    batch_size=2,
+    public_per_class=0,
+    augmentation=(),
+    model=ModelConfig(name="cnn"),
+    runtime=RuntimeConfig(eval_batch_size=4),
+)
+HLO = """\
+%body.1 (p: (f32[4,2])) -> (f32[4,2]) {
+  %p.1 = (f32[4,2]{1,0}) parameter(0)
+  %x.1 = f32[4,2]{1,0} collective-permute(%y), source_target_pairs={{0,1},{1,0}}
+}
+ENTRY %main.9 (a: f32[8]) -> f32[8] {
+  %w.2 = (f32[4,2]{1,0}) while(%t), condition=%cond.1, body=%body.1
+  %r.3 = (f32[8]{0}, s32[3]{0}) all-reduce(%a, %b), to_apply=%add
+  %g.4 = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%c), dimensions={0}
+  ROOT %d.5 = bf16[8]{0} all-gather-done(%g.4)
+}
+"""
+
+
+def test_collectives_are_read_of_a_program():
+    assert hlo.collectives_of(HLO) == [
+        hlo.Collective("collective-permute", 4 * 2 * 4, True),
+        hlo.Collective("all-reduce", 8 * 4 + 3 * 4, False),
+        hlo.Collective("all-gather", 8 * 2, False),
+    ]
+
+
+def test_a_plan_for_cpu_devices():
+    plan = make_plan(CONFIG, make_topology("cpu:4"), IMAGES, 4, say=lambda line: None)
+    round_, evaluation = plan.programs
+    assert (round_.program, evaluation.program) == ("round", "evaluation")
+    assert round_.failed is None and not round_.host_transfers
+    assert set(round_.counted()) == {"all-reduce"}  # nothing is gathered
+    # Images, labels, indices, offsets, sizes and counts, and the model, are held by all devices.
+    data = 64 * (8 * 8 * 3 + 4) + 16 * 4 * 4 + 2 * 16 * 4 + 16 * 4 * 4
+    assert round_.memory.arguments > data
+    assert plan.floors.rounds_per_second is None
+    text = "\n".join(table([plan]))
+    assert "| cpu:4 | round | canonical | 1 |" in text
+    assert values(plan)["compiled"][0]["collectives"] == round_.counted()
+
+
+def test_floors_are_those_of_the_algorithm():
+    parts = make_shapes(CONFIG, IMAGES)
+    one = find_floors(parts, 4, CHIPS["v5e"], 1, 1)
+    more = dataclasses.replace(CONFIG, clients_per_round=8)
+    twice = find_floors(make_shapes(more, IMAGES), 4, CHIPS["v5e"], 1, 1)
+    np.testing.assert_allclose(twice[:4], 2 * np.array(one[:4]))
+    spread = find_floors(parts, 4, CHIPS["v5e"], 4, 4)
+    assert spread.flops == one.flops
+    np.testing.assert_allclose(4 * spread.matrix_seconds, one.matrix_seconds)
+    np.testing.assert_allclose(one.matrix_seconds, one.flops / 197e12)
+
+
+def test_what_does_not_fit_is_told():
+    memory = hlo.Memory(arguments=10, results=5, temporaries=7)
+    compiled = Compiled("round", "native", 4, memory=memory)
+    assert compiled.fits(22) and not compiled.fits(21)
+    assert compiled.fits(None) is None
+    assert not Compiled("round", "native", 4, failed="too large").fits(None)
+
+
+def test_wrong_topologies_and_data_sets_are_refused():
+    assert cpu_devices("cpu:8") == 8 and cpu_devices("v5e:2x2") is None
+    for name, told in (
+        ("v5e", "a chip and a shape"),
+        ("v9:2x2", "must be one of"),
+        ("cpu:99", "JAX_NUM_CPU_DEVICES"),
+    ):
+        with pytest.raises(SemanticFLError, match=told):
+            make_topology(name)
+    with pytest.raises(SemanticFLError, match="--images"):
+        images_of(dataclasses.replace(CONFIG, dataset="image_folder", data_dir="x"))
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_algorithm_compiles_for_a_tpu(algorithm):
+    config = dataclasses.replace(
+        CONFIG, clients_per_round=8, algorithm=AlgorithmConfig(name=algorithm)
+    )
+    topology = make_topology("v5e:2x2")
+    plan = make_plan(
+        config, topology, IMAGES, 4, chunks=[2], programs=["round"], say=lambda line: None
+    )
+    (round_,) = plan.programs
+    assert round_.failed is None
+    assert round_.fits(topology.memory)
+    assert not round_.host_transfers
+    assert "all-gather" not in round_.counted()

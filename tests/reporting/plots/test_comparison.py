@@ -1,0 +1,146 @@
+"""Plots of methods beside one another: what is drawn, where the legend is, that no text is cut."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.reporting.metric import ACCURACY, Metric
+from semanticfl_jax.reporting.plots import comparison as plots
+from semanticfl_jax.reporting.plots.paper import Paper
+from semanticfl_jax.reporting.series import mean_curve
+from tests.reporting.made_up import made_up_rows
+
+LONG = "semanticfl [guidance.lambda_kd=0.5, algorithm.server_learning_rate=0.25]"
+
+
+def curves_of(count, seeds=2):
+    rng = np.random.default_rng(0)
+    names = [f"method{i}" for i in range(count - 1)] + [LONG]
+    return {
+        name: mean_curve(
+            [made_up_rows(rng.uniform(0.5, 0.9, 4)) for _ in range(seeds)], ACCURACY.name
+        )
+        for name in names
+    }
+
+
+def test_comparison_draws_mean_and_sample_deviation_over_common_rounds(tmp_path, drawn):
+    seeds = [made_up_rows([0.1, 0.5]), made_up_rows([0.3, 0.9, 0.95])]
+    runs = {"fedavg": seeds, "semanticfl": [made_up_rows([0.4, 0.6])]}
+    plots.plot_comparison(runs, tmp_path / "comparison.png")
+    (axes,) = drawn[0].axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [20, 70])
+    band = axes.collections[0].get_paths()[0].vertices
+    half = 40 / np.sqrt(2)
+    np.testing.assert_allclose(
+        [band[:, 1].min(), band[:, 1].max()], [20 - 20 / np.sqrt(2), 70 + half]
+    )
+    assert len(axes.collections) == 1
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["fedavg (2 seeds)", "semanticfl (1 seed)"]
+
+
+def test_plotting_leaves_matplotlib_as_it_was(tmp_path):
+    before = dict(matplotlib.rcParams)
+    plots.plot_comparison({"fedavg": [made_up_rows([0.1])]}, tmp_path / "comparison.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+def seen_in(figure):
+    """Every text of a figure, and the box in inches that all it draws fills."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text.get_text() for text in found], figure.get_tightbbox(canvas.get_renderer())
+
+
+@pytest.mark.parametrize("size", ["screen", "column", "page"])
+@pytest.mark.parametrize("draw", ["curves", "panels", "bars"])
+def test_no_text_is_cut_with_many_methods_and_long_names(size, draw):
+    curves, paper = curves_of(14), Paper(size=size)
+    with paper.style():
+        if draw == "curves":
+            figure = plots.draw_curves(curves, ACCURACY, "cifar100, nid1 0.05", paper)
+        elif draw == "panels":
+            figure = plots.draw_panels(curves, ACCURACY, "cifar100, nid1 0.05", paper, "method0")
+        else:
+            finals = {name: [70.0 + i, 72.0 + i] for i, name in enumerate(curves)}
+            figure = plots.draw_bars(finals, ACCURACY, "cifar100, nid1 0.05", paper)
+        texts, box = seen_in(figure)
+    width, height = figure.get_size_inches()
+    assert box.x0 >= -0.01 and box.x1 <= width + 0.01
+    assert box.y0 >= -0.01 and box.y1 <= height + 0.01
+    seen = "".join(" ".join(texts).split())
+    assert "cifar100,nid10.05" in seen and "method12" in seen
+    assert LONG.replace(" ", "") in seen
+
+
+def test_the_legend_is_outside_and_ordered_by_the_ends_above_six_curves():
+    paper = Paper()
+    with paper.style():
+        few = plots.draw_curves(curves_of(6), ACCURACY, "", paper)
+        many_curves = curves_of(7)
+        many = plots.draw_curves(many_curves, ACCURACY, "", paper)
+        FigureCanvasAgg(many).draw()
+    assert few.axes[0].get_legend() is not None and not few.legends
+    (legend,) = many.legends
+    assert many.axes[0].get_legend() is None
+    assert legend.get_window_extent().x0 >= many.axes[0].get_window_extent().x1
+    ends = {name: curve.mean[-1] for name, curve in many_curves.items()}
+    order = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    assert [name[:20] for name in order] == [
+        name[:20] for name in sorted(ends, key=ends.get, reverse=True)
+    ]
+
+
+def test_a_panel_shows_one_method_before_all_and_the_reference_dashed():
+    curves, paper = curves_of(7), Paper()
+    figure = plots.draw_panels(curves, ACCURACY, "", paper, "method0")
+    assert len(figure.axes) == 7
+    panel = figure.axes[2]
+    own = panel.lines[-1]
+    np.testing.assert_allclose(own.get_ydata(), 100 * curves["method2"].mean)
+    dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed[0].get_ydata(), 100 * curves["method0"].mean)
+    assert len(panel.lines) == 8
+
+
+def test_bars_are_means_with_sample_deviations_the_best_first():
+    finals = {"a": [0.2, 0.4], "b": [0.1, 0.1], "c": []}
+    figure = plots.draw_bars(finals, Metric("test_mse", higher=False), "", Paper())
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.1, 0.3])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["b", "a", "c"]
+    (low, high) = axes.collections[1].get_segments()[0][:, 0]
+    assert (high - low) / 2 == pytest.approx(np.std([0.2, 0.4], ddof=1))
+    assert axes.get_xlim()[0] == 0
+
+
+def test_pictures_are_written_in_each_format_with_the_size_of_a_column(tmp_path, six_runs):
+    from semanticfl_jax.reporting.report import compare
+
+    paper = Paper(("png", "pdf", "svg"), "column", "serif")
+    compare(six_runs, tmp_path, paper)
+    with Image.open(tmp_path / "comparison.png") as image:
+        assert image.width == pytest.approx(3.33 * 150, abs=1)
+    pdf = (tmp_path / "comparison.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf and b"CreationDate" not in pdf
+    svg = (tmp_path / "comparison.svg").read_text()
+    assert ">fedavg</text>" in svg and "digits" in svg
+    compare(six_runs, tmp_path / "again", paper)
+    for path in tmp_path.glob("comparison*.*"):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    "fields", [{"formats": ("gif",)}, {"formats": ()}, {"size": "a4"}, {"font": "comic"}]
+)
+def test_what_cannot_be_drawn_is_refused(fields):
+    with pytest.raises(SemanticFLError, match="of plots must be of"):
+        Paper(**fields)
+    with pytest.raises(SemanticFLError, match="4 to 30 points, got 2"):
+        Paper(font_size=2)

@@ -1,0 +1,92 @@
+"""Figures over clients, their table and their plot."""
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.reporting import client_tests
+from semanticfl_jax.reporting.metric import ACCURACY, Metric
+from semanticfl_jax.reporting.plots.client_tests import plot_client_tests
+from semanticfl_jax.reporting.runs import Method, Run
+
+
+@pytest.fixture
+def tests():
+    """Twenty clients of accuracies 0.05 to 1, and one without test images."""
+    headline = np.append(np.arange(1, 21) / 20, np.nan).astype(np.float32)
+    return {"global": (headline, 1 - headline), "personal": (headline[::-1] ** 0.5, headline)}
+
+
+def test_the_worst_tenth_is_of_those_who_were_tested(tests):
+    row = client_tests.over_clients(tests, ACCURACY)
+    assert row["global_client_accuracy"] == pytest.approx(0.525)
+    assert row["global_client_accuracy_worst_decile"] == pytest.approx((0.05 + 0.1) / 2)
+    assert row["global_client_accuracy_std"] == pytest.approx(np.std(np.arange(1, 21) / 20))
+    assert row["global_client_loss"] == pytest.approx(0.475)
+    # Of a metric of which less is better, the worst are the largest.
+    row = client_tests.over_clients(tests, Metric("test_mse", higher=False))
+    assert row["global_client_mse_worst_decile"] == pytest.approx((0.95 + 1) / 2)
+    assert all(map(client_tests.is_field, row))
+
+
+def test_nobody_tested_is_nan_and_no_error():
+    nobody = np.full(3, np.nan, np.float32)
+    row = client_tests.over_clients({"global": (nobody, nobody)}, ACCURACY)
+    assert all(map(np.isnan, row.values())) and len(row) == 4
+
+
+def test_the_last_test_counts():
+    rows = [
+        {"round": 1, "global_client_accuracy": 0.1},
+        {"round": 2, "global_client_accuracy": 0.2, "test_accuracy": 0.5},
+        {"round": 3, "test_accuracy": 0.6},
+    ]
+    assert client_tests.last_figures(rows) == {"global_client_accuracy": 0.2}
+    assert client_tests.last_figures(rows[2:]) == {}
+
+
+def test_the_table_has_the_models_that_were_tested(tmp_path):
+    def method(label, **summary):
+        return Method(label, (Run(tmp_path, {}, summary, []), Run(tmp_path, {}, summary, [])))
+
+    both = {"global_client_accuracy": 0.5, "global_client_accuracy_worst_decile": 0.25}
+    own = {"personal_client_accuracy": 0.75, "personal_client_accuracy_worst_decile": 0.5}
+    text = client_tests.table([method("fedavg", **both), method("ditto", **both, **own)], ACCURACY)
+    head, rule, fedavg, ditto = [line.strip("| ").split(" | ") for line in text.splitlines()]
+    assert [cell.strip() for cell in head][1:] == [
+        "server's model, %",
+        "server's, worst tenth, %",
+        "clients' own model, %",
+        "clients' own, worst tenth, %",
+    ]
+    assert [cell.strip() for cell in fedavg] == [
+        "fedavg",
+        "50.00 ± 0.00",
+        "25.00 ± 0.00",
+        "-",
+        "-",
+    ]
+    assert ditto[3].strip() == "75.00 ± 0.00" and len(rule) == 5
+    assert client_tests.table([method("fedavg")], ACCURACY) is None
+
+
+def test_the_plot_is_drawn_whatever_was_tested(tests, tmp_path):
+    drawn = set()
+    for name, some in {"both": tests, "one": {"global": tests["global"]}}.items():
+        plot_client_tests(some, tmp_path / f"{name}.png")
+        drawn.add((tmp_path / f"{name}.png").read_bytes())
+    nobody = {"global": (np.full(2, np.nan), np.full(2, np.nan))}
+    plot_client_tests(nobody, tmp_path / "none.png", metric=Metric("test_mse", higher=False))
+    drawn.add((tmp_path / "none.png").read_bytes())
+    assert len(drawn) == 3 and all(each.startswith(b"\x89PNG") for each in drawn)
+
+
+def test_every_clients_figures_are_saved(tests, tmp_path):
+    client_tests.save(tmp_path / "client_tests.npz", tests, ACCURACY)
+    with np.load(tmp_path / "client_tests.npz") as arrays:
+        assert set(arrays) == {
+            "global_accuracy",
+            "global_loss",
+            "personal_accuracy",
+            "personal_loss",
+        }
+        np.testing.assert_array_equal(arrays["global_accuracy"], tests["global"][0])

@@ -1,0 +1,52 @@
+"""A comparison as CSV by seed and as LaTeX."""
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.reporting import tables
+from semanticfl_jax.reporting.comparison import Comparison
+from tests.reporting.made_up import ACCURACIES, made_up_config, write_run
+
+
+def test_the_long_table_has_a_line_a_seed_with_its_gain(six_runs):
+    rows = list(csv.DictReader(io.StringIO(tables.by_seed(Comparison.load(six_runs)))))
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        (name, str(seed)) for name in ("fedavg", "semanticfl") for seed in range(3)
+    ]
+    for row, directory in zip(rows, six_runs, strict=True):
+        own = ACCURACIES[row["method"], int(row["seed"])]
+        assert float(row["final_accuracy"]) == own[-1]
+        assert float(row["mean_last10_accuracy"]) == pytest.approx(np.mean(own))
+        assert row["run"] == str(directory.resolve()) and row["ece"] == ""
+        gain = np.mean(own) - np.mean(ACCURACIES["fedavg", int(row["seed"])])
+        expected = "" if row["method"] == "fedavg" else pytest.approx(gain)
+        assert (row["gain_over_fedavg"] and float(row["gain_over_fedavg"])) == expected
+
+
+def test_gains_of_other_seeds_are_not_paired_in_the_long_table(six_runs):
+    text = tables.by_seed(Comparison.load([*six_runs[:2], six_runs[5]]))
+    assert [row["gain_over_fedavg"] for row in csv.DictReader(io.StringIO(text))] == ["", "", ""]
+
+
+def test_latex_has_a_line_a_method_with_the_best_in_bold(tmp_path, six_runs):
+    odd = made_up_config("fedprox", 0, anchors="a_b%")
+    odd["guidance"]["enabled"] = True
+    text = tables.latex(Comparison.load([*six_runs, write_run(tmp_path / "odd", odd)]))
+    lines = {line.split(" & ")[0]: line for line in text.splitlines() if " & " in line}
+    best = np.mean([max(ACCURACIES["semanticfl", seed]) for seed in range(3)])
+    spread = np.std([max(ACCURACIES["semanticfl", seed]) for seed in range(3)], ddof=1)
+    assert rf"$\mathbf{{{100 * best:.2f}}} \pm {100 * spread:.2f}$" in lines["semanticfl"]
+    assert r"\mathbf" not in lines["fedavg"]
+    assert r"fedprox + guidance (a\_b\% anchors)" in lines
+    columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1])
+    assert {line.count(" & ") + 1 for line in lines.values()} == {columns}
+
+
+def test_every_special_character_of_latex_is_escaped():
+    assert tables.escape_latex(r"a_b&50%$#{}~^\c") == (
+        r"a\_b\&50\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}c"
+    )

@@ -1,0 +1,120 @@
+"""Runs side by side: shares of the machine, results as alone, failures, and a stop."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import semanticfl_jax as sfl
+from semanticfl_jax.errors import ConfigError, SemanticFLError
+from semanticfl_jax.plugins import load_plugins
+from semanticfl_jax.simulation import sweep
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = ("tests.own_vit", "tests.tiny_plugin")
+
+
+def test_cores_and_gpus_are_split_and_no_two_shares_overlap(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6, 9, 11})
+    parts = sweep.shares(2, {"CUDA_VISIBLE_DEVICES": "0,2,4"})
+    assert [part.cores for part in parts] == [(3, 6, 11), (5, 9)]
+    assert parts[0].environment == {
+        "JAX_NUM_CPU_DEVICES": "3",
+        "PJRT_NPROC": "4",
+        "CUDA_VISIBLE_DEVICES": "0,4",
+    }
+    assert parts[1].environment["CUDA_VISIBLE_DEVICES"] == "2"
+    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    assert all(not part.environment for part in sweep.shares(5, forced))
+    with pytest.raises(ConfigError, match="at most the number of cores, 5, got 6"):
+        sweep.shares(6, forced)
+    with pytest.raises(ConfigError, match="at most the number of GPUs, 3, got 4"):
+        sweep.shares(4, {"CUDA_VISIBLE_DEVICES": "0,2,4"})
+    with pytest.raises(ConfigError, match="at least 1"):
+        sweep.shares(0, forced)
+
+
+@pytest.fixture(scope="module")
+def config():
+    load_plugins(PLUGINS)
+    return sfl.ExperimentConfig(
+        dataset="own_stripes",
+        model=sfl.ModelConfig("tiny_net"),
+        partition=sfl.PartitionConfig("iid"),
+        augmentation=(),
+        num_clients=3,
+        clients_per_round=2,
+        public_per_class=0,
+        local_epochs=1,
+        rounds=3,
+        runtime=sfl.RuntimeConfig(num_devices=2),
+    )
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for tests.own_vit, as a plug-in
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores")
+@pytest.mark.usefixtures("importable")
+def test_runs_side_by_side_are_those_alone_and_a_failure_is_named(tmp_path, config):
+    runs = {
+        "seed0": config,
+        "broken": dataclasses.replace(config, data_dir="/nowhere", dataset="image_folder"),
+        "seed1": dataclasses.replace(config, seed=1),
+    }
+    lines = []
+    with pytest.raises(SemanticFLError, match=r"(?s)runs failed:\n  broken: .*/nowhere.*log"):
+        sweep.run_side_by_side(runs, tmp_path, 2, plugins=PLUGINS, say=lines.append)
+    assert lines[:2] == ["[1/3] seed0: started", "[2/3] broken: started"]
+    assert any(line.startswith("seed1: done in ") and "accuracy" in line for line in lines)
+    for name in ("seed0", "seed1"):
+        alone = sfl.run(runs[name], dataset=None, progress=False, say=lambda line: None)
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert summary["final_accuracy"] == alone.summary["final_accuracy"]
+        rows = [
+            json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert [r["train_loss"] for r in rows] == [r["train_loss"] for r in alone.history]
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_signal_stops_all_and_what_was_done_is_saved(tmp_path, config):
+    long = dataclasses.replace(config, rounds=2000)
+    script = (
+        "import sys; from pathlib import Path; import semanticfl_jax as sfl\n"
+        "from semanticfl_jax.config import from_dict; import json\n"
+        "from semanticfl_jax.plugins import load_plugins\n"
+        "from semanticfl_jax.simulation import sweep\n"
+        f"load_plugins({PLUGINS})\n"
+        "config = from_dict(sfl.ExperimentConfig, json.load(open(sys.argv[1])))\n"
+        f"sweep.run_side_by_side({{'a': config, 'b': config}}, sys.argv[2], 1, plugins={PLUGINS})"
+    )
+    (tmp_path / "config.json").write_text(json.dumps(sfl.config.to_dict(long)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "config.json", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=120)
+    assert "SweepStopped: stopped; runs under way were saved" in text
+    assert "a: stopped after" in text and "b: started" not in text
+    done = metrics.read_text().count("\n")
+    assert 1 < done < 2000
+    with sfl.Simulation(long, workdir=tmp_path / "a", progress=False) as simulation:
+        assert simulation.round == done
+        assert next(iter(simulation)).round == done + 1

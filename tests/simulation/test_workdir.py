@@ -1,0 +1,238 @@
+"""A run's directory: locked, finished, set aside, damaged, and bound to its data."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import semanticfl_jax as sfl
+from semanticfl_jax import __version__
+from semanticfl_jax.errors import DirectoryInUseError
+from semanticfl_jax.reporting.plots import curves
+from semanticfl_jax.reporting.writers.metrics import read_metrics
+from semanticfl_jax.simulation import callbacks, workdir
+from tests.federation import CLASSES, MEAN, STD, SoftmaxRegression
+from tests.test_lock import HOLD
+
+ROOT = Path(__file__).parents[2]
+CONFIG = sfl.ExperimentConfig(
+    dataset="digits",
+    num_clients=4,
+    clients_per_round=2,
+    rounds=3,
+    local_epochs=1,
+    batch_size=8,
+    public_per_class=0,
+    partition=sfl.PartitionConfig("iid"),
+    augmentation=(),
+    runtime=sfl.RuntimeConfig(num_devices=1),
+)
+
+
+def noise(seed=0, count=48, names=("$^$", "猫", "c", "d")):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(60) % CLASSES
+    return sfl.ImageDataset.from_arrays(
+        images[:count], labels[:count], images[48:], labels[48:], names, mean=MEAN, std=STD
+    )
+
+
+def run(directory, config=CONFIG, dataset=None, **options):
+    """A run's result, and what it said."""
+    lines = []
+    result = sfl.run(
+        config,
+        directory,
+        dataset=dataset or noise(),
+        model=SoftmaxRegression(CLASSES),
+        progress=False,
+        say=lines.append,
+        **options,
+    )
+    return result, lines
+
+
+def without_times(directory):
+    drop = ("seconds", "images_per_second")
+    return [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(directory)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    run(directory)
+    return directory
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def unfinish(directory, rounds=2):
+    """Take back what the last of three rounds wrote, as if it had been killed before."""
+    (directory / "summary.json").unlink()
+    shutil.rmtree(directory / "checkpoints" / "3")
+    rows = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (directory / "metrics.jsonl").write_text("".join(rows[:rounds]))
+
+
+def test_a_finished_run_says_when_and_with_what_it_ended(copy):
+    result, lines = run(copy)
+    assert len(lines) == 1
+    summary = json.loads((copy / "summary.json").read_text())
+    assert summary["finished"] in lines[0] and summary["finished"][:2] == "20"
+    assert f"3 rounds, on {summary['finished']}, with semanticfl_jax {__version__}" in lines[0]
+    assert "--overwrite" in lines[0]
+    assert result.summary == summary
+    # Written by other code.
+    summary |= {"commit": "0123456789", "versions": {"semanticfl_jax": "0.1.0"}}
+    (copy / "summary.json").write_text(json.dumps(summary))
+    _, lines = run(copy)
+    assert "with semanticfl_jax 0.1.0 (commit 0123456789); the code is now " in lines[0]
+
+
+def test_a_run_that_is_overwritten_is_set_aside_whole(copy, finished):
+    before = sorted(path.relative_to(copy) for path in copy.rglob("*") if path.is_file())
+    config = dataclasses.replace(CONFIG, learning_rate=0.1)
+    with pytest.raises(sfl.ConfigError, match=r"or --overwrite.*learning_rate was 0.01, is 0.1"):
+        run(copy, config)
+    (copy / "notes.txt").write_text("mine")
+    _, lines = run(copy, config, overwrite=True)
+    (aside,) = copy.glob("before-*")
+    assert lines[0] == f"what {copy} held is now in {aside}"
+    assert sorted(p.relative_to(aside) for p in aside.rglob("*") if p.is_file()) == before
+    assert (copy / "notes.txt").read_text() == "mine"
+    assert json.loads((copy / "config.json").read_text())["learning_rate"] == 0.1
+    assert without_times(aside) == without_times(finished) != without_times(copy)
+    # A directory without a run has nothing to be set aside.
+    run(copy.parent / "new", overwrite=True)
+    assert not list((copy.parent / "new").glob("before-*"))
+
+
+def test_a_directory_that_another_process_writes_to_is_refused(copy):
+    unfinish(copy)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(copy)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        for overwrite in (False, True):
+            with pytest.raises(DirectoryInUseError, match=f"process {process.pid} on"):
+                run(copy, overwrite=overwrite)
+        process.send_signal(signal.SIGKILL)
+    run(copy)
+    assert not (copy / ".lock").exists()
+
+
+def test_a_later_simulation_takes_the_directory_over(tmp_path):
+    options = {"dataset": noise(), "model": SoftmaxRegression(CLASSES), "progress": False}
+    first = sfl.Simulation(CONFIG, workdir=tmp_path, say=None, **options)
+    first.run(1)
+    steps = iter(first)
+    _, lines = run(tmp_path)
+    assert any("resuming after round 1" in line for line in lines)
+    with pytest.raises(sfl.SemanticFLError, match="taken over by a later Simulation"):
+        next(steps)
+
+
+def test_the_newest_checkpoint_that_is_whole_is_used(copy, finished):
+    (copy / "summary.json").unlink()
+    # Emptied, whatever it is: one kind of damage of many (tests/chaos.py has others).
+    for path in (copy / "checkpoints" / "3").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    _, lines = run(copy)
+    (warning,) = [line for line in lines if line.startswith("warning: checkpoint")]
+    assert f"{copy / 'checkpoints' / '3'} cannot be used" in warning
+    assert any("resuming after round 2 of 3" in line for line in lines)
+    assert (copy / "checkpoints-damaged" / "3").is_dir()
+    assert without_times(copy) == without_times(finished)
+    assert json.loads((copy / "summary.json").read_text())["rounds"] == 3
+
+
+def test_without_any_whole_checkpoint_the_run_is_refused_and_nothing_is_lost(copy):
+    (copy / "summary.json").unlink()
+    files = [path for path in (copy / "checkpoints").rglob("*") if path.is_file()]
+    for path in files:
+        path.write_bytes(b"")
+    with pytest.raises(sfl.SemanticFLError, match="none of the checkpoints in "):
+        run(copy)
+    assert all(path.exists() for path in files)
+
+
+def test_a_checkpoint_whose_rows_are_lost_is_not_gone_on_from(copy, finished):
+    unfinish(copy, rounds=3)
+    rows = (finished / "metrics.jsonl").read_bytes()
+    (copy / "metrics.jsonl").write_bytes(rows[: rows.index(b"\n") + 20])
+    with pytest.raises(sfl.SemanticFLError, match=r"metrics.jsonl has the rows of 1 rounds only"):
+        run(copy)
+
+
+def test_a_summary_that_is_damaged_or_was_never_written_is_made_anew(copy):
+    whole = json.loads((copy / "summary.json").read_text())
+    times = ("finished", "compile_seconds", "commit")
+    for content in (None, b"", b'{"rounds": 3'):
+        if content is None:  # killed after the last checkpoint
+            (copy / "summary.json").unlink()
+            (copy / "plots" / "curves.png").unlink()
+        else:
+            (copy / "summary.json").write_bytes(content)
+        _, lines = run(copy)
+        damaged = [line for line in lines if "summary.json is damaged" in line]
+        assert len(damaged) == (content is not None)
+        made = json.loads((copy / "summary.json").read_text())
+        assert {k: v for k, v in made.items() if k not in times} == {
+            k: v for k, v in whole.items() if k not in times
+        }
+        assert (copy / "plots" / "curves.png").is_file()
+
+
+def test_an_empty_configuration_is_named_and_can_be_set_aside(copy):
+    (copy / "config.json").write_bytes(b"")
+    with pytest.raises(sfl.ConfigError, match=r"config.json is damaged \(it is empty\).*overwrite"):
+        run(copy)
+    run(copy, overwrite=True)
+
+
+def test_a_picture_that_fails_costs_a_line(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("no\nfont")
+
+    monkeypatch.setattr(callbacks, "plot_curves", fail)
+    _, lines = run(tmp_path)
+    path = tmp_path / "plots" / "curves.png"
+    assert f"warning: {path} was not drawn (RuntimeError: no font)" in lines
+    assert json.loads((tmp_path / "summary.json").read_text())["rounds"] == 3
+    assert (tmp_path / "plots" / "partition.png").is_file()
+    assert curves.plot_curves is not fail
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "data: the pixels of the images"),
+        ({"count": 44}, r"data: training images were uint8 \[48, 8, 8, 3\], are uint8 \[44, 8"),
+        ({"names": ("a", "b", "c", "d")}, "data: class names were "),
+    ],
+)
+def test_other_data_are_refused_by_what_changed(copy, changed, message):
+    unfinish(copy)
+    with pytest.raises(sfl.ConfigError, match=message):
+        run(copy, dataset=noise(**changed))
+
+
+def test_rounds_that_have_rows_are_counted_from_the_first():
+    assert workdir.rounds_in([]) == 0
+    assert workdir.rounds_in([{"round": 1}, {"round": 2}, {"round": 4}]) == 2
