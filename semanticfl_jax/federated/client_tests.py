@@ -161,7 +161,9 @@ def _block_size(everyone: PyTree, num_clients: int, step: int) -> int:
 def _rows(everyone: PyTree, ids: np.ndarray, mesh: Mesh, take: Callable[..., PyTree]) -> PyTree:
     """Return the states of clients `ids`, spread over the devices; any in empty places."""
     leaves = jax.tree.leaves(everyone)
-    if leaves and isinstance(leaves[0], np.ndarray):  # in host memory
+    if not leaves:
+        return everyone
+    if isinstance(leaves[0], np.ndarray):  # in host memory
         some = np.maximum(ids, 0)
         return put(jax.tree.map(lambda x: x[some], everyone), split(mesh))
     return take(everyone, put(ids, replicated(mesh)), mesh)
