@@ -4,6 +4,8 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=many_clients [--data_dir=DIR] [--num_clients=100000] \
         [--cohort=1000] [--rounds=5] [--width=8]
+    python -m launch.benchmark --task=privacy [--data_dir=DIR] [--num_clients=100000] \
+        [--cohort=1000] [--rounds=5] [--width=8]
     python -m launch.benchmark --task=guidance --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=student --data_dir=DIR [--rounds=5] [--width=16]
     python -m launch.benchmark --task=anchors [--checkpoint=NAME|random-sd15] \
@@ -20,6 +22,8 @@ With --json=FILE the figures are also written there. --rounds are timed after on
   many_clients     rounds: --cohort of --num_clients clients of 20 images each, and whether time
                    follows the cohort and memory does not follow the clients. Noise in place of
                    CIFAR-10 without --data_dir.
+  privacy          rounds of many_clients with and without central differential privacy, in turn;
+                   cohorts drawn by Poisson sampling, group normalisation.
   guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
   student          rounds of family_cifar10 without a student, with its targets computed once, and
                    computed in each step, in turn.
@@ -33,6 +37,7 @@ With --json=FILE the figures are also written there. --rounds are timed after on
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags as absl_flags
@@ -55,6 +60,7 @@ TASKS = {
     "pfl_cifar10": ("data_dir", "rounds"),
     "family_cifar10": ("data_dir", "rounds", "width"),
     "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width"),
+    "privacy": ("data_dir", "num_clients", "cohort", "rounds", "width"),
     "guidance": ("data_dir", "rounds", "width"),
     "student": ("data_dir", "rounds", "width"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
@@ -70,11 +76,13 @@ absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 _DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
-    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients."
+    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients and privacy."
 )
-_NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients).")
+_NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients, privacy).")
 _COHORT = absl_flags.DEFINE_integer(
-    "cohort", None, "Clients a round: 1000 of many_clients, 32 of tuning, on each device."
+    "cohort",
+    None,
+    "Clients a round: 1000 of many_clients and privacy, 32 of tuning, on each device.",
 )
 _CHECKPOINT = absl_flags.DEFINE_string(
     "checkpoint", "tiny-sd", "A checkpoint as of guidance.checkpoint, or random-sd15."
@@ -143,9 +151,21 @@ def time_family_cifar10() -> dict[str, Any]:
 
 def time_many_clients() -> dict[str, Any]:
     """Rounds of many clients, and of fewer, and of smaller cohorts."""
+    from semanticfl_jax.benchmarks.many_clients import measure
+
+    return _of_many_clients(measure)
+
+
+def time_privacy() -> dict[str, Any]:
+    """Rounds of many clients with and without central differential privacy."""
+    from semanticfl_jax.benchmarks.privacy import measure
+
+    return _of_many_clients(measure)
+
+
+def _of_many_clients(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     import jax
 
-    from semanticfl_jax.benchmarks.many_clients import measure
     from semanticfl_jax.benchmarks.noise import noise_dataset
     from semanticfl_jax.data.sources import from_config
 
@@ -216,6 +236,7 @@ _RUN = {
     "pfl_cifar10": time_pfl_cifar10,
     "family_cifar10": time_family_cifar10,
     "many_clients": time_many_clients,
+    "privacy": time_privacy,
     "guidance": time_guidance,
     "student": time_student,
     "anchors": time_anchors,

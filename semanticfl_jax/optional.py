@@ -9,7 +9,9 @@ from typing import Literal
 from semanticfl_jax.errors import MissingDependencyError
 
 #: Extras of setup.cfg whose libraries are imported at need.
-Extra = Literal["diffusion", "tfds", "prepare", "parquet", "tensorboard", "wandb", "mlflow", "plan"]
+Extra = Literal[
+    "diffusion", "tfds", "prepare", "privacy", "parquet", "tensorboard", "wandb", "mlflow", "plan"
+]
 
 
 @contextmanager

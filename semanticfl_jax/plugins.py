@@ -20,11 +20,13 @@ from semanticfl_jax.paths import path_or_name
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
+    ATTACKS,
     DATASETS,
     LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
+    PRIVACY,
     SCHEDULES,
     SERVER_OPTIMIZERS,
     TASKS,
@@ -37,6 +39,8 @@ register_model = MODELS.register
 register_algorithm = ALGORITHMS.register
 register_dataset = DATASETS.register
 register_partition = PARTITIONS.register
+register_attack = ATTACKS.register
+register_privacy = PRIVACY.register
 register_aggregator = AGGREGATORS.register
 register_transform = TRANSFORMS.register
 register_optimizer = OPTIMIZERS.register

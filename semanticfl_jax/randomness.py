@@ -33,10 +33,16 @@ class Stream(enum.IntEnum):
     CLIENT_RULE = 5
     #: `UpdateTransform.apply`: the round, the client and the transform's place in the algorithm.
     TRANSFORMS = 6
-    #: `Aggregator.finish`: the round.
+    #: `Aggregator.finish`, the noise of central privacy: the round.
     AGGREGATOR = 7
     #: `ServerRule.update`: the round.
     SERVER_RULE = 8
+    #: `Aggregator.encode`: the round and the client.
+    ENCODING = 9
+    #: What attackers send: the round and the client.
+    ATTACK = 10
+    #: The server's own training, `LocalKeys`: the round.
+    ROOT = 11
     #: Fine-tuning before a test on a client's own images, `LocalKeys`: the round and the client.
     FINE_TUNING = 20
 
@@ -48,6 +54,8 @@ class HostStream(enum.IntEnum):
     CORRUPTIONS = 101
     #: Noise on a corrupted client's images: the image's index.
     CORRUPTION_NOISE = 102
+    #: Which clients attack.
+    ATTACKERS = 109
     #: Anchors that replace the semantic ones, for controls.
     ANCHORS = 0x5EED
     #: Which of their images clients keep for testing.
@@ -95,6 +103,9 @@ class RoundKeys(NamedTuple):
       transforms: to be made a client's by `client_key`.
       aggregator: of the whole round.
       server_rule: of the whole round.
+      encoding: to be made a client's by `client_key`.
+      attack: to be made a client's by `client_key`.
+      root: of the whole round.
     """
 
     local_training: jax.Array
@@ -102,6 +113,9 @@ class RoundKeys(NamedTuple):
     transforms: jax.Array
     aggregator: jax.Array
     server_rule: jax.Array
+    encoding: jax.Array
+    attack: jax.Array
+    root: jax.Array
 
 
 def round_keys(key: jax.Array, number: jax.Array) -> RoundKeys:

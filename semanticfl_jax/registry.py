@@ -203,6 +203,11 @@ class AlgorithmTraits:
       anchors: whether it uses semantic anchors, given its settings.
       guided: whether it is guidance on another algorithm's aggregation.
       classes: why every image must have one class; None: it need not.
+      extra: what clients send in a round besides their update, in words; None: nothing. No update
+        transform sees it, so that neither transforms nor privacy go with it.
+      broadcast: what clients receive in a round besides the model, in words; None: nothing.
+      uniform: whether its own weights are the same for all clients, whatever their sizes.
+      once: what clients send once, at their first contact, in words; None: nothing.
       personal: whether clients end with models of their own.
     """
 
@@ -215,6 +220,10 @@ class AlgorithmTraits:
     anchors: Callable[[Any], bool] | None = None
     guided: bool = False
     classes: str | None = None
+    extra: str | None = None
+    once: str | None = None
+    broadcast: str | None = None
+    uniform: bool = False
     personal: bool = False
 
 
@@ -253,9 +262,40 @@ class AggregatorTraits:
 
     Attributes:
       weighted: whether it heeds the clients' weights.
+      public: whether it needs images of the server's own.
+      encodes: whether it changes every update by itself, so that clients can send nothing else.
+      codes: whether that decides how many bytes an update takes.
     """
 
     weighted: bool = True
+    public: bool = False
+    encodes: bool = False
+    codes: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackTraits:
+    """What the configuration has to know of an attack.
+
+    Attributes:
+      forges: whether attackers send other updates than they trained; a function of its settings,
+        if these decide.
+      classes: why every image must have one class; None: it need not.
+    """
+
+    forges: bool | Callable[[Any], bool] = False
+    classes: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformTraits:
+    """What the configuration has to know of an update transform.
+
+    Attributes:
+      compresses: whether it decides how many bytes an update takes.
+    """
+
+    compresses: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,7 +341,11 @@ DATASETS = Registry("data set")
 PARTITIONS = Registry("partition scheme", PartitionTraits)
 TASKS = Registry("task", TaskTraits)
 AGGREGATORS = Registry("aggregator", AggregatorTraits, reserved=("aggregator", "transforms"))
-TRANSFORMS = Registry("update transform", reserved=("aggregator", "transforms"))
+TRANSFORMS = Registry("update transform", TransformTraits, reserved=("aggregator", "transforms"))
+ATTACKS = Registry("attack", AttackTraits, reserved=("share", "entry"))
+PRIVACY = Registry(
+    "privacy mechanism", reserved=("noise_multiplier", "target_epsilon", "delta", "entry")
+)
 OPTIMIZERS = Registry("optimizer", OptimizerTraits, _OPTIMIZER_FIELDS)
 SCHEDULES = Registry("schedule", ScheduleTraits, _OPTIMIZER_FIELDS)
 SERVER_OPTIMIZERS = Registry("server optimizer", ServerOptimizerTraits)

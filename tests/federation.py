@@ -14,11 +14,13 @@ from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
+from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.rates import make_rates
-from semanticfl_jax.federated.round import init_server, make_round
+from semanticfl_jax.federated.round import make_round
+from semanticfl_jax.federated.server_state import init_server
 from semanticfl_jax.models import Network, Outputs
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import BatchNorm
@@ -153,6 +155,7 @@ class Federation:
             batch_size=config.batch_size,
             availability=config.availability,
             steps=known_steps(self.partition.sizes, config),
+            most=cohort_places(config),
             **options,
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))

@@ -19,6 +19,7 @@ MODULES = {
     "plan": {"libtpu"},
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
+    "privacy": {"dp_accounting"},
     "parquet": {"pyarrow"},
     "tensorboard": {"tensorboardX"},
     "wandb": {"wandb"},
@@ -60,7 +61,7 @@ def test_extras_bring_what_is_imported():
 
     for extra, modules in MODULES.items():
         assert brought(extra) == modules
-    assert brought("all") == MODULES["diffusion"] | MODULES["tfds"]
+    assert brought("all") == MODULES["diffusion"] | MODULES["tfds"] | MODULES["privacy"]
 
 
 def imports(tree, extra=None):
@@ -130,6 +131,14 @@ def read_prepared(tmp_path):
     load_dataset("cifar10", str(tmp_path))
 
 
+def account(tmp_path):
+    from semanticfl_jax.config import ExperimentConfig, ModelConfig, PrivacyConfig
+    from semanticfl_jax.privacy.accounting import make_ledger
+
+    model, private = ModelConfig(norm="group"), PrivacyConfig("central", noise_multiplier=1.0)
+    make_ledger(ExperimentConfig(model=model, privacy=private))
+
+
 def log_to(name):
     def build(tmp_path):
         import semanticfl_jax as sfl
@@ -160,6 +169,7 @@ def read_parquet(tmp_path):
         (train_tokenizer, "diffusion"),
         (build_autoencoder, "diffusion"),
         (read_prepared, "tfds"),
+        (account, "privacy"),
         (read_parquet, "parquet"),
     ],
 )

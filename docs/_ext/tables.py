@@ -97,6 +97,20 @@ KINDS = (
         _OPTAX,
     ),
     Kind(
+        "Privacy",
+        "privacy.name",
+        registry.PRIVACY,
+        contexts.AlgorithmContext,
+        "a function from an `Algorithm` to a private one (`semanticfl_jax/privacy/`)",
+    ),
+    Kind(
+        "Attacks",
+        "attack.name",
+        registry.ATTACKS,
+        contexts.AlgorithmContext,
+        "an `Attack` (`semanticfl_jax/attacks/base.py`), or None",
+    ),
+    Kind(
         "Loggers",
         "runtime.loggers",
         registry.LOGGERS,

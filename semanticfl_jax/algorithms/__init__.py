@@ -32,7 +32,7 @@ def make_algorithm(context: AlgorithmContext) -> Algorithm:
 
 
 def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
-    """Return `algorithm` with the aggregation and the guidance that the configuration asks for.
+    """Return `algorithm` with aggregation, privacy and guidance as the configuration asks for.
 
     An aggregator, or transforms, that an algorithm brings along stay where it asks for none.
     """
@@ -47,6 +47,10 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
         algorithm = dataclasses.replace(
             algorithm, transforms=(*algorithm.transforms, *transforms), aggregator=aggregator
         )
+    attack = context.config.attack
+    algorithm = dataclasses.replace(algorithm, attack=attack.entry.build(attack.settings, context))
+    privacy = context.config.privacy
+    algorithm = privacy.entry.build(privacy.settings, context)(algorithm)
     return guided(algorithm, context)
 
 

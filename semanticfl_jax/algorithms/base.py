@@ -34,6 +34,7 @@ import optax
 from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.types import PyTree
@@ -380,6 +381,7 @@ class Algorithm:
       aggregator: makes one update of the clients'.
       logits: `TermInputs` -> what the task's loss sees in training in place of the network's
         logits, float32 [B, K]; None: those themselves.
+      attack: what some clients do in place of what they should; None: nobody does.
     """
 
     name: str
@@ -391,6 +393,7 @@ class Algorithm:
     transforms: tuple[UpdateTransform, ...] = ()
     aggregator: Aggregator = dataclasses.field(default_factory=mean)
     logits: Callable[[TermInputs], jax.Array] | None = None
+    attack: Attack | None = None
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:

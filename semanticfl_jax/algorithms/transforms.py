@@ -56,12 +56,14 @@ class BytesUp(Protocol):
         """
 
 
-def _nothing(update: PyTree) -> PyTree:
+def nothing(update: PyTree) -> PyTree:
+    """Return the state of what keeps none."""
     del update
     return ()
 
 
-def _unchanged(update: PyTree, size: int) -> int:
+def unchanged(update: PyTree, size: int) -> int:
+    """Return `size`."""
     del update
     return size
 
@@ -79,8 +81,8 @@ class UpdateTransform:
 
     name: str
     apply: Apply
-    init: Init = _nothing
-    bytes_up: BytesUp = _unchanged
+    init: Init = nothing
+    bytes_up: BytesUp = unchanged
 
 
 def clip(settings: ClipConfig, context: object = None) -> UpdateTransform:
@@ -96,8 +98,17 @@ def clip(settings: ClipConfig, context: object = None) -> UpdateTransform:
 
     def apply(update: PyTree, state: PyTree, key: jax.Array) -> tuple[PyTree, Any]:
         del key
-        length = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(update)))
-        scale = norm / jnp.maximum(length, norm)
-        return jax.tree.map(lambda x: scale * x, update), state
+        return clipped(update, norm)[0], state
 
     return UpdateTransform("clip", apply)
+
+
+def clipped(update: PyTree, norm: jax.Array | float) -> tuple[PyTree, jax.Array]:
+    """Return an update scaled to an L2 norm of at most `norm`, and the norm that it had.
+
+    One with a value that is not finite becomes zero: it would go around the bound.
+    """
+    length = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(update)))
+    finite = jnp.isfinite(length)
+    scale = norm / jnp.maximum(length, norm)
+    return jax.tree.map(lambda x: jnp.where(finite, scale * x, 0.0), update), length

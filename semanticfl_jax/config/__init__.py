@@ -8,6 +8,8 @@
     client_test     clients' own test images
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
+    privacy         noise, and what it guarantees
+    attack          clients that do not do as they should
     guidance        semantic anchors, and the terms they add to the loss
     student         the semantic student, the part of guidance that speaks of single images
     heterogeneity   what makes clients differ
@@ -34,6 +36,7 @@ from semanticfl_jax.config.algorithm import (
     FedRCLConfig,
     MoonConfig,
 )
+from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
@@ -73,6 +76,7 @@ from semanticfl_jax.config.personal import (
     FedRepConfig,
     PFedMeConfig,
 )
+from semanticfl_jax.config.privacy import CentralConfig, LocalConfig, PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.config.student import StudentConfig
 from semanticfl_jax.errors import ConfigError
@@ -82,7 +86,9 @@ __all__ = [
     "AdamConfig",
     "AggregationConfig",
     "AlgorithmConfig",
+    "AttackConfig",
     "AvailabilityConfig",
+    "CentralConfig",
     "ClientTestConfig",
     "ClipConfig",
     "Config",
@@ -107,12 +113,14 @@ __all__ = [
     "FedRepConfig",
     "FedSAMConfig",
     "GuidanceConfig",
+    "LocalConfig",
     "ModalityConfig",
     "ModelConfig",
     "MoonConfig",
     "OptimizerConfig",
     "PFedMeConfig",
     "PartitionConfig",
+    "PrivacyConfig",
     "QFFLConfig",
     "RuntimeConfig",
     "StudentConfig",

@@ -184,6 +184,9 @@ ALGORITHMS.register(
     "Keeps 1 model a client, sends 1 more up and down",
     server_step="its control variates assume that the model moves by the clients' average",
     sgd="its control variates are mean gradients worked out of SGD's steps",
+    extra="the change of their control variates, which are mean gradients of their images",
+    broadcast="the mean of all control variates",
+    uniform=True,
 )
 ALGORITHMS.register(
     "moon",
@@ -198,6 +201,7 @@ ALGORITHMS.register(
     settings=FedRCLConfig,
     about="CVPR 2024: relaxed supervised contrast at several depths; uniform weights",
     classes="it contrasts images of one class with those of others",
+    uniform=True,
 )
 ALGORITHMS.register(
     "feddisco",
@@ -207,6 +211,7 @@ ALGORITHMS.register(
     uses=("feddisco.a", "feddisco.b"),
     weights=("disco",),
     weights_reason="it is those weights",
+    once="how many images of each class they have",
     classes="it weighs clients by how many images of each class they have",
 )
 ALGORITHMS.register(
@@ -218,7 +223,9 @@ ALGORITHMS.register(
     server_step=_SELECTED,
     server_rate=_SELECTED,
     weights=(),
+    uniform=True,
     weights_reason="it averages all clients alike, not the participants",
+    extra="their training loss, and models that the server keeps one by one",
 )
 ALGORITHMS.register(
     "feddifrc",
@@ -236,6 +243,7 @@ ALGORITHMS.register(
     about="NeurIPS 2020: updates divided by effective steps. Sends 1 number more up",
     server_step="it scales the step by the clients' effective numbers of steps itself",
     sgd="its effective numbers of steps are those of SGD",
+    extra="their effective numbers of steps, which tell how many images they have",
 )
 ALGORITHMS.register(
     "feddyn",
@@ -245,6 +253,8 @@ ALGORITHMS.register(
     server_step=_OWN_AVERAGE,
     server_rate=_OWN_AVERAGE,
     sgd="its fixed point assumes steps along the gradient of the local objective",
+    extra="their update as it was trained, for the drift that the server keeps",
+    uniform=True,
 )
 ALGORITHMS.register(
     "fedavgm",
@@ -357,6 +367,11 @@ class AlgorithmConfig(Choosing):
         return ALGORITHMS[self.name]
 
     @property
+    def uses_label_counts(self) -> bool:
+        """Whether clients tell the server how many images of each class they have."""
+        return "disco" in (self.weights, *(self.entry.traits.weights or ()))
+
+    @property
     def optimizer(self) -> str:
         """The server optimiser that is meant, "auto" resolved."""
         if self.server_optimizer != "auto":
@@ -381,8 +396,7 @@ class AlgorithmConfig(Choosing):
         for name in ("server_momentum", "server_beta2", "server_tau"):
             if name in changed and name not in uses:
                 found[name] = f"the server optimiser is {self.optimizer}"
-        weighted = self.weights == "disco" or "disco" in (self.entry.traits.weights or ())
-        if "feddisco" in changed and not weighted:
+        if "feddisco" in changed and not self.uses_label_counts:
             found["feddisco"] = f"algorithm.name is {self.name} and algorithm.weights is not disco"
         return found
 

@@ -12,11 +12,13 @@ from semanticfl_jax.config.fields import settings_fields
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
+    ATTACKS,
     DATASETS,
     LOGGERS,
     MODELS,
     OPTIMIZERS,
     PARTITIONS,
+    PRIVACY,
     SCHEDULES,
     SERVER_OPTIMIZERS,
     TASKS,
@@ -39,6 +41,8 @@ _KINDS: tuple[tuple[str, str, Registry], ...] = (
     ("Schedules", "optimizer.schedule", SCHEDULES),
     ("Aggregators", "aggregation.aggregator", AGGREGATORS),
     ("Update transforms", "aggregation.transforms", TRANSFORMS),
+    ("Privacy", "privacy.name", PRIVACY),
+    ("Attacks", "attack.name", ATTACKS),
     ("Loggers", "runtime.loggers", LOGGERS),
 )
 
@@ -73,6 +77,18 @@ def _entry(field: str, name: str, entry: Entry) -> list[str]:
         text = f"--config.{group}." + " .".join(settings)
         lines += textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
     return lines
+
+
+def table(field: str, registry: Registry) -> str:
+    """Return the entries of a registry that come with the project, as a table for the README."""
+    lines = [f"| `{field}` | about | knobs (default) |", "|---|---|---|"]
+    for name, entry in registry.items():
+        if entry.source.startswith("semanticfl_jax."):
+            made = entry.settings()
+            values = [(f.name, _plain(getattr(made, f.name))) for f in dataclasses.fields(made)]
+            knobs = ", ".join(f"`{knob}` ({value})" for knob, value in values)
+            lines.append(f"| `{name}` | {entry.about} | {knobs} |")
+    return "\n".join(lines)
 
 
 def entry_settings(field: str, entry: Entry) -> dict[str, Any]:

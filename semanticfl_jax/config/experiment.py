@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
+from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.fields import (
     FREE,
@@ -28,6 +29,7 @@ from semanticfl_jax.config.heterogeneity import (
 from semanticfl_jax.config.model import ModelConfig
 from semanticfl_jax.config.optimizer import OptimizerConfig
 from semanticfl_jax.config.overrides import unused_is_an_error
+from semanticfl_jax.config.privacy import PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS
@@ -95,6 +97,8 @@ class ExperimentConfig(Config):
     client_test: ClientTestConfig = dataclasses.field(default_factory=ClientTestConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
+    privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
+    attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     #: Clients among whom the training images are divided.
     num_clients: int = 10
@@ -167,6 +171,9 @@ class ExperimentConfig(Config):
         self._check_groups()
         self._check_optimizer()
         self._check_task()
+        self.aggregation.check_experiment(self)
+        self.attack.check_experiment(self)
+        self.privacy.check_experiment(self)
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
@@ -275,6 +282,8 @@ class ExperimentConfig(Config):
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, by dotted path, with the reason."""
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
+        found |= {f"attack.{name}": why for name, why in self.attack.unused().items()}
+        found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
         if self.modality.without_student and not self.guidance.student.enabled:
@@ -305,7 +314,7 @@ class ExperimentConfig(Config):
         """
         matter = getattr(self.algorithm.settings, "rounds_matter", None)
         reason = matter() if matter is not None else None
-        return reason or self.optimizer.rounds_matter()
+        return reason or self.optimizer.rounds_matter() or self.privacy.rounds_matter()
 
     @property
     def has_classes(self) -> bool:

@@ -175,8 +175,11 @@ class AvailabilityConfig(Config):
     """Which clients take part in a round, and how much of their work they do."""
 
     #: uniform: at random. size_weighted: at random, large clients oftener. round_robin: in turn, in
-    #: a random order drawn once. fixed_order: in turn, by number.
-    sampling: Literal["uniform", "size_weighted", "round_robin", "fixed_order"] = "uniform"
+    #: a random order drawn once. fixed_order: in turn, by number. poisson: each client by itself,
+    #: with probability clients_per_round / num_clients, so that cohorts differ in size.
+    sampling: Literal["uniform", "size_weighted", "round_robin", "fixed_order", "poisson"] = (
+        "uniform"
+    )
     #: Probability that a chosen client receives the model and never reports.
     dropout: float = 0.0
     #: Probability that a client does only part of its local steps in a round; the part is drawn

@@ -20,6 +20,12 @@ MODELS.register(
     about="Granqvist et al., NeurIPS 2024: two convolutions and two dense layers, 1.6 M parameters",
 )
 
+MODELS.register(
+    "linear",
+    "semanticfl_jax.models.linear:linear",
+    about="Softmax regression on pixels",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Choosing):

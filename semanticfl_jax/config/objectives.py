@@ -96,6 +96,8 @@ ALGORITHMS.register(
     server_rate="it scales the step by the clients' losses itself",
     weights=("uniform",),
     weights_reason="its weights follow from the losses",
+    extra="what their loss and the length of their update make of the length of the step",
+    uniform=True,
 )
 ALGORITHMS.register(
     "fedexp",
@@ -105,6 +107,7 @@ ALGORITHMS.register(
     "more up",
     server_step="it chooses the length of the step itself",
     server_rate="it chooses the length of the step itself",
+    extra="the length of their update",
 )
 ALGORITHMS.register(
     "fedsam",

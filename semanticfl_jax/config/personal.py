@@ -168,6 +168,7 @@ ALGORITHMS.register(
     settings=PFedMeConfig,
     about="NeurIPS 2020: common training by Moreau envelopes of the clients' losses. "
     "Keeps 1 model a client; `inner_steps` passes a step",
+    uniform=True,
     personal=True,
 )
 ALGORITHMS.register(

@@ -8,11 +8,14 @@ from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, Updates
 from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.algorithms.trees import rows
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
-from semanticfl_jax.federated.client_update import Sent
+from semanticfl_jax.federated.client_update import Sent, colludes, sender_of
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.randomness import RoundKeys
 from semanticfl_jax.types import PyTree
 
 
@@ -39,22 +42,27 @@ class Totals(NamedTuple):
     rows: jax.Array
 
 
-def no_totals(aggregator: Aggregator, sent: Sent) -> Totals:
+def keeps_updates(algorithm: Algorithm) -> bool:
+    """Return whether a cohort's updates are kept until it is done, and not added as they come."""
+    return algorithm.aggregator.needs_updates or colludes(algorithm)
+
+
+def no_totals(aggregator: Aggregator | None, sent: Sent) -> Totals:
     """Return the totals before the first client, inside `jax.shard_map`.
 
     Args:
-      aggregator: that will add to them.
+      aggregator: that will add to them; None: updates are kept.
       sent: the shapes of what the clients of a chunk send, [C, ...].
     """
     update, extra = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), sent)
-    start = () if aggregator.needs_updates else aggregator.init(update)
+    start = () if aggregator is None else aggregator.init(update)
     extra = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), extra)
     zero = jnp.zeros(())
     return varying(Totals(start, extra, zero, zero, zero, zero, zero))
 
 
 def add_chunk(
-    aggregator: Aggregator,
+    aggregator: Aggregator | None,
     totals: Totals,
     sent: Sent,
     updates: Updates,
@@ -65,7 +73,7 @@ def add_chunk(
     """Return the totals with those of a chunk of C clients added.
 
     Args:
-      aggregator: adds their updates, unless it needs the single ones.
+      aggregator: adds their updates; None: they are kept.
       totals: so far.
       sent: what they sent, [C, ...].
       updates: the same updates with their weights.
@@ -73,7 +81,7 @@ def add_chunk(
       left_out: bool [C], those whose loss does not count either.
       rows: float32 scalar, rows of batches that were computed.
     """
-    update = totals.update if aggregator.needs_updates else aggregator.add(totals.update, updates)
+    update = totals.update if aggregator is None else aggregator.add(totals.update, updates)
     summed = (
         jax.tree.map(lambda x: jnp.sum(x, axis=0), sent.extra),
         jnp.sum(updates.weights),
@@ -85,18 +93,77 @@ def add_chunk(
     return Totals(update, *jax.tree.map(jnp.add, tuple(totals[1:]), summed))
 
 
-def merge_devices(aggregator: Aggregator, totals: Totals) -> Totals:
+def merge_devices(aggregator: Aggregator | None, totals: Totals) -> Totals:
     """Return the totals over all devices, inside `jax.shard_map`."""
-    update = totals.update if aggregator.needs_updates else aggregator.merge(totals.update, CLIENTS)
+    update = totals.update if aggregator is None else aggregator.merge(totals.update, CLIENTS)
     return Totals(update, *jax.lax.psum(tuple(totals[1:]), CLIENTS))
 
 
-def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:
+def taken_of(
+    algorithm: Algorithm, updates: Updates, broadcast: Broadcast, keys: RoundKeys
+) -> PyTree:
+    """Return what the aggregator takes of updates that were kept: themselves, or their totals.
+
+    Args:
+      algorithm: its aggregator and its attack.
+      updates: of the cohort, in order; honest ones where attackers collude.
+      broadcast: what the server sent.
+      keys: of the round.
+    """
+    aggregator = algorithm.aggregator
+    if colludes(algorithm):
+        updates = _colluding(algorithm, updates, broadcast, keys)
+    if aggregator.needs_updates:
+        return updates
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), updates.update)
+    return aggregator.add(aggregator.init(shapes), updates)
+
+
+def _colluding(
+    algorithm: Algorithm, updates: Updates, broadcast: Broadcast, keys: RoundKeys
+) -> Updates:
+    """Return the updates with those of the attackers, encoded where the aggregator does it."""
+    attack, encode = algorithm.attack, algorithm.aggregator.encode
+    who = updates.present & attack.attacks(updates.clients)
+    sent = attack.collude(updates, who)
+    changed = jax.tree.map(lambda x, one: jnp.where(rows(who, x), one, x), updates.update, sent)
+    if encode is None:
+        return updates._replace(update=changed)
+
+    def encoded(update: PyTree, client: jax.Array, weight: jax.Array, present: jax.Array) -> PyTree:
+        sender = sender_of(client, weight, keys, broadcast)
+        update = encode(update, broadcast.aggregator, sender)
+        return jax.tree.map(lambda x: jnp.where(present, x, jnp.zeros_like(x)), update)
+
+    changed = jax.vmap(encoded)(changed, updates.clients, updates.weights, updates.present)
+    return updates._replace(update=changed)
+
+
+def finish(
+    aggregator: Aggregator, taken: PyTree, key: jax.Array, state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Return the aggregated update, and the aggregator's state after the round.
+
+    Args:
+      aggregator: of the algorithm.
+      taken: its totals over all devices, or the `Updates` that it needs.
+      key: of the round, in the stream `AGGREGATOR`.
+      state: before the round; () if it keeps nothing.
+    """
+    if aggregator.start is None:
+        return aggregator.finish(taken, key), state
+    return aggregator.finish(taken, key, state)
+
+
+def in_order(
+    aggregator: Aggregator, updates: Updates, cohort: jax.Array, count: int, mesh: Mesh
+) -> Updates:
     """Return the cohort's updates in the order of the clients' ids, whole on every device.
 
     What an aggregator sees is so the same, however the cohort was placed on devices and chunks.
 
     Args:
+      aggregator: if it is given the updates, their weights sum to 1, whoever is left out.
       updates: [places, ...], spread over the devices.
       cohort: int32 [places], who was asked; -1 in empty places.
       count: clients of the cohort, m.
@@ -105,8 +172,9 @@ def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Upd
     last = jnp.iinfo(cohort.dtype).max
     order = jnp.argsort(jnp.where(cohort < 0, last, cohort))[:count]
     updates = jax.tree.map(lambda x: x[order], updates)
-    total = jnp.sum(updates.weights)  # 1, unless clients that diverged are left out
-    updates = updates._replace(weights=updates.weights / jnp.where(total > 0, total, 1.0))
+    if aggregator.needs_updates:
+        total = jnp.sum(updates.weights)
+        updates = updates._replace(weights=updates.weights / jnp.where(total > 0, total, 1.0))
     return jax.lax.with_sharding_constraint(updates, replicated(mesh))
 
 
@@ -125,6 +193,6 @@ def updates_in_bytes(algorithm: Algorithm, model: Model, clients_per_round: int)
       model: the model, or its shapes.
       clients_per_round: m.
     """
-    if not algorithm.aggregator.needs_updates:
+    if not keeps_updates(algorithm):
         return 0
     return clients_per_round * size_in_bytes(travelling(algorithm, model))

@@ -21,7 +21,8 @@ from semanticfl_jax.federated.client_rows import put_rows, sharding, take_rows
 from semanticfl_jax.federated.client_update import init_state
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import Round, ServerState
+from semanticfl_jax.federated.round import Round
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.types import PyTree
 
 

@@ -34,7 +34,7 @@ from semanticfl_jax.federated.client_state import take_rows
 from semanticfl_jax.federated.client_update import rule_state
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.randomness import Stream, client_key, round_key
 from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree

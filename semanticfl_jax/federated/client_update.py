@@ -1,4 +1,4 @@
-"""What a trained client sends and keeps: its rule's update, the part that travels, transformed.
+"""What a trained client sends and keeps: its rule's update, what travels of it, transformed.
 
 A client's state is its rule's. Where a transform keeps one, too, both are in `ClientState`.
 """
@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, Model, Trained
+from semanticfl_jax.algorithms.aggregators import Sender
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model, Trained
+from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.randomness import RoundKeys, client_key
+from semanticfl_jax.randomness import RoundKeys, client_key, run_key
 from semanticfl_jax.types import PyTree
 
 
@@ -33,7 +36,8 @@ class Sent(NamedTuple):
     """What a client sends.
 
     Attributes:
-      update: `Model` of differences, as transformed; None for what does not travel.
+      update: `Model` of differences, as transformed; None for what does not travel. What the
+        aggregator encodes it as, if it does.
       extra: what its rule sends besides.
     """
 
@@ -125,22 +129,32 @@ def finish_client(
             update = _or_zeros(worked, update)
     update = travelling(algorithm, update)
     came_to = (result.model, result.loss_sum, extra, made_otherwise)
-    if not algorithm.transforms:
-        return Done(Sent(update, extra), own, worked & ~all_finite(came_to))
-    _refuse_extra(algorithm, extra)
+    refuse_extra(algorithm, extra)
     of_transforms = state.transforms if isinstance(state, ClientState) else None
     key = client_key(keys.transforms, client)
     update, after = transformed(algorithm, update, of_transforms, key)
     if of_transforms is not None:
         own = ClientState(own, where(worked, after, of_transforms))
-    diverged = worked & ~all_finite((came_to, update))
-    return Done(Sent(_or_zeros(worked, update), extra), own, diverged)
+    # Before attackers forge it and before it is encoded, which may hide what is not finite.
+    judged = (came_to, update) if algorithm.transforms else came_to
+    diverged = worked & ~all_finite(judged)
+    attack, encode = algorithm.attack, algorithm.aggregator.encode
+    if attack is not None and attack.forge is not None:
+        forged = attack.forge(update, client_key(keys.attack, client))
+        update = where(attack.attacks(client), forged, update)
+    if encode is not None and not colludes(algorithm):
+        sender = sender_of(client, weight, keys, broadcast)
+        update = encode(update, broadcast.aggregator, sender)
+    if algorithm.transforms or encode is not None or attack is not None:
+        update = _or_zeros(worked, update)  # else zero without a step, as it is
+    return Done(Sent(update, extra), own, diverged)
 
 
 def leave_out(done: Done, before: PyTree) -> Done:
     """Return the same for a client that did not diverge; of one that did, nothing.
 
-    What it sent becomes zeros, which have no weight, and it keeps its state `before` the round.
+    What it sent becomes zeros, encoded or not, which have no weight, and it keeps its state
+    `before` the round.
     """
     kept = ~done.diverged
     return Done(_or_zeros(kept, done.sent), where(kept, done.state, before), done.diverged)
@@ -150,6 +164,19 @@ def all_finite(tree: PyTree) -> jax.Array:
     """Return whether every number of a tree is finite, a bool scalar."""
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(finite))
+
+
+def sender_of(
+    client: jax.Array, weight: jax.Array, keys: RoundKeys, broadcast: Broadcast
+) -> Sender:
+    """Return what an aggregator's `encode` is told of a client."""
+    own_key = client_key(keys.encoding, client)
+    return Sender(client, weight, own_key, keys.encoding, broadcast.cohort)
+
+
+def colludes(algorithm: Algorithm) -> bool:
+    """Return whether attackers wait for the whole cohort's updates before they send theirs."""
+    return algorithm.attack is not None and algorithm.attack.collude is not None
 
 
 def transformed(
@@ -179,11 +206,6 @@ def transformed(
     return update, tuple(after)
 
 
-def where(condition: jax.Array, chosen: PyTree, otherwise: PyTree) -> PyTree:
-    """Return one of two trees by a bool scalar."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
-
-
 def _or_zeros(condition: jax.Array, tree: PyTree) -> PyTree:
     return where(condition, tree, jax.tree.map(jnp.zeros_like, tree))
 
@@ -193,11 +215,57 @@ def _form(update: PyTree) -> PyTree:
     return jax.tree.structure(update), shapes
 
 
-def _refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
-    """Raise `ValueError` if clients send what transforms do not see."""
+def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
+    """Return the shapes of what a client sends besides its update; () if it sends nothing.
+
+    Args:
+      algorithm: its client rule.
+      model: the model, or its shapes.
+    """
+    if algorithm.client is None:
+        return ()
+
+    def finish(model: Model) -> PyTree:
+        own = algorithm.client.init(model)
+        broadcast = algorithm.server.broadcast(algorithm.server.init(model))
+        steps, number = jnp.int32(1), jnp.float32(1)
+        carried = ()
+        if algorithm.client.carries is not None:
+            carried = algorithm.client.carries(own, model, broadcast, optax.identity())
+        if algorithm.client.begin is not None:
+            carried = algorithm.client.begin(_beginning(own, model, broadcast))[1]
+        trained = Trained(
+            own, broadcast, model, model, steps, number, number, number, run_key(0), carried
+        )
+        return algorithm.client.finish(trained).extra
+
+    return jax.eval_shape(finish, model)
+
+
+def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
+    """Return what `ClientRule.begin` sees, for its shapes alone."""
+
+    def value_and_grad(trained: Model, step: jax.Array) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        del step
+        return (jnp.float32(0), trained.batch_stats), trained.params
+
+    return Beginning(value_and_grad, own, model, broadcast, jnp.int32(1))
+
+
+def refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:
+    """Raise `SemanticFLError` if clients send what transforms and aggregator do not see.
+
+    Args:
+      algorithm: its transforms and aggregator.
+      extra: what clients send besides their update, or its shapes.
+    """
+    if not algorithm.transforms and algorithm.aggregator.encode is None:
+        return
     if jax.tree.leaves(extra):
-        names = ", ".join(transform.name for transform in algorithm.transforms)
+        names = [transform.name for transform in algorithm.transforms]
+        if algorithm.aggregator.encode is not None:
+            names.append(algorithm.aggregator.name)
         raise SemanticFLError(
             f"{algorithm.name} sends more than its update, which transforms would not see: it "
-            f"cannot be combined with {names}"
+            f"cannot be combined with {', '.join(names)}"
         )

@@ -8,7 +8,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.config import AvailabilityConfig
+from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.randomness import Stream, client_key, round_key, stream_key
 
 # From so many clients on, cohorts of no more than half of them are drawn without sorting all. Below
@@ -102,13 +102,63 @@ def _fixed_order(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int
     return _in_turn(number, sizes.shape[0], count)
 
 
-#: By the name that `availability.sampling` gives.
+#: By the name that `availability.sampling` gives; "poisson" draws cohorts of no fixed size.
 SAMPLERS: dict[str, Sampler] = {
     "uniform": _uniform,
     "size_weighted": _size_weighted,
     "round_robin": _round_robin,
     "fixed_order": _fixed_order,
 }
+
+
+def draw_cohort(
+    sampling: str, key: jax.Array, number: jax.Array, sizes: jax.Array, count: int, places: int
+) -> jax.Array:
+    """Draw who is asked in a round.
+
+    Args:
+      sampling: as in the configuration.
+      key: the run's.
+      number: of the round, int32 scalar.
+      sizes: int32 [N], samples of each client.
+      count: how many; of Poisson sampling on average.
+      places: `cohort_places`.
+
+    Returns:
+      int32 [places], ids of different clients; -1 in empty places, which come last.
+    """
+    if sampling == "poisson":
+        return _poisson(key, number, sizes.shape[0], count, places)
+    return SAMPLERS[sampling](key, number, sizes, count)
+
+
+def _poisson(
+    key: jax.Array, number: jax.Array, num_clients: int, mean: int, places: int
+) -> jax.Array:
+    """Draw each client by itself with probability mean / N; of more than `places`, some at random.
+
+    A client is in if its number of 32 random bits is low enough; who has the lowest comes first.
+    """
+    if mean == num_clients:
+        return jnp.arange(num_clients, dtype=jnp.int32)
+    drawn = jax.random.bits(round_key(key, Stream.COHORT, number), (num_clients,), jnp.uint32)
+    highest, ids = jax.lax.top_k(~drawn, places)
+    below = jnp.uint32(int(mean / num_clients * 2**32))
+    return jnp.where(~highest < below, ids.astype(jnp.int32), -1)
+
+
+def cohort_places(config: ExperimentConfig) -> int:
+    """Return the most clients that a cohort can have.
+
+    Poisson sampling has room for all but one in 10^10 cohorts that a certain client is in; of a
+    larger one some are left out at random, which the accounting of privacy knows.
+    """
+    clients, mean = config.num_clients, config.clients_per_round
+    if config.availability.sampling != "poisson":
+        return mean
+    from scipy.stats import binom  # not before: it takes long to import
+
+    return min(clients, 1 + int(binom.isf(1e-10, clients - 1, mean / clients)) + 1)
 
 
 def place_cohort(

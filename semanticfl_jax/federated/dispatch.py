@@ -16,7 +16,7 @@ from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.federated.client_state import RunRound
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.types import PyTree
 
 # A signal is heeded between blocks: so long they may last, unless the configuration fixes a length.

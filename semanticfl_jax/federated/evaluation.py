@@ -5,13 +5,29 @@ from typing import Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.data.federated import Batch
 from semanticfl_jax.devices.mesh import CLIENTS, varying
 from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
+
+
+def with_trigger(attack: Attack | None, test: Batch) -> Batch | None:
+    """Return the test images of other classes with an attack's trigger, labelled as its target.
+
+    The accuracy on them is the attack's success. None for an attack without a trigger.
+    """
+    if attack is None or attack.trigger is None:
+        return None
+    return test._replace(
+        images=np.asarray(attack.trigger(jnp.asarray(test.images))),
+        labels=np.full_like(test.labels, attack.target),
+        mask=test.mask & (test.labels != attack.target),
+    )
 
 
 class Evaluate(Protocol):

@@ -18,6 +18,8 @@ from semanticfl_jax.algorithms.base import (
     TermInputs,
 )
 from semanticfl_jax.algorithms.parts import path_name
+from semanticfl_jax.algorithms.trees import where
+from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import augment, normalize
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
@@ -62,10 +64,14 @@ class Broadcast(NamedTuple):
     Attributes:
       rule: of its rule.
       rate: float32 scalar, the learning rate of the clients.
+      aggregator: of its aggregator.
+      cohort: int32 [places], the ids of those who report; -1 in other places.
     """
 
     rule: PyTree
     rate: jax.Array
+    aggregator: PyTree = ()
+    cohort: PyTree = ()
 
 
 class Progress(NamedTuple):
@@ -186,14 +192,24 @@ class OnBatch(Protocol):
 
 
 def make_on_batch(
-    loss_of: LossOf, config: ExperimentConfig, mean: tuple[float, ...], std: tuple[float, ...]
+    loss_of: LossOf,
+    config: ExperimentConfig,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    attack: Attack | None = None,
 ) -> OnBatch:
-    """Build the loss and its gradient on a step's batch, augmented and normalised."""
+    """Build the loss and its gradient on a step's batch, augmented and normalised.
+
+    What attackers poison, they poison before that.
+    """
+    poison = None if attack is None else attack.poison
 
     def on_batch(received, shared, data, plan, index):
         epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
         rows = batch_rows(config.batch_size, data)
         batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
+        if poison is not None:
+            batch = where(attack.attacks(plan.client), poison(batch), batch)
         augment_key, dropout_key = step_keys(plan.key, index)
         images = augment(augment_key, batch.images, config.augmentation)
         images = normalize(images, mean, std)

@@ -126,7 +126,8 @@ def known_steps(sizes: np.ndarray, config: ExperimentConfig) -> int | None:
     and under `vmap` need not spare clients that are done.
     """
     steps = config.local_epochs * -(-np.asarray(sizes) // config.batch_size)
-    whole = config.availability.dropout == 0 and config.availability.straggler_share == 0
+    whole = config.availability.sampling != "poisson"  # empty places have none
+    whole = whole and config.availability.dropout == 0 and config.availability.straggler_share == 0
     return int(steps[0]) if whole and np.all(steps == steps[0]) else None
 
 
@@ -145,7 +146,8 @@ def make_local_training(
     client is trained exactly as it would be alone.
     """
     optimizer, rule = client_optimizer(config), algorithm.client
-    on_batch = make_on_batch(make_loss(model, algorithm, task), config, mean, std)
+    loss_of = make_loss(model, algorithm, task)
+    on_batch = make_on_batch(loss_of, config, mean, std, algorithm.attack)
     take_step = make_step(on_batch, optimizer, config, rule)
 
     def plan(broadcast, data, client, state, key):

@@ -1,5 +1,6 @@
 """What a round measures of itself."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ class RoundMetrics(NamedTuple):
       new: bool [places], those of the cohort that were never asked before.
       diverged: bool [places], those who came to a loss, a model or an update that is not finite.
       finite: bool scalar, whether the server's model is, after the round.
+      figures: scalars by name, of the aggregator.
     """
 
     train_loss: jax.Array
@@ -32,6 +34,7 @@ class RoundMetrics(NamedTuple):
     new: jax.Array
     diverged: jax.Array
     finite: jax.Array
+    figures: Mapping[str, jax.Array] = {}
 
 
 def measured(

@@ -15,76 +15,39 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model
+from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
 from semanticfl_jax.federated.aggregation import (
     Totals,
     add_chunk,
+    finish,
     in_order,
+    keeps_updates,
     merge_devices,
     no_totals,
     over_those_left,
+    taken_of,
 )
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
-from semanticfl_jax.federated.client_update import (
-    finish_client,
-    leave_out,
-    rule_state,
-    where,
-)
-from semanticfl_jax.federated.cohort import SAMPLERS, draw_reporting, place_cohort, with_contacts
+from semanticfl_jax.federated.client_update import finish_client, leave_out, rule_state
+from semanticfl_jax.federated.cohort import draw_cohort, draw_reporting, place_cohort
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.measured import RoundMetrics, measured
 from semanticfl_jax.federated.rates import Rates
+from semanticfl_jax.federated.root import train_root
+from semanticfl_jax.federated.server_state import ServerState, next_state, unchanged
 from semanticfl_jax.federated.side_by_side import by_steps
 from semanticfl_jax.federated.uploads import with_own, with_zeros
 from semanticfl_jax.randomness import RoundKeys, round_keys
 from semanticfl_jax.types import PyTree
-
-
-class ServerState(NamedTuple):
-    """Everything that goes from one round to the next.
-
-    Attributes:
-      params: {"model": ..., term name: ...}, float32.
-      batch_stats: running statistics of batch normalisation, float32.
-      server: state of the algorithm's server rule.
-      clients: states of all clients, stacked: [num_clients, ...]; () if they keep nothing.
-      contacted: bool [num_clients], clients that have taken part before.
-      round: int32 scalar, rounds done.
-    """
-
-    params: PyTree
-    batch_stats: PyTree
-    server: PyTree
-    clients: PyTree
-    contacted: jax.Array
-    round: jax.Array
-
-    @property
-    def model(self) -> Model:
-        """Return the model that clients receive."""
-        return Model(self.params, self.batch_stats)
-
-
-def init_server(
-    params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
-) -> ServerState:
-    """Return the state before round 1, without the clients' (`client_state.init_clients`)."""
-    return ServerState(
-        params=params,
-        batch_stats=batch_stats,
-        server=algorithm.server.init(Model(params, batch_stats)),
-        clients=(),
-        contacted=jnp.zeros(num_clients, bool),
-        round=jnp.zeros((), jnp.int32),
-    )
 
 
 class DrawCohort(Protocol):
@@ -143,20 +106,28 @@ def make_round(
     batch_size: int,
     availability: AvailabilityConfig,
     steps: int | None = None,
+    most: int | None = None,
+    public: np.ndarray | None = None,
     skip_diverged: bool = False,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
-    `steps` are those of every client, if they all have as many (`local_training.known_steps`).
-    With `skip_diverged`, clients that diverge are treated as if they had dropped out.
+    `steps` are those of every client, if they all have as many (`local_training.known_steps`);
+    `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`;
+    `public` the server's own training images, int [p], for an aggregator that needs them. With
+    `skip_diverged`, clients that diverge are treated as if they had dropped out.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
-    nobody reports changes nothing.
+    nobody reports changes nothing, unless noise has to be added.
     """
     devices = mesh.devices.size
-    chunk = min(clients_per_chunk, -(-clients_per_round // devices))
-    if clients_per_round % (devices * chunk):  # empty places have no steps
+    most = clients_per_round if most is None else most
+    chunk = min(clients_per_chunk, -(-most // devices))
+    poisson = availability.sampling == "poisson"
+    sometimes_nobody = availability.dropout > 0 or poisson or skip_diverged
+    sometimes_nobody = sometimes_nobody and not algorithm.aggregator.adds_noise
+    if poisson or most % (devices * chunk):  # empty places have no steps
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     train_cohort = jax.shard_map(
@@ -167,28 +138,32 @@ def make_round(
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
-        cohort = SAMPLERS[availability.sampling](key, number, sizes, clients_per_round)
-        return place_cohort(cohort, sizes[cohort], batch_size, devices, chunk)
+        cohort = draw_cohort(availability.sampling, key, number, sizes, clients_per_round, most)
+        sizes = jnp.where(cohort < 0, 0, sizes[cohort])
+        return place_cohort(cohort, sizes, batch_size, devices, chunk)
 
     def train(state, cohort, rows, data, shared, key, rates):
         keys = round_keys(key, state.round)
         reported = draw_reporting(key, state.round, cohort, availability.dropout)
-        clients = jnp.where(reported, cohort, -1)
-        sizes = jnp.where(reported, data.sizes[clients], 0)
-        counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
-        places = Places(clients, algorithm.weights(sizes, counts), rows)
-        broadcast = Broadcast(algorithm.server.broadcast(state.server), rates.client)
+        places, sizes = filled_places(algorithm, data, cohort, reported, rows)
+        working = jnp.where(sizes > 0, places.clients, -1)
+        broadcast = broadcast_of(algorithm, state, rates, working)
+        if algorithm.aggregator.needs_root:
+            given = (state.model, broadcast, shared, data, public, keys.root)
+            root = train_root(local_training, algorithm, *given)
+            broadcast = broadcast._replace(aggregator=root)
 
         totals, after, updates, diverged = train_cohort(
             state.model, broadcast, shared, data, places, keys
         )
-        used = sizes > 0
+        clients, used = places.clients, sizes > 0
         if skip_diverged:
             used, clients = used & ~diverged, jnp.where(diverged, -1, clients)
+        taken = totals.update
         if updates is not None:
-            updates = in_order(updates, cohort, clients_per_round, mesh)
-        taken = totals.update if updates is None else updates
-        update = algorithm.aggregator.finish(taken, keys.aggregator)
+            updates = in_order(algorithm.aggregator, updates, cohort, most, mesh)
+            taken = taken_of(algorithm, updates, broadcast, keys)
+        update, kept = finish(algorithm.aggregator, taken, keys.aggregator, state.aggregator)
         if skip_diverged:
             update = over_those_left(algorithm.aggregator, update, totals.weight)
         update = with_zeros(algorithm, update, state.model)
@@ -204,15 +179,54 @@ def make_round(
             key=keys.server_rule,
         )
         model, server = server_step(algorithm, state, aggregate, update.batch_stats)
-        if availability.dropout > 0 or skip_diverged:
-            unchanged = (state.model, state.server)
-            model, server = where(aggregate.participants > 0, (model, server), unchanged)
+        if sometimes_nobody:
+            done = aggregate.participants > 0
+            model, server, kept = where(done, (model, server, kept), unchanged(state))
         metrics = measured(totals, cohort, reported, state.contacted, diverged, model)
+        if algorithm.aggregator.figures is not None:
+            metrics = metrics._replace(figures=algorithm.aggregator.figures(kept))
         # Replicated, so that every process can read all of them.
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
-        return next_state(state, model, server, cohort), after, metrics
+        return next_state(state, model, server, kept, cohort), after, metrics
 
     return Round(cohort_of, train)
+
+
+def filled_places(
+    algorithm: Algorithm,
+    data: FederatedDataset,
+    cohort: jax.Array,
+    reported: jax.Array,
+    rows: PyTree,
+) -> tuple[Places, jax.Array]:
+    """Return the places of those who report, with their weights, and their samples, int32 [places].
+
+    Args:
+      algorithm: its weights.
+      data: the clients' images.
+      cohort: int32 [places], as drawn.
+      reported: bool [places].
+      rows: the cohort's client states.
+    """
+    clients = jnp.where(reported, cohort, -1)
+    sizes = jnp.where(reported, data.sizes[clients], 0)
+    counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
+    return Places(clients, algorithm.weights(sizes, counts), rows), sizes
+
+
+def broadcast_of(
+    algorithm: Algorithm, state: ServerState, rates: Rates, reporting: jax.Array
+) -> Broadcast:
+    """Return what the server sends besides the model.
+
+    `reporting`, int32 [places], are the ids of those who report; -1 in other places.
+    """
+    return Broadcast(
+        algorithm.server.broadcast(state.server),
+        rates.client,
+        algorithm.aggregator.broadcast(state.aggregator),
+        reporting,
+    )
 
 
 class TrainDevice(Protocol):
@@ -261,7 +275,8 @@ def make_train_device(
       steps: of every client, if they are known and no place is empty.
       skip_diverged: whether clients that diverge are left out.
     """
-    aggregator, ragged = algorithm.aggregator, chunk > 1 and steps is None
+    ragged, whole = chunk > 1 and steps is None, keeps_updates(algorithm)
+    adding = None if whole else algorithm.aggregator
     train_chunk = make_train_chunk(local_training, chunk, steps=steps, ragged=ragged)
 
     def train_device(received, broadcast, shared, data, places, keys):
@@ -289,14 +304,11 @@ def make_train_device(
             trained, computed, done = train_and_send(places)
             absent = done.diverged & skip_diverged
             weights = jnp.where(absent, 0.0, places.weights)
-            updates = Updates(done.sent.update, weights, (trained.steps > 0) & ~absent)
+            present = (trained.steps > 0) & ~absent
+            updates = Updates(done.sent.update, weights, present, places.clients)
             rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
-            totals = add_chunk(aggregator, totals, done.sent, updates, trained, absent, rows)
-            return totals, (
-                done.state,
-                updates if aggregator.needs_updates else None,
-                done.diverged,
-            )
+            totals = add_chunk(adding, totals, done.sent, updates, trained, absent, rows)
+            return totals, (done.state, updates if whole else None, done.diverged)
 
         order = None
         if ragged:
@@ -305,9 +317,9 @@ def make_train_device(
                 local_training, broadcast, data, places.clients, states, keys.local_training
             )
         first = jax.tree.map(lambda x: x[:chunk], places)
-        zeros = no_totals(aggregator, jax.eval_shape(train_and_send, first)[2].sent)
+        zeros = no_totals(adding, jax.eval_shape(train_and_send, first)[2].sent)
         totals, (states, updates, diverged) = scan_chunks(do_chunk, zeros, places, chunk, order)
-        return merge_devices(aggregator, totals), states, updates, diverged
+        return merge_devices(adding, totals), states, updates, diverged
 
     return train_device
 
@@ -329,15 +341,3 @@ def server_step(
     if rule.batch_stats is not None:
         batch_stats = rule.batch_stats(server, batch_stats)
     return with_own(algorithm, Model(params, batch_stats), state.model), server
-
-
-def next_state(state: ServerState, model: Model, server: PyTree, cohort: jax.Array) -> ServerState:
-    """Return the state after a round; the clients' states are put into it elsewhere."""
-    return ServerState(
-        params=model.params,
-        batch_stats=model.batch_stats,
-        server=server,
-        clients=state.clients,
-        contacted=with_contacts(state.contacted, cohort),
-        round=state.round + 1,
-    )

@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, Beginning, LossTerm, Model, Trained
+from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import size_in_bytes
+from semanticfl_jax.federated.client_update import extra_shapes
 from semanticfl_jax.federated.measured import RoundMetrics
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.randomness import run_key
 from semanticfl_jax.types import PyTree
 
 
@@ -52,14 +50,16 @@ def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDatase
     model = up = size_in_bytes(shapes)
     for transform in algorithm.transforms:
         up = transform.bytes_up(shapes, up)
+    up = algorithm.aggregator.bytes_up(shapes, up)
     broadcast = size_in_bytes(jax.eval_shape(algorithm.server.broadcast, state.server))
+    broadcast += size_in_bytes(jax.eval_shape(algorithm.aggregator.broadcast, state.aggregator))
     extra = 0
     if algorithm.client is not None and algorithm.client.sends_extra:
-        extra = size_in_bytes(_extra(algorithm, state))
+        extra = size_in_bytes(extra_shapes(algorithm, jax.eval_shape(lambda s: s.model, state)))
     counts = data.label_counts
     return Traffic(
         up=up + extra,
-        down=model + broadcast,
+        down=model + broadcast + algorithm.aggregator.bytes_down,
         up_once=counts.shape[1] * counts.dtype.itemsize if algorithm.sends_label_counts else 0,
         down_once=sum(
             (
@@ -84,32 +84,3 @@ def _sent_once(term: LossTerm, sizes: np.ndarray, samples: int) -> np.ndarray:
 
 def _named(entries: PyTree) -> list[tuple[str, PyTree]]:
     return list(entries.items()) if isinstance(entries, Mapping) else [("", entries)]
-
-
-def _extra(algorithm: Algorithm, state: ServerState) -> PyTree:
-    """Return the shapes of what a client sends besides its model."""
-
-    def finish(model: Model, server: PyTree) -> PyTree:
-        own, broadcast = algorithm.client.init(model), algorithm.server.broadcast(server)
-        steps, number = jnp.int32(1), jnp.float32(1)
-        carried = ()
-        if algorithm.client.carries is not None:
-            carried = algorithm.client.carries(own, model, broadcast, optax.identity())
-        if algorithm.client.begin is not None:
-            carried = algorithm.client.begin(_beginning(own, model, broadcast))[1]
-        trained = Trained(
-            own, broadcast, model, model, steps, number, number, number, run_key(0), carried
-        )
-        return algorithm.client.finish(trained).extra
-
-    return jax.eval_shape(finish, state.model, state.server)
-
-
-def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
-    """Return what `ClientRule.begin` sees, for its shapes alone."""
-
-    def value_and_grad(trained: Model, step: jax.Array) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-        del step
-        return (jnp.float32(0), trained.batch_stats), trained.params
-
-    return Beginning(value_and_grad, own, model, broadcast, jnp.int32(1))

@@ -21,7 +21,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_rows import sharding
 from semanticfl_jax.federated.client_update import init_state
 from semanticfl_jax.federated.rates import Rates
-from semanticfl_jax.federated.round import ServerState, init_server
+from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.prepare import Parts, make_network, make_parts
@@ -112,7 +112,7 @@ def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
     nobody = Partition(np.zeros(1, np.int32), np.array([0, 1]))
     uncorrupted = Corruptions((None,), np.zeros(1, np.float32))
     holders = draw_modalities(config.modality, config.num_clients, config.seed)
-    public = np.zeros(0, np.int64)
+    public = np.zeros(images.classes * config.public_per_class, np.int64)
     federation = Federation(dataset, dataset, public, nobody, uncorrupted, holders)
     anchors = None
     if config.uses_anchors:

@@ -71,7 +71,9 @@ def compile_step(
     network, algorithm, dataset = parts.network, parts.algorithm, parts.federation.dataset
     moments = (dataset.mean, dataset.std)
     training = make_local_training(network, algorithm, config, *moments, parts.task)
-    on_batch = make_on_batch(make_loss(network, algorithm, parts.task), config, *moments)
+    on_batch = make_on_batch(
+        make_loss(network, algorithm, parts.task), config, *moments, algorithm.attack
+    )
     take_step = make_step(on_batch, client_optimizer(config), config, algorithm.client)
     received = arguments.state.model
 

@@ -69,6 +69,8 @@ def load_run(directory: str | os.PathLike) -> Run:
         raise ReportError(f"{path}: damaged ({error})") from error
     trained = max((row["round"] for row in rows), default=0)
     wanted = config.get("rounds", trained)
+    if summary.get("privacy", {}).get("used_up"):  # a budget stopped it
+        wanted = trained
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
     return Run(path, config, {**summarize(rows, metric=Metric.of(summary)), **summary}, rows)

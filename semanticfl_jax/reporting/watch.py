@@ -115,6 +115,8 @@ def look(path: Path, now: float | None = None) -> Progress:
     done, wanted = rows[-1]["round"] if rows else 0, config.get("rounds", 0)
     age = now - _written(path)
     patience = max(_QUIET, _ROUNDS * max(recent)) if recent else _COMPILING
+    used_up = (summary.get("privacy") or {}).get("used_up", False)
+    wanted = summary["rounds"] if used_up else wanted  # a privacy budget may end a run before
     if summary.get("rounds", -1) >= wanted and done >= wanted:
         state = "finished"
     elif age > patience:

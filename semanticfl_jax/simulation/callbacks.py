@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices import processes
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
@@ -133,13 +133,15 @@ class ShowProgress(Callback):
     def on_start(self, simulation: Simulation) -> None:
         """Open the bar."""
         self._metric = simulation.parts.task.headline
-        rounds, done = simulation.config.rounds, simulation.round
+        rounds, done = simulation.rounds, simulation.round
         self._progress = RoundProgress(rounds, done, metric=self._metric)
 
     def on_round(self, simulation: Simulation, step: Step) -> None:
         """Move the bar on."""
         row = step.metrics
-        self._progress.update(step.round, row.get(self._metric), row["images_per_second"])
+        self._progress.update(
+            step.round, row.get(self._metric), row["images_per_second"], row.get("epsilon")
+        )
 
     def say(self, line: str) -> None:
         """Write a line for the user, above the bar."""

@@ -32,10 +32,11 @@ from semanticfl_jax.devices.start import start_jax
 from semanticfl_jax.devices.versions import code_commit, versions
 from semanticfl_jax.errors import DivergedError, SemanticFLError
 from semanticfl_jax.federated.client_tests import ClientFigures
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.files import to_json_values, write_json
 from semanticfl_jax.lock import Lock
 from semanticfl_jax.paths import local_path
+from semanticfl_jax.privacy.report import report
 from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
@@ -77,6 +78,8 @@ _ROW = {
     "bytes_up",
     "bytes_down",
     "private",
+    "epsilon",
+    "clip",
     "diverged",
     "diverged_clients",
     "diverged_count",
@@ -111,6 +114,7 @@ class Simulation:
     Attributes:
       config: what is run.
       round: rounds done.
+      rounds: those of the whole run: `config.rounds`, or as many as a privacy budget lasts.
       history: a row a round.
       federation: the data set, in the hands of server and clients.
       say: takes lines for the user.
@@ -151,14 +155,18 @@ class Simulation:
         self._ended: str | None = None
         self._finished = self._open(overwrite)
         if self._finished is not None:
+            self.rounds = self.round
             return
         self._loggers = make_loggers(config, self.workdir)
         try:
             self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+            ledger = self.parts.ledger
+            self.rounds = config.rounds if ledger is None else ledger.rounds
             with _directory(self.workdir) as directory:
                 kept = None if self.workdir is None else directory / files.TUNING
                 self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
-            for line in (*self.engine.description, *self._advice()):
+            about = () if ledger is None else ledger.describe(config.rounds)
+            for line in (*self.engine.description, *about, *self._advice()):
                 self.say(line)
             self._label_counts = self.federation.label_counts()
             self._divergence = Divergence(config, self.parts.task.headline)
@@ -272,6 +280,7 @@ class Simulation:
             "model": None if self._model is None else repr(self._model),
             "algorithm": None if algorithm is None else algorithm.name,
             "init_params": digest(parts.init),
+            "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),
         }
         files.check_bound(self.workdir, bound)
         if processes.is_main():
@@ -311,16 +320,16 @@ class Simulation:
             self.engine.round = done
             self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
             self.round = done
-            total = self.config.rounds
+            total = self.rounds
             self.say(f"resuming after round {done} of {total}, from {self.workdir}")
         return checkpoints
 
     def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row without the evaluation that its round had only as the last of a plan."""
         number = row["round"]
-        if number % self.config.eval_every and number != self.config.rounds:
+        if number % self.config.eval_every and number != self.rounds:
             row = {name: row[name] for name in row if name in _ROW or client_tests.is_field(name)}
-        if not clients_due(self.config, number):
+        if not clients_due(self.config, number, self.rounds):
             row = {name: row[name] for name in row if not client_tests.is_field(name)}
         return row
 
@@ -359,7 +368,7 @@ class Simulation:
 
     def __iter__(self) -> Iterator[Step]:
         """Train the rounds that are left, one after another."""
-        yield from self._train(self.config.rounds, lambda: False, one_by_one=True)
+        yield from self._train(self.rounds, lambda: False, one_by_one=True)
 
     def run(self, rounds: int | None = None) -> Result:
         """Train and return the result.
@@ -370,7 +379,7 @@ class Simulation:
         Raises:
           Stopped: if a signal asked for it; the last round done is saved first.
         """
-        until = self.config.rounds
+        until = self.rounds
         if rounds is not None:
             until = min(until, self.round + rounds)
         line = self.say if self._finished or self._progress is None else self._progress.say
@@ -396,6 +405,7 @@ class Simulation:
                 self.config,
                 self.round,
                 asked_to_stop,
+                total=self.rounds,
                 until=until,
                 one_by_one=one_by_one,
             )
@@ -403,7 +413,7 @@ class Simulation:
                 self._require_lock()
                 self.round = finished.number
                 yield self._record(finished)
-            if self.round == self.config.rounds:
+            if self.round == self.rounds:
                 now = datetime.datetime.now().astimezone()
                 self._ended = now.isoformat(sep=" ", timespec="seconds")
                 with processes.main_first():
@@ -450,7 +460,10 @@ class Simulation:
             "images_per_second": float(result.images) / finished.seconds,
             "padding_share": float(result.padding_share),
             **self.engine.traffic.of_round(result),
+            **{name: float(value) for name, value in result.figures.items()},
         }
+        if self.parts.ledger is not None:
+            row["epsilon"] = self.parts.ledger.epsilon(finished.number)
         if not self.config.private:
             row["private"] = False
         if finished.evaluation is not None:
@@ -530,11 +543,14 @@ class Simulation:
         if evaluations:
             names = federation.dataset.class_names
             final = final_figures(evaluations[-1], names, self._label_counts)
+            if "attack_success" in evaluations[-1]:
+                final["final_attack_success"] = evaluations[-1]["attack_success"]
         figures = {
             "algorithm": self.parts.algorithm.name,
             "guidance": config.guidance.anchors if config.guidance.enabled else None,
             **({"student": config.guidance.student.control} if self.parts.student else {}),
             **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
+            "privacy": report(config, self.parts.ledger, self.round),
             "dataset": federation.dataset.name,
             "model": config.model.name if self._model is None else self.parts.network.name,
             "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),

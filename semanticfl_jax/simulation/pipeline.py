@@ -19,7 +19,7 @@ from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.dispatch import next_block
 from semanticfl_jax.federated.measured import RoundMetrics
-from semanticfl_jax.federated.round import ServerState
+from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.simulation.prepare import Engine
 
 
@@ -71,6 +71,7 @@ def finished_rounds(
     done: int,
     asked_to_stop: Callable[[], bool],
     *,
+    total: int | None = None,
     until: int | None = None,
     one_by_one: bool = False,
 ) -> Iterator[FinishedRound]:
@@ -82,6 +83,7 @@ def finished_rounds(
       done: rounds done before.
       asked_to_stop: whether to stop after the rounds under way; the last of them then comes with
         its state, due or not, as does round `until`.
+      total: the run's last round; by default `config.rounds`.
       until: the round to stop after; by default the run's last.
       one_by_one: whether `engine.state` is that of the round just yielded: no blocks, and nothing
         runs ahead.
@@ -89,7 +91,8 @@ def finished_rounds(
     Yields:
       The rounds in order, each after what is due has been read.
     """
-    until = config.rounds if until is None else until
+    total = config.rounds if total is None else total
+    until = total if until is None else until
     ahead = runs_ahead(config) and not one_by_one
     block, seconds, stopping = None, None, False
     with ThreadPoolExecutor(1) as clock:
@@ -108,7 +111,7 @@ def finished_rounds(
             seconds = (ended.result() - began) / count
             done += count
             # Blocks end where something is due (`next_block`).
-            tested = done == config.rounds or done % config.eval_every == 0
+            tested = done == total or done % config.eval_every == 0
             evaluation = engine.evaluate(engine.state) if tested else None
             if not ahead:
                 jax.block_until_ready(evaluation)
@@ -117,10 +120,11 @@ def finished_rounds(
             kept = None
             if last or done % config.checkpoint_every == 0:
                 # A copy, because the next round is given the state while this is written.
-                final = stopping or done == config.rounds
+                final = stopping or done == total
                 kept = engine.state if final else jax.tree.map(lambda x: x.copy(), engine.state)
             # Read at once: the next round takes the states of the clients.
-            clients = engine.test_clients(engine.state) if clients_due(config, done) else None
+            due_now = clients_due(config, done, total)
+            clients = engine.test_clients(engine.state) if due_now else None
             numbers = range(done - count + 1, done + 1)
             block = _Block(numbers, results, seconds, evaluation, kept, clients)
             if last or not ahead:
@@ -128,10 +132,10 @@ def finished_rounds(
                 block = None
 
 
-def clients_due(config: ExperimentConfig, done: int) -> bool:
-    """Return whether all clients are to be tested after `done` rounds."""
+def clients_due(config: ExperimentConfig, done: int, total: int) -> bool:
+    """Return whether all clients are to be tested after `done` rounds of `total`."""
     wanted, every = config.client_test.share > 0, config.client_test.every
-    return wanted and (done == config.rounds or (every > 0 and done % every == 0))
+    return wanted and (done == total or (every > 0 and done % every == 0))
 
 
 def _time_when_ready(arrays: Any) -> float:

@@ -17,7 +17,7 @@ from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
-from semanticfl_jax.data.federated import FederatedDataset, federate, pad_batches
+from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad_batches
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
@@ -27,17 +27,22 @@ from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import RunRound, init_clients, join_clients
 from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
+from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
+from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
-from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation
+from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation, with_trigger
 from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
 from semanticfl_jax.federated.rates import Rates, make_rates
-from semanticfl_jax.federated.round import ServerState, init_server, make_round
+from semanticfl_jax.federated.round import make_round
+from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
+from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.privacy.accounting import Ledger, make_ledger
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
@@ -59,6 +64,7 @@ class Parts:
       network: what the clients train.
       algorithm: with its weights, its guidance and its terms.
       task: what is learned of the images.
+      ledger: what the rounds cost in privacy; None without a mechanism.
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
       student: of a run that has one; the network may start from it.
@@ -69,6 +75,7 @@ class Parts:
     network: Network
     algorithm: Algorithm
     task: Task
+    ledger: Ledger | None = None
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
     student: Student | None = None
@@ -157,7 +164,24 @@ def make_parts(
                     f"{term.name} needs the model's {need}, which {network.name} does not return; "
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
-    return Parts(config, federation, network, algorithm, task, module, init, student)
+    ledger = make_ledger(config)
+    parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
+    _check_uploads(parts)
+    return parts
+
+
+def _check_uploads(parts: Parts) -> None:
+    """Raise `SemanticFLError` for what clients send and transforms or noise would not cover."""
+    config, algorithm = parts.config, parts.algorithm
+    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    refuse_extra(algorithm, extra_shapes(algorithm, shapes))
+    statistics = jax.tree.leaves(travelling(algorithm, shapes).batch_stats)
+    if config.privacy.enabled and statistics:
+        raise SemanticFLError(
+            f"{parts.network.name} keeps running statistics, which privacy.name="
+            f"{config.privacy.name} does not go with: they would take most of the clipping norm, "
+            "and noise would make some variances negative; use group normalisation"
+        )
 
 
 @dataclasses.dataclass
@@ -255,6 +279,8 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
         clients_per_chunk=choice.clients_per_chunk,
         batch_size=config.batch_size,
         availability=config.availability,
+        most=cohort_places(config),
+        public=parts.federation.public,
         steps=steps,
         skip_diverged=config.on_divergence == "skip_client",
     )
@@ -292,7 +318,8 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     test = pad_batches(
         dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
     )
-    test = put(test, split(mesh))
+    stamped = with_trigger(algorithm.attack, test)
+    test, stamped = put((test, stamped), split(mesh))
     key = run_key(config.seed)
     received = parts.init_model(key)
     state = init_server(*received, algorithm, config.num_clients)
@@ -318,6 +345,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, data, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
+
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
@@ -336,7 +364,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         run_round=run_round,
         run_block=run_block,
         longest=longest,
-        evaluate=lambda state: evaluate(*tested(state), test),
+        evaluate=lambda state: _figures(evaluate, tested(state), test, stamped),
         test_clients=_client_tests(parts, choice, mesh, data, key),
         tested=tested,
         traffic=make_traffic(algorithm, state, data),
@@ -344,6 +372,16 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         device=describe(mesh),
         description=description,
     )
+
+
+def _figures(
+    evaluate: Callable[..., dict[str, jax.Array]], model: Model, test: Batch, stamped: Batch | None
+) -> dict[str, jax.Array]:
+    """Return the figures of the test set, and a backdoor's success on the `stamped` one."""
+    figures = evaluate(*model, test)
+    if stamped is not None:
+        figures["attack_success"] = evaluate(*model, stamped)["test_accuracy"]
+    return figures
 
 
 def _client_tests(
@@ -388,7 +426,7 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
             f"; checkpoints include all client states; with many clients, raise checkpoint_every "
             f"({every})"
         )
-    updates = check_update_memory(algorithm, shapes, config.clients_per_round, mesh)
+    updates = check_update_memory(algorithm, shapes, cohort_places(config), mesh)
     return [line for line in (states, updates) if line]
 
 

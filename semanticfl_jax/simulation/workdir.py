@@ -95,9 +95,14 @@ def open_run(
             say(f"what {directory} held is now in {aside}")
     check(directory, config)
     summary = read_summary(directory, say)
-    if summary is not None and summary["rounds"] >= config.rounds:
+    if summary is not None and (summary["rounds"] >= config.rounds or used_up(summary)):
         return summary, None
     return None, Lock(directory) if main else None
+
+
+def used_up(summary: Mapping[str, Any]) -> bool:
+    """Return whether a run is over because its privacy budget is, whatever rounds were wanted."""
+    return bool((summary.get("privacy") or {}).get("used_up", False))
 
 
 def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,11 @@ from semanticfl_jax.config import (
     to_dict,
 )
 from semanticfl_jax.config.algorithm import knobs
-from semanticfl_jax.config.describe import describe_choices
+from semanticfl_jax.config.describe import describe_choices, table
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
+    ATTACKS,
     DATASETS,
     MODELS,
     OPTIMIZERS,
@@ -295,7 +297,7 @@ def test_levels_are_all_or_a_list_of_numbers():
 
 def test_help_tells_of_everything_that_is_chosen_by_name():
     text = describe_choices()
-    chosen = (ALGORITHMS, MODELS, DATASETS, TASKS, PARTITIONS, AGGREGATORS, TRANSFORMS)
+    chosen = (ALGORITHMS, MODELS, DATASETS, TASKS, PARTITIONS, AGGREGATORS, TRANSFORMS, ATTACKS)
     for registry in (*chosen, OPTIMIZERS, SCHEDULES):
         for name in built_in(registry):
             assert f"\n  {name}" in text
@@ -303,6 +305,16 @@ def test_help_tells_of_everything_that_is_chosen_by_name():
         for knob in knobs(name):
             assert f"{knob}=" in text
     assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_the_guide_has_the_tables_of_aggregators_transforms_and_attacks():
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "robustness.md").read_text()
+    for field, registry in (
+        ("aggregation.aggregator", AGGREGATORS),
+        ("aggregation.transforms", TRANSFORMS),
+        ("attack.name", ATTACKS),
+    ):
+        assert table(field, registry) in guide
 
 
 def test_a_list_of_names_is_typed_as_words_or_none():

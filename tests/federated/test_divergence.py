@@ -11,7 +11,7 @@ import pytest
 from semanticfl_jax.algorithms.aggregators import median
 from semanticfl_jax.algorithms.base import LossTerm
 from semanticfl_jax.algorithms.weights import by_size
-from semanticfl_jax.config import from_dict, to_dict
+from semanticfl_jax.config import ConfigError, from_dict, to_dict
 from semanticfl_jax.data.partition import Partition
 from tests.federated.by_hand import host
 from tests.federation import (
@@ -94,6 +94,58 @@ def test_who_diverges_is_left_out_as_if_they_had_no_data(name, sizes, devices, c
         chex.assert_trees_all_close(
             host(parts), host((other.model, other.server, other.clients)), rtol=2e-5, atol=1e-6
         )
+
+
+#: Aggregators that encode updates or are given all of them, privacy, and attackers who collude.
+GROUPS = {
+    "norm_bound": {"aggregation": {"aggregator": "norm_bound", "norm_bound": {"max_norm": 0.05}}},
+    "fltrust": {"aggregation": {"aggregator": "fltrust"}},
+    "majority_sign": {"aggregation": {"aggregator": "majority_sign"}},
+    "secure": {"aggregation": {"aggregator": "secure", "secure": {"masks": False}}},
+    "private": {
+        "model": {"norm": "group"},
+        "privacy": {"name": "central", "noise_multiplier": 1.0, "central": {"adaptive": True}},
+    },
+    "ipm": {"attack": {"name": "ipm", "share": 0.3}},
+    "krum and alie": {
+        "aggregation": {"aggregator": "multi_krum"},
+        "attack": {"name": "alie", "share": 0.3},
+    },
+}
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 3), (2, 2)])
+@pytest.mark.parametrize("name", GROUPS)
+def test_so_it_is_whatever_is_made_of_updates(name, devices, chunk):
+    federation = make_federation(SoftmaxRegression(CLASSES), SIZES)
+    config = from_dict(type(CONFIG), {**to_dict(EVERYONE), **GROUPS[name]})
+    public = np.setdiff1d(np.arange(len(federation.labels)), federation.partition.indices)
+    algorithm = poisoned(algorithm_of(config), federation)
+    options = {"public": public, "skip_diverged": True}
+    run, (state, *rest) = federation.round(algorithm, devices, chunk, config, **options)
+    alone, (other, *others) = without(federation).round(algorithm, 1, 1, config, public=public)
+    first = host(state.params)
+    for _ in range(2):
+        state, metrics = run(state, *rest)
+        other, expected = alone(other, *others)
+        named = np.asarray(metrics.cohort)[np.asarray(metrics.diverged)]
+        assert named.tolist() == [BAD] and metrics.finite and not expected.diverged.any()
+        chex.assert_trees_all_close(
+            host((state.model, state.aggregator)),
+            host((other.model, other.aggregator)),
+            rtol=2e-5,
+            atol=1e-6,
+        )
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first, host(state.params))
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_masks_of_who_is_left_out_would_stay():
+    secure = {"on_divergence": "skip_client", **GROUPS["secure"]}
+    from_dict(type(CONFIG), {**to_dict(EVERYONE), **secure})
+    masked = {**secure, "aggregation": {"aggregator": "secure"}}
+    with pytest.raises(ConfigError, match=r"aggregation\.secure\.masks cannot be used with on_div"):
+        from_dict(type(CONFIG), {**to_dict(EVERYONE), **masked})
 
 
 @pytest.mark.parametrize("chunk", [1, 3])

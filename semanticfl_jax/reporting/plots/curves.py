@@ -23,7 +23,7 @@ def plot_curves(
     metric: Metric = ACCURACY,
     about: str | None = None,
 ) -> None:
-    """Plot the metric, and training and test loss, of one run over its rounds.
+    """Plot the metric, training and test loss, and epsilon where it is told, over a run's rounds.
 
     Args:
       rows: rounds as `metrics.read_metrics` returns them; missing values leave a gap.
@@ -32,9 +32,11 @@ def plot_curves(
       metric: by which the task judges models.
       about: what the run is: its method, data set and seed.
     """
-    figure = drawing.figure(9.6, 3.8)
+    spent = series(rows, "epsilon")
+    panels = 3 if len(spent[0]) else 2
+    figure = drawing.figure(4.8 * panels, 3.8)
     drawing.note(figure, note)
-    left, right = figure.subplots(1, 2)
+    left, right, *last = figure.subplots(1, panels)
     rounds, values = series(rows, metric.name)
     marker = "o" if len(rounds) <= 30 else None
     if len(rounds):
@@ -57,7 +59,10 @@ def plot_curves(
     drawing.label(right, "Loss", "Round", "Loss (nats)" if metric.is_accuracy else "Loss")
     if right.lines:
         right.legend(**drawing.LEGEND)
-    for axes in (left, right):
+    for axes in last:
+        axes.plot(*spent, color=COLOURS[0])
+        drawing.label(axes, "Privacy spent", "Round", "epsilon")
+    for axes in (left, right, *last):
         round_axis(axes)
     drawing.save(figure, path)
 

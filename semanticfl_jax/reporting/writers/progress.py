@@ -38,7 +38,7 @@ class RoundProgress:
         self._log_seconds = log_seconds
         self._start = time.monotonic()
         self._last_line = self._start
-        self._accuracy = self._rate = None
+        self._accuracy = self._rate = self._epsilon = None
         self._bar = tqdm(
             total=rounds,
             initial=done,
@@ -50,7 +50,11 @@ class RoundProgress:
         )
 
     def update(
-        self, round: int, accuracy: float | None = None, images_per_second: float | None = None
+        self,
+        round: int,
+        accuracy: float | None = None,
+        images_per_second: float | None = None,
+        epsilon: float | None = None,
     ) -> None:
         """Reports that `round` (from 1) is done.
 
@@ -59,9 +63,11 @@ class RoundProgress:
           accuracy: test accuracy, a fraction, or the value of `metric`; None keeps showing the
             last one evaluated.
           images_per_second: training images a second; None keeps the last one.
+          epsilon: of differential privacy, spent so far; None: none is told.
         """
         self._accuracy = self._accuracy if accuracy is None else accuracy
         self._rate = self._rate if images_per_second is None else images_per_second
+        self._epsilon = epsilon
         step, self._round = round - self._round, round
         if self._terminal:
             self._bar.set_postfix_str(self._status(), refresh=False)
@@ -105,6 +111,8 @@ class RoundProgress:
         elif self._accuracy is not None:
             name = self._metric.removeprefix("test_").replace("_", " ")
             parts.append(f"{name} {self._accuracy:.4g}")
+        if self._epsilon is not None:
+            parts.append(f"epsilon {self._epsilon:.3g}")
         if self._rate is not None:
             parts.append(f"{self._rate:,.0f} images/s")
         return ", ".join(parts)

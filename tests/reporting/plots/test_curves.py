@@ -19,6 +19,14 @@ def test_curves_show_percent_at_evaluated_rounds_and_mark_the_best(tmp_path, dra
     assert [each.name for each in (tmp_path / "plots").iterdir()] == ["curves.png"]
 
 
+def test_curves_show_what_is_spent_of_privacy(tmp_path, drawn):
+    rows = [{**row, "epsilon": 0.5 * row["round"]} for row in made_up_rows([0.2, 0.7])]
+    curves.plot_curves(rows, tmp_path / "curves.png")
+    *_, spent = drawn[0].axes
+    assert len(drawn[0].axes) == 3 and spent.get_ylabel() == "epsilon"
+    np.testing.assert_allclose(spent.lines[0].get_ydata(), [0.5, 1.0])
+
+
 @pytest.mark.parametrize(
     "rows",
     [

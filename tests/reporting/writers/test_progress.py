@@ -39,10 +39,11 @@ def test_a_terminal_shows_the_resumed_round_and_keeps_the_last_accuracy():
     terminal = Terminal()
     with progress.RoundProgress(10, done=6, stream=terminal) as bar:
         bar.update(7, accuracy=0.4321, images_per_second=99.0)
-        bar.update(8, images_per_second=55.0)
+        bar.update(8, images_per_second=55.0, epsilon=1.234)
     assert "6/10" in terminal.getvalue()
     last = terminal.getvalue().split("\r")[-1]
     assert "8/10" in last and "accuracy 43.21%" in last and "55 images/s" in last
+    assert "epsilon 1.23" in last and "epsilon" not in terminal.getvalue().split("\r")[-2]
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])

@@ -1,0 +1,109 @@
+r"""Trains every aggregator under every attack, and writes a table of accuracies.
+
+    python -m launch.robustness --config=launch/configs/robustness.py --workdir=DIR \
+        [--aggregators=mean,median,krum] [--attacks=none,sign_flip] [--seeds=0,1,2] \
+        [--config.FIELD=VALUE ...]
+
+`attack.share` of the clients attack, 20 % by default; aggregators that ask for a number of
+attackers are told as many as are expected in a round. Every run has its own directory,
+DIR/AGGREGATOR-ATTACK-seedN, and is what launch.train would make of it: run the command again and
+finished runs are read. DIR/robustness.md holds the table: the mean of the last 10 evaluations in
+per cent, and of a backdoor its success after the last round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config.describe import describe_choices
+from semanticfl_jax.config.overrides import combine
+from semanticfl_jax.registry import AGGREGATORS, ATTACKS
+
+from . import flags
+
+_ATTACKS = ("none", "label_flip", "sign_flip", "gaussian", "alie", "ipm", "backdoor", "free_rider")
+_AGGREGATORS = (
+    "mean",
+    "median",
+    "trimmed_mean",
+    "krum",
+    "multi_krum",
+    "bulyan",
+    "geometric_median",
+    "norm_bound",
+    "fltrust",
+)
+
+
+def define() -> None:
+    """The flags beyond those that every command has."""
+    absl_flags.DEFINE_list("aggregators", list(_AGGREGATORS), "Aggregators to train with.")
+    absl_flags.DEFINE_list("attacks", list(_ATTACKS), "Attacks to train under.")
+    absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each pair.")
+
+
+def plan(given: flags.Given, aggregator: str, attack: str, seed: int) -> ExperimentConfig:
+    """Return the configuration of one run."""
+    chosen: dict[str, object] = {"aggregation.aggregator": aggregator, "seed": seed}
+    if attack != "none":
+        chosen["attack.name"] = attack
+    base = combine(ExperimentConfig, given.values, chosen, optional=given.overrides)
+    settings = AGGREGATORS[aggregator].settings
+    if any(field.name == "attackers" for field in dataclasses.fields(settings)):
+        expected = round(base.attack.share * base.clients_per_round)
+        chosen[f"aggregation.{aggregator}.attackers"] = expected
+    return combine(ExperimentConfig, given.values, chosen, optional=given.overrides)
+
+
+def cell(summaries: list[dict]) -> str:
+    """Return what stands in the table for the runs of one pair."""
+    found = [100 * each["mean_last10_accuracy"] for each in summaries]
+    text = f"{statistics.fmean(found):.1f}"
+    text += f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    success = [100 * s["final_attack_success"] for s in summaries if "final_attack_success" in s]
+    return text + (f" ({statistics.fmean(success):.0f})" if success else "")
+
+
+def main(given: flags.Given, workdir: str) -> None:
+    """Train what is missing, then print and write the table."""
+    values = absl_flags.FLAGS
+    for registry, names in ((AGGREGATORS, values.aggregators), (ATTACKS, values.attacks)):
+        for name in names:
+            registry.check(name, f"--{registry.kind}s")
+    if not all(seed.isdecimal() for seed in values.seeds):
+        raise ConfigError(f"--seeds must be whole numbers, got {','.join(values.seeds)}")
+    pairs = [(a, b) for a in values.aggregators for b in values.attacks]
+    plans = {
+        (*pair, seed): plan(given, *pair, int(seed)) for pair in pairs for seed in values.seeds
+    }
+
+    from semanticfl_jax.api import Stopped, run
+    from semanticfl_jax.files import write_text
+
+    summaries: dict[tuple[str, str], list[dict]] = {pair: [] for pair in pairs}
+    for number, ((*pair, seed), config) in enumerate(plans.items(), start=1):
+        name = "-".join(pair) + f"-seed{seed}"
+        print(f"[{number}/{len(plans)}] {name}", flush=True)
+        try:
+            result = run(config, Path(workdir) / name, progress=False, say=None)
+        except Stopped as stop:
+            flags.stop(stop)
+        summaries[tuple(pair)].append(result.summary)
+    lines = [["aggregator", *values.attacks], ["---", *["---:"] * len(values.attacks)]]
+    lines += [
+        [a, *(cell(summaries[a, attack]) for attack in values.attacks)] for a in values.aggregators
+    ]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    write_text(Path(workdir) / "robustness.md", text + "\n")
+    print(f"\n{text}\n\nwrote {Path(workdir) / 'robustness.md'}")
+
+
+if __name__ == "__main__":
+    flags.run(
+        main, ExperimentConfig, default="robustness", define=define, help=describe_choices, raw=True
+    )

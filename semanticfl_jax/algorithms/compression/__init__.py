@@ -1,0 +1,1 @@
+"""What makes updates smaller before they travel, one file each."""

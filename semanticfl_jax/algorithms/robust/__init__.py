@@ -1,0 +1,1 @@
+"""Aggregators that wrong updates cannot move far, one file each."""

@@ -1,0 +1,1 @@
+"""Clients that do not do as they should, one file an attack."""

@@ -1,0 +1,98 @@
+"""What an attack is: what some clients, drawn by the seed, do in place of what they should.
+
+    Poison   changes a batch before the client learns from it        label flip, backdoor
+    Forge    changes the client's update, after all its transforms   sign flip, Gaussian, free-rider
+    Collude  changes the updates of all attackers of a cohort        ALIE, IPM
+
+Attackers have no transforms to obey, but what the server does with an update (`Aggregator.encode`)
+they cannot avoid. What colludes needs all updates of a round at once, whatever the aggregator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.randomness import HostStream
+from semanticfl_jax.types import PyTree
+
+if TYPE_CHECKING:
+    from semanticfl_jax.algorithms.aggregators import Updates
+    from semanticfl_jax.data.federated import Batch
+
+
+class Poison(Protocol):
+    """Changes what an attacker learns from."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return a batch of the same shapes; images are uint8 [B, H, W, 3]."""
+
+
+class Forge(Protocol):
+    """Changes what an attacker sends."""
+
+    def __call__(self, update: PyTree, key: jax.Array) -> PyTree:
+        """Return an update of the same form; the key is of the seed, the round and the client."""
+
+
+class Collude(Protocol):
+    """Changes what all attackers of a cohort send."""
+
+    def __call__(self, updates: Updates, attackers: jax.Array) -> PyTree:
+        """Return what each attacker sends, one update that replaces those of all.
+
+        Args:
+          updates: of the whole cohort, honest ones, [m, ...].
+          attackers: bool [m], those who attack and are present.
+        """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Attack:
+    """An attack and who does it.
+
+    Attributes:
+      name: as the configuration calls it.
+      attackers: bool [N].
+      poison: of batches; None: they stay.
+      forge: of updates; None: they stay.
+      collude: of all attackers' updates together; None: each is on its own.
+      trigger: images uint8 [n, H, W, 3] -> the same with a trigger; None: there is none.
+      target: the class that the trigger stands for.
+    """
+
+    name: str
+    attackers: np.ndarray
+    poison: Poison | None = None
+    forge: Forge | None = None
+    collude: Collude | None = None
+    trigger: Callable[[jax.Array], jax.Array] | None = None
+    target: int = 0
+
+    def attacks(self, clients: jax.Array) -> jax.Array:
+        """Return whether clients attack, bool in the shape of their ids; -1 and N do not."""
+        return jnp.append(self.attackers, False)[clients]
+
+
+def draw_attackers(config: ExperimentConfig) -> np.ndarray:
+    """Draw who attacks, bool [N]: `attack.share` of all clients, rounded."""
+    rng = np.random.default_rng([config.seed, HostStream.ATTACKERS])
+    who = np.zeros(config.num_clients, bool)
+    who[rng.permutation(config.num_clients)[: config.attack.count(config.num_clients)]] = True
+    return who
+
+
+def noise_like(key: jax.Array, tree: PyTree, spread: float) -> PyTree:
+    """Return N(0, spread^2) in the form of a tree of float32 arrays."""
+    leaves, form = jax.tree.flatten(tree)
+    drawn = [
+        spread * jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
+        for index, x in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(form, drawn)

@@ -1,0 +1,195 @@
+"""Configuration of differential privacy: where noise is added, how much, and what it may cost.
+
+    --config.privacy.name=central --config.privacy.target_epsilon=2 --config.privacy.delta=1e-6
+
+The unit that is protected is a client, with all its images. `privacy/accounting.py` says which
+bound belongs to which way of sampling clients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from semanticfl_jax.config.fields import (
+    Choosing,
+    Config,
+    changed_fields,
+    require,
+    require_at_least,
+    require_positive,
+)
+from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.registry import MODELS, PRIVACY, Entry
+
+if TYPE_CHECKING:
+    from semanticfl_jax.config.experiment import ExperimentConfig
+
+#: Below it a privacy loss distribution takes gigabytes, and a guarantee means nothing.
+LEAST_NOISE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class CentralConfig(Config):
+    """The server clips every client's update, and adds noise to their sum."""
+
+    #: L2 norm C that every update is cut to; with `adaptive`, the one to begin with.
+    clip: float = 1.0
+    #: Whether C follows a quantile of the clients' norms (Andrew et al., NeurIPS 2021).
+    adaptive: bool = False
+    #: Share gamma of the updates that C should leave as they are.
+    quantile: float = 0.5
+    #: Rate eta_C at which C follows.
+    clip_rate: float = 0.2
+    #: Standard deviation of the noise on the count of updates that were not cut; 0: a twentieth of
+    #: clients_per_round, as its authors advise, and for small cohorts the noise multiplier at least
+    #: (ours), so that the update's noise grows by a sixth at most.
+    count_noise: float = 0.0
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_positive(self, "clip", "clip_rate")
+        require_at_least(self, 0, "count_noise")
+        require(0 < self.quantile < 1, "quantile", "above 0 and below 1", self.quantile)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalConfig(Config):
+    """Every client clips its update and adds noise itself, before it sends it."""
+
+    #: L2 norm C that every update is cut to.
+    clip: float = 1.0
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_positive(self, "clip")
+
+
+PRIVACY.register("none", "semanticfl_jax.privacy.mechanism:none", about="No guarantee")
+PRIVACY.register(
+    "central",
+    "semanticfl_jax.privacy.central:central",
+    settings=CentralConfig,
+    about="McMahan et al., ICLR 2018 (DP-FedAvg): the server clips every client's update and adds "
+    "Gaussian noise to their sum; it must be trusted, the model need not be",
+)
+PRIVACY.register(
+    "local",
+    "semanticfl_jax.privacy.local:local",
+    settings=LocalConfig,
+    about="Duchi et al., FOCS 2013; with Gaussian noise: every client clips its update and adds "
+    "the noise itself; nobody must be trusted, and far more noise is needed",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivacyConfig(Choosing):
+    """Differential privacy of clients: (epsilon, delta), by clipping and Gaussian noise."""
+
+    registries: ClassVar = {"name": PRIVACY}
+
+    name: Annotated[str, PRIVACY] = "none"
+    #: Standard deviation of the noise, of the sum (central) or of every update (local), divided by
+    #: the clipping norm. None: what `target_epsilon` asks for over all `rounds`.
+    noise_multiplier: float | None = None
+    #: The budget. Beside `noise_multiplier` it stops the run before the round that would exceed it.
+    target_epsilon: float | None = None
+    #: Well below one in num_clients.
+    delta: float = 1e-6
+    #: Settings of the mechanism.
+    settings: Any = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        noise, budget = self.noise_multiplier, self.target_epsilon
+        allowed = f"at least {LEAST_NOISE}, or none: less guarantees nothing"
+        require(noise is None or noise >= LEAST_NOISE, "noise_multiplier", allowed, noise)
+        require(budget is None or budget > 0, "target_epsilon", "greater than 0, or none", budget)
+        require(0 < self.delta < 1, "delta", "above 0 and below 1", self.delta)
+        require(
+            not self.enabled or (noise or budget) is not None,
+            "noise_multiplier",
+            f"a number with name={self.name}, or target_epsilon, which computes it",
+            None,
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a guarantee."""
+        return self.name != "none"
+
+    @property
+    def entry(self) -> Entry:
+        """The registry's entry of the mechanism."""
+        return PRIVACY[self.name]
+
+    def unused(self) -> dict[str, str]:
+        """Return the fields that are set and have no effect, each with the reason."""
+        if not self.enabled:
+            return dict.fromkeys(changed_fields(self), "privacy.name is none")
+        if self.name != "central" or self.settings.adaptive:
+            return {}
+        names = [name for name in changed_fields(self.settings) if name != "clip"]
+        return {f"central.{name}": "privacy.central.adaptive is false" for name in names}
+
+    def rounds_matter(self) -> str | None:
+        """Return why the number of rounds decides what a round does; None: it does not."""
+        if self.enabled and self.noise_multiplier is None:
+            return "privacy.target_epsilon computes the noise of all rounds"
+        return None
+
+    def check_experiment(self, config: ExperimentConfig) -> None:
+        """Raise `ConfigError` for what has no guarantee, or none that could be told."""
+        if not self.enabled:
+            return
+        mechanism = f"privacy.name={self.name}"
+        require(
+            self.delta * config.num_clients < 1,
+            "privacy.delta",
+            f"below one in num_clients ({config.num_clients}): with more, one client's data could "
+            "be published whole",
+            self.delta,
+        )
+        if MODELS[config.model.name].uses.count("norm") and config.model.norm == "batch":
+            raise ConfigError(
+                f"model.norm must be group with {mechanism}, got 'batch': running variances would "
+                "take most of the clipping norm, and noise would make some of them negative"
+            )
+        extra = config.algorithm.entry.traits.extra
+        if extra:
+            raise ConfigError(
+                f"algorithm.name={config.algorithm.name} cannot be used with {mechanism}: its "
+                f"clients send {extra}, which the mechanism does not see"
+            )
+        if config.algorithm.uses_label_counts:
+            raise ConfigError(
+                f"the weights disco cannot be used with {mechanism}: clients send their label "
+                "counts without noise"
+            )
+        require(
+            config.private,
+            "guidance.anchor_source",
+            f"another than oracle with {mechanism}: anchors of the clients' own images reach "
+            "every client without noise",
+            config.guidance.anchor_source,
+        )
+        require(
+            config.availability.sampling != "size_weighted",
+            "availability.sampling",
+            f"uniform, poisson, round_robin or fixed_order with {mechanism}: who is sampled by "
+            "size tells of sizes, and no accountant covers it",
+            config.availability.sampling,
+        )
+        require(
+            config.algorithm.weights in ("auto", "uniform"),
+            "algorithm.weights",
+            f"auto or uniform with {mechanism}: weights by size tell of sizes, and noise hides one "
+            "client's part of a sum only if all have the same weight",
+            config.algorithm.weights,
+        )
+        require(
+            self.name != "central" or config.aggregation.aggregator == "mean",
+            "aggregation.aggregator",
+            "mean with privacy.name=central: the noise is that of a sum",
+            config.aggregation.aggregator,
+        )

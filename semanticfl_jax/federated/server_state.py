@@ -1,0 +1,75 @@
+"""What goes from one round to the next at the server."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.federated.cohort import with_contacts
+from semanticfl_jax.types import PyTree
+
+
+class ServerState(NamedTuple):
+    """Everything that goes from one round to the next.
+
+    Attributes:
+      params: {"model": ..., term name: ...}, float32.
+      batch_stats: running statistics of batch normalisation, float32.
+      server: state of the algorithm's server rule.
+      aggregator: state of its aggregator; () if that keeps nothing.
+      clients: states of all clients, stacked: [num_clients, ...]; () if they keep nothing.
+      contacted: bool [num_clients], clients that have taken part before.
+      round: int32 scalar, rounds done.
+    """
+
+    params: PyTree
+    batch_stats: PyTree
+    server: PyTree
+    aggregator: PyTree
+    clients: PyTree
+    contacted: jax.Array
+    round: jax.Array
+
+    @property
+    def model(self) -> Model:
+        """Return the model that clients receive."""
+        return Model(self.params, self.batch_stats)
+
+
+def init_server(
+    params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
+) -> ServerState:
+    """Return the state before round 1, without the clients' (`client_state.init_clients`)."""
+    model, aggregator = Model(params, batch_stats), algorithm.aggregator
+    return ServerState(
+        params=params,
+        batch_stats=batch_stats,
+        server=algorithm.server.init(model),
+        aggregator=() if aggregator.start is None else aggregator.start(model),
+        clients=(),
+        contacted=jnp.zeros(num_clients, bool),
+        round=jnp.zeros((), jnp.int32),
+    )
+
+
+def unchanged(state: ServerState) -> tuple[Model, PyTree, PyTree]:
+    """Return model, server's and aggregator's state, after a round in which nobody reports."""
+    return state.model, state.server, state.aggregator
+
+
+def next_state(
+    state: ServerState, model: Model, server: PyTree, aggregator: PyTree, cohort: jax.Array
+) -> ServerState:
+    """Return the state after a round; the clients' states are put into it elsewhere."""
+    return ServerState(
+        params=model.params,
+        batch_stats=model.batch_stats,
+        server=server,
+        aggregator=aggregator,
+        clients=state.clients,
+        contacted=with_contacts(state.contacted, cohort),
+        round=state.round + 1,
+    )

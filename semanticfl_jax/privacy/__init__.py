@@ -1,0 +1,1 @@
+"""Differential privacy of clients: mechanisms, what they cost, and what each party sees."""

@@ -1,0 +1,106 @@
+"""What each party of a run sees, and what guarantees it: for summaries, and for the README.
+
+It is put together from the registry (`AlgorithmTraits`), the configuration and the ledger; nothing
+keeps a second list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from semanticfl_jax.registry import ALGORITHMS, Entry
+
+if TYPE_CHECKING:
+    from semanticfl_jax.config import ExperimentConfig
+    from semanticfl_jax.privacy.accounting import Ledger
+
+#: Of `guidance.anchor_source`: what anchors tell of clients' images.
+ANCHORS = {
+    "public": "epsilon 0: made of the public split, which no client holds",
+    "generated": "epsilon 0: made of generated images alone",
+    "directory": "epsilon 0, if no client holds an image of guidance.anchor_dir",
+    "oracle": "none: made of the clients' own images",
+}
+_NONE = "none"
+
+
+def report(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> dict[str, Any]:
+    """Return the privacy of a run for its summary.
+
+    Args:
+      config: of the run.
+      ledger: what its rounds cost; None without a mechanism.
+      rounds: rounds done.
+    """
+    told: dict[str, Any] = {"mechanism": config.privacy.name}
+    if ledger is not None:
+        told |= {
+            "epsilon": ledger.epsilon(rounds),
+            "delta": ledger.delta,
+            "noise_multiplier": ledger.noise,
+            "clip": config.privacy.settings.clip,
+            "bound": ledger.sampling.describe(),
+            "neighbours": "one client, whose data are there or not",
+            "used_up": ledger.rounds < config.rounds and rounds >= ledger.rounds,
+        }
+    return {**told, "seen": seen(config, ledger, rounds)}
+
+
+def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[dict[str, str]]:
+    """Return what each party sees: rows of `who`, `what` and `guarantee`."""
+    entry, name = config.algorithm.entry, config.privacy.name
+    told = _NONE
+    if ledger is not None:
+        told = f"({ledger.epsilon(rounds):.4g}, {ledger.delta:g})-differentially private"
+    of_update = {"central": "none: it is trusted to clip and to add the noise", "local": told}
+    rows = [("server", "who takes part, and when", _NONE)]
+    rows += [("server", "every client's update, in every round", of_update.get(name, _NONE))]
+    if ledger is None and not _uniform(config):
+        rows.append(("server", "how many images every client has, by its weight", _NONE))
+    if config.algorithm.uses_label_counts:
+        counts = ALGORITHMS["feddisco"].traits.once
+        rows.append(("server", f"of clients, once, {counts}", _NONE))
+    if entry.traits.extra:
+        rows.append(("server", f"of clients, in every round, {entry.traits.extra}", _NONE))
+    rows.append(("clients, and whoever gets the model", "the model, in every round", told))
+    if entry.traits.broadcast:
+        rows.append(("clients", f"{entry.traits.broadcast}, in every round", _NONE))
+    if config.uses_anchors:
+        rows.append(("clients", "anchors, once", ANCHORS[config.guidance.anchor_source]))
+    own = "training loss, who took part, figures of single clients"
+    rows.append(("whoever reads this run's files", own, _NONE))
+    return [dict(zip(("who", "what", "guarantee"), row, strict=True)) for row in rows]
+
+
+def _uniform(config: ExperimentConfig) -> bool:
+    chosen = config.algorithm.weights
+    return chosen == "uniform" or (chosen == "auto" and config.algorithm.entry.traits.uniform)
+
+
+def table() -> str:
+    """Return what each algorithm's parties see besides update and model, as Markdown."""
+    head = ["`algorithm.name`", "the server, of a client", "clients", "`privacy.name`"]
+    lines = [head, ["---"] * len(head)]
+    for name, entry in ALGORITHMS.items():
+        if entry.source.startswith("semanticfl_jax."):
+            lines.append([f"`{name}`", _up(entry), _down(entry), _protected(entry)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _up(entry: Entry) -> str:
+    traits = entry.traits
+    sees = [] if traits.uniform or traits.weights else ["how many images it has"]
+    sees += [f"once, {traits.once}"] if traits.once else []
+    sees += [traits.extra] if traits.extra else []
+    return "; ".join(sees)
+
+
+def _down(entry: Entry) -> str:
+    traits = entry.traits
+    sees = [traits.broadcast] if traits.broadcast else []
+    sees += ["anchors, once"] if traits.guided or traits.anchors else []
+    return "; ".join(sees)
+
+
+def _protected(entry: Entry) -> str:
+    return "refused" if entry.traits.extra or entry.traits.once else "central, local"

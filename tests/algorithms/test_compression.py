@@ -1,0 +1,301 @@
+"""Compression against NumPy, its expectation, and its bytes."""
+
+import dataclasses
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.compression.powersgd import powersgd
+from semanticfl_jax.algorithms.compression.qsgd import qsgd
+from semanticfl_jax.algorithms.compression.quantize import quantize
+from semanticfl_jax.algorithms.compression.random_k import random_k
+from semanticfl_jax.algorithms.compression.top_k import top_k
+from semanticfl_jax.config import (
+    AggregationConfig,
+    AvailabilityConfig,
+    ConfigError,
+    ModelConfig,
+    PrivacyConfig,
+)
+from semanticfl_jax.config.compression import (
+    PowerSGDConfig,
+    QSGDConfig,
+    QuantizeConfig,
+    SparseConfig,
+)
+from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.federated.traffic import make_traffic
+from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
+from tests.federation import (
+    CLASSES,
+    CONFIG,
+    SIZES,
+    TwoLayers,
+    algorithm_of,
+    make_federation,
+)
+
+
+def update(seed=0):
+    rng = np.random.default_rng(seed)
+    params = {"a": rng.normal(size=(3, 4, 6)), "b": rng.normal(size=10), "c": np.zeros(5)}
+    tree = Model(params, {"mean": 10 * rng.normal(size=7)})
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+NUMBERS = 72 + 10 + 5 + 7
+
+
+def numbers(tree):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def test_top_k_sends_the_largest_numbers_and_keeps_the_rest_for_the_next_update():
+    transform, key = top_k(SparseConfig(0.1)), jax.random.key(0)
+    count, left = math.ceil(0.1 * NUMBERS), np.zeros(NUMBERS, np.float32)
+    state = transform.init(jax.tree.map(jnp.zeros_like, update()))
+    for seed in range(3):
+        sent, state = jax.jit(transform.apply)(update(seed), state, key)
+        whole = numbers(update(seed)) + left
+        expected = whole.copy()
+        expected[np.argsort(-np.abs(whole))[count:]] = 0
+        np.testing.assert_array_equal(numbers(sent), expected)
+        left = whole - expected
+        np.testing.assert_array_equal(numbers(state), left)
+    without = top_k(SparseConfig(0.1, feedback=False))
+    assert without.init(update()) == ()
+    assert without.bytes_up(update(), 0) == 4 * count + math.ceil(count * 7 / 8)  # 94 < 2^7
+
+
+def test_random_k_sends_numbers_at_random_places():
+    feedback, free = random_k(SparseConfig(0.25)), random_k(SparseConfig(0.25, feedback=False))
+    given, count = numbers(update()), math.ceil(0.25 * NUMBERS)
+    zeros = jax.tree.map(jnp.zeros_like, update())
+    sent, left = feedback.apply(update(), zeros, jax.random.key(1))
+    chosen = numbers(sent) != 0
+    np.testing.assert_array_equal(numbers(sent)[chosen], given[chosen])
+    np.testing.assert_allclose(numbers(sent) + numbers(left), given, atol=1e-6)
+    apply = jax.jit(jax.vmap(lambda key: free.apply(update(), (), key)[0]))
+    many = apply(jax.random.split(jax.random.key(2), 4000))
+    many = np.concatenate([np.reshape(x, (4000, -1)) for x in jax.tree.leaves(many)], axis=1)
+    drawn = np.sum(many[:, given != 0] != 0, axis=0)
+    np.testing.assert_allclose(drawn / 4000, count / NUMBERS, atol=0.03)
+    np.testing.assert_allclose(many.mean(axis=0), given, atol=0.12 * np.abs(given).max())
+    assert free.bytes_up(update(), 0) == feedback.bytes_up(update(), 0) == 4 * count + 8
+
+
+def of_many(transform, count=4000):
+    apply = jax.jit(jax.vmap(lambda key: transform.apply(update(), (), key)[0]))
+    found = apply(jax.random.split(jax.random.key(2), count))
+    return np.concatenate([np.reshape(x, (count, -1)) for x in jax.tree.leaves(found)], axis=1)
+
+
+def test_qsgd_keeps_the_mean_and_sends_levels_of_the_norm():
+    found, given = of_many(qsgd(QSGDConfig(3))), numbers(update())
+    norm = np.linalg.norm(given)
+    levels = found * 3 / norm
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
+    assert set(np.unique(np.round(levels))) <= {-3, -2, -1, 0, 1, 2, 3}
+    share = 3 * np.abs(given) / norm
+    np.testing.assert_allclose(found.mean(axis=0), given, atol=5 * norm / 3 / 2 / np.sqrt(4000))
+    variance = (norm / 3) ** 2 * (share - np.floor(share)) * (1 - share + np.floor(share))
+    np.testing.assert_allclose(found.var(axis=0), variance, atol=0.02 * norm**2)
+    assert qsgd(QSGDConfig(3)).bytes_up(update(), 0) == math.ceil(NUMBERS * 3 / 8) + 4
+    assert qsgd(QSGDConfig(15)).bytes_up(update(), 0) == math.ceil(NUMBERS * 5 / 8) + 4
+
+
+@pytest.mark.parametrize("bits", [1, 2, 8])
+def test_rounding_keeps_the_mean_and_the_ends_of_every_array(bits):
+    transform = quantize(QuantizeConfig(bits))
+    found = of_many(transform)
+    start = 0
+    for leaf in jax.tree.leaves(update()):
+        x = np.ravel(leaf)
+        part = found[:, start : start + x.size]
+        step = (x.max() - x.min()) / (2**bits - 1)
+        start += x.size
+        if step == 0:
+            np.testing.assert_array_equal(part, np.tile(x, (len(part), 1)))
+            continue
+        level = (part - x.min()) / step
+        np.testing.assert_allclose(level, np.round(level), atol=1e-3)
+        assert level.min() > -0.1 and level.max() < 2**bits - 0.9
+        # No further than a step from the number, and right on average.
+        assert np.abs(part - x).max() <= step * 1.001
+        np.testing.assert_allclose(part.mean(axis=0), x, atol=5 * step / 2 / np.sqrt(4000))
+    sizes = [72, 10, 5, 7]
+    assert transform.bytes_up(update(), 0) == sum(math.ceil(n * bits / 8) + 8 for n in sizes)
+
+
+def test_powersgd_finds_a_matrix_of_low_rank_and_sends_what_is_left_later():
+    transform, key = powersgd(PowerSGDConfig(2)), jax.random.key(0)
+    rng = np.random.default_rng(5)
+    low = (rng.normal(size=(12, 2)) @ rng.normal(size=(2, 6))).astype(np.float32)
+    exact = {"a": jnp.asarray(low.reshape(3, 4, 6)), "b": jnp.arange(5.0)}
+    state = transform.init(jax.tree.map(jnp.zeros_like, exact))
+    sent, (left, _) = jax.jit(transform.apply)(exact, state, key)
+    chex.assert_trees_all_close(sent, exact, atol=1e-5)
+    assert np.abs(numbers(left)).max() < 1e-5
+    # Another one, against NumPy: one step of subspace iteration, then what was left.
+    given = update()
+    state = transform.init(jax.tree.map(jnp.zeros_like, given))
+    right, left = np.asarray(state[1][0], float), np.zeros((12, 6))
+    for _ in range(3):
+        sent, state = jax.jit(transform.apply)(given, state, key)
+        matrix = np.asarray(given.params["a"], float).reshape(12, 6) + left
+        basis, _ = np.linalg.qr(matrix @ right)
+        right = matrix.T @ basis
+        left = matrix - basis @ right.T
+        np.testing.assert_allclose(
+            np.reshape(sent.params["a"], (12, 6)), basis @ right.T, atol=1e-4
+        )
+        np.testing.assert_array_equal(sent.params["b"], given.params["b"])
+    assert transform.bytes_up(given, 0) == 4 * (2 * (12 + 6) + 10 + 5 + 7)
+
+
+@pytest.fixture(scope="module")
+def federation():
+    return make_federation(TwoLayers(CLASSES), SIZES)
+
+
+UNRELIABLE = dataclasses.replace(CONFIG, availability=AvailabilityConfig(dropout=0.3))
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "chunk", "memory"),
+    [("top_k", 2, 2, "host"), ("powersgd", 1, 3, "device"), ("quantize", 2, 1, "device")],
+)
+def test_a_compressed_round_is_that_of_a_plain_loop(federation, name, devices, chunk, memory):
+    config = dataclasses.replace(UNRELIABLE, aggregation=AggregationConfig(transforms=(name,)))
+    algorithm = algorithm_of(config)
+    (transform,) = algorithm.transforms
+    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config, memory)
+    by_hand = ByHand(federation, config)
+    kept = {}
+    for number in range(3):
+        before = host(state.model)
+        state, metrics = run(state, data, shared, key)
+        clients, sent = reported(metrics), []
+        for client in clients:
+            given = minus(by_hand.train(before, data, key, number, client), before)
+            last = kept.get(client, transform.init(jax.tree.map(jnp.zeros_like, given)))
+            own_key = by_hand.key(key, 6, number, client, 0)
+            one, kept[client] = transform.apply(given, last, own_key)
+            sent.append(host(one))
+        sizes = [SIZES[c] for c in clients]
+        average = combine(lambda x, w=sizes: np.average(x, axis=0, weights=w), *sent)
+        chex.assert_trees_all_close(host(state.model), plus(before, average), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 2), (2, 1)])
+def test_the_majority_of_signs_is_voted_for(federation, devices, chunk):
+    signs = AggregationConfig("majority_sign", settings={"majority_sign": {"step": 0.01}})
+    config = dataclasses.replace(UNRELIABLE, aggregation=signs)
+    algorithm = algorithm_of(config)
+    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config)
+    numbers_of_model = sum(x.size for x in jax.tree.leaves(state.model))
+    traffic = make_traffic(algorithm, state, data)
+    assert traffic.up == math.ceil(numbers_of_model / 8)
+    before, by_hand = host(state.model), ByHand(federation, config)
+    state, metrics = run(state, data, shared, key)
+    trained = [by_hand.train(before, data, key, 0, c) for c in reported(metrics)]
+    updates = [minus(model, before) for model in trained]
+    votes = combine(lambda x: 0.01 * np.sign(np.sign(x).sum(axis=0)), *updates)
+    chex.assert_trees_all_close(host(state.model), plus(before, votes), rtol=1e-6, atol=1e-7)
+
+
+def secure(**settings):
+    given = AggregationConfig("secure", settings={"secure": settings})
+    return dataclasses.replace(UNRELIABLE, aggregation=given)
+
+
+def test_masks_cancel_bit_for_bit_on_any_devices(federation):
+    models = []
+    for devices, chunk, masks in ((1, 1, False), (1, 3, True), (2, 2, True), (8, 1, True)):
+        config = secure(bound=2.0, masks=masks)
+        run, (state, *rest) = federation.round(algorithm_of(config), devices, chunk, config)
+        # From the same model every time: local training differs in its last digits.
+        for _ in range(1):
+            state, metrics = run(state, *rest)
+        models.append(host(state.model))
+        assert len(reported(metrics)) > 2
+    for model in models[1:]:
+        chex.assert_trees_all_close(model, models[0], rtol=0, atol=2.0**-22)
+
+
+def test_a_masked_update_looks_like_noise_and_the_sum_does_not():
+    from semanticfl_jax.algorithms.aggregators import Sender, Updates
+    from semanticfl_jax.algorithms.secure import secure as make
+    from semanticfl_jax.config.compression import SecureConfig
+    from semanticfl_jax.contexts import AlgorithmContext
+
+    key, cohort = jax.random.key(4), jnp.array([5, -1, 0, 3, -1, 9], jnp.int32)
+    context = AlgorithmContext(CONFIG)
+    rng = np.random.default_rng(0)
+    given = rng.normal(0, 0.3, (4, 500)).astype(np.float32)
+    given[0, 0], given[1, 0] = np.nan, 7.0
+    weights = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    sums = {}
+    for masks in (False, True):
+        aggregator = make(SecureConfig(1.0, 24, masks), context)
+        sent = []
+        for client, weight, x in zip((5, 0, 3, 9), weights, given, strict=True):
+            sender = Sender(jnp.int32(client), weight, key, key, cohort)
+            sent.append(aggregator.encode({"x": jnp.asarray(x)}, (), sender)["x"])
+        stacked = Updates({"x": jnp.stack(sent)}, jnp.asarray(weights), jnp.ones(4, bool))
+        total = aggregator.add(aggregator.init({"x": sent[0]}), stacked)
+        sums[masks] = np.asarray(total["x"])
+        found = np.asarray(aggregator.finish(total, key)["x"])
+    np.testing.assert_array_equal(sums[True], sums[False])
+    # Uniform over the ring, and unlike what it hides.
+    ring = np.asarray(jnp.stack(sent), float) / 2**32
+    np.testing.assert_allclose(np.histogram(ring, 10, (0, 1))[0] / ring.size, 0.1, atol=0.03)
+    assert abs(np.corrcoef(ring[3], given[3])[0, 1]) < 0.15
+    bounded = np.clip(np.nan_to_num(given), -1, 1)
+    np.testing.assert_allclose(found, weights @ bounded, atol=4 * 2.0**-25 + 1e-7)
+
+
+def test_secure_traffic_counts_keys_and_shares(federation):
+    state, data, _, _ = federation.start(algorithm_of(CONFIG), make_mesh(1))
+    plain = make_traffic(algorithm_of(CONFIG), state, data)
+    hidden = make_traffic(algorithm_of(secure()), state, data)
+    others = CONFIG.clients_per_round - 1
+    assert hidden.up == plain.up + 64 + 96 * others + 32 * others
+    assert hidden.down == plain.down + 64 * (others + 1) + 96 * others
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"aggregation": AggregationConfig(transforms=("top_k", "quantize"))},
+            "top_k and quantize do not go together",
+        ),
+        (
+            {"aggregation": AggregationConfig("secure", transforms=("top_k",))},
+            "top_k and secure do not go together",
+        ),
+        (
+            {"aggregation": AggregationConfig("secure", settings={"secure": {"bound": 200.0}})},
+            r"secure.fraction_bits must be such that no sum leaves 32 bits: .* at most 23, got 24",
+        ),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_compression_before_local_noise_is_refused():
+    with pytest.raises(ConfigError, match=r"top_k and privacy.*local do not go together"):
+        dataclasses.replace(
+            CONFIG,
+            model=ModelConfig(norm="group"),
+            privacy=PrivacyConfig("local", noise_multiplier=1.0),
+            aggregation=AggregationConfig(transforms=("top_k",)),
+        )

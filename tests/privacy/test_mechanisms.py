@@ -1,0 +1,202 @@
+"""Private rounds, against NumPy over clients trained one by one."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.algorithms.transforms import clipped
+from semanticfl_jax.config import AvailabilityConfig, LocalConfig, ModelConfig, PrivacyConfig
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.cohort import cohort_places, draw_cohort
+from semanticfl_jax.privacy.central import split_noise
+from semanticfl_jax.privacy.mechanism import with_noise
+from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
+from tests.federation import (
+    CLASSES,
+    CONFIG,
+    SIZES,
+    SoftmaxRegression,
+    algorithm_of,
+    make_federation,
+)
+
+CLIP, NOISE, COHORT = 0.4, 0.8, CONFIG.clients_per_round
+
+
+def private(name="central", settings=None, noise=NOISE, sampling="uniform", **changes):
+    return dataclasses.replace(
+        CONFIG,
+        model=ModelConfig(norm="group"),
+        availability=AvailabilityConfig(sampling=sampling, dropout=0.3),
+        privacy=PrivacyConfig(name, noise_multiplier=noise, settings=settings),
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def federation():
+    return make_federation(SoftmaxRegression(CLASSES), SIZES)
+
+
+def length(update):
+    return np.sqrt(sum(np.sum(np.square(x, dtype=float)) for x in jax.tree.leaves(update)))
+
+
+def cut(update, norm=CLIP):
+    return jax.tree.map(lambda x: x * min(1, norm / length(update)), update)
+
+
+def updates_by_hand(by_hand, before, data, key, number, metrics):
+    return [
+        minus(by_hand.train(before, data, key, number, client), before)
+        for client in reported(metrics)
+    ]
+
+
+def numbers(tree):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+@pytest.fixture(scope="module")
+def central_rounds(federation):
+    """The models after each of four rounds, on one device, client by client."""
+    config = private(sampling="poisson", settings={"clip": CLIP})
+    return list(rounds_of(federation, config, 1, 1, "device", 4))
+
+
+def rounds_of(federation, config, devices, chunk, memory, count):
+    run, start = federation.round(algorithm_of(config), devices, chunk, config, memory)
+    state, *rest = start
+    for number in range(count):
+        before = host(state.model)
+        state, metrics = run(state, *rest)
+        yield number, before, host(state.model), host(metrics), host(state.aggregator), rest
+
+
+def test_a_central_round_is_the_clipped_sum_over_m_with_noise(federation, central_rounds):
+    by_hand = ByHand(federation, private())
+    noises, counts, lengths = [], set(), []
+    for number, before, after, metrics, _, (data, _, key) in central_rounds:
+        updates = updates_by_hand(by_hand, before, data, key, number, metrics)
+        counts.add(len(updates))
+        lengths += list(map(length, updates))
+        # Divided by m, however many took part.
+        expected = combine(lambda x: x.sum(axis=0) / COHORT, *map(cut, updates))
+        noise = numbers(minus(minus(after, before), expected)) / (NOISE * CLIP / COHORT)
+        # What is left is the noise of the stream AGGREGATOR in this round, and of no other.
+        drawn = with_noise(by_hand.key(key, 7, number), jax.tree.map(jnp.zeros_like, before), 1.0)
+        np.testing.assert_allclose(noise, numbers(drawn), atol=1e-3)
+        noises.append(noise)
+    assert len(counts) > 1 and min(lengths) < CLIP < max(lengths)
+    noises = np.array(noises)
+    assert abs(noises.mean()) < 4 / np.sqrt(noises.size)
+    assert abs(noises.std() - 1) < 4 / np.sqrt(2 * noises.size)
+    np.testing.assert_allclose(np.corrcoef(noises), np.eye(4), atol=4 / np.sqrt(noises.shape[1]))
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(2, 1), (2, 2), (8, 1)])
+def test_a_central_round_does_not_depend_on_devices_or_chunks(
+    federation, central_rounds, devices, chunk
+):
+    config = private(sampling="poisson", settings={"clip": CLIP})
+    for (*_, expected, _, _, _), (*_, found, _, _, _) in zip(
+        central_rounds, rounds_of(federation, config, devices, chunk, "device", 4), strict=True
+    ):
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_is_added_in_a_round_in_which_nobody_reports(federation):
+    config = private(sampling="poisson", clients_per_round=1)
+    rounds = list(rounds_of(federation, config, 1, 1, "device", 6))
+    empty = [(before, after) for _, before, after, m, *_ in rounds if not m.reported.any()]
+    assert empty, "nobody must report in some round"
+    for before, after in empty:
+        assert np.all(numbers(before) != numbers(after))
+
+
+def test_clipping_follows_the_quantile_of_the_norms(federation):
+    settings = {"clip": CLIP, "adaptive": True, "quantile": 0.3, "clip_rate": 0.7}
+    config, count_noise = private(settings={**settings, "count_noise": 1.5}), 1.5
+    by_hand, clip = ByHand(federation, config), CLIP
+    of_update = (NOISE**-2 - (2 * count_noise) ** -2) ** -0.5
+    assert split_noise(NOISE, count_noise) == pytest.approx(of_update)
+    for number, before, after, metrics, kept, (data, _, key) in rounds_of(
+        federation, config, 2, 2, "device", 3
+    ):
+        updates = updates_by_hand(by_hand, before, data, key, number, metrics)
+        of_sum, of_count = jax.random.split(by_hand.key(key, 7, number))
+        mean = combine(lambda x: x.sum(axis=0) / COHORT, *(cut(u, clip) for u in updates))
+        noise = with_noise(of_sum, jax.tree.map(jnp.zeros_like, mean), of_update * clip / COHORT)
+        expected = plus(plus(before, mean), host(noise))
+        chex.assert_trees_all_close(after, expected, rtol=1e-4, atol=1e-6)
+        left = sum((length(u) <= clip) - 0.5 for u in updates)
+        left = 0.5 + (left + count_noise * float(jax.random.normal(of_count))) / COHORT
+        clip = clip * np.exp(-0.7 * (left - 0.3))
+        np.testing.assert_allclose(kept, clip, rtol=1e-5)
+        np.testing.assert_allclose(metrics.figures["clip"], clip, rtol=1e-5)
+
+
+def test_a_count_that_would_cost_more_than_both_may_is_refused(federation):
+    settings = {"adaptive": True, "count_noise": 0.3}
+    with pytest.raises(SemanticFLError, match=r"count_noise must be above half .*, 0\.4: .* 0\.3;"):
+        algorithm_of(private(settings=settings))
+
+
+@pytest.mark.parametrize(("devices", "chunk", "memory"), [(1, 1, "device"), (2, 2, "host")])
+def test_a_local_round_is_the_mean_of_noisy_reports(federation, devices, chunk, memory):
+    config = private("local", LocalConfig(CLIP))
+    by_hand, noises = ByHand(federation, config), []
+    for number, before, after, metrics, _, (data, _, key) in rounds_of(
+        federation, config, devices, chunk, memory, 3
+    ):
+        sent = []
+        for client in reported(metrics):
+            update = cut(minus(by_hand.train(before, data, key, number, client), before))
+            own_key = by_hand.key(key, 6, number, client, 0)  # its first transform
+            noise = with_noise(own_key, jax.tree.map(jnp.zeros_like, update), NOISE * CLIP)
+            noises.append(numbers(host(noise)) / (NOISE * CLIP))
+            sent.append(plus(update, host(noise)))
+        expected = plus(before, combine(lambda x: x.mean(axis=0), *sent))
+        chex.assert_trees_all_close(after, expected, rtol=1e-4, atol=1e-6)
+    noises = np.array(noises)
+    assert abs(noises.std() - 1) < 4 / np.sqrt(2 * noises.size)
+    assert len(np.unique(noises[:, 0])) == len(noises)
+
+
+def test_an_update_that_is_not_a_number_cannot_go_around_the_bound():
+    for bad in (np.nan, np.inf):
+        found, _ = clipped({"x": jnp.array([1.0, bad]), "y": jnp.ones(2)}, 1.0)
+        np.testing.assert_array_equal(numbers(found), np.zeros(4))
+
+
+def test_poisson_sampling_draws_every_client_by_itself():
+    clients, mean = 40, 6
+    config = dataclasses.replace(
+        CONFIG,
+        num_clients=clients,
+        clients_per_round=mean,
+        availability=AvailabilityConfig(sampling="poisson"),
+    )
+    places, sizes = cohort_places(config), jnp.ones(clients, jnp.int32)
+    key = jax.random.key(3)
+    draw = jax.vmap(lambda r, most: draw_cohort("poisson", key, r, sizes, mean, most), (0, None))
+    rounds = 3000
+    drawn = np.asarray(jax.jit(draw, static_argnums=1)(jnp.arange(rounds), places))
+    there = np.zeros((rounds, clients + 1), bool)
+    there[np.arange(rounds)[:, None], drawn] = True  # -1 goes to the last column
+    there, share = there[:, :-1], mean / clients
+    np.testing.assert_array_equal(there.sum(1), (drawn >= 0).sum(1))  # nobody twice
+    error = np.sqrt(share * (1 - share) / rounds)
+    np.testing.assert_allclose(there.mean(0), share, atol=4.5 * error)
+    np.testing.assert_allclose(there.sum(1).var(), clients * share * (1 - share), rtol=0.15)
+    np.testing.assert_allclose(np.corrcoef(there.T), np.eye(clients), atol=5 / np.sqrt(rounds))
+    # A cohort that is cut is a random part of itself.
+    few = np.asarray(jax.jit(draw, static_argnums=1)(jnp.arange(rounds), 3))
+    for whole, part in zip(drawn, few, strict=True):
+        assert set(part) <= set(whole) | {-1}
+    counts = np.bincount(few[few >= 0], minlength=clients)
+    np.testing.assert_allclose(counts / counts.mean(), 1, atol=5 / np.sqrt(counts.mean()))

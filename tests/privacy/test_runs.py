@@ -1,0 +1,177 @@
+"""Whole private runs: epsilon in every row, budgets, resuming, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semanticfl_jax.config import (
+    AggregationConfig,
+    AlgorithmConfig,
+    AvailabilityConfig,
+    ConfigError,
+    ExperimentConfig,
+    GuidanceConfig,
+    ModelConfig,
+    PrivacyConfig,
+    RuntimeConfig,
+    from_dict,
+)
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.privacy import report
+from semanticfl_jax.registry import ALGORITHMS
+from semanticfl_jax.reporting.runs import load_run
+from semanticfl_jax.reporting.writers.metrics import read_metrics
+from semanticfl_jax.simulation import experiment
+from tests.built_in import built_in
+from tests.federation import CLASSES, MEAN, STD, SoftmaxRegression, TwoLayers
+
+CONFIG = ExperimentConfig(
+    dataset="digits",
+    model=ModelConfig(norm="group"),
+    num_clients=6,
+    clients_per_round=3,
+    rounds=4,
+    local_epochs=1,
+    batch_size=8,
+    public_per_class=0,
+    augmentation=(),
+    eval_every=2,
+    availability=AvailabilityConfig(sampling="poisson"),
+    privacy=PrivacyConfig("central", noise_multiplier=2.0, settings={"adaptive": True}),
+    runtime=RuntimeConfig(num_devices=1, eval_batch_size=16),
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    rng = np.random.default_rng(0)
+
+    def split(count):
+        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        return images, np.arange(count, dtype=np.int32) % CLASSES
+
+    world = ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+
+    def run(config, directory, model=None, say=None, **options):
+        model = SoftmaxRegression(CLASSES) if model is None else model
+        return experiment.run(config, directory, dataset=world, model=model, say=say, **options)
+
+    return run
+
+
+def test_every_round_tells_epsilon_and_a_resumed_run_is_the_same(run, tmp_path, capfd):
+    through = run(CONFIG, tmp_path / "through")
+    assert "epsilon" in capfd.readouterr().err  # the progress
+    rows = read_metrics(tmp_path / "through")
+    spent = [row["epsilon"] for row in rows]
+    assert len(spent) == 4 and np.all(np.diff(spent) > 0)
+    assert all("clip" in row for row in rows)
+    run(dataclasses.replace(CONFIG, rounds=3), tmp_path / "parts")
+    parts = run(CONFIG, tmp_path / "parts")
+    for name in ("epsilon", "clip", "train_loss"):
+        assert [row[name] for row in parts.history] == [row[name] for row in rows]
+    for name, weights in through.params["Dense_0"].items():
+        np.testing.assert_array_equal(parts.params["Dense_0"][name], weights)
+    told = through.summary["privacy"]
+    assert told["epsilon"] == spent[-1] and told["delta"] == 1e-6
+    assert told["bound"].startswith("Poisson sampling")
+
+
+def test_a_budget_that_is_used_up_stops_the_run(run, tmp_path):
+    private = dataclasses.replace(CONFIG.privacy, target_epsilon=4.0)
+    config = dataclasses.replace(CONFIG, rounds=30, privacy=private)
+    lines = []
+    result = run(config, tmp_path, say=lines.append)
+    done = len(result.history)
+    assert 0 < done < 30 and result.history[-1]["epsilon"] <= 4.0
+    assert f"the privacy budget of epsilon 4 lasts {done} of 30 rounds" in "\n".join(lines)
+    assert "test_accuracy" in result.history[-1]
+    assert result.summary["privacy"]["used_up"]
+    # It is finished: nothing is trained when it is run again, and it can be compared.
+    assert run(config, tmp_path).summary["rounds"] == done
+    assert load_run(tmp_path).summary["rounds"] == done
+
+
+def test_a_target_binds_the_run_to_its_rounds(run, tmp_path):
+    config = dataclasses.replace(CONFIG, privacy=PrivacyConfig("local", target_epsilon=20.0))
+    result = run(config, tmp_path)
+    assert 19 < result.history[-1]["epsilon"] <= 20
+    with pytest.raises(ConfigError, match="cannot be made longer: privacy"):
+        run(dataclasses.replace(config, rounds=5), tmp_path)
+
+
+def test_running_statistics_are_refused_before_the_directory_is_claimed(run, tmp_path):
+    with pytest.raises(SemanticFLError, match="keeps running statistics"):
+        run(CONFIG, tmp_path / "new", model=TwoLayers(CLASSES))
+    assert not (tmp_path / "new" / "config.json").exists()
+
+
+def values(**changes):
+    return {"model": {"norm": "group"}, "privacy": {"name": "central", "noise_multiplier": 1.0}} | (
+        changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (values(model={"norm": "batch"}), "model.norm must be group with privacy.name=central"),
+        (values(algorithm={"name": "scaffold"}), "scaffold cannot be used with privacy.name=cent"),
+        (values(algorithm={"name": "feddisco"}), "clients send their label counts without noise"),
+        (values(algorithm={"weights": "size"}), "algorithm.weights must be auto or uniform"),
+        (values(aggregation={"aggregator": "median"}), "aggregation.aggregator must be mean"),
+        (values(availability={"sampling": "size_weighted"}), "sampling must be uniform, poisson"),
+        (values(guidance={"enabled": True, "anchor_source": "oracle"}), "another than oracle"),
+        (values(privacy={"name": "central"}), "noise_multiplier must be a number with name=cent"),
+        (values(privacy={"name": "local", "noise_multiplier": 0.1}), "must be at least 0.2"),
+        (values(privacy={"delta": 1e-5}), "privacy.delta is set, but privacy.name is none"),
+        (
+            values(privacy={"name": "central", "noise_multiplier": 1.0, "delta": 0.1}),
+            "privacy.delta must be below one in num_clients",
+        ),
+        (
+            values(
+                privacy={"name": "central", "noise_multiplier": 1.0, "central": {"quantile": 0.9}}
+            ),
+            "privacy.central.quantile is set, but privacy.central.adaptive is false",
+        ),
+    ],
+)
+def test_what_has_no_guarantee_is_refused_with_the_reason(given, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(ExperimentConfig, given)
+
+
+@pytest.mark.parametrize("name", ["scaffold", "fednova", "feddyn", "fedcda"])
+def test_transforms_that_something_would_go_around_are_refused_at_once(name):
+    with pytest.raises(ConfigError, match=rf"name={name}: its clients send .* got clip"):
+        ExperimentConfig(
+            algorithm=AlgorithmConfig(name), aggregation=AggregationConfig(transforms=("clip",))
+        )
+
+
+def test_the_summary_tells_what_each_party_sees():
+    def told(**changes):
+        config = from_dict(ExperimentConfig, changes)
+        rows = report.seen(config, None, 1)
+        return {(row["who"], row["what"]): row["guarantee"] for row in rows}
+
+    assert told()["server", "how many images every client has, by its weight"] == "none"
+    counts = told(algorithm={"name": "feddisco"})
+    assert ("server", "of clients, once, how many images of each class they have") in counts
+    variates = told(algorithm={"name": "scaffold"})
+    assert any("control variates" in what for who, what in variates if who == "server")
+    assert not any("how many images" in what for _, what in variates)
+    for source, guarantee in (("public", "epsilon 0"), ("oracle", "none")):
+        guidance = dataclasses.asdict(GuidanceConfig(enabled=True, anchor_source=source))
+        guidance = {"enabled": True, "anchor_source": guidance["anchor_source"]}
+        assert told(guidance=guidance)["clients", "anchors, once"].startswith(guarantee)
+
+
+def test_the_guide_has_the_table_of_what_is_seen():
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "privacy.md").read_text()
+    assert report.table() in guide
+    assert report.table().count("\n") == len(built_in(ALGORITHMS)) + 1
