@@ -280,6 +280,11 @@ class AggregationConfig(Choosing):
                 f"aggregation.aggregator={self.aggregator} cannot be used with algorithm.name="
                 f"{name}: its clients send {extra}, which the aggregator would not see"
             )
+        if traits.public and config.guidance.uses_student:
+            raise ConfigError(
+                f"aggregation.aggregator={self.aggregator} cannot be used with guidance.student: "
+                "targets are computed of clients' images alone, and the server trains on its own"
+            )
         smaller = [each for each in self.transforms if TRANSFORMS[each].traits.compresses]
         coder = smaller + [self.aggregator] * traits.codes
         coder += ["privacy.name=local"] * (config.privacy.name == "local" and bool(smaller))

@@ -307,6 +307,17 @@ def test_help_tells_of_everything_that_is_chosen_by_name():
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
+def test_the_servers_own_update_is_refused_beside_a_student():
+    values = {
+        "aggregation": {"aggregator": "fltrust"},
+        "guidance": {"enabled": True, "student": {"enabled": True}},
+    }
+    with pytest.raises(
+        ConfigError, match=r"fltrust cannot be used with guidance\.student: targets"
+    ):
+        from_dict(ExperimentConfig, values)
+
+
 def test_the_guide_has_the_tables_of_aggregators_transforms_and_attacks():
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "robustness.md").read_text()
     for field, registry in (
