@@ -98,7 +98,7 @@ _REPEATS = absl_flags.DEFINE_integer(
 
 
 def check_flags(task: str) -> None:
-    """Raises `ConfigError` for a flag of another task or a value out of range."""
+    """Raise `ConfigError` for a flag of another task or a value out of range."""
     listed = ", ".join(f"--{name}" for name in TASKS[task])
     for name in sorted(set().union(*TASKS.values()) - set(TASKS[task])):
         if absl_flags.FLAGS[name].present:
@@ -261,7 +261,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the task and prints its figures."""
+    """Run the task and print its figures."""
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
     check_flags(_TASK.value)

@@ -32,7 +32,7 @@ def define() -> None:
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
-    """Distils what is not yet distilled, and says what is known of it."""
+    """Distil what is not yet distilled, and say what is known of it."""
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.files import write_json

@@ -19,7 +19,7 @@ _SHUTDOWN_SECONDS = 30
 
 
 def define_flags() -> None:
-    """Defines the flags above; mistakes in them are found while the command line is read."""
+    """Define the flags above; mistakes in them are found while the command line is read."""
     absl_flags.DEFINE_bool(
         "distributed", False, "One of several processes; Slurm, a TPU pod or Open MPI says which."
     )
@@ -46,7 +46,7 @@ def define_flags() -> None:
 
 
 def initialize() -> None:
-    """Joins the other processes if the flags say that there are any; before JAX touches a device.
+    """Join the other processes if the flags say that there are any; before JAX touches a device.
 
     Ends the command with one line if they are not to be found, or are not alike.
     """

@@ -19,7 +19,7 @@ from . import flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
-    """Builds the anchors of the configuration's public split."""
+    """Build the anchors of the configuration's public split."""
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.lock import Lock

@@ -17,7 +17,7 @@ from . import flags
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
-    """Deals the training samples as `launch.train` would."""
+    """Deal the training samples as `launch.train` would."""
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.files import write_json

@@ -14,7 +14,7 @@ from . import flags
 
 
 def main(config: PretrainConfig, workdir: str) -> None:
-    """Trains what is not yet trained under `workdir`, and says where the checkpoint is."""
+    """Train what is not yet trained under `workdir`, and say where the checkpoint is."""
     from semanticfl_jax.lock import Lock
     from semanticfl_jax.pretraining.run import pretrain
 

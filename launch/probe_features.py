@@ -28,7 +28,7 @@ def define() -> None:
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
-    """Probes, prints the table, and writes it."""
+    """Probe, print the table, and write it."""
     values = absl_flags.FLAGS
     for seed in values.seeds:
         if not seed.isdecimal():

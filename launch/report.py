@@ -36,7 +36,7 @@ flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table, and the paths written."""
+    """Print the table, and the paths written."""
     directories = arguments[1:]
     if not directories:
         fail("give the directories of finished runs: python -m launch.report DIR DIR ...")

@@ -23,7 +23,7 @@ def is_git_lfs_pointer(head: bytes) -> bool:
 
 
 def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
-    """Calls `save` with a file open beside `path`, which is then renamed to `path`.
+    """Call `save` with a file open beside `path`, which is then renamed to `path`.
 
     The directory is made if it is missing; nothing is left behind if `save` fails.
     """
@@ -39,12 +39,12 @@ def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, beside and renamed."""
+    """Write `value` as indented JSON, beside and renamed."""
     write_text(path, json.dumps(to_json_values(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a file beside and renames it: a reader sees the old file or the new, never a part."""
+    """Write a file beside and rename it: a reader sees the old file or the new, never a part."""
     write(path, lambda file: file.write(text.encode("utf-8")))
 
 

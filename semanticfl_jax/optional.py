@@ -16,7 +16,7 @@ Extra = Literal[
 
 @contextmanager
 def optional_imports(extra: Extra, purpose: str) -> Iterator[None]:
-    """Turns a failed import in the `with` block into one line that names the extra to install.
+    """Turn a failed import in the `with` block into one line that names the extra to install.
 
     Libraries of a version without what is imported fail likewise: the extra bounds their versions.
 

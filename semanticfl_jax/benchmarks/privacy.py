@@ -29,7 +29,7 @@ def measure(
     dataset: ImageDataset,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times rounds of clients of 20 images each with and without central privacy, in turn.
+    """Time rounds of clients of 20 images each with and without central privacy, in turn.
 
     Cohorts are drawn by Poisson sampling, and weights are uniform, in both. Clipping adapts.
 

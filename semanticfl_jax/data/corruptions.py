@@ -50,7 +50,7 @@ class Corruptions(NamedTuple):
 
 
 def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> Corruptions:
-    """Draws who is corrupted, how, and how badly.
+    """Draw who is corrupted, how, and how badly.
 
     Exactly `round(share * num_clients)` clients are, chosen at random; a kind is drawn uniformly,
     a severity uniformly from `min_severity` to `max_severity`. Nothing depends on the partition,
@@ -79,7 +79,7 @@ def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> 
 def corrupt_clients(
     images: np.ndarray, partition: Partition, corruptions: Corruptions, seed: int
 ) -> np.ndarray:
-    """Corrupts every client's images.
+    """Corrupt every client's images.
 
     An image's noise depends on the seed and its index alone.
 
@@ -114,7 +114,7 @@ def corrupt_clients(
 def corrupt(
     images: np.ndarray, kind: str | None, severity: float, indices: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Corrupts images uint8 `[b, H, W, 3]` of these indices `[b]`, all alike.
+    """Corrupt images uint8 `[b, H, W, 3]` of these indices `[b]`, all alike.
 
     Raises:
       ValueError: for an unknown kind or a severity out of 0..1.
@@ -169,7 +169,7 @@ def _contrast(images, severity, indices, seed):
 
 
 def _along_both_sides(images: np.ndarray, matrix: Callable[[int], np.ndarray]) -> np.ndarray:
-    """Multiplies columns and rows of pixels by a matrix made for their length."""
+    """Multiply columns and rows of pixels by a matrix made for their length."""
     batch, height, width, channels = images.shape
     vertical, horizontal = (matrix(side).astype(np.float32) for side in (height, width))
     images = vertical @ images.reshape(batch, height, width * channels)

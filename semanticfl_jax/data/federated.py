@@ -65,7 +65,7 @@ def federate(
     num_classes: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> FederatedDataset:
-    """Puts images and index table on device.
+    """Put images and index table on device.
 
     Args:
       dataset_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
@@ -158,7 +158,7 @@ def gather_batch(
 def pad_batches(
     images: np.ndarray, labels: np.ndarray, batch_size: int, multiple_of: int = 1
 ) -> Batch:
-    """Cuts a whole split into equal batches for evaluation; NumPy, on the host.
+    """Cut a whole split into equal batches for evaluation; NumPy, on the host.
 
     Args:
       images: uint8 `[n, H, W, 3]`.

@@ -230,7 +230,7 @@ def save(
     dataset: ImageDataset,
     config: ExperimentConfig,
 ) -> None:
-    """Writes what `deal` returned, with all that `partition.file` needs to give it back."""
+    """Write what `deal` returned, with all that `partition.file` needs to give it back."""
     partition.save(
         path,
         dataset=dataset.name,
@@ -282,7 +282,7 @@ def _read(
 
 
 def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[str, Any]:
-    """Draws a partition into the folder `plots`, and returns its figures for JSON."""
+    """Draw a partition into the folder `plots`, and return its figures for JSON."""
     statistics, summary = statistics_of(dataset, partition)
     if not dataset.has_classes:
         sizes = {f"Images (Gini {summary['gini']:.2f})": statistics.sizes}

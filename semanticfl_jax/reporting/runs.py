@@ -49,7 +49,7 @@ class Method:
 
 
 def load_run(directory: str | os.PathLike) -> Run:
-    """Reads a finished run.
+    """Read a finished run.
 
     Raises:
       ReportError: if the directory is missing, holds no run, or the run is not finished.
@@ -77,7 +77,7 @@ def load_run(directory: str | os.PathLike) -> Run:
 
 
 def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:
-    """Reads several runs; a directory given twice counts once.
+    """Read several runs; a directory given twice counts once.
 
     Raises:
       ReportError: naming every directory that cannot be used, or when none is given.

@@ -82,7 +82,7 @@ def separability(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def share_dimensions(capacities: list[int], dim: int) -> list[int]:
-    """Splits `dim` over maps as evenly as their capacities allow (our choice).
+    """Split `dim` over maps as evenly as their capacities allow (our choice).
 
     What a small map cannot use goes to the others; the sum is min(dim, sum of capacities).
     """
@@ -105,7 +105,7 @@ def fit_amda(
     weighting: str = "adaptive",
     budgets: Sequence[int] = (),
 ) -> Amda:
-    """Fits the aggregation on anchor images.
+    """Fit the aggregation on anchor images.
 
     Args:
       features: pooled maps {name: float32 [n, c]}, in the order they are concatenated.

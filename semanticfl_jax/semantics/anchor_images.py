@@ -58,7 +58,7 @@ class AnchorImages:
 
 
 def directory_images(directory: str | Path, class_names: Sequence[str], side: int) -> AnchorImages:
-    """Reads every image in the folders named after the classes.
+    """Read every image in the folders named after the classes.
 
     A folder belongs to a class if the names agree but for case, and for `_`, `-` and space being
     one. Images are cut to their central square and resized (bicubic).

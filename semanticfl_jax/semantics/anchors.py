@@ -48,7 +48,7 @@ class Anchors:
         return self.samples is None
 
     def require_width(self, feature_dim: int) -> None:
-        """Raises ValueError unless the visual anchors are as wide as the clients' features."""
+        """Raise ValueError unless the visual anchors are as wide as the clients' features."""
         width = self.visual.shape[1]
         if width != feature_dim:
             raise SemanticFLError(
@@ -70,7 +70,7 @@ class Anchors:
             )
 
     def save(self, path: str | Path) -> None:
-        """Writes one .npz without pickle; whole or not at all."""
+        """Write one .npz without pickle; whole or not at all."""
         described = {
             "class_names": self.class_names,
             "provenance": self.provenance,
@@ -85,7 +85,7 @@ class Anchors:
 
     @staticmethod
     def load(path: str | Path) -> Anchors:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
           ValueError: if the file is not an anchors file.

@@ -107,7 +107,7 @@ def check_provenance(
     not_compared: Collection[str] = (),
     what: str = "anchors",
 ) -> None:
-    """Raises ValueError, naming the fields, unless what `path` holds is what is expected."""
+    """Raise ValueError, naming the fields, unless what `path` holds is what is expected."""
     names = (found.keys() | expected.keys()) - set(not_compared)
     different = [name for name in sorted(names) if found.get(name) != expected.get(name)]
     if different:
@@ -128,7 +128,7 @@ def build_anchors(
     provenance: dict[str, Any],
     path: Path,
 ) -> Anchors:
-    """Runs the diffusion model over the anchor images (method: see the module's docstring).
+    """Run the diffusion model over the anchor images (method: see the module's docstring).
 
     Args:
       config: prompt, time step, maps and their aggregation; how images are generated.

@@ -39,7 +39,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, rounds_done: int, state: PyTree) -> None:
-        """Saves `state` as it is now; writing goes on in the background."""
+        """Save `state` as it is now; writing goes on in the background."""
         self._manager.save(rounds_done, args=ocp.args.StandardSave(state))
 
     def restore(self, shapes: PyTree) -> PyTree:

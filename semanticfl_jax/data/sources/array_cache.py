@@ -34,7 +34,7 @@ def cached_arrays(
     build: Callable[[Path], Mapping[str, np.ndarray]],
     provenance: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Opens the first cache that exists, else builds one in the first place that can be written.
+    """Open the first cache that exists, else build one in the first place that can be written.
 
     Args:
       places: directories the cache may be in, best first. Their names must tell contents apart: an
@@ -97,7 +97,7 @@ class RowWriter:
         self._path, self._dtype = path, np.dtype(dtype)
 
     def append(self, row: np.ndarray) -> None:
-        """Writes one more row, of the first one's shape and of the file's type."""
+        """Write one more row, of the first one's shape and of the file's type."""
         if self.shape is None:
             self.shape = row.shape
             self._header()
@@ -188,7 +188,7 @@ def _start(places: Sequence[Path]) -> tuple[Path, Path, int]:
 
 
 def _try_lock(handle: int) -> bool | None:
-    """Locks an open directory while this process lives; None where that cannot be done."""
+    """Lock an open directory while this process lives; None where that cannot be done."""
     try:
         import fcntl
 

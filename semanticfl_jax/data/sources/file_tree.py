@@ -134,7 +134,7 @@ class Directory:
         )
 
     def fingerprint(self) -> str:
-        """Tells trees apart by the names, sizes and times of their files."""
+        """Tell trees apart by the names, sizes and times of their files."""
         digest = hashlib.sha256()
         for name, status in self._found[0].items():
             digest.update(_describe(name, status))
@@ -225,7 +225,7 @@ class Archive:
         return sorted({name.partition("/")[0] for name in inside if "/" in name})
 
     def fingerprint(self) -> str:
-        """Tells archives apart by their name, size and time, without reading them."""
+        """Tell archives apart by their name, size and time, without reading them."""
         return hashlib.sha256(_describe(self.path.name, self.path.stat())).hexdigest()
 
     def open(self, name: str) -> BinaryIO:

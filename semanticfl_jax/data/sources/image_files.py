@@ -85,7 +85,7 @@ class Listing:
 def decode(
     open_file: Callable[[str], BinaryIO], names: Sequence[str], side: int = 0
 ) -> Iterator[np.ndarray | str]:
-    """Decodes files in parallel, in order; a file that cannot be gives the reason instead.
+    """Decode files in parallel, in order; a file that cannot be gives the reason instead.
 
     Threads, because Pillow decodes and resizes without holding Python's lock. A JPEG of 64x64 takes
     some 0.14 ms of a core, one of 500x375 brought to 64x64 some 2 ms.
@@ -190,7 +190,7 @@ def _build(
     side: int,
     refuse: bool,
 ) -> dict[str, np.ndarray]:
-    """Decodes the images into `directory`; returns the other arrays of the cache.
+    """Decode the images into `directory`; return the other arrays of the cache.
 
     "report" is what every start says, as JSON: "unusable", "unread", "notes", and "columns", why
     columns are missing: by name, or "" for all.
@@ -240,7 +240,7 @@ def _missing_columns(listing: Listing) -> dict[str, str]:
 def _decode_split(
     tree: Files, split: str, listing: Listing, directory: Path, side: int
 ) -> dict[str, Any]:
-    """Writes the images; returns the other arrays, `problems`, and `first` with name and shape."""
+    """Write the images; return the other arrays, `problems`, and `first` with name and shape."""
     problems, kept, first = dict(listing.problems), [], []
     images = decode(tree.open, listing.names, side)
     bar = tqdm(listing.names, desc=f"decoding {split}", unit=" images", disable=None)
@@ -261,7 +261,7 @@ def _decode_split(
 
 
 def _require_one_size(tree: Files, *images: tuple[str, tuple[int, ...]]) -> None:
-    """Raises ValueError unless the images, given by name and shape, are of one size."""
+    """Raise ValueError unless the images, given by name and shape, are of one size."""
     if len({shape for _, shape in images}) > 1:
         sizes = ", ".join(f"{name} {width}x{height}" for name, (height, width, _) in images)
         raise SemanticFLError(

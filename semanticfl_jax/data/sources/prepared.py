@@ -164,7 +164,7 @@ def _lengths(info: Mapping[str, Any], split: str) -> Sequence[str]:
 
 
 def _fingerprint(directory: Path) -> str:
-    """Tells preparations apart by their description and the names and sizes of their records."""
+    """Tell preparations apart by their description and the names and sizes of their records."""
     digest = hashlib.sha256((directory / "dataset_info.json").read_bytes())
     digest.update(b"with columns\n")
     for path in sorted(directory.glob(f"*.{_format(directory, read_info(directory))}*")):
@@ -182,7 +182,7 @@ def _require_tensorflow(problem: str) -> None:
 
 
 def _prepare(name: str, root: Path, module: str | None) -> Path:
-    """Downloads and prepares the data set with TensorFlow."""
+    """Download and prepare the data set with TensorFlow."""
     _require_tensorflow(f"{name} is not prepared in {root / name}")
     with optional_imports("prepare", f"the preparation of {name}"):
         import tensorflow_datasets as tfds
@@ -195,7 +195,7 @@ def _prepare(name: str, root: Path, module: str | None) -> Path:
 
 
 def _decode(directory: Path, cache: Path) -> dict[str, np.ndarray]:
-    """Decodes the train and test splits: 10 to 20 s for CIFAR; threads would not speed PIL up."""
+    """Decode the train and test splits: 10 to 20 s for CIFAR; threads would not speed PIL up."""
     info = read_info(directory)
     with optional_imports("tfds", f"the data set in {directory}"):
         import tensorflow_datasets as tfds

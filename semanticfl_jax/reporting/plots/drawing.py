@@ -160,7 +160,7 @@ def note(figure, text: str | None) -> None:
 
 
 def save(figure, path: str | os.PathLike) -> None:
-    """Writes a file of the format that its ending names (PNG, PDF, SVG), whole or not at all."""
+    """Write a file of the format that its ending names (PNG, PDF, SVG), whole or not at all."""
     kind = Path(path).suffix.removeprefix(".")
     # Without the date the same picture is the same file.
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)

@@ -22,7 +22,7 @@ def tile(images: np.ndarray, zoom: int = 1) -> np.ndarray:
 
 
 def write(picture: np.ndarray, path: str | Path) -> None:
-    """Writes a picture uint8 [H, W, 3] as PNG, whole or not at all."""
+    """Write a picture uint8 [H, W, 3] as PNG, whole or not at all."""
     from PIL import Image
 
     files.write(path, lambda file: Image.fromarray(picture).save(file, format="png", optimize=True))

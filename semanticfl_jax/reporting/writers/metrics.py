@@ -44,7 +44,7 @@ class MetricsWriter:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Appends one round and flushes it, so that a killed process loses nothing written.
+        """Append one round and flush it, so that a killed process loses nothing written.
 
         Args:
           row: `round` (counted from 1) and scalars: Python, NumPy or JAX numbers. By convention
@@ -62,7 +62,7 @@ class MetricsWriter:
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> MetricsWriter:

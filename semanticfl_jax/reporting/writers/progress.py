@@ -56,7 +56,7 @@ class RoundProgress:
         images_per_second: float | None = None,
         epsilon: float | None = None,
     ) -> None:
-        """Reports that `round` (from 1) is done.
+        """Report that `round` (from 1) is done.
 
         Args:
           round: the round just finished.
@@ -91,11 +91,11 @@ class RoundProgress:
             print(line, file=self._stream, flush=True)
 
     def say(self, text: str) -> None:
-        """Writes a line for the user, above the bar."""
+        """Write a line for the user, above the bar."""
         tqdm.write(text, file=self._stream)
 
     def close(self) -> None:
-        """Leaves the bar as it is and moves to the next line."""
+        """Leave the bar as it is and move to the next line."""
         self._bar.close()
 
     def __enter__(self) -> RoundProgress:
