@@ -115,12 +115,12 @@ def check_flags(task: str) -> None:
 
 
 def installed_config(name: str) -> ExperimentConfig:
-    """The configuration launch/configs/NAME.py, with --data_dir."""
+    """Return the configuration launch/configs/NAME.py, with --data_dir."""
     return dataclasses.replace(flags.installed_config(name), data_dir=_DATA_DIR.value)
 
 
 def family_config() -> ExperimentConfig:
-    """The family's protocol in short rounds; evaluated once, at the end."""
+    """Return the family's protocol in short rounds; evaluated once, at the end."""
     return ExperimentConfig(
         dataset="cifar10",
         data_dir=_DATA_DIR.value,
@@ -135,14 +135,14 @@ def family_config() -> ExperimentConfig:
 
 
 def time_pfl_cifar10() -> dict[str, Any]:
-    """Rounds of pfl-research's benchmark."""
+    """Time rounds of pfl-research's benchmark."""
     from semanticfl_jax.benchmarks.rounds import measure
 
     return measure(installed_config("pfl_cifar10"), _ROUNDS.value)
 
 
 def time_family_cifar10() -> dict[str, Any]:
-    """Rounds of the family's protocol."""
+    """Time rounds of the family's protocol."""
     from semanticfl_jax.benchmarks.rounds import measure
 
     config = family_config()
@@ -150,14 +150,14 @@ def time_family_cifar10() -> dict[str, Any]:
 
 
 def time_many_clients() -> dict[str, Any]:
-    """Rounds of many clients, and of fewer, and of smaller cohorts."""
+    """Time rounds of many clients, and of fewer, and of smaller cohorts."""
     from semanticfl_jax.benchmarks.many_clients import measure
 
     return _of_many_clients(measure)
 
 
 def time_privacy() -> dict[str, Any]:
-    """Rounds of many clients with and without central differential privacy."""
+    """Time rounds of many clients with and without central differential privacy."""
     from semanticfl_jax.benchmarks.privacy import measure
 
     return _of_many_clients(measure)
@@ -186,7 +186,7 @@ def _of_many_clients(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 
 def time_guidance() -> dict[str, Any]:
-    """Rounds of the family's protocol with and without guidance."""
+    """Time rounds of the family's protocol with and without guidance."""
     from semanticfl_jax.benchmarks.guidance import measure
 
     config = family_config()
@@ -194,7 +194,7 @@ def time_guidance() -> dict[str, Any]:
 
 
 def time_student() -> dict[str, Any]:
-    """Rounds of the family's protocol with and without a student."""
+    """Time rounds of the family's protocol with and without a student."""
     from semanticfl_jax.benchmarks.student import measure
 
     config = family_config()
@@ -202,7 +202,7 @@ def time_student() -> dict[str, Any]:
 
 
 def time_anchors() -> dict[str, Any]:
-    """Extraction of features."""
+    """Time the extraction of features."""
     from semanticfl_jax.benchmarks.features import measure
 
     return measure(
@@ -215,14 +215,14 @@ def time_anchors() -> dict[str, Any]:
 
 
 def time_augmentation() -> dict[str, Any]:
-    """Training steps with and without augmentation."""
+    """Time training steps with and without augmentation."""
     from semanticfl_jax.benchmarks.augmentation import measure
 
     return measure(ModelConfig(width=_WIDTH.value or 16), repeats=_REPEATS.value)
 
 
 def time_tuning() -> dict[str, Any]:
-    """Training steps with every lowering and chunk."""
+    """Time training steps with every lowering and chunk."""
     from semanticfl_jax.benchmarks.tuning import measure
 
     config = ExperimentConfig(
@@ -246,7 +246,7 @@ _RUN = {
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the task will run on and how busy others are; warns where figures will mean little."""
+    """Return what the task will run on, and how busy others are; warn where it matters."""
     from semanticfl_jax.devices import machine
 
     found = machine.host() | machine.load() | machine.devices()

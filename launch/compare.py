@@ -32,7 +32,7 @@ from . import flags
 
 
 def define() -> None:
-    """The flags beyond those that every command has."""
+    """Define the flags beyond those that every command has."""
     flags.define_overwrite()
     absl_flags.DEFINE_list("algorithms", ["fedavg", "semanticfl"], "Algorithms to train.")
     absl_flags.DEFINE_string(
@@ -55,7 +55,7 @@ def define() -> None:
 
 
 def parse_methods(text: str) -> dict[str, dict[str, object]]:
-    """Names and settings {field: value} of methods written as `--methods` takes them.
+    """Return names and settings {field: value} of methods written as `--methods` takes them.
 
     Raises:
       ConfigError: for a setting that is not FIELD=VALUE, an unknown field, or a method named twice.
@@ -79,7 +79,7 @@ def parse_methods(text: str) -> dict[str, dict[str, object]]:
 def guide(
     methods: dict[str, dict[str, object]], guided: str | None
 ) -> dict[str, dict[str, object]]:
-    """Methods with and without semantic guidance: `guided` is no, yes, both, or None (as it is).
+    """Return methods with and without guidance: `guided` is no, yes, both, or None (as it is).
 
     SemanticFL is guided anyway, and stays as it is; guided methods are named METHOD-guided.
     """

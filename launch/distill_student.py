@@ -22,7 +22,7 @@ from . import flags
 
 
 def define() -> None:
-    """The flags beyond those that every command has."""
+    """Define the flags beyond those that every command has."""
     absl_flags.DEFINE_integer(
         "probe_images",
         0,

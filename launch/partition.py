@@ -39,7 +39,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
 
 def table(summary: dict) -> str:
-    """The figures of a partition as lines of text."""
+    """Return the figures of a partition as lines of text."""
     lines = [" " * 18 + "".join(f"{name:>12}" for name in summary["sizes"])]
     fields = ("sizes", "effective_classes", "largest_share", "total_variation")
     for field in filter(summary.__contains__, fields):  # without classes, sizes alone

@@ -41,7 +41,7 @@ _AGGREGATORS = (
 
 
 def define() -> None:
-    """The flags beyond those that every command has."""
+    """Define the flags beyond those that every command has."""
     absl_flags.DEFINE_list("aggregators", list(_AGGREGATORS), "Aggregators to train with.")
     absl_flags.DEFINE_list("attacks", list(_ATTACKS), "Attacks to train under.")
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each pair.")

@@ -49,7 +49,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def to_json_values(value: Any) -> Any:
-    """`value` with NumPy and JAX numbers as Python's, tuples as lists, NaN and infinity as None."""
+    """Return `value` with Python's numbers, tuples as lists, NaN and infinity as None."""
     if isinstance(value, Mapping):
         return {str(key): to_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -65,7 +65,7 @@ def to_json_values(value: Any) -> Any:
 
 
 def user_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`.
+    """Return `$XDG_CACHE_HOME/semanticfl_jax`, by default under `~/.cache`.
 
     A user without a home directory, as in some containers, has one of temporary files.
     """

@@ -19,7 +19,7 @@ from . import digits
 
 
 def get_config() -> ExperimentConfig:
-    """Size-weighted cohorts of 5 of 20 clients; a fifth drops out, a third straggles."""
+    """Return size-weighted cohorts of 5 of 20 clients; a fifth drops out, a third straggles."""
     return dataclasses.replace(
         digits.get_config(),
         partition=PartitionConfig(scheme="quantity", alpha=0.5),

@@ -12,5 +12,5 @@ from semanticfl_jax.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    """The family's protocol: these are the defaults of `ExperimentConfig`."""
+    """Return the family's protocol: these are the defaults of `ExperimentConfig`."""
     return ExperimentConfig(dataset="cifar10")

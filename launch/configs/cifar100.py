@@ -12,7 +12,7 @@ from semanticfl_jax.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    """The family's protocol on CIFAR-100, fine labels."""
+    """Return the family's protocol on CIFAR-100, fine labels."""
     return ExperimentConfig(
         dataset="cifar100", augmentation=("crop_flip", "autoaugment"), weight_decay=1e-4
     )

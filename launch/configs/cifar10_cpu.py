@@ -14,7 +14,7 @@ from semanticfl_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig
 
 
 def get_config() -> ExperimentConfig:
-    """10 clients of about 1,000 images, 5 a round, three local epochs in batches of 16."""
+    """Return 10 clients of about 1,000 images, 5 a round, three local epochs in batches of 16."""
     return ExperimentConfig(
         dataset="cifar10",
         train_limit=10_000,

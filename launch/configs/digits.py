@@ -10,7 +10,7 @@ from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """10 clients of skewed digits, a narrow ResNet-10."""
+    """Return 10 clients of skewed digits, a narrow ResNet-10."""
     return ExperimentConfig(
         dataset="digits",
         augmentation=(),

@@ -14,7 +14,7 @@ from . import digits
 
 
 def get_config() -> ExperimentConfig:
-    """Half of 10 clients corrupted, by one of four kinds each."""
+    """Return half of 10 clients corrupted, by one of four kinds each."""
     kinds = ("noise", "blur", "low_resolution", "contrast")
     return dataclasses.replace(
         digits.get_config(),

@@ -11,6 +11,6 @@ from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """Imbalance factor 100, alpha 0.5."""
+    """Return imbalance factor 100, alpha 0.5."""
     partition = PartitionConfig(scheme="dirichlet", alpha=0.5, imbalance_factor=100)
     return ExperimentConfig(dataset="cifar10", partition=partition)

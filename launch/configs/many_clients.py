@@ -13,7 +13,7 @@ from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """2,500 clients, 100 a round."""
+    """Return 2,500 clients, 100 a round."""
     return ExperimentConfig(
         dataset="cifar10",
         public_per_class=0,

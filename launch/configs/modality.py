@@ -14,7 +14,7 @@ from . import digits
 
 
 def get_config() -> ExperimentConfig:
-    """Of 10 clients two have no text, two no visual anchors, one neither."""
+    """Return 10 clients: two have no text, two no visual anchors, one neither."""
     return dataclasses.replace(
         digits.get_config(),
         modality=ModalityConfig(without_text=0.2, without_visual=0.2, without_both=0.1),

@@ -11,7 +11,7 @@ from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """20 clients by `coarse_label`, 5 a round."""
+    """Return 20 clients by `coarse_label`, 5 a round."""
     partition = PartitionConfig(scheme="natural", column="coarse_label")
     return ExperimentConfig(
         dataset="cifar100", partition=partition, num_clients=20, weight_decay=1e-4

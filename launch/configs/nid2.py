@@ -13,5 +13,5 @@ from semanticfl_jax.config import ExperimentConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """6 biased clients of one class, 4 unbiased."""
+    """Return 6 biased clients of one class, 4 unbiased."""
     return ExperimentConfig(dataset="cifar10", partition=PartitionConfig(scheme="nid2"))

@@ -13,7 +13,7 @@ from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, GuidanceCon
 
 
 def get_config() -> ExperimentConfig:
-    """The family's protocol with semantic guidance of the paper's weights."""
+    """Return the family's protocol with semantic guidance of the paper's weights."""
     return ExperimentConfig(
         dataset="cifar10",
         algorithm=AlgorithmConfig(name="semanticfl"),

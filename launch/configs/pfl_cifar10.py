@@ -23,7 +23,7 @@ from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """FedAvg with plain SGD on all 50,000 images; nothing is held out, nothing augmented."""
+    """Return FedAvg with plain SGD on all 50,000 images; nothing is held out, nothing augmented."""
     return ExperimentConfig(
         dataset="cifar10",
         augmentation=(),

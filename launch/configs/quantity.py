@@ -15,7 +15,7 @@ from . import digits
 
 
 def get_config() -> ExperimentConfig:
-    """20 clients, sizes by Dirichlet(0.3); else as digits.py."""
+    """Return 20 clients, sizes by Dirichlet(0.3); else as digits.py."""
     return dataclasses.replace(
         digits.get_config(),
         num_clients=20,

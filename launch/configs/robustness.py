@@ -10,7 +10,7 @@ from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig
 
 
 def get_config() -> ExperimentConfig:
-    """20 clients, mildly skewed."""
+    """Return 20 clients, mildly skewed."""
     return ExperimentConfig(
         dataset="digits",
         augmentation=(),

@@ -14,7 +14,7 @@ from . import digits
 
 
 def get_config() -> ExperimentConfig:
-    """20 clients, two shards each; else as digits.py."""
+    """Return 20 clients, two shards each; else as digits.py."""
     return dataclasses.replace(
         digits.get_config(),
         num_clients=20,

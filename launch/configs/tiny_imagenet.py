@@ -12,7 +12,7 @@ from semanticfl_jax.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    """The family's protocol on TinyImageNet-200."""
+    """Return the family's protocol on TinyImageNet-200."""
     return ExperimentConfig(
         dataset="tiny_imagenet", augmentation=("autoaugment",), weight_decay=1e-4
     )

@@ -62,7 +62,7 @@ class Own(NamedTuple):
 
 
 def apfl(settings: APFLConfig, context: AlgorithmContext) -> Algorithm:
-    """APFL; with alpha 0, not adaptive, clients use the common parameters."""
+    """Return APFL; with alpha 0, not adaptive, clients use the common parameters."""
 
     def init(model: Model) -> APFLState:
         return APFLState(model.params, model.batch_stats, jnp.float32(settings.alpha))

@@ -45,7 +45,7 @@ class Own(NamedTuple):
 
 
 def ditto(settings: DittoConfig, context: AlgorithmContext) -> Algorithm:
-    """Ditto; with weight 0 every client's own model is that of local training."""
+    """Return Ditto; with weight 0 every client's own model is that of local training."""
 
     def carries(
         state: Model,

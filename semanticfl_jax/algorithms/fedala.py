@@ -56,7 +56,7 @@ class FedALAState(NamedTuple):
 
 
 def fedala(settings: FedALAConfig, context: AlgorithmContext) -> Algorithm:
-    """FedALA; with rate 0 it is FedAvg up to rounding."""
+    """Return FedALA; with rate 0 it is FedAvg up to rounding."""
     belongs = chosen_layers(settings.layers, context, "algorithm.fedala.layers")
 
     def mixed_part(model: Model) -> Model:

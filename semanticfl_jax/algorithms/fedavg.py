@@ -15,7 +15,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def fedavg(settings: object, context: AlgorithmContext) -> Algorithm:
-    """FedAvg; `server_learning_rate` other than 1 steps short of or beyond the average."""
+    """Return FedAvg; `server_learning_rate` other than 1 steps short of or beyond the average."""
     del settings
     name = context.config.algorithm.name
     return Algorithm(name=name, server=server_optimizer(context), weights=by_size)

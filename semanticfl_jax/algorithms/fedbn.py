@@ -22,7 +22,7 @@ from semanticfl_jax.errors import SemanticFLError
 
 
 def fedbn(settings: FedBNConfig, context: AlgorithmContext) -> Algorithm:
-    """FedBN; a model without normalisation layers is refused."""
+    """Return FedBN; a model without normalisation layers is refused."""
     names = [name.lower() for name in settings.names]
 
     def belongs(path: str) -> bool:

@@ -57,7 +57,7 @@ class FedCDAState(NamedTuple):
 
 
 def fedcda(settings: FedCDAConfig, context: AlgorithmContext) -> Algorithm:
-    """FedCDA; one model a client, all clients alike and in every round make it FedAvg."""
+    """Return FedCDA; one model a client, all clients alike and in every round make it FedAvg."""
     return Algorithm(
         name=context.config.algorithm.name,
         server=_server(context.config),

@@ -33,7 +33,7 @@ from semanticfl_jax.semantics.losses import distillation
 
 
 def feddifrc(settings: FedDifRCConfig, context: AlgorithmContext) -> Algorithm:
-    """FedDifRC; without anchors, or with both weights zero, it is FedAvg."""
+    """Return FedDifRC; without anchors, or with both weights zero, it is FedAvg."""
     algorithm = fedavg(None, context)
     if context.anchors is None:
         return algorithm
@@ -42,7 +42,7 @@ def feddifrc(settings: FedDifRCConfig, context: AlgorithmContext) -> Algorithm:
 
 
 def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) -> LossTerm | None:
-    """Both losses, or None when both weights are zero.
+    """Return both losses, or None when both weights are zero.
 
     Args:
       anchors: visual float32 [K, feature_dim], unit rows; features of single images, where they
@@ -86,7 +86,7 @@ def text_driven_contrast(
     mask: jax.Array,
     temperature: float,
 ) -> jax.Array:
-    """L_TDCL: each sample's own feature against all other classes'.
+    """Return L_TDCL: each sample's own feature against all other classes'.
 
     Args:
       features: [B, d].

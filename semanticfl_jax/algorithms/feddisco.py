@@ -18,12 +18,12 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def feddisco(settings: object, context: AlgorithmContext) -> Algorithm:
-    """FedDisco; where discrepancies and sizes are equal it is FedAvg."""
+    """Return FedDisco; where discrepancies and sizes are equal it is FedAvg."""
     return with_disco(fedavg(settings, context), context.config.algorithm)
 
 
 def with_disco(algorithm: Algorithm, config: AlgorithmConfig) -> Algorithm:
-    """`algorithm` with FedDisco's weights."""
+    """Return `algorithm` with FedDisco's weights."""
     settings = config.feddisco
     return dataclasses.replace(
         algorithm, weights=disco(settings.a, settings.b), sends_label_counts=True

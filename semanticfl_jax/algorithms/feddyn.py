@@ -49,7 +49,7 @@ class FedDynState(NamedTuple):
 
 
 def feddyn(settings: FedDynConfig, context: AlgorithmContext) -> Algorithm:
-    """FedDyn, in its paper's form: the same alpha for all clients."""
+    """Return FedDyn, in its paper's form: the same alpha for all clients."""
     alpha = settings.alpha
     return Algorithm(
         name=context.config.algorithm.name,

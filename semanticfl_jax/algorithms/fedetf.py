@@ -39,7 +39,7 @@ from semanticfl_jax.randomness import HostStream, host_generator
 
 
 def fedetf(settings: FedETFConfig, context: AlgorithmContext) -> Algorithm:
-    """FedETF; a model whose features are narrower than there are classes is refused."""
+    """Return FedETF; a model whose features are narrower than there are classes is refused."""
     field, layer = "algorithm.fedetf.layer", settings.layer
     layer = classifier(context, field) if layer == "classifier" else layer
     belongs = in_layers((layer,), context, field)

@@ -29,7 +29,7 @@ from semanticfl_jax.types import PyTree
 
 
 def fedexp(settings: FedExPConfig, context: AlgorithmContext) -> Algorithm:
-    """FedExP; where all clients' updates are equal it is FedAvg."""
+    """Return FedExP; where all clients' updates are equal it is FedAvg."""
 
     def finish(trained: Trained) -> Finished:
         update = jax.tree.map(jnp.subtract, trained.model.params, trained.received.params)

@@ -21,7 +21,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def fedlc(settings: FedLCConfig, context: AlgorithmContext) -> Algorithm:
-    """FedLC; with tau = 0 it is FedAvg, bit for bit."""
+    """Return FedLC; with tau = 0 it is FedAvg, bit for bit."""
     algorithm = fedavg(None, context)
     if settings.tau == 0:
         return algorithm

@@ -29,7 +29,7 @@ from semanticfl_jax.types import PyTree
 
 
 def fednova(settings: FedNovaConfig, context: AlgorithmContext) -> Algorithm:
-    """FedNova; clients that take equal numbers of steps make it FedAvg."""
+    """Return FedNova; clients that take equal numbers of steps make it FedAvg."""
     mu, config = settings.mu, context.config
     algorithm = Algorithm(
         name=config.algorithm.name,

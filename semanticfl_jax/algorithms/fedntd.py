@@ -21,7 +21,7 @@ from semanticfl_jax.models.losses import masked_mean
 
 
 def fedntd(settings: FedNTDConfig, context: AlgorithmContext) -> Algorithm:
-    """FedNTD; with beta = 0 it is FedAvg, bit for bit."""
+    """Return FedNTD; with beta = 0 it is FedAvg, bit for bit."""
     algorithm = fedavg(None, context)
     if settings.beta == 0:
         return algorithm
@@ -29,7 +29,7 @@ def fedntd(settings: FedNTDConfig, context: AlgorithmContext) -> Algorithm:
 
 
 def not_true_term(beta: float, temperature: float) -> LossTerm:
-    """Beta times the not-true distillation."""
+    """Return beta times the not-true distillation."""
 
     def opinion(logits: jax.Array, true: jax.Array) -> jax.Array:
         """Return log q over the wrong classes; of the true one, the logarithm of nearly 0."""

@@ -20,7 +20,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def fedper(settings: FedPerConfig, context: AlgorithmContext) -> Algorithm:
-    """FedPer; without layers of the clients' own it is FedAvg, bit for bit."""
+    """Return FedPer; without layers of the clients' own it is FedAvg, bit for bit."""
     algorithm = fedavg(None, context)
     belongs = chosen_layers(settings.layers, context, "algorithm.fedper.layers")
     if belongs is None:

@@ -19,13 +19,13 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def fedprox(settings: FedProxConfig, context: AlgorithmContext) -> Algorithm:
-    """FedProx; with mu = 0 it is FedAvg, bit for bit."""
+    """Return FedProx; with mu = 0 it is FedAvg, bit for bit."""
     algorithm = fedavg(None, context)
     return algorithm.with_term(proximal_term(settings.mu)) if settings.mu > 0 else algorithm
 
 
 def proximal_term(mu: float) -> LossTerm:
-    """(mu / 2) |y - x|^2 over all trained parameters."""
+    """Return (mu / 2) |y - x|^2 over all trained parameters."""
 
     def loss(inputs: TermInputs) -> jax.Array:
         difference = jax.tree.map(jnp.subtract, inputs.trained, inputs.received.params)

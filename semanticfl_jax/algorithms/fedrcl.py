@@ -34,7 +34,7 @@ _HARDEST = 2  # negatives of a sample
 
 
 def fedrcl(settings: FedRCLConfig, context: AlgorithmContext) -> Algorithm:
-    """FedRCL; without levels it is FedAvg with uniform weights."""
+    """Return FedRCL; without levels it is FedAvg with uniform weights."""
     algorithm = dataclasses.replace(fedavg(None, context), weights=uniform)
     if settings.levels == ():
         return algorithm
@@ -47,7 +47,7 @@ def fedrcl(settings: FedRCLConfig, context: AlgorithmContext) -> Algorithm:
 
 
 def relaxed_contrast(config: FedRCLConfig) -> LossTerm:
-    """Both losses, averaged over the levels."""
+    """Return both losses, averaged over the levels."""
 
     def loss(inputs: TermInputs) -> jax.Array:
         levels = inputs.outputs.levels

@@ -23,7 +23,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def fedrep(settings: FedRepConfig, context: AlgorithmContext) -> Algorithm:
-    """FedRep; what is no layer of the head, such as guidance's head, is representation."""
+    """Return FedRep; what is no layer of the head, such as guidance's head, is representation."""
     belongs = chosen_layers(settings.layers, context, "algorithm.fedrep.layers")
     head_epochs = context.config.local_epochs - settings.body_epochs
 

@@ -28,7 +28,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def fedsam(settings: FedSAMConfig, context: AlgorithmContext) -> Algorithm:
-    """FedSAM; with rho = 0 it is FedAvg, bit for bit."""
+    """Return FedSAM; with rho = 0 it is FedAvg, bit for bit."""
     algorithm = fedavg(None, context)
     if settings.rho == 0:
         return algorithm

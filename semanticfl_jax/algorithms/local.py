@@ -15,6 +15,6 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def local(settings: object, context: AlgorithmContext) -> Algorithm:
-    """Local training; what a client keeps of the model is all of it."""
+    """Return local training; what a client keeps of the model is all of it."""
     del settings
     return dataclasses.replace(fedavg(None, context), client=keeping(lambda path: True))

@@ -37,7 +37,7 @@ from semanticfl_jax.types import PyTree
 
 
 def moon(settings: MoonConfig, context: AlgorithmContext) -> Algorithm:
-    """MOON; with mu = 0, and for clients that train for the first time, it is FedAvg."""
+    """Return MOON; with mu = 0, and for clients that train for the first time, it is FedAvg."""
     algorithm = fedavg(None, context)
     if settings.mu == 0:
         return algorithm
@@ -55,12 +55,12 @@ def _remember(trained: Trained) -> Finished:
 
 
 def _network(model: Model) -> Model:
-    """Without the parameters of loss terms, which features do not need."""
+    """Drop the parameters of loss terms, which features do not need."""
     return Model({"model": model.params["model"]}, model.batch_stats)
 
 
 def contrast_term(mu: float, temperature: float) -> LossTerm:
-    """Mu times the model-contrastive loss."""
+    """Return mu times the model-contrastive loss."""
 
     def loss(inputs: TermInputs) -> jax.Array:
         own = unit(inputs.outputs.features)

@@ -32,7 +32,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 
 
 def pfedme(settings: PFedMeConfig, context: AlgorithmContext) -> Algorithm:
-    """pFedMe; with one inner step, w follows the plain gradient, scaled by lambda inner_rate."""
+    """Return pFedMe; one inner step is the plain gradient, scaled by lambda inner_rate."""
     weight, rate = settings.weight, settings.inner_rate
 
     def descend(inputs: StepInputs) -> Descent:

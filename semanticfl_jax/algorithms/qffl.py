@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 
 
 def qffl(settings: QFFLConfig, context: AlgorithmContext) -> Algorithm:
-    """q-FFL; with q = 0 it is FedAvg with uniform weights."""
+    """Return q-FFL; with q = 0 it is FedAvg with uniform weights."""
     q = settings.q
 
     def descend(inputs: StepInputs) -> Descent:

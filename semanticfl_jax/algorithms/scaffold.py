@@ -33,7 +33,7 @@ from semanticfl_jax.types import PyTree
 
 
 def scaffold(settings: object, context: AlgorithmContext) -> Algorithm:
-    """SCAFFOLD; `server_learning_rate` is eta_g."""
+    """Return SCAFFOLD; `server_learning_rate` is eta_g."""
     del settings
     config = context.config
     return Algorithm(

@@ -32,7 +32,7 @@ def guidance_term(
     feature_dim: int,
     holders: Mapping[str, np.ndarray] | None = None,
 ) -> LossTerm | None:
-    """The local loss of semantic guidance, or None when both weights are zero.
+    """Return the local loss of semantic guidance, or None when both weights are zero.
 
     A part of weight zero is left out of the program, its anchors are not sent, and its parameters
     do not exist: with both weights zero a guided run is the unguided run, bit for bit.

@@ -13,14 +13,14 @@ Weights = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def by_size(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
-    """Proportional to the clients' sample counts (McMahan et al., AISTATS 2017)."""
+    """Weigh in proportion to the clients' sample counts (McMahan et al., AISTATS 2017)."""
     del label_counts
     sizes = sizes.astype(jnp.float32)
     return sizes / jnp.sum(sizes)
 
 
 def uniform(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
-    """Alike for all participants."""
+    """Weigh all participants alike."""
     del label_counts
     present = (sizes > 0).astype(jnp.float32)
     return present / jnp.sum(present)

@@ -41,7 +41,7 @@ class Corruptions(NamedTuple):
     severities: np.ndarray
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The corrupted clients: `client`, `kind`, `severity`."""
+        """Return the corrupted clients: `client`, `kind`, `severity`."""
         return [
             {"client": client, "kind": kind, "severity": float(severity)}
             for client, (kind, severity) in enumerate(zip(*self, strict=True))
@@ -194,7 +194,7 @@ def examples(
     max_clients: int = 12,
     max_images: int = 6,
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Some corrupted clients with their first images, to look at.
+    """Return some corrupted clients with their first images, to look at.
 
     Args:
       before: uint8 `[n, H, W, 3]`.

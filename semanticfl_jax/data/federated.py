@@ -106,7 +106,7 @@ def federate(
 
 
 def epoch_order(key: jax.Array, size: jax.Array | int, max_size: int) -> jax.Array:
-    """Random order of one client's samples for one epoch.
+    """Draw the random order of one client's samples for one epoch.
 
     Sorting random keys gives every client the same shape under vmap. A key depends on its position
     alone (`jax_threefry_partitionable`, JAX's default), so that the order does not depend on
@@ -134,7 +134,7 @@ def gather_batch(
     step: jax.Array | int,
     batch_size: int,
 ) -> Batch:
-    """Batch number `step` of a client's epoch; the last one is padded and masked.
+    """Return batch number `step` of a client's epoch; the last one is padded and masked.
 
     Padding repeats the first sample of the order. A step beyond the epoch is all padding.
 

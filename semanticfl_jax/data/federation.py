@@ -161,7 +161,7 @@ def _public_of_the_rest(
 
 
 def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, Partition]:
-    """The server's public indices, int64 `[p]`, and the partition of the other training samples.
+    """Return the server's public indices, int64 `[p]`, and the partition of other samples.
 
     Both come from `partition.file` if there is one, whatever the scheme and the seed.
 
@@ -316,7 +316,7 @@ def statistics_of(
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """The most telling figures of a partition in one line."""
+    """Return the most telling figures of a partition in one line."""
     classes, distance = summary["effective_classes"], summary["total_variation"]
     return (
         f"effective classes {classes['mean']:.2f} of {summary['classes']} "

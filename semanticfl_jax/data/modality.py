@@ -7,7 +7,7 @@ from semanticfl_jax.randomness import HostStream, host_generator
 
 
 def draw_modalities(config: ModalityConfig, num_clients: int, seed: int) -> dict[str, np.ndarray]:
-    """Who holds text anchors, who visual ones, and who the student.
+    """Return who holds text anchors, who visual ones, and who the student.
 
     The shares are met exactly, up to rounding; who it is, is drawn at random and depends on the
     seed and the number of clients alone. Who lacks the student is drawn apart from the anchors.

@@ -96,7 +96,7 @@ def weight_file(checkpoint: Path, component: str) -> Path:
 
 
 def weight_variants(checkpoint: Path) -> dict[str, str]:
-    """Names of weight files that are of a variant, not of full precision, by component."""
+    """Return names of weight files that are of a variant, not of full precision, by component."""
     files = {of: weight_file(checkpoint, of) for of in WEIGHTS if _has_weights(checkpoint, of)}
     usual = {f"{torch}.safetensors" for _, torch in WEIGHTS.values()}
     return {
@@ -107,7 +107,7 @@ def weight_variants(checkpoint: Path) -> dict[str, str]:
 
 
 def shards(index: Path) -> list[Path]:
-    """The weight files that an index (`.safetensors.index.json`) names, sorted.
+    """Return the weight files that an index (`.safetensors.index.json`) names, sorted.
 
     Raises:
       FileNotFoundError: naming the files that are missing.
@@ -162,7 +162,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
 
 
 def fingerprint(checkpoint: str | Path) -> str:
-    """SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
+    """Return SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
     checkpoint = Path(checkpoint).expanduser()
     total = hashlib.sha256()
     for path in checkpoint_files(checkpoint):

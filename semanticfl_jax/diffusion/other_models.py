@@ -49,7 +49,7 @@ def refuse_other_models(checkpoint: Path) -> None:
 
 
 def _pipeline(index: Path) -> dict:
-    """What model_index.json says; nothing where it is missing or damaged: it is not needed."""
+    """Return what model_index.json says; nothing where it is missing or damaged."""
     try:
         described = json.loads(index.read_bytes())
     except (ValueError, OSError):
@@ -60,7 +60,7 @@ def _pipeline(index: Path) -> dict:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is a pointer that Git LFS left in place of the real one."""
+    """Return whether a file is a pointer that Git LFS left in place of the real one."""
     with open(path, "rb") as file:
         return is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER)))
 

@@ -14,7 +14,7 @@ MAX_LISTED = 1000
 
 
 def client_accuracy(class_accuracy: np.ndarray, label_counts: np.ndarray) -> np.ndarray:
-    """Accuracy that each client can expect on images like its own.
+    """Return accuracy that each client can expect on images like its own.
 
     The server model's accuracy on every class, weighted by the client's label distribution: as if
     test images were drawn by the client's labels. The expectation, without its sampling noise; it
@@ -35,7 +35,7 @@ def client_accuracy(class_accuracy: np.ndarray, label_counts: np.ndarray) -> np.
 
 
 def fairness(accuracies: np.ndarray) -> dict[str, float]:
-    """How evenly the model serves the clients (Li et al., ICLR 2020, report the same two).
+    """Return how evenly the model serves the clients (Li et al., ICLR 2020, report the same two).
 
     Args:
       accuracies: fractions [N]; NaN are left out.
@@ -55,7 +55,7 @@ def fairness(accuracies: np.ndarray) -> dict[str, float]:
 
 
 def evaluated(figures: Mapping[str, Any], label_counts: np.ndarray) -> dict[str, Any]:
-    """An evaluation's figures, and those of the worst class and of the clients, for metrics.jsonl.
+    """Return an evaluation's figures, the worst class's and the clients', for metrics.jsonl.
 
     Args:
       figures: `test_accuracy`, `test_loss`, `class_accuracy` [K] and `ece`, on the host.
@@ -73,7 +73,7 @@ def evaluated(figures: Mapping[str, Any], label_counts: np.ndarray) -> dict[str,
 def final_figures(
     row: Mapping[str, Any], class_names: Sequence[str], label_counts: np.ndarray
 ) -> dict[str, Any]:
-    """Figures of the last round for summary.json, with names.
+    """Return figures of the last round for summary.json, with names.
 
     Returns:
       `class_accuracy` {name: fraction}, `worst_class` (a name), `worst_class_accuracy`,

@@ -44,7 +44,7 @@ class Method:
     runs: tuple[Run, ...]
 
     def values(self, name: str) -> list[float]:
-        """Figure `name` of every run's summary, without those that lack it."""
+        """Return the figure `name` of every run's summary, without those that lack it."""
         return [run.summary[name] for run in self.runs if run.summary.get(name) is not None]
 
 
@@ -96,7 +96,7 @@ def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:
 
 
 def group(runs: Sequence[Run]) -> list[Method]:
-    """Groups runs by everything but the seed, in the order methods first appear.
+    """Group runs by everything but the seed, in the order methods first appear.
 
     A method is labelled by its algorithm and guidance; methods that would share a label add the
     fields in which they differ.
@@ -127,14 +127,14 @@ def group(runs: Sequence[Run]) -> list[Method]:
 
 
 def differing_fields(runs: Sequence[Run]) -> list[str]:
-    """Dotted names of the configuration fields that are not equal in all runs, sorted."""
+    """Return dotted names of the configuration fields that are not equal in all runs, sorted."""
     flat = [dict(flatten(run.config)) for run in runs]
     names = sorted(set().union(*flat))
     return [name for name in names if any(f.get(name) != flat[0].get(name) for f in flat)]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and values of a nested configuration."""
+    """Return dotted names and values of a nested configuration."""
     pairs = []
     for name, value in config.items():
         if isinstance(value, dict):

@@ -53,7 +53,7 @@ class Amda:
         return self.dim - sum(p.components.shape[1] for p in self.projections.values())
 
     def transform(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Aggregates pooled maps {name: float32 [n, c]} into float32 [n, dim]."""
+        """Aggregate pooled maps {name: float32 [n, c]} into float32 [n, dim]."""
         blocks = [
             ((features[name] - p.mean[None]) / p.std[None]) @ p.components * (p.scale * p.weight)
             for name, p in self.projections.items()
@@ -64,7 +64,7 @@ class Amda:
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
-    """Rows scaled to length one; a zero row stays zero."""
+    """Scale rows to length one; a zero row stays zero."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(length > 0, length, 1.0)
 

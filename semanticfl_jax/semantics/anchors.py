@@ -106,7 +106,7 @@ class Anchors:
 
 
 def control_anchors(anchors: Anchors, kind: str, seed: int) -> Anchors:
-    """The anchors themselves ("semantic"), or a control of the same shapes.
+    """Return the anchors themselves ("semantic"), or a control of the same shapes.
 
     "random_orthogonal" knows nothing of the classes but keeps them apart: orthonormal rows (in
     blocks, where there are more classes than dimensions). "shuffled" keeps the geometry but gives

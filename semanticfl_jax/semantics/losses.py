@@ -15,7 +15,7 @@ KD_KINDS = ("kl", "l2", "cosine")
 def distillation(
     features: jax.Array, targets: jax.Array, mask: jax.Array, kind: str, temperature: float
 ) -> jax.Array:
-    """Knowledge distillation from visual anchors to features.
+    """Return the knowledge distillation from visual anchors to features.
 
         kl       KL( softmax(v / T) || softmax(f / T) )      the paper's form; T is ours
         l2       |v - f|^2                                   ours
@@ -55,7 +55,7 @@ def distillation(
 def cross_modal_contrast(
     projected: jax.Array, text: jax.Array, labels: jax.Array, mask: jax.Array, temperature: float
 ) -> jax.Array:
-    """InfoNCE between a sample and the text anchors: its own class against all others.
+    """Return the InfoNCE between a sample and the text anchors: its own class against all others.
 
         -log( exp(<h, T_y> / tau) / sum_k exp(<h, T_k> / tau) )
 

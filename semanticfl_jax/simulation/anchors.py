@@ -46,7 +46,7 @@ def server_anchors(
 def anchor_images(
     dataset: ImageDataset, public: np.ndarray, partition: Partition, config: GuidanceConfig
 ) -> AnchorImages | None:
-    """The images that anchors are made of; None where they are generated, or not at hand."""
+    """Return the images that anchors are made of; None where they are generated, or not at hand."""
     source = config.anchor_source
     if source == "public":
         return AnchorImages(source, dataset.train_images[public], dataset.train_labels[public])

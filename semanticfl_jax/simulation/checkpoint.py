@@ -35,7 +35,7 @@ class Checkpoints:
         self._manager.close()
 
     def latest(self) -> int | None:
-        """The round of the newest checkpoint, or None."""
+        """Return the round of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, rounds_done: int, state: PyTree) -> None:
@@ -43,7 +43,7 @@ class Checkpoints:
         self._manager.save(rounds_done, args=ocp.args.StandardSave(state))
 
     def restore(self, shapes: PyTree) -> PyTree:
-        """The newest checkpoint, with structure, types and shardings as `shapes_of` gives them."""
+        """Return the newest checkpoint, with structure, types and shardings of `shapes_of`."""
         return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(shapes))
 
     def restore_newest(
@@ -108,5 +108,5 @@ def _unused(folder: Path, number: int) -> Path:
 
 
 def shapes_of(state: PyTree) -> PyTree:
-    """What is needed to restore a state like this one, which may then be freed."""
+    """Return what is needed to restore a state like this one, which may then be freed."""
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)

@@ -72,7 +72,7 @@ def cached_arrays(
 
 
 def is_cached(places: Sequence[Path]) -> bool:
-    """Whether `cached_arrays` of these places would open a cache and build nothing."""
+    """Return whether `cached_arrays` of these places would open a cache and build nothing."""
     return any(map(_is_whole, places))
 
 
@@ -124,7 +124,7 @@ class RowWriter:
 
 
 def put_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of a data set's columns, so named that they can lie among others, as files too."""
+    """Return arrays of columns, so named that they can lie among others, as files too."""
     if not columns:
         return {}
     arrays = {f"{COLUMN}{number}": values for number, values in enumerate(columns.values())}
@@ -132,7 +132,7 @@ def put_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def take_columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The other arrays, and under "columns" a dict of what `put_columns` put among them."""
+    """Return the other arrays, and under "columns" a dict of what `put_columns` put among them."""
     # Caches of version 0.1 have the columns' own names in place of numbers.
     names = {f"{COLUMN}{n}": str(name) for n, name in enumerate(arrays.get(COLUMN_NAMES, ()))}
     columns = {
@@ -156,7 +156,7 @@ def _open(place: Path) -> dict[str, np.ndarray]:
 
 
 def _start(places: Sequence[Path]) -> tuple[Path, Path, int]:
-    """The first place that can be written, a fresh directory beside it, and that one's lock."""
+    """Return the first place that can be written, a fresh directory beside it, and its lock."""
     refusals = []
     machine = re.sub(r"\W", "_", platform.node())
     for place in places:
@@ -201,7 +201,7 @@ def _try_lock(handle: int) -> bool | None:
 
 
 def _abandoned(partial: Path, of_this_machine: bool) -> bool:
-    """Whether nobody writes there any more; another machine's locks may not be visible here."""
+    """Return whether nobody writes there any more; other machines' locks may not be seen."""
     try:
         old = time.time() - partial.stat().st_mtime > ABANDONED_AFTER
         if not of_this_machine:

@@ -32,7 +32,7 @@ def cifar100(settings: object, context: DatasetContext) -> ImageDataset:
 
 
 def _load(name: str, config: ExperimentConfig) -> dict[str, Any]:
-    """Arrays in whatever form they are there; a form that was read before the others goes first."""
+    """Return arrays in whatever form they are there; one that was read before goes first."""
     root = data_root(config.data_dir)
     if find_preparation(root, name) is not None:
         return load_prepared(name, config.data_dir)

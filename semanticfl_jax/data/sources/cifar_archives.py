@@ -200,7 +200,7 @@ def download_original(root: Path, name: str) -> Original:
 
 
 def load_original(original: Original) -> dict[str, Any]:
-    """Arrays of CIFAR's files, as `prepared.load_prepared` gives them, in the files' order.
+    """Return arrays of CIFAR's files, as `prepared.load_prepared` gives them, in the files' order.
 
     Of CIFAR-100, `coarse_label` is a column. The cache is written beside the files, or under the
     user's cache directory where those are read-only.
@@ -247,7 +247,7 @@ def _read(original: Original) -> dict[str, np.ndarray]:
 
 
 def _batch(original: Original, file: str, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [n, 3072] and labels [kinds, n] of one file, checked."""
+    """Return pixels uint8 [n, 3072] and labels [kinds, n] of one file, checked."""
     layout, count = original.layout, len(original.layout.labels)
     where = f"{original.tree.path}: {original.prefix}{file}"
     content = _content(original, file)
@@ -278,7 +278,7 @@ def _batch(original: Original, file: str, classes: Sequence[int]) -> tuple[np.nd
 
 
 def _names(original: Original) -> list[list[str]]:
-    """The names of each kind of label."""
+    """Return the names of each kind of label."""
     layout = original.layout
     if layout.meta:
         where = f"{original.tree.path}: {original.prefix}{layout.meta}"
@@ -310,7 +310,7 @@ def _pickled(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _not_published(path: Path) -> str:
-    """What to add to a message about an archive that has a published name and other contents."""
+    """Return what to add to a message about an archive of a published name."""
     published = {name: md5 for of in ARCHIVES.values() for name, md5 in of.items()}.get(path.name)
     if published is None or (found := md5_of(path)) == published:
         return ""

@@ -41,12 +41,12 @@ _BROKEN_LINK = "a link to what is not there"
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder, by its own name, is none of the user's: hidden, or left behind."""
+    """Return whether a file or folder, by its name, is none of the user's."""
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def open_tree(path: str | os.PathLike) -> Directory | Archive:
-    """The files of a directory, or of a .zip or .tar file.
+    """Return the files of a directory, or of a .zip or .tar file.
 
     Raises:
       FileNotFoundError: if there is neither.
@@ -122,7 +122,7 @@ class Directory:
             ) from None
 
     def folders(self, prefix: str = "") -> list[str]:
-        """Names of the folders in a folder, sorted; those without any file count, too.
+        """Return names of the folders in a folder, sorted; those without any file count, too.
 
         Args:
           prefix: "" for the tree's top, else a folder with a slash at its end.
@@ -143,7 +143,7 @@ class Directory:
         return digest.hexdigest()
 
     def open(self, name: str) -> BinaryIO:
-        """One file, to be read; from any thread."""
+        """Return one file, to be read; from any thread."""
         return open(self.path / name, "rb")
 
 
@@ -220,7 +220,7 @@ class Archive:
         return sorted(self._members)
 
     def folders(self, prefix: str = "") -> list[str]:
-        """Names of the folders in a folder that hold files, sorted; see `Directory.folders`."""
+        """Return the folders in a folder that hold files, sorted; see `Directory.folders`."""
         inside = (name.removeprefix(prefix) for name in self._members if name.startswith(prefix))
         return sorted({name.partition("/")[0] for name in inside if "/" in name})
 
@@ -229,7 +229,7 @@ class Archive:
         return hashlib.sha256(_describe(self.path.name, self.path.stat())).hexdigest()
 
     def open(self, name: str) -> BinaryIO:
-        """One file, to be read; from any thread.
+        """Return one file, to be read; from any thread.
 
         Raises:
           OSError: if it cannot be unpacked; the message is the reason alone.
@@ -243,7 +243,7 @@ class Archive:
 
 
 def read_text(tree: Directory | Archive, name: str) -> str:
-    """A file of UTF-8 text.
+    """Read a file of UTF-8 text.
 
     Raises:
       SemanticFLError: naming the file, if it cannot be read or is in another encoding.

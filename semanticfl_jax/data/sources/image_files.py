@@ -55,7 +55,7 @@ class Files(Protocol):
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """One file, to be read; from any thread."""
+        """Return one file, to be read; from any thread."""
         ...
 
 
@@ -125,7 +125,7 @@ def load_images(
     unreadable: str = "refuse",
     column: str | None = None,
 ) -> dict[str, Any]:
-    """The arrays of a data set of image files, from the cache if the files are those it is of.
+    """Return the arrays of a data set of image files, from the cache if it is of these.
 
     The cache is written beside the files, or under the user's cache directory where those are
     read-only.
@@ -271,7 +271,7 @@ def _require_one_size(tree: Files, *images: tuple[str, tuple[int, ...]]) -> None
 
 
 def describe_problems(problems: Mapping[str, str]) -> str:
-    """The first files that cannot be used, with the reasons."""
+    """Return the first files that cannot be used, with the reasons."""
     named = [f"{name} ({reason})" for name, reason in itertools.islice(problems.items(), NAMED)]
     return ", ".join(named + ["..."] * (len(problems) > NAMED))
 

@@ -56,7 +56,7 @@ def load_image_folder(
     unreadable: str = "refuse",
     column: str | None = None,
 ) -> dict[str, Any]:
-    """Arrays of a folder of images, as `load_images` gives them.
+    """Return arrays of a folder of images, as `load_images` gives them.
 
     Args:
       data_dir: the folder, or a .zip or .tar file of it.
@@ -84,7 +84,7 @@ def load_image_folder(
 
 
 def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]]:
-    """Class names, and the files of the splits "train" and "test".
+    """Return class names, and the files of the splits "train" and "test".
 
     Labels follow the folders' names in alphabetical order; a class is called like its folder, with
     spaces for `_` and `-`.
@@ -121,7 +121,7 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
 def _listing(
     tree: Directory | Archive, prefix: str, classes: Sequence[str], notes: Sequence[str] = ()
 ) -> Listing:
-    """The images of one split, whose folder's name is `prefix`."""
+    """Return the images of one split, whose folder's name is `prefix`."""
     label = {name: i for i, name in enumerate(classes)}
     problems = {name: why for name, why in tree.problems.items() if name.startswith(prefix)}
     found, unread = {}, []
@@ -148,7 +148,7 @@ def _listing(
 
 
 def _with_columns(tree: Directory | Archive, prefix: str, listing: Listing) -> Listing:
-    """The same images with the columns of their table, if they have one.
+    """Return the same images with the columns of their table, if they have one.
 
     A metadata.csv in the split's own folder is to list all its images. Of other tables the rows
     that are missing matter only if a column is used: they may be there for other purposes.
@@ -189,7 +189,7 @@ def _with_columns(tree: Directory | Archive, prefix: str, listing: Listing) -> L
 
 
 def _by_file(rows: Mapping[str, Row], listing: Listing, root: str) -> dict[str, Row]:
-    """Rows by the names that the tree has; a table may also name files from the tree's top.
+    """Return rows by the names that the tree has; a table may also name files from the tree's top.
 
     Letters with accents may be composed in one name and not in the other, as on Macs.
     """
@@ -203,7 +203,7 @@ def _by_file(rows: Mapping[str, Row], listing: Listing, root: str) -> dict[str, 
 
 
 def _divide(listing: Listing) -> tuple[Listing, Listing]:
-    """Training and test images, the same share of every class."""
+    """Return training and test images, the same share of every class."""
     labels = np.asarray(listing.labels)
     rng = np.random.default_rng(SEED)
     is_test = np.zeros(len(labels), bool)

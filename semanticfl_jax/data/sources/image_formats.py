@@ -41,7 +41,7 @@ _NAMED = 8
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of file names, in lower case, that Pillow opens here; loads its plug-ins."""
+    """Return the endings of names, in lower case, that Pillow opens here; load its plug-ins."""
     from PIL import Image
 
     Image.init()
@@ -60,7 +60,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
+    """Return whether a file's name ends like an image's."""
     return _suffix(name) in image_suffixes()
 
 
@@ -116,7 +116,7 @@ def read_image(file: BinaryIO, side: int = 0) -> np.ndarray:
 
 
 def _upright(image):
-    """The image as its EXIF orientation says; as it is where that is damaged."""
+    """Return the image as its EXIF orientation says; as it is where that is damaged."""
     from PIL import ExifTags, ImageOps
 
     try:

@@ -138,7 +138,7 @@ _READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 def _text(content: bytes) -> tuple[str, str]:
-    """Text of UTF-8, of UTF-16 or UTF-32 with its mark, or else of Windows-1252, which is said."""
+    """Decode UTF-8, UTF-16 or UTF-32 with its mark, or else Windows-1252, which is said."""
     marks = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": (b"\xff\xfe", b"\xfe\xff")}
     encoding = next((name for name, of in marks.items() if content.startswith(of)), "utf-8-sig")
     try:

@@ -73,7 +73,7 @@ class ParquetFiles:
         return digest.hexdigest()
 
     def open(self, name: str) -> BinaryIO:
-        """One row's image, to be read; from any thread."""
+        """Return one row's image, to be read; from any thread."""
         split, row = name.split("/")
         value = self._columns[split][0][int(row)].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
@@ -145,7 +145,7 @@ def find_parquet(root: Path, name: str) -> ParquetFiles | None:
 
 
 def load_parquet(rows: ParquetFiles, name: str, *, unreadable: str = "refuse") -> dict[str, Any]:
-    """Arrays of a data set in parquet files, as `load_images` gives them."""
+    """Return arrays of a data set in parquet files, as `load_images` gives them."""
 
     def list_rows() -> tuple[Sequence[str], Mapping[str, Listing]]:
         listings = rows.listings()
@@ -161,7 +161,7 @@ def load_parquet(rows: ParquetFiles, name: str, *, unreadable: str = "refuse") -
 
 
 def _role(path: Path) -> str | None:
-    """The split of a file: by the first word of its name, or by its folder's."""
+    """Return the split of a file: by the first word of its name, or by its folder's."""
     for words in (path.stem.partition("-")[0], path.parent.name):
         role = role_of(words)
         if role in ROLES:
@@ -170,7 +170,7 @@ def _role(path: Path) -> str | None:
 
 
 def _described(home: Path, splits: Mapping[str, Sequence[Path]], name: str) -> ParquetFiles | None:
-    """The files with what their schema says; None if they are those of another data set."""
+    """Return the files with what their schema says; None if they are those of another data set."""
     with optional_imports("parquet", f"{name} in the parquet files in {home}"):
         import pyarrow
         from pyarrow import parquet

@@ -41,7 +41,7 @@ SPLITS = ("train", "test")
 def load_prepared(
     name: str, data_dir: str | os.PathLike | None, builder: str | None = None
 ) -> dict[str, Any]:
-    """Arrays of a TFDS data set with features `image` (uint8, one shape) and `label`.
+    """Return arrays of a TFDS data set with features `image` (uint8, one shape) and `label`.
 
     Its other features that are one number or text an image, such as CIFAR-100's `coarse_label`,
     become columns. The cache is written beside the records, or under the user's cache directory
@@ -85,7 +85,7 @@ def data_root(data_dir: str | os.PathLike | None) -> Path:
 
 
 def find_preparation(root: Path, name: str) -> Path | None:
-    """The directory of the newest version of a data set, wherever `root` is on the way to it.
+    """Return the directory of a data set's newest version, wherever `root` is on the way.
 
     Args:
       root: TFDS's data directory, one that holds it, the data set's own in it, or a version's.
@@ -100,7 +100,7 @@ def find_preparation(root: Path, name: str) -> Path | None:
 
 
 def find_prepared(dataset_dir: Path, name: str = "", only: Path | None = None) -> Path | None:
-    """The newest prepared version in a directory; one readable without TensorFlow goes first.
+    """Return the newest prepared version; one readable without TensorFlow goes first.
 
     Args:
       dataset_dir: holds a directory a version.
@@ -135,7 +135,7 @@ def read_info(directory: Path) -> dict[str, Any]:
 
 
 def _format(directory: Path, info: Mapping[str, Any]) -> str:
-    """The format to read: of several in one directory one that is whole and needs no TensorFlow.
+    """Return the format to read: of several one that is whole and needs no TensorFlow.
 
     Old preparations do not name theirs: TFDS then means tfrecord.
     """
@@ -147,7 +147,7 @@ def _format(directory: Path, info: Mapping[str, Any]) -> str:
 
 
 def _shards(directory: Path, info: Mapping[str, Any], split: str, kind: str) -> list[Path | None]:
-    """A split's files in order, None in place of each that is missing; empty without the split."""
+    """Return a split's files in order, None for each that is missing; empty without it."""
     lengths = _lengths(info, split)
     name = re.compile(rf"(?:.*-)?{split}\.{kind}-(\d+)(?:-of-(\d+))?")
     found: dict[int, Path] = {}
@@ -159,7 +159,7 @@ def _shards(directory: Path, info: Mapping[str, Any], split: str, kind: str) -> 
 
 
 def _lengths(info: Mapping[str, Any], split: str) -> Sequence[str]:
-    """Number of records in each of a split's files; none without the split."""
+    """Return the number of records in each of a split's files; none without the split."""
     return next((of["shardLengths"] for of in info.get("splits", ()) if of["name"] == split), ())
 
 
@@ -237,7 +237,7 @@ def _column(values: list[Any]) -> np.ndarray:
 def _examples(
     directory: Path, info: Mapping[str, Any], split: str, features: Any
 ) -> Iterator[dict[str, Any]]:
-    """The split's examples, in the order they are stored.
+    """Return the split's examples, in the order they are stored.
 
     Raises:
       MissingFileError: if files of the split are missing.
@@ -265,7 +265,7 @@ def _examples(
 
 
 def _records(files: Sequence[Path], kind: str) -> Iterator[bytes]:
-    """The records of files in their order."""
+    """Return the records of files in their order."""
     if kind == TFRECORD:
         for path in files:
             yield from read_records(path)

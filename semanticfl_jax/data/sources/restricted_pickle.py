@@ -124,7 +124,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _plain(value: Any) -> Any:
-    """The value with arrays in place of what stood for them; of other types nothing is let pass."""
+    """Return the value with arrays for what stood for them; no other types pass."""
     if isinstance(value, _Array):
         return value.array
     if isinstance(value, dict):

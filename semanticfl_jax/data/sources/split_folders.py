@@ -114,7 +114,7 @@ def _with_test(
 
 
 def _descend(tree: Directory | Archive) -> str:
-    """The folder to read: the tree's top, or below it while there is one folder and nothing else.
+    """Return the folder to read: the top, or below it while there is but one folder.
 
     In a directory only where splits are below, or the folder is called "images" or the like: a lone
     folder may be a lone class.
@@ -132,7 +132,7 @@ def _descend(tree: Directory | Archive) -> str:
 
 
 def _inner(tree: Directory | Archive, prefix: str, role: str) -> str:
-    """A split's folder, or one alone in it that is called like it, or "images" or the like."""
+    """Return a split's folder, or the one alone in it that is called like it, or "images"."""
     while len(inside := tree.folders(prefix)) == 1 and not _holds_images(tree, prefix):
         if role_of(inside[0]) != role and not _WRAPPER.fullmatch(_plain(inside[0])):
             break
@@ -141,7 +141,7 @@ def _inner(tree: Directory | Archive, prefix: str, role: str) -> str:
 
 
 def _only(role: str, names: Sequence[str]) -> str | None:
-    """The folder of a role: the one of the usual name, or the only one; None if that is unclear."""
+    """Return the folder of a role: of the usual name, or the only one; None if unclear."""
     usual = [name for name in names if name == role]
     usual = usual or [name for name in names if name.lower() == role] or list(names)
     return usual[0] if len(usual) == 1 else None
@@ -171,7 +171,7 @@ def _refuse_lone_splits(
 
 
 def _notes_on_classes(tree: Directory | Archive, root: str) -> tuple[str, ...]:
-    """What may be wrong with taking every folder for a class."""
+    """Return what may be wrong with taking every folder for a class."""
     folders = tree.folders(root)
     notes = [f"{name} is read as a class" for name in folders if role_of(name)]
     inside = {tuple(tree.folders(f"{root}{name}/")) for name in folders}
@@ -192,7 +192,7 @@ def _notes_on_classes(tree: Directory | Archive, root: str) -> tuple[str, ...]:
 
 
 def _holds_images(tree: Directory | Archive, prefix: str, *, below: bool = False) -> bool:
-    """Whether images lie in a folder itself or, with `below`, at any depth."""
+    """Return whether images lie in a folder itself or, with `below`, at any depth."""
     inside = (name.removeprefix(prefix) for name in tree.names if name.startswith(prefix))
     return any((below or "/" not in name) and is_image(name) for name in inside)
 

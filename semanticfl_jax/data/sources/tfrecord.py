@@ -48,7 +48,7 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 
 def _numbers(texts: Sequence[bytes]) -> np.ndarray:
-    """The last four bytes of each, as uint32 [n]."""
+    """Return the last four bytes of each, as uint32 [n]."""
     return np.array([int.from_bytes(text[-4:], "little") for text in texts], np.uint32)
 
 

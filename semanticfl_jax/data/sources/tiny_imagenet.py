@@ -51,7 +51,7 @@ def tiny_imagenet(settings: object, context: DatasetContext) -> ImageDataset:
 def load_tiny_imagenet(
     data_dir: str | os.PathLike | None, *, unreadable: str = "refuse"
 ) -> dict[str, Any]:
-    """Arrays of TinyImageNet, as `load_images` and `load_prepared` give them.
+    """Return arrays of TinyImageNet, as `load_images` and `load_prepared` give them.
 
     Args:
       data_dir: a directory in the original layout, sorted anew or not, one that holds it, or one of
@@ -88,7 +88,7 @@ def load_tiny_imagenet(
 
 
 def find_files(data_dir: str | os.PathLike) -> Directory | Archive | None:
-    """The files in the original layout; None for what may be TFDS's data directory.
+    """Return the files in the original layout; None for what may be TFDS's data directory.
 
     A directory may be one or two levels above them, or below.
     """
@@ -120,7 +120,7 @@ def _is_layout(root: Path) -> bool:
 
 
 def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]]:
-    """Class names, and the files of the splits "train" and "test".
+    """Return class names, and the files of the splits "train" and "test".
 
     The classes are those of wnids.txt, whose number is not checked, or else the folders of train
     that are called by WordNet ids; labels follow the order of the ids, as those of most readers
@@ -139,7 +139,7 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
     names = {name.removeprefix(root) for name in tree.names if name.startswith(root)}
 
     def lines(name: str) -> list[str]:
-        """Lines of a file, none if it is not there."""
+        """Return the lines of a file, none if it is not there."""
         return read_text(tree, root + name).splitlines() if name in names else []
 
     broken = {
@@ -169,7 +169,7 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
 
 
 def _root_of_class_folders(tree: Directory | Archive) -> str:
-    """Prefix of train and val, where there is no wnids.txt."""
+    """Return the prefix of train and val, where there is no wnids.txt."""
     train = re.compile(r"(.*/)?train/n\d{8}/.*")
     roots = {match[1] or "" for match in map(train.fullmatch, tree.names) if match}
     if not roots:
@@ -183,7 +183,7 @@ def _root_of_class_folders(tree: Directory | Archive) -> str:
 def _names(
     tree: Directory | Archive, wnids: Sequence[str], lines: Sequence[str], required: bool
 ) -> tuple[Sequence[str], list[str]]:
-    """Notes, and names of classes: of words.txt, or the ids where a sorted copy has none."""
+    """Return notes, and names of classes: of words.txt, or the ids where a sorted copy has none."""
     if lines or required:
         if not lines:
             raise SemanticFLError(f"{tree.path} holds no {WORDS}: not TinyImageNet's layout")
@@ -193,7 +193,7 @@ def _names(
 
 
 def _list_rows(rows: ParquetFiles) -> tuple[list[str], dict[str, Listing]]:
-    """Class names and rows of parquet files, with labels in the order of the ids."""
+    """Return class names and rows of parquet files, with labels in the order of the ids."""
     listings = rows.listings()
     if not rows.class_names:
         count = 1 + max(max(listing.labels, default=0) for listing in listings.values())
@@ -246,7 +246,7 @@ def _validation(
     annotations: Sequence[str],
     broken: Mapping[str, str],
 ) -> Listing:
-    """Images in folders of classes, or else named in val_annotations.txt, in that file's order."""
+    """List images in folders of classes, or else of val_annotations.txt, in its order."""
     label = {wnid: i for i, wnid in enumerate(wnids)}
     images = sorted(name for name in names if name.startswith("val/") and is_image(name))
     sorted_anew = {name: label[f] for name in images if (f := name.split("/")[1]) in label}
@@ -269,7 +269,7 @@ def _validation(
 
 
 def class_names(wnids: Sequence[str], words: Mapping[str, str]) -> list[str]:
-    """WordNet's first synonym for every class, ready for a prompt.
+    """Return WordNet's first synonym for every class, ready for a prompt.
 
     Where classes share it, the next synonym that no other has is added, or at last the id.
 

@@ -25,7 +25,7 @@ def plot_accuracy_maps(
     *,
     about: str | None = None,
 ) -> None:
-    """Two heat maps: classes by rounds, and clients by rounds.
+    """Draw two heat maps: classes by rounds, and clients by rounds.
 
     Clients are sorted by their accuracy in the last round.
 
@@ -73,7 +73,7 @@ def plot_accuracy_maps(
 
 
 def _heat_map(axes, values: np.ndarray, rounds: Sequence[int], title: str):
-    """Fractions [rows, rounds] as colours from 0 to 100 %; NaN stays white."""
+    """Draw fractions [rows, rounds] as colours from 0 to 100 %; NaN stays white."""
     image = axes.imshow(
         100 * values, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=100
     )

@@ -18,7 +18,7 @@ def plot_gallery(
     path: str | os.PathLike,
     note: str | None = None,
 ) -> None:
-    """One row a client: some of its images before corruption, and the same ones after it.
+    """Draw one row a client: some of its images before corruption, and the same ones after it.
 
     Args:
       rows: a label, and images before and after, uint8 `[b, H, W, 3]` each, b at least 1.

@@ -71,7 +71,7 @@ def plot_curves(
 def plot_feature_maps(
     maps: Mapping[str, Mapping[str, float]], path: str | os.PathLike, note: str | None = None
 ) -> None:
-    """Which layer carries the class meaning: separability and weight of each feature map.
+    """Draw which layer carries the class meaning: separability and weight of each feature map.
 
     Args:
       maps: name to its `separability`, `weight` and `dimensions`, in the network's order.
@@ -97,7 +97,7 @@ def plot_feature_maps(
 
 
 def round_axis(axes) -> None:
-    """Whole numbers along the horizontal axis, for one round too; a note where nothing is drawn."""
+    """Set whole numbers along the horizontal axis; write a note where nothing is drawn."""
     drawn = [x for line in axes.lines for x in line.get_xdata()]
     if not drawn:
         axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center")

@@ -128,14 +128,14 @@ def _glyphs(path: str) -> frozenset[int]:
 
 
 def figure(width: float, height: float):
-    """A figure of `width` x `height` inches."""
+    """Return a figure of `width` x `height` inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def label(axes, title: str, horizontal: str, vertical: str) -> None:
-    """Title and axis labels, a light grid, and no frame above and at the right."""
+    """Set title and axis labels, a light grid, and no frame above and at the right."""
     axes.set_title(title, fontsize="medium", loc="left")
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)
@@ -154,7 +154,7 @@ def headline(title: str, about: str | None) -> str:
 
 
 def note(figure, text: str | None) -> None:
-    """What must be known with the figure, above it."""
+    """Write what must be known with the figure, above it."""
     if text:
         figure.suptitle(text, fontsize=8, color=COLOURS[1], x=0.01, ha="left")
 

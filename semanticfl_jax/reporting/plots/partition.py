@@ -26,7 +26,7 @@ def plot_partition(
     path: str | os.PathLike,
     numbers: str | None = None,
 ) -> None:
-    """Which client holds how many images of which class.
+    """Draw which client holds how many images of which class.
 
     A few clients and classes are shown as bubbles whose area is the count, more as a heat map. Many
     clients are sorted by their most frequent class, so that skew shows as a diagonal; thousands are
@@ -83,7 +83,7 @@ def plot_partition(
 
 @drawing.picture
 def plot_clients(values: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Figures of all clients, a panel each: sorted curves, whose mean is a dashed line.
+    """Draw figures of all clients, a panel each: sorted curves, whose mean is a dashed line.
 
     Args:
       values: for each panel's title, a number of every client, `[N]`; NaN for one that has none.
@@ -107,14 +107,14 @@ def plot_clients(values: Mapping[str, np.ndarray], path: str | os.PathLike) -> N
 
 
 def _sorted_by_main_class(counts: np.ndarray) -> np.ndarray:
-    """Clients by most frequent class, those with the most of it first; empty ones last."""
+    """Return clients by most frequent class, those with the most of it first; empty ones last."""
     largest = counts.max(axis=1)
     most_frequent = np.where(largest > 0, counts.argmax(axis=1), counts.shape[1])
     return counts[np.lexsort((-largest, most_frequent))]
 
 
 def _columns(counts: np.ndarray) -> tuple[np.ndarray, int]:
-    """Means of neighbouring clients, at most `_MAX_COLUMNS`; and how many clients each is of."""
+    """Return means of neighbours, at most `_MAX_COLUMNS`, and how many clients each is of."""
     each = -(-len(counts) // _MAX_COLUMNS)
     if each == 1:
         return counts, 1
@@ -124,7 +124,7 @@ def _columns(counts: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _bars(axes, heights: np.ndarray, width: float) -> None:
-    """A bar a column; thousands of rectangles would take minutes, so that many are one outline."""
+    """Draw a bar a column; many are one outline, since thousands would take minutes."""
     if len(heights) <= _MAX_BUBBLE_CLIENTS:
         axes.bar(np.arange(len(heights)), heights, color=COLOURS[0], width=width)
     else:
@@ -133,7 +133,7 @@ def _bars(axes, heights: np.ndarray, width: float) -> None:
 
 
 def _bubbles(figure, axes, counts: np.ndarray) -> None:
-    """Circles whose area is the count, with a legend of three sizes."""
+    """Draw circles whose area is the count, with a legend of three sizes."""
     clients, classes = counts.shape
     largest = max(int(counts.max()), 1)
     width, height = figure.get_size_inches()
@@ -169,7 +169,7 @@ def _bubbles(figure, axes, counts: np.ndarray) -> None:
 
 
 def _heat_map(figure, axes, counts: np.ndarray) -> None:
-    """Counts as colours; classes a client lacks stay white."""
+    """Draw counts as colours; classes a client lacks stay white."""
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")

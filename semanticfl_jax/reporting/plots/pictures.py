@@ -10,7 +10,7 @@ from semanticfl_jax import files
 
 
 def tile(images: np.ndarray, zoom: int = 1) -> np.ndarray:
-    """One picture uint8 [rows * H * zoom, columns * W * zoom, 3] of a sheet of images.
+    """Return one picture uint8 [rows * H * zoom, columns * W * zoom, 3] of a sheet of images.
 
     Args:
       images: uint8 [rows, columns, H, W, 3].

@@ -73,7 +73,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Rows of a run's `metrics.jsonl`, by round; empty when there is none.
+    """Return rows of a run's `metrics.jsonl`, by round; empty when there is none.
 
     A last line cut short, as `kill -9` can leave it, is ignored.
 
@@ -105,7 +105,7 @@ def summarize(
     *,
     metric: Metric = ACCURACY,
 ) -> dict[str, Any]:
-    """Figures of one run.
+    """Return figures of one run.
 
     Best, last and the mean of the last evaluations are reported together, because the best round
     alone is optimistic: it is chosen on the test set.
@@ -150,7 +150,7 @@ def summarize(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest of timings."""
+    """Return median, least and greatest of timings."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
