@@ -27,11 +27,15 @@ def test_streams_keep_their_numbers():
         "TRANSFORMS": 6,
         "AGGREGATOR": 7,
         "SERVER_RULE": 8,
+        "ENCODING": 9,
+        "ATTACK": 10,
+        "ROOT": 11,
         "FINE_TUNING": 20,
     }
     assert {stream.name: int(stream) for stream in HostStream} == {
         "CORRUPTIONS": 101,
         "CORRUPTION_NOISE": 102,
+        "ATTACKERS": 109,
         "ANCHORS": 0x5EED,
         "MODALITIES": 0x307988C0,
         "CLIENT_TEST": 103,
@@ -46,7 +50,7 @@ def test_streams_keep_their_numbers():
 def test_a_rounds_keys_are_those_of_its_streams():
     key = run_key(3)
     keys = round_keys(key, 5)
-    for stream, found in zip((1, 5, 6, 7, 8), keys, strict=True):
+    for stream, found in zip((1, 5, 6, 7, 8, 9, 10, 11), keys, strict=True):
         expected = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), stream), 5)
         assert found == expected
         assert client_key(found, 9) == jax.random.fold_in(expected, 9)

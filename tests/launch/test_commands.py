@@ -47,7 +47,7 @@ def output(process):
     [
         (["--config.roundz=3"], "unknown config field roundz. Did you mean rounds?"),
         (["--config.rounds", "many"], "rounds must be a whole number, got 'many'"),
-        (["--config.model.name=vit"], "model.name must be one of resnet10, cnn, got 'vit'"),
+        (["--config.model.name=vit"], "model.name must be one of resnet10, cnn, linear, got 'vit'"),
         (["--rounds=3"], "Fields are set as --config.rounds=VALUE"),
         (["--plugin=nowhere"], "--plugin=nowhere: there is no module nowhere"),
         (["--config.algorithm=moon"], "as in --config.algorithm.name=moon"),
