@@ -101,6 +101,5 @@ def _step(inputs: StepInputs, adaptive: bool) -> Own:
         slope = sum(jax.tree.leaves(slopes))
         share = jnp.clip(alpha - inputs.rate * slope, 0.0, 1.0)
     gradient = jax.tree.map(lambda g: alpha * g, gradient)
-    direction, momentum = inputs.optimizer.update(gradient, momentum, params)
-    params = jax.tree.map(lambda v, d: v - inputs.rate * d, params, direction)
+    params, momentum = inputs.moved(params, momentum, gradient)
     return Own(APFLState(params, statistics, share), momentum)

@@ -204,6 +204,11 @@ class StepInputs(NamedTuple):
     moment: Moment
     optimizer: optax.GradientTransformation
 
+    def moved(self, params: PyTree, momentum: PyTree, gradient: PyTree) -> tuple[PyTree, PyTree]:
+        """Return other parameters, and their optimiser's state, after one step of the optimiser."""
+        direction, momentum = self.optimizer.update(gradient, momentum, params)
+        return jax.tree.map(lambda v, d: v - self.rate * d, params, direction), momentum
+
 
 class Descent(NamedTuple):
     """What `ClientRule.descend` found.
@@ -288,6 +293,14 @@ class ClientRule:
         "params/model/Dense_0/kernel" or "batch_stats/BatchNorm_0/mean"; None: everything does. What
         does not travel is not aggregated, counts as traffic in neither direction, and stays at the
         server as it was.
+      trains: (path, `Moment`) -> whether the parameters at the path move in that step; what does
+        not move is neither decayed nor feeds its momentum. None: everything moves.
+      descend: `StepInputs` -> `Descent`: the gradient that a step follows, and what the client
+        carries to the next; None: the gradient of its loss.
+      carries: (state, received model, broadcast, optimizer) -> what a client carries from step to
+        step, before the first; None: nothing.
+      personal: (state, server's model, broadcast) -> the model that the client itself would use;
+        None: the server's.
     """
 
     finish: Callable[[Trained], Finished]

@@ -77,6 +77,5 @@ def _step(inputs: StepInputs, weight: float) -> Own:
     gradient = jax.tree.map(
         lambda g, v, x: g + weight * (v - x), gradient, params, inputs.received.params
     )
-    direction, momentum = inputs.optimizer.update(gradient, momentum, params)
-    params = jax.tree.map(lambda v, d: v - inputs.rate * d, params, direction)
+    params, momentum = inputs.moved(params, momentum, gradient)
     return Own(Model(params, statistics), momentum)
