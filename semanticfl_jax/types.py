@@ -8,3 +8,8 @@ PyTree = Any
 
 #: Takes a line for the user.
 Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Drop a line: for those who want to hear nothing."""
+    del line

@@ -300,7 +300,7 @@ class ClientRule:
       carries: (state, received model, broadcast, optimizer) -> what a client carries from step to
         step, before the first; None: nothing.
       personal: (state, server's model, broadcast) -> the model that the client itself would use;
-        None: the server's.
+        None: it has none of its own.
     """
 
     finish: Callable[[Trained], Finished]

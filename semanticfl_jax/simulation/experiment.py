@@ -66,7 +66,7 @@ from semanticfl_jax.simulation.prepare import (
 from semanticfl_jax.simulation.result import Result
 from semanticfl_jax.simulation.student import require_model_by_name, server_student
 from semanticfl_jax.tasks import CLASSIFICATION
-from semanticfl_jax.types import PyTree, Say
+from semanticfl_jax.types import PyTree, Say, silent
 
 # What a row has of a round that was not evaluated.
 _ROW = {
@@ -149,7 +149,7 @@ class Simulation:
         self.engine: Engine | None = None
         self.client_tests: dict[str, ClientFigures] | None = None
         self._closed = False
-        self.say = say if say is not None and processes.is_main() else _silent
+        self.say = say if say is not None and processes.is_main() else silent
         self._model = model
         self._lock: Lock | None = None
         self._ended: str | None = None
@@ -595,10 +595,6 @@ def run(
         if simulation.engine is not None and directory is not None:
             simulation.say(f"wrote {directory / files.SUMMARY} and {directory / files.PLOTS}/")
         return result
-
-
-def _silent(line: str) -> None:
-    del line
 
 
 def _image_shape(federation: Federation) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.simulation.workdir import read_summary
+from semanticfl_jax.types import silent
 
 #: Configurations that the processes read, in the sweep's directory.
 CONFIGS = "configs"
@@ -226,7 +227,7 @@ def _outcome(directory: Path, code: int, seconds: float) -> str:
         return f"stopped after {seconds:.0f} s"
     if code:
         return f"failed after {seconds:.0f} s"
-    summary = read_summary(directory, _silent) or {}
+    summary = read_summary(directory, silent) or {}
     metric = Metric.of(summary)
     final = summary.get(metric.fields[1])
     figure = "" if final is None else f", {metric.short} {metric.write(final)}{metric.unit}"
@@ -234,14 +235,10 @@ def _outcome(directory: Path, code: int, seconds: float) -> str:
 
 
 def _diverged(directory: Path) -> bool:
-    return bool((read_summary(directory, _silent) or {}).get("diverged_round"))
+    return bool((read_summary(directory, silent) or {}).get("diverged_round"))
 
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     lines = [line for line in lines if line.strip()]
     return f"{lines[-1]} (see {path})" if lines else f"see {path}"
-
-
-def _silent(line: str) -> None:
-    del line
