@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ConfigError, ExperimentConfig
 
 from . import flags
 
@@ -38,6 +38,11 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.files import write_json
     from semanticfl_jax.simulation.student import probe_on, server_student
 
+    if config.guidance.student.is_bundled:
+        raise ConfigError(
+            "guidance.student.images must be public, directory, generated or dataset:NAME: "
+            "what the student is distilled on"
+        )
     directory, count = Path(workdir), absl_flags.FLAGS.probe_images
     federation = make_federation(sources.from_config(config), config)
     student = server_student(federation, config, directory, print)

@@ -5,13 +5,20 @@ import dataclasses
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.algorithms.feddisco import with_disco
 from semanticfl_jax.algorithms.semanticfl import guidance_term
-from semanticfl_jax.algorithms.student import student_term
+from semanticfl_jax.algorithms.student import starts_from, student_term
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.registry import AGGREGATORS, TRANSFORMS
 
-__all__ = ["Algorithm", "LossTerm", "guidance_term", "make_algorithm", "student_term"]
+__all__ = [
+    "Algorithm",
+    "LossTerm",
+    "guidance_term",
+    "make_algorithm",
+    "starts_from",
+    "student_term",
+]
 
 
 def make_algorithm(context: AlgorithmContext) -> Algorithm:
@@ -63,9 +70,10 @@ def guided(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
     if context.anchors is not None and guidance.has_class_terms:
         terms.append(guidance_term(context.anchors, guidance, width, holders))
     if context.student is not None:
-        seed = context.config.seed
+        student, settings, seed = context.student, guidance.student, context.config.seed
+        starts = starts_from(student, settings, context.variables)
         terms.append(
-            student_term(context.student, guidance.student, width, seed=seed, holders=holders)
+            student_term(student, settings, width, seed=seed, starts=starts, holders=holders)
         )
     for term in terms:
         if term is not None:

@@ -23,6 +23,20 @@ from semanticfl_jax.config import StudentConfig
 from semanticfl_jax.models.losses import masked_mean
 from semanticfl_jax.randomness import HostStream, host_generator
 from semanticfl_jax.semantics.student import Student
+from semanticfl_jax.types import PyTree
+
+
+def starts_from(student: Student, config: StudentConfig, variables: PyTree | None) -> bool:
+    """Return whether a network starts from the student.
+
+    Args:
+      student: what clients receive.
+      config: whether it may, and whether it must.
+      variables: of the network, {"params": ..., "batch_stats": ...}, or their shapes; None: there
+        is no network.
+    """
+    fits = variables is not None and student.fits(variables)
+    return config.must_start or (config.may_start and fits)
 
 
 def student_term(
@@ -31,6 +45,7 @@ def student_term(
     feature_dim: int,
     *,
     seed: int,
+    starts: bool = False,
     holders: Mapping[str, np.ndarray] | None = None,
 ) -> LossTerm | None:
     """Return the student's term; None where clients have no targets.
@@ -40,6 +55,7 @@ def student_term(
       config: the weight, when targets are computed, and the control.
       feature_dim: width of the clients' features.
       seed: of the run, by which the control "permuted" permutes.
+      starts: whether the clients' network starts from the student (`starts_from`).
       holders: as `draw_modalities` returns them; a client without "student" drops the term.
     """
     if not config.sets_targets:
@@ -47,7 +63,7 @@ def student_term(
 
     def init(key: jax.Array) -> dict[str, jax.Array]:
         # Where the network starts from the student, so does the head: the term begins at zero.
-        if config.sets_start and student.head is not None:
+        if starts and student.head is not None:
             return jax.tree.map(jnp.asarray, student.head)
         kernel = jax.nn.initializers.lecun_normal()(key, (feature_dim, student.dim), jnp.float32)
         return {"kernel": kernel, "bias": jnp.zeros(student.dim)}

@@ -136,6 +136,15 @@ class GuidanceConfig(Config):
         require(single, "maps", "exactly one name when aggregation is single", self.maps)
         require_at_least(self, 0, "lambda_kd", "lambda_con")
         require_positive(self, "temperature_kd", "temperature_con")
+        if self.uses_student and self.student.is_bundled:
+            for name in ("checkpoint", "timestep", "resolution"):
+                require(
+                    getattr(self, name) == getattr(type(self), name),
+                    "student.images",
+                    f"public, directory, generated or dataset:NAME when {name} is given: the "
+                    "bundled student is tiny-sd's, and made already",
+                    self.student.images,
+                )
 
     @property
     def uses_student(self) -> bool:

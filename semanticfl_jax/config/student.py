@@ -18,7 +18,11 @@ from semanticfl_jax.registry import DATASETS, MODELS
 
 #: What `images` begins with where they are those of a data set.
 DATASET_PREFIX = "dataset:"
-_SOURCES = ("public", "directory", "generated")
+#: `images` of a student that is not distilled: it comes with the package, or in a file.
+BUNDLED = "bundled"
+_SOURCES = (BUNDLED, "public", "directory", "generated")
+#: What has been decided for the bundled students.
+_OF_MAKING = ("max_images", "dim", "maps", "model", "steps", "batch_size", "learning_rate", "seed")
 
 #: Controls without targets, and the one without the start.
 _WITHOUT_TARGETS = ("start_only", "labels")
@@ -39,8 +43,9 @@ class StudentConfig(Config):
     #: Whether targets are computed once, of a client's images as they are, or in each step, of the
     #: augmented ones.
     targets: Literal["once", "each_step"] = "once"
-    #: Whether the clients' network starts from the student; both must then be the same network.
-    init: bool = True
+    #: Whether the clients' network starts from the student: true, which needs the same network;
+    #: false; none: where both are the same network.
+    init: bool | None = None
     #: "none", or a control: the student of a U-Net with random weights; the targets permuted among
     #: the images; the start or the targets alone; the start from a network that was trained on the
     #: labels of the same images; the student of an image encoder trained on ImageNet.
@@ -48,8 +53,9 @@ class StudentConfig(Config):
         "none", "random_unet", "permuted", "start_only", "target_only", "labels", "encoder"
     ] = "none"
     #: Images that it is distilled on: "public" (the server's split), "directory", "generated" (by
-    #: the diffusion model), or "dataset:NAME", the training images of another data set.
-    images: str = "public"
+    #: the diffusion model), or "dataset:NAME", the training images of another data set. "bundled":
+    #: none, it was distilled before: tiny-sd's, which comes with the package, or `file`.
+    images: str = "bundled"
     #: The directory's or the data set's place.
     data_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: So many images at most, drawn at random; 0: all.
@@ -60,7 +66,7 @@ class StudentConfig(Config):
     maps: tuple[str, ...] = ()
     #: Its network; none: the clients' (`model`).
     model: Annotated[str, MODELS] | None = None
-    #: Its width; 0: that of the clients' network.
+    #: Its width; 0: that of the clients' network; of the bundled ones, 8 and 16, the nearest.
     width: int = 0
     #: Of its training, with AdamW.
     steps: int = 4000
@@ -95,9 +101,9 @@ class StudentConfig(Config):
         )
 
         require(
-            self.init or self.control not in _WITHOUT_TARGETS,
+            self.init is not False or self.control not in _WITHOUT_TARGETS,
             "init",
-            f'true with control "{self.control}", which is a start and nothing else',
+            f'true or none with control "{self.control}", which is a start and nothing else',
             self.init,
         )
         require(
@@ -106,6 +112,30 @@ class StudentConfig(Config):
             f'above 0 with control "{self.control}", which is about the targets',
             self.weight,
         )
+        if self.enabled and self.is_bundled:
+            self._check_bundled()
+
+    def _check_bundled(self) -> None:
+        """Raise `ConfigError` for what cannot be had of a student that is made already."""
+        choices = "public, directory, generated or dataset:NAME"
+        require(
+            self.teacher == "diffusion",
+            "images",
+            f'{choices} with control "{self.control}", whose student is distilled',
+            self.images,
+        )
+        for name in changed_fields(self):
+            require(
+                name not in _OF_MAKING,
+                "images",
+                f"{choices} when {name} is given: the bundled student is made already",
+                self.images,
+            )
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it is one of those that come with the package."""
+        return self.images == BUNDLED and self.file is None
 
     @property
     def dataset(self) -> str | None:
@@ -126,9 +156,14 @@ class StudentConfig(Config):
         return self.weight > 0 and self.control not in _WITHOUT_TARGETS
 
     @property
-    def sets_start(self) -> bool:
-        """Whether the clients' network starts from the student."""
-        return self.init and self.control not in _WITHOUT_START
+    def may_start(self) -> bool:
+        """Whether the clients' network starts from the student if both are the same network."""
+        return self.init is not False and self.control not in _WITHOUT_START
+
+    @property
+    def must_start(self) -> bool:
+        """Whether a network that cannot start from the student is an error."""
+        return self.may_start and (bool(self.init) or not self.sets_targets)
 
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason."""
@@ -143,6 +178,6 @@ class StudentConfig(Config):
             found |= {name: reason for name in changed if name == "init"}
         if self.teacher in ("encoder", "labels"):
             found |= {name: reason for name in changed if name == "maps"}
-        if self.images in ("public", "generated") and "data_dir" in changed:
+        if self.images in (BUNDLED, "public", "generated") and "data_dir" in changed:
             found["data_dir"] = f"guidance.student.images is {self.images}"
         return found

@@ -221,6 +221,9 @@ class Simulation:
                 algorithm=algorithm,
                 init=init,
             )
+            if student is not None:
+                does = "starts" if parts.starts_from_student else "does not start"
+                self.say(f"the clients' network {does} from the student")
             for line in check_memory(parts, self._mesh):
                 self.say(line)
             if self.workdir is not None:
@@ -254,7 +257,7 @@ class Simulation:
             return None
         if self._model is not None:
             require_model_by_name(self.config)
-        if init is not None and self.config.guidance.student.sets_start:
+        if init is not None and self.config.guidance.student.may_start:
             raise ConfigError(
                 "guidance.student.init must be false with init_params: both say what the clients' "
                 "network starts from"

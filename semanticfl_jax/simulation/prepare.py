@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.student import starts_from
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad_batches
@@ -85,10 +87,19 @@ class Parts:
         """H, W, 3."""
         return self.federation.dataset.train_images.shape[1:]
 
+    @functools.cached_property
+    def starts_from_student(self) -> bool:
+        """Whether the network's weights are the student's at first, its output layer apart."""
+        if self.student is None:
+            return False
+        variables = self.network.variables(self.image_shape)
+        return starts_from(self.student, self.config.guidance.student, variables)
+
     def init_model(self, key: jax.Array) -> Model:
         """Return the initial model for the run's key."""
         drawn = init_params(self.network, self.algorithm, self.image_shape, key)
-        if self.student is not None and self.config.guidance.student.sets_start:
+        if self.starts_from_student:
+            assert self.student is not None
             of = "guidance.student.init (false starts from elsewhere): the student"
             return Model(*replace_weights(*drawn, self.student.start, of))
         return Model(*replace_weights(*drawn, self.init))

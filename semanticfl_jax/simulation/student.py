@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.diffusion.fingerprint import image_size
@@ -58,6 +59,8 @@ def client_side(config: ExperimentConfig, dataset: ImageDataset) -> ClientSide:
 
 def _images(config: ExperimentConfig, federation: Federation) -> StudentImages | None:
     settings = config.guidance.student
+    if settings.images == BUNDLED:
+        return None
     if settings.file is not None and settings.images != "public" and settings.data_dir is None:
         return None  # not at hand
     side = config.guidance.resolution or _SIDE
@@ -68,7 +71,8 @@ def _images(config: ExperimentConfig, federation: Federation) -> StudentImages |
 
 def require_model_by_name(config: ExperimentConfig) -> None:
     """Raise `ConfigError` where the clients' network is given and the student's is not named."""
-    if config.guidance.student.model is None and config.guidance.student.file is None:
+    student = config.guidance.student
+    if student.model is None and student.file is None and student.images != BUNDLED:
         raise ConfigError(
             "guidance.student.model must name a network when the clients' is given as a module: "
             "the student needs one with other outputs"

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms import student_term
+from semanticfl_jax.algorithms import starts_from, student_term
 from semanticfl_jax.algorithms.base import TermInputs
 from semanticfl_jax.config import ConfigError, StudentConfig
 from semanticfl_jax.models import Outputs
-from tests.students import DIM, MEAN, STD, make_student
+from tests.students import DIM, MEAN, STD, TWO_LAYERS, make_student
 
 WIDTH, COUNT = 6, 5
 MASK = jnp.array([True, True, True, True, False])
@@ -21,8 +21,9 @@ def student():
     return make_student()
 
 
-def term_of(student, **settings):
-    return student_term(student, StudentConfig(enabled=True, **settings), WIDTH, seed=0)
+def term_of(student, starts=False, **settings):
+    config = StudentConfig(enabled=True, **settings)
+    return student_term(student, config, WIDTH, seed=0, starts=starts)
 
 
 def inputs(term, rows=None, images=None):
@@ -67,23 +68,41 @@ def test_targets_of_a_step_are_those_of_its_images(student):
 
 
 def test_a_network_that_starts_from_the_student_begins_on_its_targets(student):
-    term = term_of(student)
+    term = term_of(student, starts=True)
     head = student.variables["params"]["Dense_0"]
     np.testing.assert_array_equal(term.init(jax.random.key(0))["kernel"], head["kernel"])
-    drawn = term_of(student, init=False).init(jax.random.key(0))
+    drawn = term_of(student).init(jax.random.key(0))
     assert drawn["kernel"].shape == (WIDTH, DIM)
-    alone = term_of(student, control="target_only").init(jax.random.key(0))
-    np.testing.assert_array_equal(alone["kernel"], drawn["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "same", "other"),
+    [
+        ({}, True, False),
+        ({"init": False}, False, False),
+        ({"init": True}, True, True),  # and then refused, naming what differs
+        ({"control": "target_only"}, False, False),
+        ({"control": "start_only"}, True, True),
+        ({"weight": 0.0}, True, True),
+    ],
+)
+def test_who_starts_from_the_student(student, settings, same, other):
+    config = StudentConfig(enabled=True, **settings)
+    network = make_student(dim=7).variables  # the same but for the outputs
+    assert starts_from(student, config, network) == same
+    another = make_student(TWO_LAYERS).variables
+    assert starts_from(student, config, another) == other
+    assert not starts_from(student, StudentConfig(enabled=True), None)
 
 
 @pytest.mark.parametrize("settings", [{"weight": 0.0}, {"control": "start_only"}])
 def test_without_targets_there_is_no_term(student, settings):
     assert term_of(student, **settings) is None
-    assert StudentConfig(enabled=True, **settings).sets_start
+    assert StudentConfig(enabled=True, **settings).must_start
 
 
 def test_labels_only_give_a_start(student):
-    config = StudentConfig(enabled=True, control="labels")
+    config = StudentConfig(enabled=True, control="labels", images="public")
     assert not config.sets_targets
     assert config.teacher == "labels"
 
@@ -96,6 +115,9 @@ def test_labels_only_give_a_start(student):
         ({"images": "dataset:nothing"}, "images"),
         ({"images": "directory"}, "data_dir"),
         ({"dim": 0}, "dim"),
+        ({"control": "random_unet"}, "images"),
+        ({"dim": 64}, "images"),
+        ({"steps": 10}, "images"),
     ],
 )
 def test_settings_that_contradict_one_another_are_refused(settings, field):

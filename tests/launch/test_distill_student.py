@@ -14,6 +14,7 @@ STUDENT = (
     "--config.guidance.resolution=32",
     "--config.guidance.lambda_kd=0",
     "--config.guidance.lambda_con=0",
+    "--config.guidance.student.images=public",
     "--config.guidance.student.maps=vae,down_0",
     "--config.guidance.student.dim=3",
     "--config.guidance.student.steps=4",

@@ -219,8 +219,8 @@ def test_what_does_not_fit_is_refused(world, config_of, train):
         np.repeat(world.test_images, 2, axis=1).repeat(2, axis=2),
         world.test_labels,
     )
-    with pytest.raises(SemanticFLError, match=r"image_shape"):
-        run(config, dataset=wide, say=None)
+    with pytest.raises(SemanticFLError, match=r"targets must be once .* images of \[8, 8, 3\]"):
+        run(config_of(targets="each_step"), dataset=wide, say=None)
     student = dataclasses.replace(config.guidance.student, file=None, images="public")
     guidance = dataclasses.replace(config.guidance, student=student)
     with pytest.raises(ConfigError, match=r"guidance\.student\.model must name a network"):

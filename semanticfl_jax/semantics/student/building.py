@@ -14,6 +14,7 @@ import numpy as np
 
 from semanticfl_jax import __version__
 from semanticfl_jax.config import ConfigError, ExperimentConfig, ModelConfig, to_dict
+from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import fingerprint
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
@@ -26,6 +27,7 @@ from semanticfl_jax.semantics.building import (
     compute_dtype,
     generate_images,
 )
+from semanticfl_jax.semantics.student.bundled import bundled_student
 from semanticfl_jax.semantics.student.images import StudentImages, split_held_out
 from semanticfl_jax.semantics.student.network import Student
 from semanticfl_jax.semantics.student.teacher import (
@@ -133,8 +135,9 @@ def obtain_student(
 ) -> Student:
     """Return the student that a configuration asks for: read where a file has it, else made.
 
-    It is looked for in `guidance.student.file`, which is never written; else in
-    `guidance.student.directory`, under a name made of its provenance; else in the run's directory.
+    It is a bundled one, or that of `guidance.student.file`, neither of which is ever written; else
+    it is looked for in `guidance.student.directory`, under a name made of its provenance; else in
+    the run's directory.
 
     Args:
       clients: their side of it.
@@ -147,6 +150,10 @@ def obtain_student(
       SemanticFLError: if the file holds a student made of other inputs; the message names them.
     """
     config, settings = clients.config, clients.config.guidance.student
+    if settings.is_bundled:
+        path = bundled_student(config.model, settings.width)
+        say(f"student from {path}")
+        return Student.load(path)
     checkpoint = _checkpoint(config)
     provenance = expected_provenance(clients, images, checkpoint)
     path = _path(config, directory, provenance)
@@ -160,7 +167,10 @@ def obtain_student(
         if settings.file is not None:
             # It brings its own normalisation, may have been made for other classes, and how it was
             # trained is not what it means.
-            unknown |= {"mean", "std", "class_names", "augmentation", *_OF_TRAINING}
+            unknown |= {"mean", "std", "class_names", "augmentation", "image_shape", *_OF_TRAINING}
+            if settings.images == BUNDLED:
+                unknown |= {"images", "image_count", "images_sha256", *_OF_GENERATION, "prompt"}
+                unknown |= {"model"} if settings.model is None and settings.init is None else set()
         check_provenance(student.provenance, provenance, path, unknown, what="the student")
         say(f"student from {path}")
         return student
@@ -309,16 +319,20 @@ def _digest(provenance: dict[str, Any]) -> str:
 
 
 def check_fits(student: Student, clients: ClientSide) -> None:
-    """Raise `SemanticFLError` if clients cannot use the student with their images."""
-    if student.image_shape != tuple(clients.image_shape):
+    """Raise `SemanticFLError` if clients cannot use the student with their images.
+
+    In each step it is shown what the network is shown; before, each image is resized for it.
+    """
+    in_each_step = clients.config.guidance.student.targets == "each_step"
+    if in_each_step and student.image_shape != tuple(clients.image_shape):
         raise SemanticFLError(
-            f"guidance.student: it was made for images of {list(student.image_shape)}, and the "
-            f"clients' are {list(clients.image_shape)}"
+            "guidance.student.targets must be once with this student: it was made for images of "
+            f"{list(student.image_shape)}, and the clients' are {list(clients.image_shape)}"
         )
     same = np.allclose(
         [student.about["mean"], student.about["std"]], [clients.mean, clients.std], atol=1e-6
     )
-    if clients.config.guidance.student.targets == "each_step" and not same:
+    if in_each_step and not same:
         raise SemanticFLError(
             "guidance.student.targets must be once with this student: it was made for images that "
             "are normalised otherwise"

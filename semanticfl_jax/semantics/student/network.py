@@ -52,7 +52,13 @@ class Student:
         return self.about["provenance"]
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
-        """Return what it sees in uint8 images [B, H, W, 3], float32 [B, dim]; traceable."""
+        """Return what it sees in uint8 images [B, H, W, 3], float32 [B, dim]; traceable.
+
+        Images of another size than it was made for are resized, bilinearly.
+        """
+        if images.shape[1:] != self.image_shape:
+            size = (len(images), *self.image_shape)
+            images = jax.image.resize(images.astype(jnp.float32), size, "linear")
         return self.of_normalized(
             variables, normalize(images, self.about["mean"], self.about["std"])
         )
@@ -95,6 +101,17 @@ class Student:
             if name not in self.output_leaves
         }
         return {"params": kept, "batch_stats": weights["batch_stats"], "drawn": self.output_leaves}
+
+    def fits(self, variables: PyTree) -> bool:
+        """Return whether a network of such variables, or shapes of them, can start from it."""
+
+        def shapes(kind: str, tree: PyTree) -> dict[str, tuple[int, ...] | None]:
+            own = self.output_leaves if kind == "params" else ()
+            named = weight_files.named_leaves(tree.get(kind, {}))
+            return {name: None if name in own else leaf.shape for name, leaf in named.items()}
+
+        kinds = ("params", "batch_stats")
+        return all(shapes(kind, self.variables) == shapes(kind, variables) for kind in kinds)
 
     @property
     def head(self) -> dict[str, np.ndarray] | None:

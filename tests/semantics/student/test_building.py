@@ -213,7 +213,7 @@ def test_a_student_learns_its_targets_on_any_number_of_devices(tmp_path, monkeyp
     network = make_model(ExperimentConfig(model=TWO_LAYERS), 3, (8, 8, 3))
 
     def trained(name, steps):
-        config = StudentConfig(enabled=True, steps=steps, batch_size=8, learning_rate=0.01)
+        config = StudentConfig(images="generated", steps=steps, batch_size=8, learning_rate=0.01)
         return training.train(
             network,
             small,
@@ -240,13 +240,13 @@ def test_a_student_learns_its_targets_on_any_number_of_devices(tmp_path, monkeyp
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_clients_of_another_size_or_normalisation_are_refused():
+def test_in_each_step_clients_images_must_be_the_students():
     student, clients = make_student(TWO_LAYERS), clients_of()
-    check_fits(student, clients)
-    with pytest.raises(SemanticFLError, match=r"made for images of \[8, 8, 3\]"):
-        check_fits(student, dataclasses.replace(clients, image_shape=(16, 16, 3)))
-    otherwise = dataclasses.replace(clients, mean=(0.1, 0.1, 0.1))
-    check_fits(student, otherwise)  # it brings its own for targets computed once
-    with pytest.raises(SemanticFLError, match="targets must be once"):
-        config = clients_of(targets="each_step").config
-        check_fits(student, dataclasses.replace(otherwise, config=config))
+    in_each_step = clients_of(targets="each_step")
+    check_fits(student, in_each_step)
+    # For targets computed once it brings its own normalisation, and images are resized.
+    larger, otherwise = {"image_shape": (16, 16, 3)}, {"mean": (0.1, 0.1, 0.1)}
+    check_fits(student, dataclasses.replace(clients, **larger, **otherwise))
+    for change, message in ((larger, r"images of \[8, 8, 3\]"), (otherwise, "normalised")):
+        with pytest.raises(SemanticFLError, match=f"targets must be once .*{message}"):
+            check_fits(student, dataclasses.replace(in_each_step, **change))

@@ -41,7 +41,7 @@ def test_held_out_images_are_not_trained_on():
 
 def test_the_public_split_is_all_that_is_read_of_the_clients_data_set():
     public = np.array([1, 4, 7])
-    found = read_images(StudentConfig(enabled=True), DATASET, public, side=8)
+    found = read_images(StudentConfig(images="public"), DATASET, public, side=8)
     np.testing.assert_array_equal(found.images, PIXELS[public])
     np.testing.assert_array_equal(found.labels, public % 2)
     assert read_images(StudentConfig(images="generated"), DATASET, public, 8) is None
@@ -62,6 +62,6 @@ def test_a_directory_is_read_to_its_depths(tmp_path):
 
 def test_too_few_images_are_refused():
     with pytest.raises(SemanticFLError, match="at least 2"):
-        read_images(StudentConfig(), DATASET, NONE, side=8)
+        read_images(StudentConfig(images="public"), DATASET, NONE, side=8)
     other = read_images(StudentConfig(images="dataset:digits"), DATASET, NONE, side=8)
     assert len(other.images) == len(other.labels) == 1437

@@ -35,6 +35,21 @@ def test_what_it_sees_is_its_network_in_evaluation_mode(tmp_path):
     np.testing.assert_allclose(student.outputs(IMAGES[5:6])[0], expected[5], rtol=1e-3, atol=1e-4)
 
 
+def test_images_of_another_size_are_resized():
+    student = make_student()
+    smaller = IMAGES[:5, ::2, ::2]
+    # Doubling bilinearly: three quarters of the nearer pixel and a quarter of the other, at borders
+    # the nearer alone.
+    nearer = np.repeat(np.arange(4), 2)
+    other = np.clip(nearer + np.tile([-1, 1], 4), 0, 3)
+    weights = np.zeros((8, 4))
+    np.add.at(weights, (np.arange(8), nearer), 0.75)
+    np.add.at(weights, (np.arange(8), other), 0.25)
+    doubled = np.einsum("ij,bjkc,lk->bilc", weights, smaller, weights)
+    expected = student.of_images(student.variables, jnp.asarray(doubled, jnp.float32))
+    np.testing.assert_allclose(student.outputs(smaller), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_all_but_the_output_layer_can_be_started_from(tmp_path):
     student, other = make_student(), TinyNet(9)
     drawn = other.init(jax.random.key(5), jnp.zeros((1, 8, 8, 3)), train=False)

@@ -1,0 +1,28 @@
+"""The students that come with the package: tiny-sd's, in a ResNet-10 of width 8 and of width 16.
+
+How they were made is in their files, and in the model card of tiny-sd, whose folder they are in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semanticfl_jax.config import ModelConfig
+from semanticfl_jax.diffusion.fingerprint import BUNDLED
+
+CHECKPOINT = "tiny-sd"
+NETWORK = "resnet10"
+WIDTHS = (8, 16)
+
+
+def bundled_student(model: ModelConfig, width: int = 0) -> Path:
+    """Return the file of the student that suits clients.
+
+    Args:
+      model: of the clients.
+      width: of the student; 0: that of the clients, or the nearest. Networks of another kind cannot
+        start from a student, and get the wider one, which knows more.
+    """
+    own = model.width if model.name == NETWORK else max(WIDTHS)
+    nearest = min(WIDTHS, key=lambda there: abs(there - (width or own)))
+    return BUNDLED[CHECKPOINT] / "students" / f"{NETWORK}_width{nearest}.safetensors"
