@@ -21,6 +21,13 @@ ANCHORS = {
     "directory": "epsilon 0, if no client holds an image of guidance.anchor_dir",
     "oracle": "none: made of the clients' own images",
 }
+#: Of `guidance.student.images`, where they are no data set's.
+STUDENTS = {
+    "bundled": "epsilon 0, if no client holds an image that it was made of",
+    "public": ANCHORS["public"],
+    "generated": ANCHORS["generated"],
+    "directory": "epsilon 0, if no client holds an image of guidance.student.data_dir",
+}
 _NONE = "none"
 
 
@@ -67,6 +74,10 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
         rows.append(("clients", f"{entry.traits.broadcast}, in every round", _NONE))
     if config.uses_anchors:
         rows.append(("clients", "anchors, once", ANCHORS[config.guidance.anchor_source]))
+    if config.guidance.uses_student:
+        student = config.guidance.student
+        other = f"epsilon 0, if no client holds an image of {student.dataset}"
+        rows.append(("clients", "the student, once", STUDENTS.get(student.images, other)))
     own = "training loss, who took part, figures of single clients"
     rows.append(("whoever reads this run's files", own, _NONE))
     return [dict(zip(("who", "what", "guarantee"), row, strict=True)) for row in rows]

@@ -169,6 +169,12 @@ def test_the_summary_tells_what_each_party_sees():
         guidance = dataclasses.asdict(GuidanceConfig(enabled=True, anchor_source=source))
         guidance = {"enabled": True, "anchor_source": guidance["anchor_source"]}
         assert told(guidance=guidance)["clients", "anchors, once"].startswith(guarantee)
+    for images, guarantee in (
+        ("generated", "epsilon 0"),
+        ("dataset:tiny_imagenet", "epsilon 0, if no client holds an image of tiny_imagenet"),
+    ):
+        guidance = {"enabled": True, "student": {"enabled": True, "images": images}}
+        assert told(guidance=guidance)["clients", "the student, once"].startswith(guarantee)
 
 
 def test_the_guide_has_the_table_of_what_is_seen():
