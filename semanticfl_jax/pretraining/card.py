@@ -19,6 +19,7 @@ STAGES = ("text", "vae", "unet")
 NOTES = {
     "History of these weights": "history.md",
     "Do the features mean something?": "probe.md",
+    "Its students": "students.md",
     "What the latents keep": "latents.md",
     "The same model without the encoder": "without_encoder.md",
 }
