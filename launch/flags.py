@@ -96,7 +96,7 @@ def run(
         try:
             return flags.FLAGS(arguments)
         except flags.Error as error:
-            fail(_explain(str(error), config_class))
+            fail(_told(error) or _explain(str(error), config_class))
 
     def start(rest: Sequence[str]) -> None:
         if len(rest) > 1:
@@ -105,9 +105,7 @@ def run(
             fail("--workdir=DIR is missing: the directory to write to, or whose run to resume")
         with one_line(debug):
             workdir = flags.FLAGS.workdir
-            if workdir is not None:
-                workdir = str(local_path(workdir, "--workdir"))
-            main(given if raw else given.config(), workdir)
+            main(given if raw else given.config(), None if workdir is None else str(workdir))
 
     logging.set_verbosity(logging.WARNING)
     prepare_environment()
@@ -148,7 +146,7 @@ def run_plain(main: Callable[[Sequence[str]], None]) -> None:
         try:
             return flags.FLAGS(arguments)
         except flags.Error as error:
-            fail(str(error))
+            fail(_told(error) or str(error))
 
     def start(arguments: Sequence[str]) -> None:
         with one_line(flags.FLAGS.debug):
@@ -156,6 +154,25 @@ def run_plain(main: Callable[[Sequence[str]], None]) -> None:
             main(arguments)
 
     app.run(start, flags_parser=parse_flags)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Has absl read the flag `name` as `local_path` does."""
+
+    syntactic_help = "a path"
+
+    def __init__(self, name: str):
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument: str | os.PathLike) -> Path:
+        """Return the path; raise `ConfigError`, which absl takes for a wrong value."""
+        return local_path(argument, f"--{self._name}")
+
+
+def define_path(name: str, help: str) -> flags.FlagHolder:
+    """Define a flag that is a path, and None by default."""
+    return flags.DEFINE(_PathParser(name), name, None, help)
 
 
 def define_overwrite() -> None:
@@ -182,7 +199,7 @@ def _define_flags() -> None:
         None,
         "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
     )
-    flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
+    define_path("workdir", "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
     )
@@ -280,6 +297,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"--config={path} must hold a JSON object, got {type(values).__name__}")
     return values
+
+
+def _told(error: flags.Error) -> str | None:
+    """Return what a flag's own reader said of its value; None if absl did not like it."""
+    cause = error.__cause__ or error.__context__
+    return str(cause) if isinstance(cause, ConfigError) else None
 
 
 def _explain(message: str, config_class: type) -> str:

@@ -21,7 +21,7 @@ from . import flags
 
 def define() -> None:
     """Define the flags beyond those that every command has."""
-    absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets; as --config.data_dir.")
+    flags.define_path("data_dir", "Prepared TFDS data sets; as --config.data_dir.")
     absl_flags.DEFINE_integer("train_images", 5000, "Images to fit classifiers to, at most.")
     absl_flags.DEFINE_integer("test_images", 2000, "Images to measure accuracy on, at most.")
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Each with other images and random weights.")

@@ -22,6 +22,7 @@ from semanticfl_jax.diffusion.other_models import (
 )
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.paths import local_path, path_or_name
 
 BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
 
@@ -163,7 +164,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
 
 def fingerprint(checkpoint: str | Path) -> str:
     """Return SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
-    checkpoint = Path(checkpoint).expanduser()
+    checkpoint = local_path(checkpoint, "checkpoint")
     total = hashlib.sha256()
     for path in checkpoint_files(checkpoint):
         with open(path, "rb") as file:
@@ -235,7 +236,7 @@ def resolve_checkpoint(
     """
     if str(checkpoint) in BUNDLED:
         path = BUNDLED[str(checkpoint)]
-    elif (path := Path(checkpoint).expanduser()).is_dir():
+    elif (path := Path(path_or_name(checkpoint, "checkpoint"))).is_dir():
         pass
     elif path.is_file():
         raise MissingFileError(f"checkpoint {path}: {single_file(path)}")

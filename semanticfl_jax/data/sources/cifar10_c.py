@@ -36,10 +36,10 @@ def corrupted_images(settings: CIFAR10CConfig) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       SemanticFLError: for files that are missing or do not fit each other.
     """
-    field, directory = "dataset_settings.directory", Path(settings.directory).expanduser()
-    if not settings.directory or not directory.is_dir():
+    directory = None if settings.directory is None else Path(settings.directory)
+    if directory is None or not directory.is_dir():
         raise MissingFileError(
-            f"{field} must be CIFAR-10-C's directory, got {settings.directory!r}"
+            f"dataset_settings.directory must be CIFAR-10-C's directory, got {settings.directory!r}"
         )
     labels = _read(directory / "labels.npy")
     each = len(labels) // SEVERITIES

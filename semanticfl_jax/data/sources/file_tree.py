@@ -51,7 +51,7 @@ def open_tree(path: str | os.PathLike) -> Directory | Archive:
     Raises:
       FileNotFoundError: if there is neither.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     if path.is_dir():
         return Directory(path)
     if path.is_file():
