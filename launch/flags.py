@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,9 +81,9 @@ def run(
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or "--debug=true" in arguments
     try:
-        load_plugins(_values_of("plugin", arguments))
+        _load_plugins(_values_of("plugin", arguments))
         rest, file, overrides = _split(arguments, config_class)
-        values = _read_file(_find_config(file or default))
+        values = _read_file(_find_config(default if file is None else file))
         given = Given(config_class, values, {**(force or {}), **overrides})
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
@@ -150,7 +151,7 @@ def run_plain(main: Callable[[Sequence[str]], None]) -> None:
 
     def start(arguments: Sequence[str]) -> None:
         with one_line(flags.FLAGS.debug):
-            load_plugins(flags.FLAGS.plugin)
+            _load_plugins(flags.FLAGS.plugin)
             main(arguments)
 
     app.run(start, flags_parser=parse_flags)
@@ -175,6 +176,17 @@ def define_path(name: str, help: str) -> flags.FlagHolder:
     return flags.DEFINE(_PathParser(name), name, None, help)
 
 
+def seeds_of(values: Sequence[str]) -> list[int]:
+    """Return the seeds that a flag --seeds lists, each once.
+
+    Raises:
+      ConfigError: unless they are whole numbers, one at least.
+    """
+    if not values or not all(seed.isascii() and seed.isdecimal() for seed in values):
+        raise ConfigError(f"--seeds must be whole numbers, got {','.join(values)!r}")
+    return list(dict.fromkeys(map(int, values)))
+
+
 def define_overwrite() -> None:
     """Define --overwrite, for commands whose directory holds a run."""
     flags.DEFINE_bool(
@@ -191,6 +203,30 @@ def stop(reason: BaseException | str) -> NoReturn:
 def installed_config(name: str) -> Any:
     """Return the configuration launch/configs/NAME.py."""
     return importlib.import_module(f"{__package__}.configs.{name}").get_config()
+
+
+@contextlib.contextmanager
+def _as_one_line(what: str) -> Iterator[None]:
+    """Turn whatever a user's own file raises into `ConfigError`, which names the place."""
+    try:
+        yield
+    except (SemanticFLError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if isinstance(error, SyntaxError):
+            file, line, reason = error.filename, error.lineno, error.msg
+        else:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            file, line, reason = frame.filename, frame.lineno, f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"{what}: {file}, line {line}: {reason} (--debug shows the traceback)"
+        ) from error
+
+
+def _load_plugins(modules: Sequence[str]) -> None:
+    for name in modules:
+        with _as_one_line(f"--plugin={name}"):
+            load_plugins([name])
 
 
 def _define_flags() -> None:
@@ -225,7 +261,7 @@ def _split(
     arguments: Sequence[str], config_class: type
 ) -> tuple[list[str], str | None, dict[str, Any]]:
     """Return the arguments for absl, the configuration file, and the overrides."""
-    rest, file, overrides, pending = [], None, {}, None
+    rest, file, overrides, pending, given = [], None, {}, None, set[str]()
     for argument in arguments:
         if pending:
             argument, pending = f"{pending}={argument}", None
@@ -239,7 +275,11 @@ def _split(
             check_override(config_class, path)
         if not equals:
             pending = name
-        elif path:
+            continue
+        if name in given:
+            print(f"{name} is given twice; the last, {value}, counts", file=sys.stderr)
+        given.add(name)
+        if path:
             overrides[path] = parse(config_class, path, value)
         else:
             file = value
@@ -265,6 +305,12 @@ def _read_file(path: Path) -> dict[str, Any]:
     """Return the plain values of what a configuration file's `get_config()` returns."""
     if path.suffix == ".json":
         return _read_json(path)
+    with _as_one_line(f"--config={path}"):
+        return _run_file(path)
+
+
+def _run_file(path: Path) -> dict[str, Any]:
+    """Run a configuration file; return the plain values of what its `get_config()` returns."""
     if path.resolve().parent == CONFIGS.resolve():
         module = importlib.import_module(f"{__package__}.configs.{path.stem}")
     else:
@@ -291,11 +337,22 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     """Return the plain values in a JSON file, as a run's config.json."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        text = path.read_text(encoding="utf-8-sig")
+        values = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--config={path} is no JSON file: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"--config={path} must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise `ValueError` where it has a name twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
     return values
 
 

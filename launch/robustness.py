@@ -75,12 +75,11 @@ def main(given: flags.Given, workdir: str) -> None:
     for registry, names in ((AGGREGATORS, values.aggregators), (ATTACKS, values.attacks)):
         for name in names:
             registry.check(name, f"--{registry.kind}s")
-    if not all(seed.isdecimal() for seed in values.seeds):
-        raise ConfigError(f"--seeds must be whole numbers, got {','.join(values.seeds)}")
+        if not names:
+            raise ConfigError(f"--{registry.kind}s must name one at least")
+    seeds = flags.seeds_of(values.seeds)
     pairs = [(a, b) for a in values.aggregators for b in values.attacks]
-    plans = {
-        (*pair, seed): plan(given, *pair, int(seed)) for pair in pairs for seed in values.seeds
-    }
+    plans = {(*pair, seed): plan(given, *pair, seed) for pair in pairs for seed in seeds}
 
     from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.files import write_text

@@ -90,6 +90,8 @@ class Registry(Mapping[str, Entry]):
     __hash__ = object.__hash__
 
     def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):  # what a file holds may not even be hashable
+            return False
         if name not in self._entries:
             _load_installed()
         return name in self._entries

@@ -14,7 +14,7 @@ from semanticfl_jax.config.overrides import parse
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.paths import local_path, path_or_name
 from semanticfl_jax.pretraining.config import PretrainConfig
-from tests.all_fields import fields
+from tests.all_fields import all_fields
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,8 +24,12 @@ def is_path(hint, kind):
 
 
 CLASSES = (sfl.ExperimentConfig, PretrainConfig)
-PATHS = [(cls, name) for cls in CLASSES for name, hint in fields(cls) if is_path(hint, PathText)]
-NAMES = [(cls, name) for cls in CLASSES for name, hint in fields(cls) if is_path(hint, PathOrName)]
+PATHS = [
+    (cls, name) for cls in CLASSES for name, hint, _ in all_fields(cls) if is_path(hint, PathText)
+]
+NAMES = [
+    (cls, name) for cls in CLASSES for name, hint, _ in all_fields(cls) if is_path(hint, PathOrName)
+]
 CALLED_SO = re.compile(
     r"(^|[._])(dir|directory|file|folder|path|json|html|out|root|checkpoint|workdir)$"
 )
@@ -37,7 +41,7 @@ def test_every_field_that_is_a_path_is_known_as_one():
     assert {"dataset_settings.directory", "runtime.tensorboard.directory"} <= found
     # A field that is called like a path and is none was forgotten.
     for cls in CLASSES:
-        for name, hint in fields(cls):
+        for name, hint, _ in all_fields(cls):
             assert not CALLED_SO.search(name) or name in found, name
             assert hint is not Path
 
@@ -150,7 +154,7 @@ TEXTS = ("39593e5", "7e345678", "007", "1_000", "True", "0x10", "[1]", "'a'", "a
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_text_field_takes_what_was_typed(cls):
-    texts = [name for name, hint in fields(cls) if hint in (str, str | None)]
+    texts = [name for name, hint, _ in all_fields(cls) if hint in (str, str | None)]
     assert texts
     for name in texts:
         for text in TEXTS:

@@ -113,7 +113,7 @@ def _read(hint: Any, text: str) -> Any:
     kinds = _kinds(hint)
     if text in kinds:  # a literal
         return text
-    if int in kinds and re.fullmatch(r"[+-]?\d+", text.strip()):
+    if int in kinds and re.fullmatch(r"[+-]?\d{1,400}", text.strip()):
         return int(text)
     if float in kinds:
         with contextlib.suppress(ValueError):

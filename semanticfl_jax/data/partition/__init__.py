@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,8 +110,11 @@ class Partition:
                 with np.load(file, allow_pickle=False) as arrays:
                     overlapping = bool(arrays.get("overlapping", False))
                     partition = cls(arrays["indices"], arrays["offsets"], overlapping)
-                    return partition, json.loads(str(arrays["metadata"]))
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+                    metadata = json.loads(str(arrays["metadata"]))
+                    if not isinstance(metadata, dict):
+                        raise SemanticFLError("its metadata are no JSON object")
+                    return partition, metadata
+        except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise SemanticFLError(f"{path} does not hold a partition: {error}") from error
 
 

@@ -1,11 +1,8 @@
 """The run that `tests.chaos` harms: guided SCAFFOLD of a tiny network on noise.
 
-    python -m tests.chaos_run WORKDIR ROUNDS
-
-With THROUGH_COMMAND set, errors end it as they end a command.
+python -m tests.chaos.run WORKDIR ROUNDS
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -79,15 +76,4 @@ def train(workdir: Path, rounds: int) -> None:
 
 if __name__ == "__main__":
     sfl.use_all_cores()
-    if "THROUGH_COMMAND" in os.environ:
-        from absl import logging
-
-        from launch import console, flags
-
-        logging.set_verbosity(logging.WARNING)
-        console.prepare_output()
-        console.quieten()
-        with flags.one_line(debug=False):
-            train(Path(sys.argv[1]), int(sys.argv[2]))
-    else:
-        train(Path(sys.argv[1]), int(sys.argv[2]))
+    train(Path(sys.argv[1]), int(sys.argv[2]))
