@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.paths import home
 
 #: How a file begins that Git LFS left in place of the real one.
@@ -46,6 +47,24 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a file beside and rename it: a reader sees the old file or the new, never a part."""
     write(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what a file of JSON holds, an object.
+
+    Raises:
+      OSError: if it cannot be opened.
+      SemanticFLError: if it is damaged, or holds something else.
+    """
+    content = Path(path).read_bytes()
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = error if content else "it is empty"
+        raise SemanticFLError(f"{path} is damaged: {reason}") from None
+    if not isinstance(values, dict):
+        raise SemanticFLError(f"{path} must hold a JSON object, has a {type(values).__name__}")
+    return values
 
 
 def to_json_values(value: Any) -> Any:

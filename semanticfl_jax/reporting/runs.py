@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
@@ -62,8 +63,8 @@ def load_run(directory: str | os.PathLike) -> Run:
     if not (path / "summary.json").is_file():
         raise ReportError(f"{path}: not finished (it has no summary.json)")
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        config = read_json_object(path / "config.json")
+        summary = read_json_object(path / "summary.json")
         rows = read_metrics(path)
     except ValueError as error:
         raise ReportError(f"{path}: damaged ({error})") from error

@@ -40,7 +40,7 @@ from semanticfl_jax.privacy.report import report
 from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
-from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
+from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
@@ -190,6 +190,12 @@ class Simulation:
             self.say(files.finished_line(self.workdir, summary))
             self.history = read_metrics(self.workdir)
             self.round = summary["rounds"]
+            known = files.rounds_in(self.history)
+            if known < self.round:
+                self.say(
+                    f"warning: {self.workdir / METRICS_FILE} has the rows of {known} of "
+                    f"{self.round} rounds only: the history is not whole"
+                )
         return summary
 
     def _unlock(self) -> None:

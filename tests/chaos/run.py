@@ -4,6 +4,7 @@ python -m tests.chaos.run WORKDIR ROUNDS
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,18 +60,18 @@ def make_anchors(path: Path, data: sfl.ImageDataset) -> None:
     Anchors(eye, eye, NAMES, provenance, {}, 0).save(path)
 
 
-def train(workdir: Path, rounds: int) -> None:
-    """Train the run, or go on with it; its anchors lie beside the directory, then in it."""
+def train(workdir: Path, rounds: int, say: Callable[[str], None] | None = None) -> sfl.Result:
+    """Train the run, or go on with it; its anchors lie beside the directory."""
     data, anchors = dataset(), workdir.parent / "given-anchors.npz"
     if not anchors.exists():
         make_anchors(anchors, data)
-    sfl.run(
+    return sfl.run(
         config(rounds, anchors),
         workdir,
         dataset=data,
         model=SoftmaxRegression(CLASSES),
         progress=False,
-        say=None,
+        say=say,
     )
 
 

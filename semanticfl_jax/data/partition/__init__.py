@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.array_files import DAMAGE, read_npz
 from semanticfl_jax.config.heterogeneity import PartitionConfig
 from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class
@@ -103,18 +102,11 @@ class Partition:
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
         """Return the partition that `save` wrote, and the metadata that it was given."""
         try:
-            with open(path, "rb") as file:
-                if not zipfile.is_zipfile(file):
-                    raise SemanticFLError("not an .npz file")
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    overlapping = bool(arrays.get("overlapping", False))
-                    partition = cls(arrays["indices"], arrays["offsets"], overlapping)
-                    metadata = json.loads(str(arrays["metadata"]))
-                    if not isinstance(metadata, dict):
-                        raise SemanticFLError("its metadata are no JSON object")
-                    return partition, metadata
-        except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            arrays = read_npz(path)
+            overlapping = bool(arrays.get("overlapping", False))
+            partition = cls(arrays["indices"], arrays["offsets"], overlapping)
+            return partition, dict(json.loads(str(arrays["metadata"])))
+        except DAMAGE as error:
             raise SemanticFLError(f"{path} does not hold a partition: {error}") from error
 
 
