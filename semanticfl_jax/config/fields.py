@@ -465,7 +465,7 @@ def _items(hint: Any, value: Any) -> tuple | None:
     items = [item for item in items if item != ""]
     if hint in (int, float):
         try:
-            numbers = [hint(str(item)) for item in items]
+            numbers = [hint(str(item).replace("_", "?")) for item in items]  # no 1_000
         except ValueError:
             return None
         return tuple(numbers) if all(_holds(hint, number) for number in numbers) else None

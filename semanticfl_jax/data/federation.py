@@ -21,6 +21,7 @@ from semanticfl_jax.data.partition import (
     draw_balanced,
     from_lists,
     make_partition,
+    require_fit,
     split_public,
 )
 from semanticfl_jax.data.partition.statistics import PartitionStatistics, partition_statistics
@@ -127,8 +128,10 @@ def make_federation(
             raise ConfigError(
                 f"train_limit must be 0 with a partition that is given, got {config.train_limit}"
             )
-        if not isinstance(partition, Partition):
-            count = len(dataset.train_labels)
+        count = len(dataset.train_labels)
+        if isinstance(partition, Partition):
+            require_fit(partition, count, config.num_clients)
+        else:
             partition = from_lists(partition, count, config.num_clients)
         public = _public_of_the_rest(dataset, partition, config)
     corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)

@@ -17,6 +17,9 @@ from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 #: Fields, or groups of them, that tell seeds and machines apart, not methods.
 NOT_METHOD = ("seed", "data_dir", "runtime", "checkpoint_every")
 
+#: Groups of config.json that methods are named by.
+_GROUPS = ("algorithm", "guidance")
+
 
 def tells_methods_apart(field: str) -> bool:
     """Return whether runs that differ in a field, a dotted name, are different methods."""
@@ -70,7 +73,13 @@ def load_run(directory: str | os.PathLike) -> Run:
         raise ReportError(f"{path}: damaged ({error})") from error
     trained = max((row["round"] for row in rows), default=0)
     wanted = config.get("rounds", trained)
-    if summary.get("privacy", {}).get("used_up"):  # a budget stopped it
+    groups = [name for name in _GROUPS if not isinstance(config.get(name, {}), dict)]
+    if groups or not isinstance(wanted, int):
+        raise ReportError(
+            f"{path}: damaged (in config.json {' and '.join(groups) or 'rounds'} is of another "
+            "kind than a run writes)"
+        )
+    if (summary.get("privacy") or {}).get("used_up"):  # a budget stopped it
         wanted = trained
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")

@@ -157,8 +157,8 @@ class Simulation:
         if self._finished is not None:
             self.rounds = self.round
             return
-        self._loggers = make_loggers(config, self.workdir)
         try:
+            self._loggers = make_loggers(config, self.workdir)
             self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
             ledger = self.parts.ledger
             self.rounds = config.rounds if ledger is None else ledger.rounds

@@ -95,9 +95,18 @@ def open_run(
             say(f"what {directory} held is now in {aside}")
     check(directory, config)
     summary = read_summary(directory, say)
-    if summary is not None and (summary["rounds"] >= config.rounds or used_up(summary)):
+    if summary is not None and ended(summary, config):
         return summary, None
     return None, Lock(directory) if main else None
+
+
+def ended(summary: Mapping[str, Any], config: ExperimentConfig) -> bool:
+    """Return whether a run is over: all its rounds are done, or its privacy budget is used up.
+
+    One that was stopped because it diverged is not, even in its last round.
+    """
+    stopped = "finished" in summary and summary["finished"] is None
+    return not stopped and (summary["rounds"] >= config.rounds or used_up(summary))
 
 
 def used_up(summary: Mapping[str, Any]) -> bool:

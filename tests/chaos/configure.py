@@ -13,7 +13,7 @@ from tests.all_fields import Field, all_fields
 from tests.chaos.case import Case, Options
 
 #: No number, no choice, no list of numbers.
-_GARBLED = ("many", "2,x", "maybe", "1e", "[1", "none of these", "-", "=", "0x10", "1 2")
+_GARBLED = ("many", "2,x", "maybe", "1e", "[1", "none of these", "-", "=", "0x10", "1 2", "1_0")
 #: What no number of a configuration is: 32 bits do not hold them.
 _NO_NUMBERS = ("nan", "inf", "-inf", "1e39", "-1e39", str(10**40), "9" * 5000)
 _NO_WHOLE_NUMBERS = (str(2**31), str(-(2**31) - 1), "1.5")
