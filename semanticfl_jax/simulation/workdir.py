@@ -181,7 +181,10 @@ def _alike(config: Any, name: str) -> tuple[Any, ...]:
 def read_summary(directory: Path, say: Say) -> dict[str, Any] | None:
     """Return the summary of a finished run; None without one, or where it is damaged."""
     try:
-        return read_json(directory / SUMMARY)
+        summary = read_json(directory / SUMMARY)
+        if summary is None or isinstance(summary.get("rounds"), int):
+            return summary
+        raise ConfigError("it does not say how many rounds were done")
     except ConfigError:
         say(f"warning: {directory / SUMMARY} is damaged; it is made anew from the checkpoint")
         return None
