@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import flags
+from launch import config_files, flags
 from semanticfl_jax import ConfigError, ExperimentConfig
 
 
@@ -31,12 +31,12 @@ def written(path, content):
 def test_a_configuration_file_that_fails_is_named(tmp_path, name, content, message):
     path = written(tmp_path / name, content)
     with pytest.raises(ConfigError, match=f"(?s)^--config=.*{message}"):
-        flags._read_file(path)
+        config_files.read_config(path)
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
     path = written(tmp_path / "c.json", b'\xef\xbb\xbf{"rounds": 3}')
-    assert flags._read_file(path) == {"rounds": 3}
+    assert config_files.read_config(path) == {"rounds": 3}
 
 
 def test_a_plugin_that_fails_is_named(tmp_path):
@@ -51,7 +51,7 @@ def test_an_empty_name_of_a_file_does_not_mean_the_default():
     _, file, _ = flags._split(["--config="], ExperimentConfig)
     assert file == ""
     with pytest.raises(ConfigError, match="--config must be a path, got ''"):
-        flags._find_config(file)
+        config_files.find_config(file)
 
 
 def test_of_a_flag_given_twice_the_last_counts_and_it_is_said(capsys):

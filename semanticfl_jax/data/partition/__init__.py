@@ -117,7 +117,7 @@ def _require_whole_numbers(name: str, given: np.ndarray) -> None:
     if not whole or (given.size and not 0 <= given.min() <= given.max() < 2**31):
         found = f", from {given.min()} to {given.max()}" if whole else ""
         raise SemanticFLError(
-            f"{name} must be whole numbers from 0, below 2^31, got {given.dtype}{found}"
+            f"{name} must be whole numbers, at least 0 and below 2^31, got {given.dtype}{found}"
         )
 
 

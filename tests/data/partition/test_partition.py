@@ -104,10 +104,16 @@ def test_public_split_out_of_range(per_class, message):
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0.5, 1.5], "indices must be whole numbers from 0, below 2.31, got float64"),
-        ([0, 2**40], "indices must be whole numbers from 0, below 2.31, got int64, from 0 to 10"),
-        ([0, -1], "indices must be whole numbers from 0, below 2.31, got int64, from -1 to 0"),
-        ([True, False], "indices must be whole numbers from 0, below 2.31, got bool"),
+        ([0.5, 1.5], "indices must be whole numbers, at least 0 and below 2.31, got float64"),
+        (
+            [0, 2**40],
+            "indices must be whole numbers, at least 0 and below 2.31, got int64, from 0 to 10",
+        ),
+        (
+            [0, -1],
+            "indices must be whole numbers, at least 0 and below 2.31, got int64, from -1 to 0",
+        ),
+        ([True, False], "indices must be whole numbers, at least 0 and below 2.31, got bool"),
         ([1, 1], "indices must be used at most once"),
     ],
 )
