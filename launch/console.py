@@ -10,7 +10,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, NoReturn
 
 from semanticfl_jax.devices.start import cannot_start
@@ -127,14 +126,6 @@ def quieten() -> None:
             usual(failure)
 
     threading.excepthook = of_threads
-    before = sys.excepthook
-
-    def of_main(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
-        # Reads of a damaged checkpoint that end after the first one failed, a traceback for each.
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            before(kind, error, trace)
-
-    sys.excepthook = of_main
 
 
 def _not_of_full_disks(record: logging.LogRecord) -> bool:

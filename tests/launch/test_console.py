@@ -4,12 +4,10 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from launch import console
 from launch.console import explain, is_full
 
 ROOT = Path(__file__).parents[2]
@@ -95,13 +93,3 @@ def test_errors_of_the_machine_are_one_line(error, line):
 def test_errors_of_the_program_are_not_explained_away():
     for error in (KeyError("a"), RuntimeError("shape mismatch"), AssertionError()):
         assert explain(raised(error)) is None
-
-
-def test_reads_that_end_after_a_failed_one_are_not_told_of(monkeypatch):
-    told = []
-    monkeypatch.setattr(sys, "excepthook", lambda *error: told.append(str(error[1])))
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    console.quieten()
-    for error in (RuntimeError("Event loop is closed"), RuntimeError("other"), KeyError("x")):
-        sys.excepthook(type(error), error, None)
-    assert told == ["other", "'x'"]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ from semanticfl_jax import __version__
 from semanticfl_jax.errors import DirectoryInUseError
 from semanticfl_jax.reporting.plots import curves
 from semanticfl_jax.reporting.writers.metrics import read_metrics
-from semanticfl_jax.simulation import callbacks, workdir
+from semanticfl_jax.simulation import callbacks, checkpoint, workdir
 from tests.federation import CLASSES, MEAN, STD, SoftmaxRegression
 from tests.test_lock import HOLD
 
@@ -273,3 +274,23 @@ def test_a_logger_that_is_missing_leaves_no_lock(tmp_path):
     ):
         run(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
+
+
+def test_reads_that_end_after_a_failed_one_are_not_told_of(monkeypatch):
+    told = []
+    monkeypatch.setattr(checkpoint, "_quiet", False)
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(str(error)))
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
+    checkpoint._quieten_leftovers()
+
+    async def ours():
+        pass
+
+    closed, other = RuntimeError("Event loop is closed"), RuntimeError("other")
+    code = types.SimpleNamespace(co_filename="/site-packages/orbax/checkpoint/serialization.py")
+    for error in (closed, other):
+        sys.excepthook(type(error), error, None)
+        for thing in (types.SimpleNamespace(cr_code=code), coroutine := ours(), None):
+            sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=thing))
+        coroutine.close()
+    assert told == ["other"] * 3
