@@ -178,8 +178,10 @@ def seeds_of(values: Sequence[str]) -> list[int]:
     Raises:
       ConfigError: unless they are whole numbers, one at least.
     """
-    if not values or not all(seed.isascii() and seed.isdecimal() for seed in values):
-        raise ConfigError(f"--seeds must be whole numbers, got {','.join(values)!r}")
+    wrong = [seed for seed in values if not (seed.isascii() and seed.isdecimal())]
+    if wrong or not values:
+        got = repr(wrong[0]) if wrong else "none"
+        raise ConfigError(f"--seeds must be whole numbers, got {got}")
     return list(dict.fromkeys(map(int, values)))
 
 
