@@ -102,7 +102,7 @@ def check_flags(task: str) -> None:
     for name in sorted(set().union(*TASKS.values()) - set(TASKS[task])):
         if absl_flags.FLAGS[name].present:
             raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
-    for name in ("rounds", "width", "num_clients", "cohort", "repeats"):
+    for name in ("rounds", "width", "num_clients", "cohort", "repeats", "resolution"):
         value = absl_flags.FLAGS[name].value
         require(value is None or value >= 1, f"--{name}", "at least 1", value)
     most = _NUM_CLIENTS.value
