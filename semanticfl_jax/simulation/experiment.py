@@ -47,6 +47,7 @@ from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
+from semanticfl_jax.simulation.arguments import check_kinds
 from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.divergence import Divergence, summary_of
@@ -141,7 +142,7 @@ class Simulation:
         progress: bool = True,
         say: Say | None = print,
     ):
-        _check_kinds(config, dataset, model, algorithm, callbacks)
+        check_kinds(config, dataset, model, algorithm, callbacks)
         start_jax()
         self.config = config
         self.workdir = None if workdir is None else local_path(workdir, "workdir")
@@ -602,29 +603,6 @@ def run(
         if simulation.engine is not None and directory is not None:
             simulation.say(f"wrote {directory / files.SUMMARY} and {directory / files.PLOTS}/")
         return result
-
-
-def _check_kinds(
-    config: Any, dataset: Any, model: Any, algorithm: Any, callbacks: Sequence[Any]
-) -> None:
-    """Raise `ConfigError` for an argument of another kind than it should be."""
-    if not isinstance(config, ExperimentConfig):
-        raise ConfigError(f"config must be an ExperimentConfig, got {config!r:.200}")
-    given: list[tuple[str, Any, type, str]] = [
-        ("dataset", dataset, ImageDataset, "an ImageDataset (ImageDataset.from_arrays makes one)"),
-        ("model", model, nn.Module, "an instance of a Flax (Linen) module"),
-        ("algorithm", algorithm, Algorithm, "an Algorithm (a name belongs into config.algorithm)"),
-    ]
-    for name, value, kind, words in given:
-        if value is not None and not isinstance(value, kind):
-            raise ConfigError(f"{name} must be {words}, got {value!r:.200}")
-    methods = [name for name in vars(Callback) if not name.startswith("_")]
-    for each in callbacks:
-        missing = [name for name in methods if not hasattr(each, name)]
-        if missing:
-            raise ConfigError(
-                f"callbacks must be of the class Callback, got {each!r:.200} without {missing[0]}"
-            )
 
 
 def _image_shape(federation: Federation) -> tuple[int, ...]:
