@@ -83,7 +83,20 @@ def load_run(directory: str | os.PathLike) -> Run:
         wanted = trained
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
+    config = _with_objects(config, summary)
     return Run(path, config, {**summarize(rows, metric=Metric.of(summary)), **summary}, rows)
+
+
+def _with_objects(config: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with the algorithm and the model that it had.
+
+    Those that were given from Python are in the summary alone.
+    """
+    for group in ("algorithm", "model"):
+        there, had = config.get(group, {}), summary.get(group)
+        if isinstance(had, str) and isinstance(there, dict) and there.get("name", had) != had:
+            config = {**config, group: {"name": had}}
+    return config
 
 
 def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:
