@@ -48,6 +48,7 @@ class Federation:
       holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
       client_test: those that each client keeps for testing; None without `client_test.share`.
       dealt: both together, as they were dealt; None: `partition` is all.
+      given: whether the partition was given, in place of the configuration's.
     """
 
     clean: ImageDataset
@@ -58,6 +59,7 @@ class Federation:
     holders: Mapping[str, np.ndarray]
     client_test: Partition | None = None
     dealt: Partition | None = None
+    given: bool = False
 
     def label_counts(self) -> np.ndarray:
         """Return the samples of each class at each client, int64 [N, K]; zeros [N, 1] without."""
@@ -121,6 +123,7 @@ def make_federation(
         what the task wants.
     """
     _check_labels(dataset, config)
+    given = partition is not None
     if partition is None:
         public, partition = deal(dataset, config)
     else:
@@ -138,7 +141,7 @@ def make_federation(
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
     skewed = dataclasses.replace(dataset, train_images=images)
     holders = draw_modalities(config.modality, config.num_clients, config.seed)
-    federation = Federation(dataset, skewed, public, partition, corruptions, holders)
+    federation = Federation(dataset, skewed, public, partition, corruptions, holders, given=given)
     if config.client_test.share == 0:
         return federation
     labels = dataset.train_labels

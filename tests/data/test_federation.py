@@ -173,6 +173,10 @@ def test_a_partition_object_must_fit_the_data(dataset):
 
     offsets = [0, 2, 3, 4, 5, 6, 9]
     assert made(np.arange(9), offsets).num_clients == 6
+    assert federation.make_federation(
+        dataset, CONFIG, [np.arange(i, 200, 6) for i in range(6)]
+    ).given
+    assert not federation.make_federation(dataset, CONFIG).given
     with pytest.raises(ValueError, match="num_clients must be 2, as partition has, got 6"):
         made(np.arange(9), [0, 3, 9])
     with pytest.raises(ValueError, match="partition must have indices from 0 to 199, has 200"):
