@@ -113,10 +113,10 @@ def prepare_environment() -> None:
     """Set what JAX reads when it starts: a device for every core, and the compilation cache."""
     try:
         use_all_cores()
+        # Programs compiled before are loaded: by other seeds, and when a run is resumed.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
     except SemanticFLError as error:
         fail(error)
-    # Programs compiled before are loaded: by other seeds, and when a run is resumed.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
 
 
 @contextlib.contextmanager

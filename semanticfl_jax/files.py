@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.paths import home
+from semanticfl_jax.paths import home, local_path
 
 #: How a file begins that Git LFS left in place of the real one.
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -89,6 +89,8 @@ def user_cache_dir() -> Path:
     A user without a home directory, as in some containers, has one of temporary files.
     """
     given, own = os.environ.get("XDG_CACHE_HOME"), home()
-    if given or own:
-        return Path(given or f"{own}/.cache") / "semanticfl_jax"
+    if given:
+        return local_path(given, "$XDG_CACHE_HOME") / "semanticfl_jax"
+    if own:
+        return own / ".cache" / "semanticfl_jax"
     return Path(tempfile.gettempdir()) / f"semanticfl_jax-{os.getuid()}"

@@ -147,6 +147,12 @@ def test_a_user_without_a_home_directory_has_a_cache_all_the_same(monkeypatch):
     assert user_cache_dir().name == f"semanticfl_jax-{os.getuid()}"
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert user_cache_dir() == Path("/elsewhere/semanticfl_jax")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    assert user_cache_dir() == Path("/home/me/cache/semanticfl_jax")
+    monkeypatch.setenv("XDG_CACHE_HOME", "gs://bucket")
+    with pytest.raises(sfl.ConfigError, match=r"^\$XDG_CACHE_HOME must be a path on this machine"):
+        user_cache_dir()
 
 
 TEXTS = ("39593e5", "7e345678", "007", "1_000", "True", "0x10", "[1]", "'a'", "a=b,c", " x ", "1.0")
