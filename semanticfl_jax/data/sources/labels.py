@@ -16,6 +16,9 @@ FORMS = {
     "numbers": ("numbers, [n] or [n, K]", "number"),
 }
 
+#: So many classes need not be as many as there are images.
+_CLASSES_AT_EASE = 1000
+
 
 def kind_of(labels: np.ndarray) -> str:
     """Return the kind of labels by their type and shape: a key of `FORMS`.
@@ -116,6 +119,11 @@ def names_of(
     names = _distinct(names)
     if kind == "class":
         classes = int(max(train_labels.max(), test_labels.max())) + 1
+        if not names and classes > max(_CLASSES_AT_EASE, len(train_labels)):
+            raise SemanticFLError(
+                f"labels go to {classes - 1}, and there are {len(train_labels)} training images: "
+                "number the classes from 0, without gaps, or give class_names"
+            )
         names = tuple(names or (f"class {number}" for number in range(classes)))
         if len(names) < classes:
             raise SemanticFLError(

@@ -43,6 +43,7 @@ def test_one_channel_is_repeated():
         ({"test_labels": TEST_LABELS - 1}, "test_labels must be at least 0, got -1"),
         ({"class_names": ["a", "b"]}, "labels go to 2, there are 2 names"),
         ({"train_labels": LABELS + 2**32}, "train_labels must be below 2.31, got 4294967298"),
+        ({"train_labels": LABELS * 10**6}, "labels go to 2000000, and there are 9 training imag"),
         ({"class_names": ["a", "b", "a"]}, "class_names must be different texts.*a several times"),
         ({"class_names": "abc"}, "class_names must be different texts.*got 'abc'"),
         ({"class_names": ["a", " ", "c"]}, "class_names must be different texts, none of them emp"),
