@@ -26,7 +26,9 @@ from typing import Any
 from comparisons.peers.cifar10 import TASKS
 from comparisons.peers.export_cifar10 import export
 from semanticfl_jax.devices.machine import BUSY, busy_share, host
+from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.files import write_json
+from semanticfl_jax.paths import local_path
 from semanticfl_jax.reporting.writers.metrics import spread
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--task", choices=TASKS, default="pfl_cifar10")
     parser.add_argument("--peer", choices=PEERS, required=True)
-    parser.add_argument("--env", type=Path, required=True, help="the peer's environment")
+    parser.add_argument("--env", required=True, help="the peer's environment")
     parser.add_argument("--data_dir", default=None, help="prepared TFDS data sets")
     parser.add_argument("--rounds", type=int, default=20, help="rounds to time in each run")
     parser.add_argument("--alternations", type=int, default=3, help="pairs of runs")
@@ -53,8 +55,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--memory_format", choices=("contiguous_format", "channels_last"), help="of pytorch_loop"
     )
-    parser.add_argument("--json", type=Path, default=None, help="where the figures go")
+    parser.add_argument("--json", default=None, help="where the figures go")
     args = parser.parse_args()
+    for name in ("env", "data_dir", "json"):
+        if getattr(args, name) is not None:
+            try:
+                setattr(args, name, local_path(getattr(args, name), f"--{name}"))
+            except ConfigError as error:
+                parser.error(str(error))
     if args.task not in PEERS[args.peer]:
         parser.error(f"--peer={args.peer} runs {', '.join(PEERS[args.peer])}, not {args.task}")
     for name in ("rounds", "alternations", "processes", "width"):

@@ -51,7 +51,6 @@ from semanticfl_jax.config import (
     RuntimeConfig,
     require,
 )
-from semanticfl_jax.paths import local_path
 
 from . import flags
 
@@ -70,10 +69,10 @@ TASKS = {
 _DTYPES = ("float32", "bfloat16")
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
-_JSON = absl_flags.DEFINE_string("json", None, "File to write the figures to.")
+_JSON = flags.define_path("json", "File to write the figures to.")
 absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
 absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
-_DATA_DIR = absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets.")
+_DATA_DIR = flags.define_path("data_dir", "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
     "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients and privacy."
@@ -103,7 +102,7 @@ def check_flags(task: str) -> None:
     for name in sorted(set().union(*TASKS.values()) - set(TASKS[task])):
         if absl_flags.FLAGS[name].present:
             raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
-    for name in ("rounds", "width", "num_clients", "cohort", "repeats"):
+    for name in ("rounds", "width", "num_clients", "cohort", "repeats", "resolution"):
         value = absl_flags.FLAGS[name].value
         require(value is None or value >= 1, f"--{name}", "at least 1", value)
     most = _NUM_CLIENTS.value
@@ -265,15 +264,14 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
     check_flags(_TASK.value)
-    out = None if _JSON.value is None else local_path(_JSON.value, "--json")
     logging.set_verbosity(logging.WARNING)
     machine = describe_machine()
     figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
     from semanticfl_jax.files import to_json_values, write_json
 
     print(json.dumps(to_json_values(figures), indent=2))
-    if out is not None:
-        write_json(out, figures)
+    if _JSON.value is not None:
+        write_json(_JSON.value, figures)
 
 
 if __name__ == "__main__":

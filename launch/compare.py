@@ -110,14 +110,14 @@ def plan(
       ConfigError: for a run that is not valid, or a setting without an effect in any of them.
     """
     runs = {}
-    for seed in seeds:
-        if not seed.isdecimal():
-            raise ConfigError(f"--seeds must be whole numbers, got {seed!r}")
+    if not methods:
+        raise ConfigError("--algorithms, or --methods, must name one at least")
+    for seed in flags.seeds_of(seeds):
         for name, settings in methods.items():
             runs[f"{name}-seed{seed}"] = combine(
                 ExperimentConfig,
                 given.values,
-                {**settings, "seed": int(seed)},
+                {**settings, "seed": seed},
                 optional=given.overrides,
             )
     _require_effect(given, list(methods.values()))

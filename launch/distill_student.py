@@ -28,6 +28,7 @@ def define() -> None:
         0,
         "Training images of `dataset` that classifiers of what the student sees are fitted to; "
         "their accuracy on 2,000 test images goes to student.json. A measurement only. 0: none.",
+        lower_bound=0,
     )
 
 
@@ -36,6 +37,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.files import write_json
+    from semanticfl_jax.lock import Lock
     from semanticfl_jax.simulation.student import probe_on, server_student
 
     if config.guidance.student.is_bundled:
@@ -44,14 +46,15 @@ def main(config: ExperimentConfig, workdir: str) -> None:
             "what the student is distilled on"
         )
     directory, count = Path(workdir), absl_flags.FLAGS.probe_images
-    federation = make_federation(sources.from_config(config), config)
-    student = server_student(federation, config, directory, print)
-    about = student.about
-    if count:
-        figures = probe_on(student, federation.dataset, count, 2000)
-        print(", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-        about = {**about, "measured": {**about["measured"], **figures}}
-    write_json(directory / "student.json", about)
+    with Lock(directory):
+        federation = make_federation(sources.from_config(config), config)
+        student = server_student(federation, config, directory, print)
+        about = student.about
+        if count:
+            figures = probe_on(student, federation.dataset, count, 2000)
+            print(", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+            about = {**about, "measured": {**about["measured"], **figures}}
+        write_json(directory / "student.json", about)
 
 
 if __name__ == "__main__":

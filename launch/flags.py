@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import importlib.util
-import json
 import os
 import re
 import sys
@@ -16,7 +14,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from semanticfl_jax.config import ConfigError, check_override, to_dict
+from semanticfl_jax.config import ConfigError, check_override
 from semanticfl_jax.config.fields import guesses
 from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.devices.cpu_threads import use_all_cores
@@ -25,9 +23,8 @@ from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.plugins import load_plugins
 
+from .config_files import as_one_line, find_config, read_config
 from .console import explain, fail, prepare_output, quieten
-
-CONFIGS = Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +77,9 @@ def run(
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or "--debug=true" in arguments
     try:
-        load_plugins(_values_of("plugin", arguments))
+        _load_plugins(_values_of("plugin", arguments))
         rest, file, overrides = _split(arguments, config_class)
-        values = _read_file(_find_config(file or default))
+        values = read_config(find_config(default if file is None else file))
         given = Given(config_class, values, {**(force or {}), **overrides})
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
@@ -96,7 +93,7 @@ def run(
         try:
             return flags.FLAGS(arguments)
         except flags.Error as error:
-            fail(_explain(str(error), config_class))
+            fail(_told(error) or _explain(str(error), config_class))
 
     def start(rest: Sequence[str]) -> None:
         if len(rest) > 1:
@@ -105,9 +102,7 @@ def run(
             fail("--workdir=DIR is missing: the directory to write to, or whose run to resume")
         with one_line(debug):
             workdir = flags.FLAGS.workdir
-            if workdir is not None:
-                workdir = str(local_path(workdir, "--workdir"))
-            main(given if raw else given.config(), workdir)
+            main(given if raw else given.config(), None if workdir is None else str(workdir))
 
     logging.set_verbosity(logging.WARNING)
     prepare_environment()
@@ -118,10 +113,10 @@ def prepare_environment() -> None:
     """Set what JAX reads when it starts: a device for every core, and the compilation cache."""
     try:
         use_all_cores()
+        # Programs compiled before are loaded: by other seeds, and when a run is resumed.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
     except SemanticFLError as error:
         fail(error)
-    # Programs compiled before are loaded: by other seeds, and when a run is resumed.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
 
 
 @contextlib.contextmanager
@@ -148,14 +143,46 @@ def run_plain(main: Callable[[Sequence[str]], None]) -> None:
         try:
             return flags.FLAGS(arguments)
         except flags.Error as error:
-            fail(str(error))
+            fail(_told(error) or str(error))
 
     def start(arguments: Sequence[str]) -> None:
         with one_line(flags.FLAGS.debug):
-            load_plugins(flags.FLAGS.plugin)
+            _load_plugins(flags.FLAGS.plugin)
             main(arguments)
 
     app.run(start, flags_parser=parse_flags)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Has absl read the flag `name` as `local_path` does."""
+
+    syntactic_help = "a path"
+
+    def __init__(self, name: str):
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument: str | os.PathLike) -> Path:
+        """Return the path; raise `ConfigError`, which absl takes for a wrong value."""
+        return local_path(argument, f"--{self._name}")
+
+
+def define_path(name: str, help: str) -> flags.FlagHolder:
+    """Define a flag that is a path, and None by default."""
+    return flags.DEFINE(_PathParser(name), name, None, help)
+
+
+def seeds_of(values: Sequence[str]) -> list[int]:
+    """Return the seeds that a flag --seeds lists, each once.
+
+    Raises:
+      ConfigError: unless they are whole numbers, one at least.
+    """
+    wrong = [seed for seed in values if not (seed.isascii() and seed.isdecimal())]
+    if wrong or not values:
+        got = repr(wrong[0]) if wrong else "none"
+        raise ConfigError(f"--seeds must be whole numbers, got {got}")
+    return list(dict.fromkeys(map(int, values)))
 
 
 def define_overwrite() -> None:
@@ -176,13 +203,19 @@ def installed_config(name: str) -> Any:
     return importlib.import_module(f"{__package__}.configs.{name}").get_config()
 
 
+def _load_plugins(modules: Sequence[str]) -> None:
+    for name in modules:
+        with as_one_line(f"--plugin={name}"):
+            load_plugins([name])
+
+
 def _define_flags() -> None:
     flags.DEFINE_string(
         "config",
         None,
         "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
     )
-    flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
+    define_path("workdir", "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
     )
@@ -208,7 +241,7 @@ def _split(
     arguments: Sequence[str], config_class: type
 ) -> tuple[list[str], str | None, dict[str, Any]]:
     """Return the arguments for absl, the configuration file, and the overrides."""
-    rest, file, overrides, pending = [], None, {}, None
+    rest, file, overrides, pending, given = [], None, {}, None, set[str]()
     for argument in arguments:
         if pending:
             argument, pending = f"{pending}={argument}", None
@@ -222,7 +255,11 @@ def _split(
             check_override(config_class, path)
         if not equals:
             pending = name
-        elif path:
+            continue
+        if name in given:
+            print(f"{name} is given twice; the last, {value}, counts", file=sys.stderr)
+        given.add(name)
+        if path:
             overrides[path] = parse(config_class, path, value)
         else:
             file = value
@@ -231,55 +268,10 @@ def _split(
     return rest, file, overrides
 
 
-def _find_config(name: str) -> Path:
-    """Return the path of a configuration file: as given, else of that name among the installed."""
-    path = local_path(name, "--config")
-    if path.is_file():
-        return path
-    stem = path.name.removesuffix(".py")
-    installed = CONFIGS / f"{stem}.py"
-    if (name == stem or path.parent == Path("launch/configs")) and installed.is_file():
-        return installed
-    known = sorted(each.stem for each in CONFIGS.glob("*.py") if each.stem != "__init__")
-    raise ConfigError(f"--config={name}: no such file. Installed: {', '.join(known)}")
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    """Return the plain values of what a configuration file's `get_config()` returns."""
-    if path.suffix == ".json":
-        return _read_json(path)
-    if path.resolve().parent == CONFIGS.resolve():
-        module = importlib.import_module(f"{__package__}.configs.{path.stem}")
-    else:
-        spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ConfigError(f"--config={path} must be a Python file that defines get_config()")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"--config={path} must define get_config()")
-    config = module.get_config()
-    if dataclasses.is_dataclass(config):
-        return to_dict(config)
-    if hasattr(config, "to_dict"):  # a ConfigDict
-        return config.to_dict()
-    if isinstance(config, Mapping):
-        return dict(config)
-    raise ConfigError(
-        f"--config={path}: get_config() must return an ExperimentConfig, got "
-        f"{type(config).__name__}"
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the plain values in a JSON file, as a run's config.json."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"--config={path} is no JSON file: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"--config={path} must hold a JSON object, got {type(values).__name__}")
-    return values
+def _told(error: flags.Error) -> str | None:
+    """Return what a flag's own reader said of its value; None if absl did not like it."""
+    cause = error.__cause__ or error.__context__
+    return str(cause) if isinstance(cause, ConfigError) else None
 
 
 def _explain(message: str, config_class: type) -> str:

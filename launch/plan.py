@@ -30,8 +30,10 @@ def define() -> None:
     absl_flags.DEFINE_list("programs", ["round", "evaluation"], "Of round, block, evaluation.")
     absl_flags.DEFINE_list("lowerings", [], "Compile single steps with these, not programs.")
     absl_flags.DEFINE_list("images", [], "TRAIN,TEST,SIDE,CLASSES of a data set of your own.")
-    absl_flags.DEFINE_integer("client_images", None, "Images of each client; by default its share.")
-    absl_flags.DEFINE_string("json", None, "File to write the plan to.")
+    absl_flags.DEFINE_integer(
+        "client_images", None, "Images of each client; by default its share.", lower_bound=1
+    )
+    flags.define_path("json", "File to write the plan to.")
 
 
 def main(config: ExperimentConfig, workdir: str | None) -> None:

@@ -14,25 +14,27 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config import ExperimentConfig
 
 from . import flags
 
 
 def define() -> None:
     """Define the flags beyond those that every command has."""
-    absl_flags.DEFINE_string("data_dir", None, "Prepared TFDS data sets; as --config.data_dir.")
-    absl_flags.DEFINE_integer("train_images", 5000, "Images to fit classifiers to, at most.")
-    absl_flags.DEFINE_integer("test_images", 2000, "Images to measure accuracy on, at most.")
+    flags.define_path("data_dir", "Prepared TFDS data sets; as --config.data_dir.")
+    absl_flags.DEFINE_integer(
+        "train_images", 5000, "Images to fit classifiers to, at most.", lower_bound=1
+    )
+    absl_flags.DEFINE_integer(
+        "test_images", 2000, "Images to measure accuracy on, at most.", lower_bound=1
+    )
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Each with other images and random weights.")
 
 
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Probe, print the table, and write it."""
     values = absl_flags.FLAGS
-    for seed in values.seeds:
-        if not seed.isdecimal():
-            raise ConfigError(f"--seeds must be whole numbers, got {seed!r}")
+    seeds = tuple(flags.seeds_of(values.seeds))
 
     from semanticfl_jax.data import sources
     from semanticfl_jax.files import write_json, write_text
@@ -42,7 +44,6 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.reporting.plots.drawing import attempt
 
     directory = Path(workdir)
-    seeds = tuple(map(int, values.seeds))
     settings = ProbeConfig(values.train_images, values.test_images, seeds)
     if values.data_dir is not None:
         config = dataclasses.replace(config, data_dir=values.data_dir)

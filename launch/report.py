@@ -21,10 +21,10 @@ from semanticfl_jax.reporting.html.page import write_page
 from semanticfl_jax.reporting.plots.paper import FONTS, FORMATS, SIZES, Paper
 from semanticfl_jax.reporting.report import compare
 
-from .flags import fail, run_plain
+from .flags import define_path, fail, run_plain
 
-_OUT = flags.DEFINE_string("out", None, "Directory for tables and plots.")
-_HTML = flags.DEFINE_string("html", None, "File for the report as one web page.")
+_OUT = define_path("out", "Directory for tables and plots.")
+_HTML = define_path("html", "File for the report as one web page.")
 _FORMAT = flags.DEFINE_list("format", ["png"], f"Formats of the plots: {', '.join(FORMATS)}.")
 _SIZE = flags.DEFINE_string(
     "size", "screen", f"Size of the plots, {', '.join(SIZES)}; of a two-column paper the last two."
@@ -41,13 +41,11 @@ def main(arguments: Sequence[str]) -> None:
     if not directories:
         fail("give the directories of finished runs: python -m launch.report DIR DIR ...")
     logging.set_verbosity(logging.WARNING)  # else writing PDF tells of every glyph
-    out = None if _OUT.value is None else local_path(_OUT.value, "--out")
-    page = None if _HTML.value is None else local_path(_HTML.value, "--html")
     runs = [local_path(each, "a directory") for each in directories]
     paper = Paper(tuple(_FORMAT.value), _SIZE.value, _FONT.value, _FONT_SIZE.value)
-    print(compare(runs, out, paper))
-    if page is not None:
-        print(f"wrote {write_page(runs, page)}")
+    print(compare(runs, _OUT.value, paper))
+    if _HTML.value is not None:
+        print(f"wrote {write_page(runs, _HTML.value)}")
 
 
 if __name__ == "__main__":

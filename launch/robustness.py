@@ -23,6 +23,7 @@ from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
 from semanticfl_jax.config.overrides import combine
 from semanticfl_jax.registry import AGGREGATORS, ATTACKS
+from semanticfl_jax.reporting.metric import Metric
 
 from . import flags
 
@@ -62,7 +63,11 @@ def plan(given: flags.Given, aggregator: str, attack: str, seed: int) -> Experim
 
 def cell(summaries: list[dict]) -> str:
     """Return what stands in the table for the runs of one pair."""
-    found = [100 * each["mean_last10_accuracy"] for each in summaries]
+    metric = Metric.of(summaries[0])
+    values = [each[metric.fields[2]] for each in summaries]
+    if None in values:
+        return "not finite"
+    found = [metric.factor * value for value in values]
     text = f"{statistics.fmean(found):.1f}"
     text += f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
     success = [100 * s["final_attack_success"] for s in summaries if "final_attack_success" in s]
@@ -75,12 +80,11 @@ def main(given: flags.Given, workdir: str) -> None:
     for registry, names in ((AGGREGATORS, values.aggregators), (ATTACKS, values.attacks)):
         for name in names:
             registry.check(name, f"--{registry.kind}s")
-    if not all(seed.isdecimal() for seed in values.seeds):
-        raise ConfigError(f"--seeds must be whole numbers, got {','.join(values.seeds)}")
+        if not names:
+            raise ConfigError(f"--{registry.kind}s must name one at least")
+    seeds = flags.seeds_of(values.seeds)
     pairs = [(a, b) for a in values.aggregators for b in values.attacks]
-    plans = {
-        (*pair, seed): plan(given, *pair, int(seed)) for pair in pairs for seed in values.seeds
-    }
+    plans = {(*pair, seed): plan(given, *pair, seed) for pair in pairs for seed in seeds}
 
     from semanticfl_jax.api import Stopped, run
     from semanticfl_jax.files import write_text

@@ -7,6 +7,7 @@ alone: it can be started and stopped at any time, on another machine too. A run 
 nothing for long is called silent: it was probably stopped, or killed.
 """
 
+import math
 from collections.abc import Sequence
 
 from absl import flags
@@ -17,6 +18,7 @@ from semanticfl_jax.reporting.watch import watch
 from .flags import fail, run_plain
 
 _EVERY = flags.DEFINE_float("every", 2.0, "Seconds between two looks.", lower_bound=0.1)
+flags.register_validator("every", math.isfinite, "must be a number of seconds")
 _ONCE = flags.DEFINE_bool("once", False, "Look once, print the table, and end.")
 flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
 flags.DEFINE_bool("debug", False, "Show the traceback of every error.")

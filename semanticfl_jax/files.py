@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from semanticfl_jax.paths import home
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.paths import home, local_path
 
 #: How a file begins that Git LFS left in place of the real one.
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -48,6 +49,24 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write(path, lambda file: file.write(text.encode("utf-8")))
 
 
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what a file of JSON holds, an object.
+
+    Raises:
+      OSError: if it cannot be opened.
+      SemanticFLError: if it is damaged, or holds something else.
+    """
+    content = Path(path).read_bytes()
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = error if content else "it is empty"
+        raise SemanticFLError(f"{path} is damaged: {reason}") from None
+    if not isinstance(values, dict):
+        raise SemanticFLError(f"{path} must hold a JSON object, has a {type(values).__name__}")
+    return values
+
+
 def to_json_values(value: Any) -> Any:
     """Return `value` with Python's numbers, tuples as lists, NaN and infinity as None."""
     if isinstance(value, Mapping):
@@ -70,6 +89,8 @@ def user_cache_dir() -> Path:
     A user without a home directory, as in some containers, has one of temporary files.
     """
     given, own = os.environ.get("XDG_CACHE_HOME"), home()
-    if given or own:
-        return Path(given or f"{own}/.cache") / "semanticfl_jax"
+    if given:
+        return local_path(given, "$XDG_CACHE_HOME") / "semanticfl_jax"
+    if own:
+        return own / ".cache" / "semanticfl_jax"
     return Path(tempfile.gettempdir()) / f"semanticfl_jax-{os.getuid()}"

@@ -49,13 +49,23 @@ class Entry:
     uses: tuple[str, ...] = ()
     traits: Any = None
 
-    def build(self, settings: Any, context: Any) -> Any:
-        """Return what the builder makes; `settings` None stands for the defaults."""
+    def build(self, settings: Any, context: Any, kind: type | None = None) -> Any:
+        """Return what the builder makes; `settings` None stands for the defaults.
+
+        Raises:
+          SemanticFLError: if it makes anything else than a `kind`; None: anything goes.
+        """
         builder = self.builder
         if isinstance(builder, str):
             module, _, function = builder.partition(":")
             builder = getattr(importlib.import_module(module), function)
-        return builder(self.settings() if settings is None else settings, context)
+        made = builder(self.settings() if settings is None else settings, context)
+        if kind is not None and not isinstance(made, kind):
+            raise SemanticFLError(
+                f"the builder of {self.name}, {self.source}, must return a {kind.__name__}, got "
+                f"{made!r:.200}"
+            )
+        return made
 
     @property
     def source(self) -> str:
@@ -90,6 +100,8 @@ class Registry(Mapping[str, Entry]):
     __hash__ = object.__hash__
 
     def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):  # what a file holds may not even be hashable
+            return False
         if name not in self._entries:
             _load_installed()
         return name in self._entries

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+from semanticfl_jax.algorithms.aggregators import Aggregator
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.algorithms.feddisco import with_disco
 from semanticfl_jax.algorithms.semanticfl import guidance_term
 from semanticfl_jax.algorithms.student import starts_from, student_term
+from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
@@ -28,7 +30,7 @@ def make_algorithm(context: AlgorithmContext) -> Algorithm:
     left out.
     """
     config = context.config
-    algorithm = config.algorithm.entry.build(config.algorithm.settings, context)
+    algorithm = config.algorithm.entry.build(config.algorithm.settings, context, Algorithm)
     weights = config.algorithm.weights
     if weights == "disco":
         algorithm = with_disco(algorithm, config.algorithm)
@@ -47,13 +49,14 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
     if aggregation != AggregationConfig():
         settings = aggregation.settings
         transforms = tuple(
-            TRANSFORMS[name].build(settings[name], context) for name in aggregation.transforms
+            TRANSFORMS[name].build(settings[name], context, UpdateTransform)
+            for name in aggregation.transforms
         )
+        algorithm = dataclasses.replace(algorithm, transforms=(*algorithm.transforms, *transforms))
         name = aggregation.aggregator
-        aggregator = AGGREGATORS[name].build(settings[name], context)
-        algorithm = dataclasses.replace(
-            algorithm, transforms=(*algorithm.transforms, *transforms), aggregator=aggregator
-        )
+        if name != AggregationConfig().aggregator:
+            aggregator = AGGREGATORS[name].build(settings[name], context, Aggregator)
+            algorithm = dataclasses.replace(algorithm, aggregator=aggregator)
     attack = context.config.attack
     algorithm = dataclasses.replace(algorithm, attack=attack.entry.build(attack.settings, context))
     privacy = context.config.privacy

@@ -70,6 +70,8 @@ class FedRCLConfig(Config):
         require_positive(self, "temperature")
         require_at_least(self, 0, "weight", "penalty_weight")
         require(-1 <= self.threshold <= 1, "threshold", "from -1 to 1", self.threshold)
+        depths = () if self.levels == "all" else self.levels
+        require(all(level >= 0 for level in depths), "levels", "all or from 0", self.levels)
 
 
 @dataclasses.dataclass(frozen=True)

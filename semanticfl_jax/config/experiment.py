@@ -32,7 +32,7 @@ from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.privacy import PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS
+from semanticfl_jax.registry import AGGREGATORS, DATASETS, MODELS, OPTIMIZERS, TASKS
 
 #: Fields of a partition that only some schemes heed.
 _SCHEME_FIELDS = (
@@ -216,9 +216,10 @@ class ExperimentConfig(Config):
 
     @property
     def uses_public(self) -> bool:
-        """Whether the server makes anchors or a student of its public split."""
+        """Whether the server uses its public split: for anchors, a student, or an aggregator."""
         anchors = self.uses_anchors and self.guidance.anchor_source == "public"
-        return anchors or (self.guidance.uses_student and self.guidance.student.images == "public")
+        student = self.guidance.uses_student and self.guidance.student.images == "public"
+        return anchors or student or AGGREGATORS[self.aggregation.aggregator].traits.public
 
     def _check_groups(self) -> None:
         """Raise `ConfigError` for settings of groups that do not fit the experiment."""

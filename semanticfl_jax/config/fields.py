@@ -24,6 +24,10 @@ from semanticfl_jax.registry import Entry, NoSettings, Registry
 
 T = TypeVar("T")
 
+#: Numbers that a program of 32 bits holds; others would become infinite or wrap around in it.
+LEAST_INT, MOST_INT = -(2**31), 2**31 - 1
+MOST_FLOAT = 3.4028234e38
+
 #: A text that is a path on this machine, or a name that may be one.
 PathText = Annotated[str, local_path]
 PathOrName = Annotated[str, path_or_name]
@@ -257,6 +261,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
       ConfigError: for an unknown field, a value of the wrong type, or one that is not allowed.
     """
     hints, entries = field_types(cls), entries_of(cls)
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise ConfigError(f"{prefix[:-1] or cls.__name__} must be fields by name, got {values!r}")
     arguments, groups = {}, {}
     for name, value in values.items():
         if name in hints:
@@ -311,7 +317,8 @@ def chosen_names(cls: type[Choosing], values: Mapping[str, Any]) -> dict[str, st
     for field in dataclasses.fields(cls):
         if field.name in cls.registries:
             value = values.get(field.name, field.default)
-            names |= dict.fromkeys((value,) if isinstance(value, str) else value, field.name)
+            several = value if isinstance(value, list | tuple) else (value,)
+            names |= dict.fromkeys((n for n in several if isinstance(n, str)), field.name)
     return names
 
 
@@ -433,8 +440,10 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     elif hint is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     elif hint is int and number and isinstance(value, int):
+        require(_holds(int, value), path, f"from {LEAST_INT} to {MOST_INT}", value)
         return value
-    elif hint is float and number and math.isfinite(value):
+    elif hint is float and number and (isinstance(value, int) or math.isfinite(value)):
+        require(_holds(float, value), path, "a number that 32 bits hold, up to 3.4e38", value)
         return float(value)
     elif hint is str and isinstance(value, str):
         return value
@@ -456,16 +465,21 @@ def _items(hint: Any, value: Any) -> tuple | None:
     items = [item for item in items if item != ""]
     if hint in (int, float):
         try:
-            numbers = [hint(str(item)) for item in items]
+            numbers = [hint(str(item).replace("_", "?")) for item in items]  # no 1_000
         except ValueError:
             return None
-        return tuple(numbers) if all(map(math.isfinite, numbers)) else None
+        return tuple(numbers) if all(_holds(hint, number) for number in numbers) else None
     if not all(isinstance(item, str) for item in items):
         return None
     choices = _choices(hint)
     if choices and items == ["none"]:
         return ()
     return tuple(items) if not choices or set(items) <= set(choices) else None
+
+
+def _holds(hint: Any, number: float) -> bool:
+    """Return whether 32 bits hold a number as an `int` or a `float`."""
+    return LEAST_INT <= number <= MOST_INT if hint is int else abs(number) <= MOST_FLOAT
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

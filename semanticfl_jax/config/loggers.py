@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from semanticfl_jax.config.fields import Config
+from semanticfl_jax.config.fields import Config, PathText
 from semanticfl_jax.registry import LOGGERS
 
 
@@ -14,7 +14,7 @@ class TensorBoardConfig(Config):
     """Event files, which `tensorboard --logdir=DIR` shows."""
 
     #: Directory of the event files; none: "tensorboard" in the run's.
-    directory: str | None = None
+    directory: PathText | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from semanticfl_jax.config.fields import Config, require
+from semanticfl_jax.config.fields import FREE, Config, PathText, require
 from semanticfl_jax.registry import DATASETS
 
 #: CIFAR-10-C's corruptions, as its files are called; the last four are its extra ones.
@@ -30,7 +30,7 @@ class CIFAR10CConfig(Config):
     """CIFAR-10-C (Hendrycks, Dietterich, ICLR 2019): CIFAR-10's test images, corrupted."""
 
     #: Directory of its .npy files; CIFAR-10 itself, which is trained on, is in `data_dir`.
-    directory: str = ""
+    directory: PathText | None = dataclasses.field(default=None, metadata=FREE)
     #: Kinds that are tested, all of its 15 by default.
     corruptions: tuple[str, ...] = CORRUPTIONS[:15]
     severity: int = 3

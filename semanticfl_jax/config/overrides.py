@@ -37,12 +37,13 @@ _unused_allowed = contextvars.ContextVar("unused_allowed", default=False)
 
 
 def unused_is_an_error() -> bool:
-    """Return whether settings without effect are refused: not while overrides are combined."""
+    """Return whether settings without effect are refused: not inside `unused_allowed`."""
     return not _unused_allowed.get()
 
 
 @contextlib.contextmanager
-def _unused_allowed_here() -> Iterator[None]:
+def unused_allowed() -> Iterator[None]:
+    """Let settings be without effect in what is made inside: a half of something, or derived."""
     token = _unused_allowed.set(True)
     try:
         yield
@@ -113,9 +114,9 @@ def _read(hint: Any, text: str) -> Any:
     kinds = _kinds(hint)
     if text in kinds:  # a literal
         return text
-    if int in kinds and re.fullmatch(r"[+-]?\d+", text.strip()):
+    if int in kinds and re.fullmatch(r"[+-]?\d{1,400}", text.strip()):
         return int(text)
-    if float in kinds:
+    if float in kinds and "_" not in text:
         with contextlib.suppress(ValueError):
             return float(text)
     return text
@@ -151,7 +152,7 @@ def combine(
     for path, value in {**(optional or {}), **overrides}.items():
         _put(merged, path, value)
     _drop_unchosen(cls, merged, overrides)
-    with _unused_allowed_here():
+    with unused_allowed():
         config = from_dict(cls, merged)
     for path in getattr(config, "unused", dict)():
         if path not in overrides:

@@ -21,6 +21,7 @@ from semanticfl_jax.data.partition import (
     draw_balanced,
     from_lists,
     make_partition,
+    require_fit,
     split_public,
 )
 from semanticfl_jax.data.partition.statistics import PartitionStatistics, partition_statistics
@@ -47,6 +48,7 @@ class Federation:
       holders: which clients hold which kind of anchors, name -> bool [N]; empty: all hold all.
       client_test: those that each client keeps for testing; None without `client_test.share`.
       dealt: both together, as they were dealt; None: `partition` is all.
+      given: whether the partition was given, in place of the configuration's.
     """
 
     clean: ImageDataset
@@ -57,6 +59,7 @@ class Federation:
     holders: Mapping[str, np.ndarray]
     client_test: Partition | None = None
     dealt: Partition | None = None
+    given: bool = False
 
     def label_counts(self) -> np.ndarray:
         """Return the samples of each class at each client, int64 [N, K]; zeros [N, 1] without."""
@@ -120,6 +123,7 @@ def make_federation(
         what the task wants.
     """
     _check_labels(dataset, config)
+    given = partition is not None
     if partition is None:
         public, partition = deal(dataset, config)
     else:
@@ -127,15 +131,17 @@ def make_federation(
             raise ConfigError(
                 f"train_limit must be 0 with a partition that is given, got {config.train_limit}"
             )
-        if not isinstance(partition, Partition):
-            count = len(dataset.train_labels)
+        count = len(dataset.train_labels)
+        if isinstance(partition, Partition):
+            require_fit(partition, count, config.num_clients)
+        else:
             partition = from_lists(partition, count, config.num_clients)
         public = _public_of_the_rest(dataset, partition, config)
     corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
     skewed = dataclasses.replace(dataset, train_images=images)
     holders = draw_modalities(config.modality, config.num_clients, config.seed)
-    federation = Federation(dataset, skewed, public, partition, corruptions, holders)
+    federation = Federation(dataset, skewed, public, partition, corruptions, holders, given=given)
     if config.client_test.share == 0:
         return federation
     labels = dataset.train_labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from semanticfl_jax import files
+from semanticfl_jax.array_files import kept_npz
 from semanticfl_jax.devices.mesh import device_mesh
 
 #: Latent positions a batch and device by default: 128 images at 64 pixels of a checkpoint that
@@ -95,13 +95,7 @@ def discard(parts: Path) -> None:
 
 
 def _read(path: Path | None) -> dict[str, np.ndarray] | None:
-    if path is None or not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None  # damaged: computed again
+    return None if path is None else kept_npz(path)  # computed again where it is damaged
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

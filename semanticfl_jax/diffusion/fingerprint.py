@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from semanticfl_jax.diffusion.other_models import (
     is_pointer,
@@ -21,7 +22,9 @@ from semanticfl_jax.diffusion.other_models import (
     weights_instead,
 )
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.paths import local_path, path_or_name
 
 BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
 
@@ -163,7 +166,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
 
 def fingerprint(checkpoint: str | Path) -> str:
     """Return SHA-256, in hexadecimal, of the names and contents of `checkpoint_files`."""
-    checkpoint = Path(checkpoint).expanduser()
+    checkpoint = local_path(checkpoint, "checkpoint")
     total = hashlib.sha256()
     for path in checkpoint_files(checkpoint):
         with open(path, "rb") as file:
@@ -175,11 +178,24 @@ def fingerprint(checkpoint: str | Path) -> str:
 
 def image_size(checkpoint: Path) -> int:
     """Return the side in pixels of the images that a checkpoint directory was made for."""
-    unet, vae = (
-        json.loads((checkpoint / component / "config.json").read_text())
-        for component in ("unet", "vae")
-    )
+    unet, vae = _settings(checkpoint)
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def _settings(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configurations of the U-Net and the autoencoder."""
+    needed = {
+        "unet": ("sample_size", "down_block_types", "up_block_types"),
+        "vae": ("block_out_channels",),
+    }
+    found = {}
+    for component, names in needed.items():
+        path = checkpoint / component / "config.json"
+        found[component] = read_json_object(path)
+        missing = [name for name in names if name not in found[component]]
+        if missing:
+            raise SemanticFLError(f"{path} lacks {', '.join(missing)}")
+    return found["unet"], found["vae"]
 
 
 def check_settings(checkpoint: Path, maps: Sequence[str], resolution: int) -> None:
@@ -193,10 +209,7 @@ def check_settings(checkpoint: Path, maps: Sequence[str], resolution: int) -> No
     Raises:
       SemanticFLError: naming the field.
     """
-    unet, vae = (
-        json.loads((checkpoint / component / "config.json").read_text())
-        for component in ("unet", "vae")
-    )
+    unet, vae = _settings(checkpoint)
     downs, ups = (range(len(unet[f"{side}_block_types"])) for side in ("down", "up"))
     middle = ["mid"] if unet.get("mid_block_type", "") is not None else []
     offered = ["vae", *(f"down_{i}" for i in downs), *middle, *(f"up_{i}" for i in ups)]
@@ -235,7 +248,7 @@ def resolve_checkpoint(
     """
     if str(checkpoint) in BUNDLED:
         path = BUNDLED[str(checkpoint)]
-    elif (path := Path(checkpoint).expanduser()).is_dir():
+    elif (path := Path(path_or_name(checkpoint, "checkpoint"))).is_dir():
         pass
     elif path.is_file():
         raise MissingFileError(f"checkpoint {path}: {single_file(path)}")

@@ -23,6 +23,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.optional import optional_imports
 
 # What the Flax classes cannot express, and the values at which they agree with PyTorch.
@@ -280,10 +281,7 @@ def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
 
 def _read_config(path: Path, fixed: dict[str, Any]) -> dict[str, Any]:
     """Read a component's configuration, lists as tuples; refuse one that departs from `fixed`."""
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise SemanticFLError(f"{path} is not JSON: {error}") from error
+    config = read_json_object(path)
     for name, value in fixed.items():
         if config.get(name, value) != value:
             raise SemanticFLError(

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, ServerRule
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, ExperimentConfig
+from semanticfl_jax.config.overrides import unused_allowed
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.data.federated import FederatedDataset, gather_batch
 from semanticfl_jax.data.partition import Partition
@@ -240,13 +241,14 @@ def _make_fine_tuning(
     steps = config.client_test.fine_tune_steps
     if not steps:
         return None
-    config = dataclasses.replace(
-        config,
-        local_epochs=steps,  # more than enough
-        availability=AvailabilityConfig(),
-        optimizer=dataclasses.replace(config.optimizer, epoch_decay=1.0),
-        algorithm=AlgorithmConfig(),
-    )
+    with unused_allowed():  # what another algorithm made of guidance, FedAvg does not
+        config = dataclasses.replace(
+            config,
+            local_epochs=steps,  # more than enough
+            availability=AvailabilityConfig(),
+            optimizer=dataclasses.replace(config.optimizer, epoch_decay=1.0),
+            algorithm=AlgorithmConfig(),
+        )
     plain = Algorithm("fine-tuning", ServerRule(update=lambda state, params, _: (params, state)))
     training = make_local_training(network, plain, config, mean, std, task)
 

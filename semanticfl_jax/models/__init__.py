@@ -6,6 +6,8 @@ A network is a Flax module called as `(images, *, train, mask=None)`, with image
 normalisation, "batch_stats".
 """
 
+import flax.linen as nn
+
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import ModelContext
 from semanticfl_jax.models.network import Network
@@ -26,4 +28,4 @@ def make_model(
       image_shape: H, W, 3.
     """
     context = ModelContext(config, num_classes, tuple(image_shape))
-    return Network(MODELS[config.model.name].build(config.model.settings, context))
+    return Network(MODELS[config.model.name].build(config.model.settings, context, nn.Module))

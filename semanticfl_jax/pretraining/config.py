@@ -3,7 +3,12 @@
 import dataclasses
 
 from semanticfl_jax.config import require
-from semanticfl_jax.config.fields import PathOrName, PathText
+from semanticfl_jax.config.fields import (
+    PathOrName,
+    PathText,
+    require_at_least,
+    require_positive,
+)
 from semanticfl_jax.config.guidance import is_prompt
 
 #: What `unet.alignment_encoder` may name, and what the model card says of it.
@@ -15,11 +20,20 @@ ENCODERS = {
 }
 
 
-def _check(config, at_least_one: tuple[str, ...], above_zero: tuple[str, ...]) -> None:
-    for name in at_least_one:
-        require(getattr(config, name) >= 1, name, "at least 1", getattr(config, name))
-    for name in above_zero:
-        require(getattr(config, name) > 0, name, "greater than 0", getattr(config, name))
+#: Halvings of an image's side are fewer.
+_MOST_LEVELS = 12
+
+
+def _check_stage(config: "_Stage", *at_least_one: str) -> None:
+    """Raise `ConfigError` for what no stage can have."""
+    require_at_least(config, 1, *at_least_one, "epochs", "batch_size")
+    require_at_least(config, 0, "max_steps", "warmup", "weight_decay")
+    require_positive(config, "learning_rate")
+
+
+def _require_few_levels(config: "VaeConfig | UnetConfig") -> None:
+    fits = 1 <= config.levels <= _MOST_LEVELS
+    require(fits, "levels", f"from 1 to {_MOST_LEVELS}", config.levels)
 
 
 class _Stage:
@@ -54,11 +68,7 @@ class TextConfig(_Stage):
     teacher_batch_size: int = 256
 
     def __post_init__(self):
-        _check(
-            self,
-            ("width", "layers", "heads", "epochs", "batch_size", "teacher_batch_size"),
-            ("learning_rate",),
-        )
+        _check_stage(self, "width", "layers", "heads", "teacher_batch_size")
         require(self.vocab_size >= 514, "vocab_size", "at least 514", self.vocab_size)
         require(self.context >= 8, "context", "at least 8", self.context)
         require(self.width % self.heads == 0, "width", "a multiple of heads", self.width)
@@ -88,8 +98,10 @@ class VaeConfig(_Stage):
     weight_decay: float = 0.0
 
     def __post_init__(self):
-        sizes = ("width", "levels", "layers_per_block", "norm_groups", "latent_channels")
-        _check(self, (*sizes, "epochs", "batch_size"), ("learning_rate", "latent_std"))
+        _check_stage(self, "width", "layers_per_block", "norm_groups", "latent_channels")
+        _require_few_levels(self)
+        require_positive(self, "latent_std")
+        require_at_least(self, 0, "kl_weight")
         require(
             self.width % self.norm_groups == 0, "width", "a multiple of norm_groups", self.width
         )
@@ -141,23 +153,18 @@ class UnetConfig(_Stage):
     weight_decay: float = 0.01
 
     def __post_init__(self):
-        _check(
+        _check_stage(
             self,
-            (
-                "width",
-                "norm_groups",
-                "levels",
-                "layers_per_block",
-                "heads",
-                "epochs",
-                "batch_size",
-                "small_time",
-                "alignment_encoder_dim",
-                "alignment_encoder_image_size",
-                "alignment_encoder_resolution",
-            ),
-            ("learning_rate",),
+            "width",
+            "norm_groups",
+            "layers_per_block",
+            "heads",
+            "small_time",
+            "alignment_encoder_dim",
+            "alignment_encoder_image_size",
+            "alignment_encoder_resolution",
         )
+        _require_few_levels(self)
         fits = self.width % self.norm_groups == 0
         require(fits, "width", f"a multiple of norm_groups ({self.norm_groups})", self.width)
         require(self.small_time <= 1000, "small_time", "at most 1000", self.small_time)
@@ -211,7 +218,8 @@ class PretrainConfig:
     guidance_scale: float = 4.0
 
     def __post_init__(self):
-        _check(self, ("checkpoint_every", "log_every", "sample_steps"), ("guidance_scale",))
+        require_at_least(self, 1, "checkpoint_every", "log_every", "sample_steps")
+        require_positive(self, "guidance_scale")
         require(is_prompt(self.prompt), "prompt", "a text with one {}, no other", self.prompt)
         factor = 2 ** (self.vae.levels + self.unet.levels - 2)
         require(

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.array_files import kept_npz
 from semanticfl_jax.config import ConfigError
 from semanticfl_jax.diffusion.batches import discard, over_batches
 from semanticfl_jax.pretraining import files, torch_file
@@ -155,10 +156,9 @@ def cached_features(
     Returns:
       float16 [n, 1280].
     """
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as saved:
-            if str(saved["key"]) == key:
-                return saved["features"]
+    saved = kept_npz(path, key)
+    if saved is not None:
+        return saved["features"]
     params, both = load(), []
     kept = [path.parent / f"{path.stem}-{key}-{side}" for side in ("plain", "mirrored")]
     for mirrored, parts in enumerate(kept):

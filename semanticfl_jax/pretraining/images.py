@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from semanticfl_jax.array_files import kept_npz
 from semanticfl_jax.config import ConfigError
 from semanticfl_jax.pretraining import files
 
@@ -33,20 +34,15 @@ def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
       ConfigError: if `path` is missing or holds no such images.
     """
     key = files.digest([str(path.resolve()), str(size)])
-    if not cache.is_file() or _key(cache) != key:
-        splits = _read(path, size, progress)
-        files.write_npz(cache, key=key, **splits)
-    with np.load(cache, allow_pickle=False) as saved:
-        wnids = [str(wnid) for wnid in saved["wnids"]]
-        return (
-            Images(saved["train_pixels"], saved["train_labels"], wnids),
-            Images(saved["val_pixels"], saved["val_labels"], wnids),
-        )
-
-
-def _key(cache: Path) -> str:
-    with np.load(cache, allow_pickle=False) as saved:
-        return str(saved["key"])
+    saved = kept_npz(cache, key)
+    if saved is None:
+        saved = _read(path, size, progress)
+        files.write_npz(cache, key=key, **saved)
+    wnids = [str(wnid) for wnid in saved["wnids"]]
+    return (
+        Images(saved["train_pixels"], saved["train_labels"], wnids),
+        Images(saved["val_pixels"], saved["val_labels"], wnids),
+    )
 
 
 def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:

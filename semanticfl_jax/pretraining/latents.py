@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.array_files import read_npy
 from semanticfl_jax.diffusion.batches import over_batches
 from semanticfl_jax.pretraining import files
 
@@ -105,7 +106,7 @@ def views(
             made = over_batches(compute, (), (pixels, *drawn), batch_size, what=path.stem)
             values = made["latents"].astype(np.float16)
             files.write(path, partial(_save, values))
-        found.append(np.load(path, allow_pickle=False))
+        found.append(read_npy(path))
     return Views(np.stack(found))
 
 

@@ -1,6 +1,5 @@
 """The three stages in order, then the model card: one directory in diffusers' layout comes out."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from semanticfl_jax.config import ConfigError, to_dict
 from semanticfl_jax.diffusion import stable_diffusion
 from semanticfl_jax.diffusion.fingerprint import BUNDLED
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.pretraining import (
     card,
     encoder,
@@ -57,7 +57,7 @@ def check_same_run(config: PretrainConfig, workdir: Path) -> None:
             else:
                 yield prefix + name, value
 
-    before, now = dict(flat(json.loads(path.read_text()))), dict(flat(values))
+    before, now = dict(flat(read_json_object(path))), dict(flat(values))
     differing = [name for name in before | now if before.get(name) != now.get(name)]
     if differing:
         changes = ", ".join(f"{name}: {before.get(name)!r} then" for name in differing)

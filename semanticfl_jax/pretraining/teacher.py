@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.array_files import kept_npz
 from semanticfl_jax.config import ConfigError
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.pretraining import files
@@ -110,10 +111,9 @@ def embed(directory: Path, texts: list[str], batch_size: int, progress) -> np.nd
 def embed_cached(directory: str | None, texts: list[str], batch_size: int, path: Path, progress):
     """Return what `embed` does, kept in the file `path` (.npz) with a hash of the texts."""
     key = files.digest(texts)
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as saved:
-            if str(saved["key"]) == key:
-                return saved["embeddings"].astype(np.float32)
+    saved = kept_npz(path, key)
+    if saved is not None:
+        return saved["embeddings"].astype(np.float32)
     embeddings = embed(find(directory), texts, batch_size, progress)
     files.write_npz(path, key=key, embeddings=embeddings.astype(np.float16))
     return embeddings.astype(np.float16).astype(np.float32)

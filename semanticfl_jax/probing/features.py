@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.array_files import kept_npz
 from semanticfl_jax.config import GuidanceConfig
 from semanticfl_jax.diffusion.batches import default_batch_size, discard, over_batches
 from semanticfl_jax.diffusion.features import extract_features, latents_of
@@ -79,7 +80,8 @@ def cached_features(
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     name = f"{network.replace(' ', '-').lower()}-seed{seed}-{key}"
     path, parts = directory / f"{name}.npz", directory / f"{name}-parts"
-    if not path.exists():
+    found = kept_npz(path)
+    if found is None:
         say(f"features of {len(images):,} images: {network}, seed {seed}")
         model = with_random_weights(sd, NETWORKS[network], seed)
         if "vae" in NETWORKS[network]:
@@ -101,8 +103,7 @@ def cached_features(
         files.write(path, lambda file: np.savez(file, made_of=described, **found))
         for part in ("maps", "latents"):
             discard(parts / part)
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in (LATENT, *maps)}
+    return {name: found[name] for name in (LATENT, *maps)}
 
 
 def latents(

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
 #: Fields, or groups of them, that tell seeds and machines apart, not methods.
 NOT_METHOD = ("seed", "data_dir", "runtime", "checkpoint_every")
+
+#: Groups of config.json that methods are named by.
+_GROUPS = ("algorithm", "guidance")
 
 
 def tells_methods_apart(field: str) -> bool:
@@ -62,18 +66,37 @@ def load_run(directory: str | os.PathLike) -> Run:
     if not (path / "summary.json").is_file():
         raise ReportError(f"{path}: not finished (it has no summary.json)")
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        config = read_json_object(path / "config.json")
+        summary = read_json_object(path / "summary.json")
         rows = read_metrics(path)
     except ValueError as error:
         raise ReportError(f"{path}: damaged ({error})") from error
     trained = max((row["round"] for row in rows), default=0)
     wanted = config.get("rounds", trained)
-    if summary.get("privacy", {}).get("used_up"):  # a budget stopped it
+    groups = [name for name in _GROUPS if not isinstance(config.get(name, {}), dict)]
+    if groups or not isinstance(wanted, int):
+        raise ReportError(
+            f"{path}: damaged (in config.json {' and '.join(groups) or 'rounds'} is of another "
+            "kind than a run writes)"
+        )
+    if (summary.get("privacy") or {}).get("used_up"):  # a budget stopped it
         wanted = trained
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
+    config = _with_objects(config, summary)
     return Run(path, config, {**summarize(rows, metric=Metric.of(summary)), **summary}, rows)
+
+
+def _with_objects(config: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with the algorithm and the model that it had.
+
+    Those that were given from Python are in the summary alone.
+    """
+    for group in ("algorithm", "model"):
+        there, had = config.get(group, {}), summary.get(group)
+        if isinstance(had, str) and isinstance(there, dict) and there.get("name", had) != had:
+            config = {**config, group: {"name": had}}
+    return config
 
 
 def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:

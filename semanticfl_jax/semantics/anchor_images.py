@@ -21,6 +21,7 @@ from semanticfl_jax.data.sources.file_tree import Directory
 from semanticfl_jax.data.sources.image_files import decode, describe_problems
 from semanticfl_jax.data.sources.image_formats import describe_unread, is_image
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 
 NOT_PRIVATE = (
     "not private: the anchors are features of the clients' own images "
@@ -73,7 +74,7 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
       ValueError: if classes have no folder or no image, share one, or images cannot be read; the
         message names them.
     """
-    directory = Path(directory).expanduser()
+    directory = local_path(directory, "guidance.anchor_dir")
     if not directory.is_dir():
         raise MissingFileError(f"guidance.anchor_dir: no directory {directory}")
     tree = Directory(directory)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.array_files import DAMAGE, read_npz
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.randomness import HostStream, host_generator
 
@@ -91,17 +92,18 @@ class Anchors:
           ValueError: if the file is not an anchors file.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                visual, text = file["visual"], file["text"]
-                samples = file.get("samples")
-                described = json.loads(file["described"].item())
+            file = read_npz(path)
+            visual, text = file["visual"], file["text"]
+            described = json.loads(file["described"].item())
             names = tuple(described["class_names"])
             provenance, maps = described["provenance"], described["maps"]
-            padding = described["padding"]
+            padding, samples = described["padding"], file.get("samples")
+            if not visual.ndim == text.ndim == 2 or not len(visual) == len(text) == len(names):
+                raise SemanticFLError(f"{visual.shape} and {text.shape} for {len(names)} classes")
             return Anchors(visual, text, names, provenance, maps, padding, samples)
         except FileNotFoundError:
             raise MissingFileError(f"guidance.anchors_file: {path} does not exist") from None
-        except (KeyError, ValueError, OSError) as error:
+        except (*DAMAGE, OSError) as error:
             raise SemanticFLError(f"{path} is not an anchors file: {error}") from error
 
 

@@ -248,7 +248,7 @@ def obtain_anchors(
       FileNotFoundError: if `config.anchors_file`, or the checkpoint, does not exist.
     """
     given = config.anchors_file is not None
-    path = Path(config.anchors_file).expanduser() if config.anchors_file is not None else path
+    path = Path(config.anchors_file) if config.anchors_file is not None else path
     checkpoint = _checkpoint_at_hand(config) if given else checkpoint_directory(config)
     if checkpoint is not None:
         check_settings(checkpoint, config.maps, config.resolution)

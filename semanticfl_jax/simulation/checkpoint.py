@@ -1,7 +1,9 @@
 """Checkpoints of the server state, by Orbax: the run goes on exactly where it was saved."""
 
 import itertools
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -63,6 +65,7 @@ class Checkpoints:
           SemanticFLError: if none can be read; all stay where they are.
         """
         damaged: list[int] = []
+        _quieten_leftovers()
         for step in sorted(self._manager.all_steps(), reverse=True):
             failure: Exception | None = None
             try:
@@ -100,6 +103,37 @@ def first_line(error: BaseException) -> str:
     """Return the kind of an error and the beginning of its message, in one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:160]}{'...' if len(message) > 160 else ''}"
+
+
+_quiet = False
+
+
+def _quieten_leftovers() -> None:
+    """Leave out what reads of a damaged checkpoint still say after the first of them failed.
+
+    Orbax reads all arrays at once and is done when one fails; each of the others would print a
+    traceback of its own. All else is said as before.
+    """
+    global _quiet
+    if _quiet:
+        return
+    _quiet = True
+    of_errors, of_ignored = sys.excepthook, sys.unraisablehook
+
+    def on_error(kind: Any, error: BaseException, trace: Any) -> None:
+        if not _is_leftover(error):
+            of_errors(kind, error, trace)
+
+    def on_ignored(args: Any) -> None:
+        code = getattr(args.object, "cr_code", None)  # of a coroutine
+        if not _is_leftover(args.exc_value) and "orbax" not in getattr(code, "co_filename", ""):
+            of_ignored(args)
+
+    sys.excepthook, sys.unraisablehook = on_error, on_ignored
+
+
+def _is_leftover(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def _unused(folder: Path, number: int) -> Path:

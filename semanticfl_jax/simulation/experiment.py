@@ -40,13 +40,14 @@ from semanticfl_jax.privacy.report import report
 from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
-from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
+from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
+from semanticfl_jax.simulation.arguments import check_kinds
 from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.divergence import Divergence, summary_of
@@ -141,6 +142,7 @@ class Simulation:
         progress: bool = True,
         say: Say | None = print,
     ):
+        check_kinds(config, dataset, model, algorithm, callbacks)
         start_jax()
         self.config = config
         self.workdir = None if workdir is None else local_path(workdir, "workdir")
@@ -157,8 +159,8 @@ class Simulation:
         if self._finished is not None:
             self.rounds = self.round
             return
-        self._loggers = make_loggers(config, self.workdir)
         try:
+            self._loggers = make_loggers(config, self.workdir)
             self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
             ledger = self.parts.ledger
             self.rounds = config.rounds if ledger is None else ledger.rounds
@@ -190,6 +192,12 @@ class Simulation:
             self.say(files.finished_line(self.workdir, summary))
             self.history = read_metrics(self.workdir)
             self.round = summary["rounds"]
+            known = files.rounds_in(self.history)
+            if known < self.round:
+                self.say(
+                    f"warning: {self.workdir / METRICS_FILE} has the rows of {known} of "
+                    f"{self.round} rounds only: the history is not whole"
+                )
         return summary
 
     def _unlock(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -96,7 +95,8 @@ class TrainedModel:
         Raises:
           SemanticFLError: for another suffix.
         """
-        if Path(path).suffix != ".safetensors":
+        path = local_path(path, "path")
+        if path.suffix != ".safetensors":
             raise SemanticFLError(f"export writes a .safetensors file, got {path}")
         trees = {"params": self.params, "batch_stats": self.batch_stats}
         weight_files.write(path, trees, self.about, _FORMAT)

@@ -13,7 +13,7 @@ import numpy as np
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.simulation import workdir
-from semanticfl_jax.simulation.checkpoint import Checkpoints
+from semanticfl_jax.simulation.checkpoint import Checkpoints, first_line
 from semanticfl_jax.simulation.export import read_weights
 from semanticfl_jax.types import PyTree
 from semanticfl_jax.weight_files import named_leaves
@@ -56,7 +56,13 @@ def _read(path: Path) -> Weights:
     if (path / workdir.CHECKPOINTS).is_dir():
         with Checkpoints(path / workdir.CHECKPOINTS) as checkpoints:
             if checkpoints.latest() is not None:
-                state = checkpoints.restore_as_saved()
+                try:
+                    state = checkpoints.restore_as_saved()
+                except Exception as error:  # as many kinds as there are files
+                    raise SemanticFLError(
+                        f"init_params: the newest checkpoint in {path / workdir.CHECKPOINTS} "
+                        f"cannot be read: {first_line(error)}"
+                    ) from error
                 return {"params": state["params"]["model"], "batch_stats": state["batch_stats"]}
     raise MissingFileError(
         f"init_params must be a .safetensors file or the directory of a run, got {path}, where "

@@ -476,6 +476,7 @@ def _describe_task(parts: Parts, params: PyTree) -> str:
     names = [term.name for term in algorithm.terms if term.name != algorithm.name]
     terms = f" with {' and '.join(names)}" if names else ""
     partition = config.partition.file or config.partition.scheme
+    partition = "given" if parts.federation.given else partition
     model = config.model.name if parts.module is None else parts.network.name
     return (
         f"{algorithm.name}{terms} on {parts.federation.dataset.name}: {config.clients_per_round} "

@@ -95,9 +95,18 @@ def open_run(
             say(f"what {directory} held is now in {aside}")
     check(directory, config)
     summary = read_summary(directory, say)
-    if summary is not None and (summary["rounds"] >= config.rounds or used_up(summary)):
+    if summary is not None and ended(summary, config):
         return summary, None
     return None, Lock(directory) if main else None
+
+
+def ended(summary: Mapping[str, Any], config: ExperimentConfig) -> bool:
+    """Return whether a run is over: all its rounds are done, or its privacy budget is used up.
+
+    One that was stopped because it diverged is not, even in its last round.
+    """
+    stopped = "finished" in summary and summary["finished"] is None
+    return not stopped and (summary["rounds"] >= config.rounds or used_up(summary))
 
 
 def used_up(summary: Mapping[str, Any]) -> bool:
@@ -172,7 +181,10 @@ def _alike(config: Any, name: str) -> tuple[Any, ...]:
 def read_summary(directory: Path, say: Say) -> dict[str, Any] | None:
     """Return the summary of a finished run; None without one, or where it is damaged."""
     try:
-        return read_json(directory / SUMMARY)
+        summary = read_json(directory / SUMMARY)
+        if summary is None or isinstance(summary.get("rounds"), int):
+            return summary
+        raise ConfigError("it does not say how many rounds were done")
     except ConfigError:
         say(f"warning: {directory / SUMMARY} is damaged; it is made anew from the checkpoint")
         return None

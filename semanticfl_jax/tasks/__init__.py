@@ -10,7 +10,6 @@ import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import TaskContext
-from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.registry import TASKS
 from semanticfl_jax.tasks.base import Task
 from semanticfl_jax.tasks.classification import CLASSIFICATION
@@ -32,9 +31,4 @@ def make_task(
       SemanticFLError: if its builder returns no `Task`.
     """
     context = TaskContext(config, num_labels, test_labels)
-    task = TASKS[config.task].build(config.task_settings, context)
-    if not isinstance(task, Task):
-        raise SemanticFLError(
-            f"the builder of the task {config.task} must return a semanticfl_jax.Task, got {task!r}"
-        )
-    return task
+    return TASKS[config.task].build(config.task_settings, context, Task)

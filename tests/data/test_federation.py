@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig, PartitionConfig, to_dict
+from semanticfl_jax.config import AggregationConfig, ExperimentConfig, PartitionConfig, to_dict
 from semanticfl_jax.data import federation
 from semanticfl_jax.data.partition import Partition, draw_balanced
 from semanticfl_jax.data.sources import ImageDataset
@@ -164,3 +164,30 @@ def test_too_many_clients_are_told_what_the_server_keeps(dataset):
         dataset, with_partition(dataclasses.replace(config, num_clients=188), scheme="iid")
     )
     assert partition.sizes.tolist() == [1] * 188
+
+
+def test_a_partition_object_must_fit_the_data(dataset):
+    def made(indices, offsets):
+        partition = Partition(indices, offsets)
+        return federation.make_federation(dataset, CONFIG, partition).partition
+
+    offsets = [0, 2, 3, 4, 5, 6, 9]
+    assert made(np.arange(9), offsets).num_clients == 6
+    assert federation.make_federation(
+        dataset, CONFIG, [np.arange(i, 200, 6) for i in range(6)]
+    ).given
+    assert not federation.make_federation(dataset, CONFIG).given
+    with pytest.raises(ValueError, match="num_clients must be 2, as partition has, got 6"):
+        made(np.arange(9), [0, 3, 9])
+    with pytest.raises(ValueError, match="partition must have indices from 0 to 199, has 200"):
+        made(np.arange(192, 201), offsets)
+    with pytest.raises(ValueError, match="partition: client 2 must have one sample at least"):
+        made(np.arange(9), [0, 2, 3, 3, 5, 6, 9])
+
+
+def test_fltrust_has_public_images_beside_a_given_partition(dataset):
+    config = dataclasses.replace(CONFIG, aggregation=AggregationConfig("fltrust"))
+    parts = [np.arange(20 * i, 20 * i + 20) for i in range(6)]
+    public = federation.make_federation(dataset, config, parts).public
+    assert np.bincount(LABELS[public]).tolist() == [3, 3, 3, 3] and public.min() >= 120
+    assert not len(federation.make_federation(dataset, CONFIG, parts).public)

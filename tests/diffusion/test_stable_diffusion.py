@@ -157,7 +157,7 @@ def test_unsupported_configurations_are_refused(goldens, tmp_path, file, changes
 def test_a_damaged_configuration_is_named(goldens, tmp_path):
     shutil.copytree(goldens / "sd1", tmp_path, dirs_exist_ok=True)
     (tmp_path / "vae" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"vae/config.json is not JSON"):
+    with pytest.raises(ValueError, match=r"vae/config.json is damaged"):
         load(tmp_path)
 
 

@@ -13,6 +13,7 @@ from semanticfl_jax.federated import client_tests
 from semanticfl_jax.federated.client_tests import make_client_tests
 from semanticfl_jax.reporting.client_tests import over_clients
 from semanticfl_jax.reporting.metric import ACCURACY
+from semanticfl_jax.tasks import CLASSIFICATION
 from tests.algorithms.deep_linear import Solver, softmax
 from tests.algorithms.test_personal import configuration, weights_of
 from tests.federation import CLASSES, MEAN, STD, DeepLinear, algorithm_of, make_federation, squares
@@ -141,3 +142,13 @@ def test_without_personal_models_only_the_servers_is_tested(split):
     assert row["global_client_accuracy"] == pytest.approx(known.mean())
     assert row["global_client_accuracy_worst_decile"] == pytest.approx(known[0])
     assert row["global_client_accuracy_std"] == pytest.approx(known.std())
+
+
+def test_fine_tuning_goes_with_settings_that_only_the_algorithm_uses():
+    config = configuration(
+        {"name": "feddifrc"},
+        client_test={"share": 0.3, "fine_tune_steps": STEPS},
+        guidance={"resolution": 64},
+    )
+    tune = client_tests._make_fine_tuning(DeepLinear(CLASSES), config, MEAN, STD, CLASSIFICATION)
+    assert callable(tune)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,3 +161,54 @@ def test_training_from_saved_anchors_needs_no_diffusion_library(tmp_path):
     code, text = output(command("script", cwd=tmp_path))
     assert code == 0, text
     assert "guidance" in text
+
+
+TINY = (
+    "--config.model.name=linear",
+    "--config.rounds=2",
+    "--config.clients_per_round=1",
+    "--config.local_epochs=1",
+    "--config.augmentation=none",
+    "--config.runtime.num_devices=1",
+)
+
+
+def with_nobody_reading(*arguments, cwd, **more):
+    """The exit status of a command whose output goes into a pipe that is closed."""
+    read, write = os.pipe()
+    os.close(read)
+    settings = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache"), **more}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=cwd,
+            env=os.environ | settings,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr.decode()
+
+
+def test_training_and_report_where_nobody_reads_and_on_an_ascii_terminal(tmp_path):
+    ascii = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "LANG": "C"}
+    train = command("launch.train", "--workdir=a", *TINY, cwd=tmp_path, **ascii)
+    first = train.stdout.readline()
+    train.stdout.close()  # as `head -1` does
+    assert first.isascii() and train.wait(timeout=300) == 0
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["rounds"] == 2
+    assert list((tmp_path / "a" / "plots").glob("*.png"))
+
+    # A second seed, so that the table has deviations.
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    (tmp_path / "b" / "config.json").write_text(json.dumps({**config, "seed": 1}))
+    report = ("launch.report", "a", "b", "--html=page.html")
+    code, text = output(command(*report, cwd=tmp_path, **ascii))
+    assert code == 0 and text.isascii() and "+/-" in text, text
+    (tmp_path / "page.html").unlink()
+    assert with_nobody_reading(*report, cwd=tmp_path) == (0, "")
+    assert "±" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from launch.flags import CONFIGS
+from launch.config_files import CONFIGS
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.pretraining.config import PretrainConfig
 

@@ -36,3 +36,6 @@ def test_a_cell_has_mean_spread_and_a_backdoors_success():
     assert robustness.cell(plain) == "60.0 ± 14.1"
     assert robustness.cell(plain[:1]) == "50.0"
     assert robustness.cell([{**plain[0], "final_attack_success": 0.25}]) == "50.0 (25)"
+    assert robustness.cell([plain[0], {"mean_last10_accuracy": None}]) == "not finite"
+    other = {"metric": "test_mae", "higher_is_better": False, "mean_last10_mae": 3.25}
+    assert robustness.cell([other]) == "3.2"

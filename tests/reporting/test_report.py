@@ -1,6 +1,7 @@
 """Comparison of runs: figures against NumPy, grouping, gains over FedAvg, clear refusals."""
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -206,3 +207,22 @@ def test_a_sweep_has_no_warning_about_what_it_sweeps(tmp_path):
     # How a run is computed makes no other method.
     same = run("moon", 0.1, seed=1, runtime={"num_devices": 2})
     assert cells(compare([*sweep, same]))["moon [learning_rate=0.1]"]["seeds"] == "2"
+
+
+def test_an_algorithm_given_from_python_is_another_method(tmp_path):
+    paths = [write_run(tmp_path / name, made_up_config()) for name in ("usual", "own", "module")]
+    for path, field, name in ((paths[1], "algorithm", "mine"), (paths[2], "model", "MyNet")):
+        summary = json.loads((path / "summary.json").read_text())
+        (path / "summary.json").write_text(json.dumps({**summary, field: name}))
+    assert load_run(paths[1]).config["algorithm"] == {"name": "mine"}
+    text = compare(paths)  # not "the same run (same seed)"
+    assert "mine" in text and "fedavg [model.name=MyNet" in text
+
+
+@pytest.mark.parametrize(
+    "changes", [{"algorithm": "fedavg"}, {"guidance": None}, {"rounds": "many"}]
+)
+def test_a_configuration_of_another_kind_is_damaged(tmp_path, changes):
+    path = write_run(tmp_path / "run", {**made_up_config(), **changes})
+    with pytest.raises(ReportError, match=f"damaged .in config.json {next(iter(changes))}"):
+        load_run(path)

@@ -372,3 +372,20 @@ def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path
     assert min(sizes) * 3 <= contact / 12 <= max(sizes) * 3
     assert (tmp_path / "plots" / "anchors.png").is_file()
     assert Anchors.load(tmp_path / "anchors.npz").samples.shape == (140, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": (np.zeros(3), np.zeros(3))}, "dataset must be an ImageDataset "),
+        ({"model": TinyNet}, "model must be an instance of a Flax .Linen. module, got <class"),
+        ({"model": "cnn"}, "model must be an instance of a Flax"),
+        ({"algorithm": "fedprox"}, "algorithm must be an Algorithm .a name belongs into config"),
+        ({"callbacks": [print]}, "callbacks must be of the class Callback, got <built-in function"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(options, message):
+    with pytest.raises(SemanticFLError, match=message):
+        experiment.Simulation(CONFIG, **options)
+    with pytest.raises(SemanticFLError, match="config must be an ExperimentConfig, got 'digits'"):
+        experiment.Simulation("digits")

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from semanticfl_jax import __version__
 from semanticfl_jax.errors import DirectoryInUseError
 from semanticfl_jax.reporting.plots import curves
 from semanticfl_jax.reporting.writers.metrics import read_metrics
-from semanticfl_jax.simulation import callbacks, workdir
+from semanticfl_jax.simulation import callbacks, checkpoint, workdir
 from tests.federation import CLASSES, MEAN, STD, SoftmaxRegression
 from tests.test_lock import HOLD
 
@@ -236,3 +238,59 @@ def test_other_data_are_refused_by_what_changed(copy, changed, message):
 def test_rounds_that_have_rows_are_counted_from_the_first():
     assert workdir.rounds_in([]) == 0
     assert workdir.rounds_in([{"round": 1}, {"round": 2}, {"round": 4}]) == 2
+
+
+def test_rows_that_are_lost_of_a_finished_run_are_said(copy):
+    metrics = copy / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:1]))
+    result, lines = run(copy)
+    assert (
+        f"warning: {metrics} has the rows of 1 of 3 rounds only: the history is not whole" in lines
+    )
+    assert len(result.history) == 1 and result.summary["rounds"] == 3
+
+
+@pytest.mark.parametrize("content", ["{}", '{"rounds": "many"}'])
+def test_a_summary_without_its_rounds_is_damaged(copy, content):
+    (copy / "summary.json").write_text(content)
+    said = []
+    assert workdir.read_summary(copy, said.append) is None
+    assert said and "summary.json is damaged" in said[0]
+
+
+def test_a_run_that_diverged_in_its_last_round_is_not_over():
+    assert workdir.ended({"rounds": 3, "finished": "2026-01-01"}, CONFIG)
+    assert workdir.ended({"rounds": 3}, CONFIG)  # of a version that did not say
+    assert not workdir.ended({"rounds": 3, "finished": None}, CONFIG)
+    assert not workdir.ended({"rounds": 2, "finished": "2026-01-01"}, CONFIG)
+    assert workdir.ended({"rounds": 2, "finished": "x", "privacy": {"used_up": True}}, CONFIG)
+
+
+def test_a_logger_that_is_missing_leaves_no_lock(tmp_path):
+    config = dataclasses.replace(CONFIG, runtime=sfl.RuntimeConfig(loggers=("tensorboard",)))
+    with (
+        mock.patch.dict(sys.modules, {"tensorboardX": None}),
+        pytest.raises(sfl.MissingDependencyError),
+    ):
+        run(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reads_that_end_after_a_failed_one_are_not_told_of(monkeypatch):
+    told = []
+    monkeypatch.setattr(checkpoint, "_quiet", False)
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(str(error)))
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
+    checkpoint._quieten_leftovers()
+
+    async def ours():
+        pass
+
+    closed, other = RuntimeError("Event loop is closed"), RuntimeError("other")
+    code = types.SimpleNamespace(co_filename="/site-packages/orbax/checkpoint/serialization.py")
+    for error in (closed, other):
+        sys.excepthook(type(error), error, None)
+        for thing in (types.SimpleNamespace(cr_code=code), coroutine := ours(), None):
+            sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=thing))
+        coroutine.close()
+    assert told == ["other"] * 3

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.array_files import DAMAGE, read_npz
 from semanticfl_jax.config.heterogeneity import PartitionConfig
 from semanticfl_jax.contexts import PartitionContext
 from semanticfl_jax.data.partition.grouping import by_class
@@ -36,6 +36,8 @@ class Partition:
     overlapping: bool = False
 
     def __post_init__(self):
+        for name in ("indices", "offsets"):
+            _require_whole_numbers(name, getattr(self, name))
         object.__setattr__(self, "indices", np.asarray(self.indices, np.int32))
         object.__setattr__(self, "offsets", np.asarray(self.offsets, np.int64))
         rows = self.offsets.ndim == self.indices.ndim == 1 and len(self.offsets) >= 2
@@ -45,8 +47,6 @@ class Partition:
             )
         if (np.diff(self.offsets) < 0).any():
             raise SemanticFLError("offsets must not fall")
-        if (self.indices < 0).any():
-            raise SemanticFLError("indices must be at least 0")
         ordered = np.sort(self.indices)
         if not self.overlapping and (ordered[1:] == ordered[:-1]).any():
             raise SemanticFLError("indices must be used at most once, unless overlapping")
@@ -102,16 +102,23 @@ class Partition:
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple[Partition, dict[str, Any]]:
         """Return the partition that `save` wrote, and the metadata that it was given."""
         try:
-            with open(path, "rb") as file:
-                if not zipfile.is_zipfile(file):
-                    raise SemanticFLError("not an .npz file")
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    overlapping = bool(arrays.get("overlapping", False))
-                    partition = cls(arrays["indices"], arrays["offsets"], overlapping)
-                    return partition, json.loads(str(arrays["metadata"]))
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            arrays = read_npz(path)
+            overlapping = bool(arrays.get("overlapping", False))
+            partition = cls(arrays["indices"], arrays["offsets"], overlapping)
+            return partition, dict(json.loads(str(arrays["metadata"])))
+        except DAMAGE as error:
             raise SemanticFLError(f"{path} does not hold a partition: {error}") from error
+
+
+def _require_whole_numbers(name: str, given: np.ndarray) -> None:
+    """Raise `SemanticFLError` for what would be cut or wrap around as an index of 32 bits."""
+    given = np.asarray(given)
+    whole = np.issubdtype(given.dtype, np.integer) or not given.size  # [] is of floats
+    if not whole or (given.size and not 0 <= given.min() <= given.max() < 2**31):
+        found = f", from {given.min()} to {given.max()}" if whole else ""
+        raise SemanticFLError(
+            f"{name} must be whole numbers, at least 0 and below 2^31, got {given.dtype}{found}"
+        )
 
 
 def make_partition(
@@ -208,6 +215,21 @@ def from_lists(
                 f"{row.min()} to {row.max()}"
             )
     return Partition(np.concatenate(rows), np.cumsum([0, *map(len, rows)]))
+
+
+def require_fit(partition: Partition, samples: int, num_clients: int) -> None:
+    """Raise `SemanticFLError` unless a partition is one of `samples` among `num_clients`."""
+    if partition.num_clients != num_clients:
+        raise SemanticFLError(
+            f"num_clients must be {partition.num_clients}, as partition has, got {num_clients}"
+        )
+    if partition.sizes.min() < 1:
+        empty = int(partition.sizes.argmin())
+        raise SemanticFLError(f"partition: client {empty} must have one sample at least")
+    if partition.indices.max() >= samples:
+        raise SemanticFLError(
+            f"partition must have indices from 0 to {samples - 1}, has {partition.indices.max()}"
+        )
 
 
 def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -110,8 +110,6 @@ def quantity(settings: object, context: PartitionContext) -> Rows:
     config = context.config
     total = len(groups)
     shares = rng.dirichlet(np.full(num_clients, config.alpha))
-    if not shares.any():
-        raise SemanticFLError(f"alpha must be smaller for a Dirichlet draw, got {config.alpha:g}")
     borders = np.minimum(np.cumsum(shares)[:-1] * (total - num_clients), total - num_clients)
     offsets = np.concatenate([[0], borders.astype(np.int64), [total - num_clients]])
     return rng.permutation(total), offsets + np.arange(num_clients + 1)

@@ -38,6 +38,6 @@ def load_dataset(
 def from_config(config: ExperimentConfig) -> ImageDataset:
     """Load the data set that a configuration names; see `load_dataset`."""
     entry = DATASETS[config.dataset]
-    data = entry.build(config.dataset_settings, DatasetContext(config))
+    data = entry.build(config.dataset_settings, DatasetContext(config), ImageDataset)
     # A builder that did not name its arrays means the entry's name.
     return dataclasses.replace(data, name=entry.name) if data.name == UNNAMED else data

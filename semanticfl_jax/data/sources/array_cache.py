@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax import files
+from semanticfl_jax.array_files import read_npy
 from semanticfl_jax.errors import SemanticFLError
 
 PROVENANCE = "provenance.json"
@@ -50,7 +52,11 @@ def cached_arrays(
       OSError: if no place can be written.
     """
     for place in filter(_is_whole, places):
-        return _open(place)
+        try:
+            return _open(place)
+        except SemanticFLError as error:
+            print(f"{error}; the cache is made anew", file=sys.stderr)
+            shutil.rmtree(place, ignore_errors=True)
     place, partial, lock = _start(places)
     print(f"Writing a cache to {place} (once)", file=sys.stderr)
     try:
@@ -149,10 +155,14 @@ def take_columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _open(place: Path) -> dict[str, np.ndarray]:
-    names = json.loads((place / PROVENANCE).read_text())["arrays"]
-    return {
-        name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names
-    }
+    """Open a cache; raise `SemanticFLError` if a file of it is damaged or missing."""
+    names = files.read_json_object(place / PROVENANCE).get("arrays")
+    if not isinstance(names, list):
+        raise SemanticFLError(f"{place / PROVENANCE} lists no arrays")
+    for name in names:
+        if not (place / f"{name}.npy").is_file():
+            raise SemanticFLError(f"{place / f'{name}.npy'} is missing")
+    return {name: read_npy(place / f"{name}.npy", mmap_mode="r") for name in names}
 
 
 def _start(places: Sequence[Path]) -> tuple[Path, Path, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semanticfl_jax.array_files import read_npy
 from semanticfl_jax.config.original_data import CIFAR10CConfig
 from semanticfl_jax.contexts import DatasetContext
 from semanticfl_jax.data.sources.cifar import cifar10
@@ -21,6 +22,7 @@ from semanticfl_jax.data.sources.dataset import ImageDataset
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
 SEVERITIES = 5
+_CLASSES, _IMAGE = 10, (32, 32, 3)
 
 
 def cifar10_c(settings: CIFAR10CConfig, context: DatasetContext) -> ImageDataset:
@@ -36,18 +38,29 @@ def corrupted_images(settings: CIFAR10CConfig) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       SemanticFLError: for files that are missing or do not fit each other.
     """
-    field, directory = "dataset_settings.directory", Path(settings.directory).expanduser()
-    if not settings.directory or not directory.is_dir():
+    directory = None if settings.directory is None else Path(settings.directory)
+    if directory is None or not directory.is_dir():
         raise MissingFileError(
-            f"{field} must be CIFAR-10-C's directory, got {settings.directory!r}"
+            f"dataset_settings.directory must be CIFAR-10-C's directory, got {settings.directory!r}"
         )
     labels = _read(directory / "labels.npy")
+    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    if not whole or not len(labels) or len(labels) % SEVERITIES:
+        raise SemanticFLError(
+            f"{directory / 'labels.npy'} must be whole numbers, {SEVERITIES} times those of the "
+            f"test images, got {labels.dtype} {list(labels.shape)}"
+        )
+    if not 0 <= labels.min() <= labels.max() < _CLASSES:
+        raise SemanticFLError(
+            f"{directory / 'labels.npy'} must be from 0 to {_CLASSES - 1}, is from {labels.min()} "
+            f"to {labels.max()}"
+        )
     each = len(labels) // SEVERITIES
     rows = slice((settings.severity - 1) * each, settings.severity * each)
     images = []
     for kind in settings.corruptions:
         found = _read(directory / f"{kind}.npy")
-        if found.shape[:1] != labels.shape or found.dtype != np.uint8 or found.ndim != 4:
+        if found.shape != (len(labels), *_IMAGE) or found.dtype != np.uint8:
             raise SemanticFLError(
                 f"{directory / kind}.npy must be uint8 [{len(labels)}, 32, 32, 3], as labels.npy "
                 f"says, got {found.dtype} {list(found.shape)}"
@@ -60,7 +73,4 @@ def corrupted_images(settings: CIFAR10CConfig) -> tuple[np.ndarray, np.ndarray]:
 def _read(path: Path) -> np.ndarray:
     if not path.is_file():
         raise MissingFileError(f"{path} is not there")
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise SemanticFLError(f"{path} is no whole .npy file: {error}") from None
+    return read_npy(path, mmap_mode="r")

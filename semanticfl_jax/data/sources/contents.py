@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from semanticfl_jax.data.sources.file_tree import is_ignored
+from semanticfl_jax.data.sources.file_tree import Archive, is_ignored
 from semanticfl_jax.data.sources.image_formats import describe_unread
+from semanticfl_jax.errors import SemanticFLError
 
 #: Folders below the path that are looked into, and entries looked at, at most.
 _DEPTH, _ENTRIES = 3, 20_000
@@ -53,6 +54,8 @@ def walk(top: Path, depth: int = _DEPTH) -> Iterator[Path]:
 
 def describe_contents(path: Path) -> str:
     """Return what is at a path, as "found are 2 folders (cat, dog); 30 .png"."""
+    if path.is_file() and path.name.lower().endswith(_ARCHIVES):
+        return _describe_archive(path)
     if not path.is_dir():
         return f"{path} is a file" if path.exists() else f"{path} does not exist"
     known, files, seen = [], [], 0
@@ -79,6 +82,18 @@ def describe_contents(path: Path) -> str:
     if seen == _ENTRIES:
         parts.append("and more")
     return f"found are {'; '.join(parts)}" if parts else f"{path} is empty"
+
+
+def _describe_archive(path: Path) -> str:
+    """Return what an archive holds, as `describe_contents` does of a directory."""
+    try:
+        tree = Archive(path)
+        names, folders = tree.names, tree.folders()
+    except SemanticFLError:
+        return f"{path} is a file"
+    parts = [f"{len(folders)} folders ({', '.join(folders[:_NAMED])})"] if folders else []
+    parts += [describe_unread(names)] if names else []
+    return f"in it are {'; '.join(parts)}" if parts else f"{path} holds no files"
 
 
 def _prepared(info: Path) -> str:

@@ -120,7 +120,15 @@ class ImageDataset:
                 )
         if mean is None or std is None:
             found = channel_moments(train_images)
-            mean, std = mean or found[0], std or found[1]
+            mean, std = found[0] if mean is None else mean, found[1] if std is None else std
+        for moment, values in (("mean", mean), ("std", std)):
+            above = 0.0 if moment == "std" else -np.inf
+            fits = np.shape(values) == (3,) and np.isfinite(values).all() and min(values) > above
+            if not fits:
+                raise SemanticFLError(
+                    f"{moment} must be three finite numbers{' above 0' * (moment == 'std')}, one a "
+                    f"channel, got {values!r}"
+                )
         return cls(
             name,
             train_images,

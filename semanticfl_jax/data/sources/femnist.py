@@ -12,7 +12,6 @@ client. Images are set into 32x32 pixels of paper (our choice).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from semanticfl_jax.contexts import DatasetContext
 from semanticfl_jax.data.sources.dataset import ImageDataset
 from semanticfl_jax.data.sources.idx import directory_of, emnist_classes, padded
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.files import read_json_object
 
 
 def femnist(settings: object, context: DatasetContext) -> ImageDataset:
@@ -60,11 +60,13 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             images.append(np.rint(255 * pixels).astype(np.uint8))
             labels.append(classes)
             writers += [user] * len(classes)
+    if not images:
+        raise SemanticFLError(f"data_dir: the .json files in {folder} have no users")
     return padded(np.concatenate(images), 255), np.concatenate(labels), np.array(writers, str)
 
 
 def _users(path: Path) -> dict:
-    try:
-        return json.loads(path.read_bytes())["user_data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SemanticFLError(f"{path} is no file of LEAF's: {error!r}") from None
+    users = read_json_object(path).get("user_data")
+    if not isinstance(users, dict) or not all(isinstance(each, dict) for each in users.values()):
+        raise SemanticFLError(f"{path} is no file of LEAF's: it has no user_data by user")
+    return users

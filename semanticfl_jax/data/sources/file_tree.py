@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -51,7 +52,7 @@ def open_tree(path: str | os.PathLike) -> Directory | Archive:
     Raises:
       FileNotFoundError: if there is neither.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     if path.is_dir():
         return Directory(path)
     if path.is_file():
@@ -171,16 +172,21 @@ class Archive:
     def _members(self) -> dict[str, Callable[[], bytes]]:
         try:
             members = self._zip() if zipfile.is_zipfile(self.path) else self._tar()
-            found = {}
+            found, outside = {}, []
             for name, read in members:
-                parts = PurePosixPath(name).parts
-                if not any(is_ignored(part) for part in parts):
+                parts = [part for part in PurePosixPath(name).parts if part != "/"]
+                if ".." in parts:
+                    outside.append(name)
+                elif not any(is_ignored(part) for part in parts):
                     found["/".join(parts)] = read
         except _Refused:
             raise
         except (tarfile.TarError, zipfile.BadZipFile, *packing.DAMAGE) as error:
             reason = packing.unsupported(self.path) or f"is no whole .zip or .tar file: {error}"
             raise SemanticFLError(f"{self.path} {reason}") from None
+        if outside:
+            some = f"{len(outside)} files whose names lead out of it ({outside[0]}, ...)"
+            print(f"{self.path}: not read are {some}", file=sys.stderr)
         return found
 
     def _zip(self) -> Iterator[tuple[str, Callable[[], bytes]]]:

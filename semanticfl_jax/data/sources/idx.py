@@ -19,6 +19,7 @@ from semanticfl_jax.config.original_data import EMNISTConfig
 from semanticfl_jax.contexts import DatasetContext
 from semanticfl_jax.data.sources.dataset import ImageDataset
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.paths import local_path
 
 _CLOTHES = (
     *("T-shirt", "pair of trousers", "pullover", "dress", "coat"),
@@ -86,7 +87,7 @@ def directory_of(context: DatasetContext, name: str) -> Path:
     """Return the directory that `data_dir` names."""
     if not context.config.data_dir:
         raise SemanticFLError(f"data_dir must be the directory of {name}'s files")
-    directory = Path(context.config.data_dir).expanduser()
+    directory = local_path(context.config.data_dir, "data_dir")
     if not directory.is_dir():
         raise MissingFileError(f"data_dir: no directory {directory}")
     return directory

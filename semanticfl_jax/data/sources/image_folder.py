@@ -99,10 +99,10 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
         raise SemanticFLError(
             f"{tree.path} must hold a folder a class, at least two; {describe_contents(tree.path)}"
         )
-    names = [name.replace("_", " ").replace("-", " ").strip() for name in classes]
+    names = [" ".join(name.replace("_", " ").replace("-", " ").split()) for name in classes]
     if len(set(names)) < len(names):
         raise SemanticFLError(
-            f"{tree.path}: classes must differ by more than '_' and '-': {classes}"
+            f"{tree.path}: classes must differ by more than '_', '-' and spaces: {classes}"
         )
     notes = tuple(f"{tree.path}: {note}" for note in splits.notes)
     try:

@@ -16,6 +16,9 @@ FORMS = {
     "numbers": ("numbers, [n] or [n, K]", "number"),
 }
 
+#: So many classes need not be as many as there are images.
+_CLASSES_AT_EASE = 1000
+
 
 def kind_of(labels: np.ndarray) -> str:
     """Return the kind of labels by their type and shape: a key of `FORMS`.
@@ -62,7 +65,9 @@ def as_labels(name: str, labels: Any, count: int, kind: str) -> np.ndarray:
     if kind == "numbers" and labels.ndim == 1:
         labels = labels[:, None]
     form = FORMS[kind][0]
-    numeric = labels.dtype == bool or np.issubdtype(labels.dtype, np.number)
+    numeric = labels.dtype == bool or (
+        np.issubdtype(labels.dtype, np.number) and np.isrealobj(labels)
+    )
     if labels.ndim != 2 or len(labels) != count or not labels.size or not numeric:
         raise SemanticFLError(
             f"{name} must be {form}, with n = {count}, got {labels.dtype} {list(labels.shape)}"
@@ -71,9 +76,23 @@ def as_labels(name: str, labels: Any, count: int, kind: str) -> np.ndarray:
         if not np.isin(labels, (0, 1)).all():
             raise SemanticFLError(f"{name} must be {form}, got others than 0 and 1")
         return labels.astype(np.uint8)
-    if not np.isfinite(labels).all():
-        raise SemanticFLError(f"{name} must be finite")
+    if not (np.abs(labels) <= np.finfo(np.float32).max).all():
+        raise SemanticFLError(f"{name} must be finite in float32")
     return labels.astype(np.float32)
+
+
+def _distinct(names: Any) -> tuple[str, ...]:
+    """Return names as texts; raise `SemanticFLError` if figures of two would go by one name."""
+    if names is None:
+        return ()
+    listed = () if isinstance(names, str) else tuple(map(str, names))
+    repeated = sorted({name for name in listed if listed.count(name) > 1})
+    if not listed or repeated or not all(name.strip() for name in listed):
+        raise SemanticFLError(
+            "class_names must be different texts, none of them empty, got "
+            + (f"{', '.join(repeated)} several times" if repeated else repr(names))
+        )
+    return listed
 
 
 def _classes(name: str, labels: np.ndarray, count: int) -> np.ndarray:
@@ -84,6 +103,8 @@ def _classes(name: str, labels: np.ndarray, count: int) -> np.ndarray:
         )
     if labels.min() < 0:
         raise SemanticFLError(f"{name} must be at least 0, got {labels.min()}")
+    if labels.max() >= 2**31:
+        raise SemanticFLError(f"{name} must be below 2^31, got {labels.max()}")
     return labels.astype(np.int32)
 
 
@@ -93,10 +114,16 @@ def names_of(
     """Return a name for each class, label or number; "class 0" and so on where none are given.
 
     Raises:
-      SemanticFLError: for too few names, or labels of different widths.
+      SemanticFLError: for too few names, or two that are the same, or labels of different widths.
     """
+    names = _distinct(names)
     if kind == "class":
         classes = int(max(train_labels.max(), test_labels.max())) + 1
+        if not names and classes > max(_CLASSES_AT_EASE, len(train_labels)):
+            raise SemanticFLError(
+                f"labels go to {classes - 1}, and there are {len(train_labels)} training images: "
+                "number the classes from 0, without gaps, or give class_names"
+            )
         names = tuple(names or (f"class {number}" for number in range(classes)))
         if len(names) < classes:
             raise SemanticFLError(

@@ -106,7 +106,7 @@ def _csv(content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], str]:
 def _jsonl(content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], str]:
     text, note = _text(content)
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

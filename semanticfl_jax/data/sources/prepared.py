@@ -80,8 +80,9 @@ def load_prepared(
 
 def data_root(data_dir: str | os.PathLike | None) -> Path:
     """Return TFDS's data directory: the given one, `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
-    given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return local_path(given, "data_dir")
+    if data_dir is not None:
+        return local_path(data_dir, "data_dir")
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "$TFDS_DATA_DIR")
 
 
 def find_preparation(root: Path, name: str) -> Path | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.array_files import read_npz
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.html.charts import Line, chart
 from semanticfl_jax.reporting.html.elements import (
@@ -260,10 +262,9 @@ def _similarity(names: list[str], visual: np.ndarray) -> str:
 
 
 def _read_anchors(path: Path) -> tuple[dict[str, Any], np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        visual = arrays["visual"] if "visual" in arrays.files else np.zeros((0, 1))
-        described = json.loads(str(arrays["described"])) if "described" in arrays.files else {}
-    return described, visual
+    arrays = read_npz(path)
+    described = json.loads(str(arrays["described"])) if "described" in arrays else {}
+    return described, arrays.get("visual", np.zeros((0, 1)))
 
 
 def _distinct(runs: Iterable[Run], bound: str, file: str | None = None) -> list[Run]:
@@ -273,7 +274,7 @@ def _distinct(runs: Iterable[Run], bound: str, file: str | None = None) -> list[
         if file is not None and not (run.path / file).is_file():
             continue
         path = run.path / "run.json"
-        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        there = read_json_object(path) if path.is_file() else {}
         found.setdefault(there.get(bound, (run.config.get("seed"), run.config.get("dataset"))), run)
     return sorted(found.values(), key=lambda run: run.config.get("seed") or 0)
 

@@ -303,10 +303,10 @@ def _checkpoint(config: ExperimentConfig) -> Path | None:
 def _path(config: ExperimentConfig, directory: Path, provenance: dict[str, Any]) -> Path:
     settings = config.guidance.student
     if settings.file is not None:
-        return Path(settings.file).expanduser()
+        return Path(settings.file)
     if settings.directory is not None:
         name = f"student-{settings.teacher}-{_digest(provenance)}.safetensors"
-        return Path(settings.directory).expanduser() / name
+        return Path(settings.directory) / name
     return directory / "student.safetensors"
 
 

@@ -20,4 +20,4 @@ def make_loggers(config: ExperimentConfig, workdir: Path | None) -> list[Callbac
         return []
     context, settings = LoggerContext(config, workdir), config.runtime.settings
     chosen = config.runtime.chosen()
-    return [entry.build(settings.get(name), context) for name, entry in chosen.items()]
+    return [entry.build(settings.get(name), context, Callback) for name, entry in chosen.items()]

@@ -55,7 +55,7 @@ class TensorBoard(Logger):
 def build(settings: TensorBoardConfig, context: LoggerContext) -> TensorBoard:
     """Return the logger; raise `ConfigError` where there is no directory for it."""
     if settings.directory is not None:
-        return TensorBoard(Path(settings.directory).expanduser())
+        return TensorBoard(Path(settings.directory))
     if context.workdir is None:
         raise ConfigError("runtime.tensorboard.directory must be set for a run without a workdir")
     return TensorBoard(context.workdir / "tensorboard")

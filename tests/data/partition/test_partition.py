@@ -99,3 +99,26 @@ def test_public_split_draws_at_random():
 def test_public_split_out_of_range(per_class, message):
     with pytest.raises(ValueError, match=message):
         split_public(np.repeat([1, 4], [20, 31]), per_class, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0.5, 1.5], "indices must be whole numbers, at least 0 and below 2.31, got float64"),
+        (
+            [0, 2**40],
+            "indices must be whole numbers, at least 0 and below 2.31, got int64, from 0 to 10",
+        ),
+        (
+            [0, -1],
+            "indices must be whole numbers, at least 0 and below 2.31, got int64, from -1 to 0",
+        ),
+        ([True, False], "indices must be whole numbers, at least 0 and below 2.31, got bool"),
+        ([1, 1], "indices must be used at most once"),
+    ],
+)
+def test_indices_are_not_cut_to_fit(indices, message):
+    with pytest.raises(ValueError, match=message):
+        Partition(indices, [0, 1, 2])
+    assert Partition(np.array([0, 7], np.uint64), [0, 1, 2]).indices.tolist() == [0, 7]
+    assert Partition([], [0, 0]).sizes.tolist() == [0]

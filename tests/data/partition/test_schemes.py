@@ -288,7 +288,7 @@ def test_long_tail_of_uneven_classes_takes_what_there_is():
             {"scheme": "nid2", "biased_clients": 99, "num_clients": 100},
             "leaves 49 of 100 clients without samples, the first of them client 50.*larger",
         ),
-        ({"scheme": "quantity", "alpha": 1e308}, "alpha must be smaller"),
+        ({"scheme": "quantity", "alpha": 1e308}, "alpha must be a number that 32 bits hold"),
         ({"scheme": "natural"}, "column must be one value a sample"),
         ({"scheme": "natural", "column": np.zeros(99)}, "column must be one value a sample"),
         (

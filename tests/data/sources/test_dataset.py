@@ -42,6 +42,23 @@ def test_one_channel_is_repeated():
         ({"train_labels": LABELS / 2}, "train_labels must be whole numbers"),
         ({"test_labels": TEST_LABELS - 1}, "test_labels must be at least 0, got -1"),
         ({"class_names": ["a", "b"]}, "labels go to 2, there are 2 names"),
+        ({"train_labels": LABELS + 2**32}, "train_labels must be below 2.31, got 4294967298"),
+        ({"train_labels": LABELS * 10**6}, "labels go to 2000000, and there are 9 training imag"),
+        ({"class_names": ["a", "b", "a"]}, "class_names must be different texts.*a several times"),
+        ({"class_names": "abc"}, "class_names must be different texts.*got 'abc'"),
+        ({"class_names": ["a", " ", "c"]}, "class_names must be different texts, none of them emp"),
+        ({"mean": (0.1, 0.2)}, "mean must be three finite numbers, one a channel, got"),
+        ({"mean": (0.1, 0.2, np.nan)}, "mean must be three finite numbers"),
+        ({"std": (0.1, 0.2, 0)}, "std must be three finite numbers above 0"),
+        (
+            {
+                "train_labels": LABELS * 1e300,
+                "test_labels": TEST_LABELS * 1.0,
+                "task": "regression",
+            },
+            "train_labels must be finite in float32",
+        ),
+        ({"train_labels": LABELS * 1j, "test_labels": TEST_LABELS * 1j}, "must be numbers, .n."),
         ({"columns": {"writer": [1, 2]}}, "columns: writer must be one value an image, .9."),
     ],
 )

@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+from semanticfl_jax.data.sources.contents import describe_contents
 from semanticfl_jax.data.sources.file_tree import is_ignored, open_tree, read_text
 from semanticfl_jax.files import GIT_LFS_POINTER
 
@@ -218,3 +219,24 @@ def test_text_that_is_no_utf_8_is_named(tmp_path):
         read_text(open_tree(tmp_path), "w.txt")
     with pytest.raises(FileNotFoundError, match="no directory or archive"):
         open_tree(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_names_that_lead_out_of_an_archive_are_not_read_and_counted(tmp_path, capsys, form):
+    files = {"a/1.txt": b"one", "../a/2.txt": b"two", "/abs/3.txt": b"three", "a/../../4": b"four"}
+    path = tmp_path / f"x.{form}"
+    zipped(path, files) if form == "zip" else path.write_bytes(tar(files))
+    # What is absolute is taken as if it were relative, as tar does.
+    assert contents(open_tree(path)) == {"a/1.txt": b"one", "abs/3.txt": b"three"}
+    told = capsys.readouterr().err
+    assert "x." in told and "not read are 2 files whose names lead out of it (../a/2.txt" in told
+
+
+def test_what_an_archive_holds_is_described(tmp_path):
+    assert describe_contents(zipped(tmp_path / "none.zip", {})).endswith("none.zip holds no files")
+    inner = zipped(tmp_path / "inner.zip").read_bytes()
+    outer = zipped(tmp_path / "outer.zip", {"inner.zip": inner})
+    assert describe_contents(outer) == "in it are 1 .zip"
+    assert describe_contents(tmp_path / "inner.zip") == "in it are 1 folders (a); 3 .txt"
+    (tmp_path / "text.zip").write_text("no archive")
+    assert describe_contents(tmp_path / "text.zip").endswith("text.zip is a file")

@@ -1,12 +1,10 @@
 """The run that `tests.chaos` harms: guided SCAFFOLD of a tiny network on noise.
 
-    python -m tests.chaos_run WORKDIR ROUNDS
-
-With THROUGH_COMMAND set, errors end it as they end a command.
+python -m tests.chaos.run WORKDIR ROUNDS
 """
 
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,32 +60,21 @@ def make_anchors(path: Path, data: sfl.ImageDataset) -> None:
     Anchors(eye, eye, NAMES, provenance, {}, 0).save(path)
 
 
-def train(workdir: Path, rounds: int) -> None:
-    """Train the run, or go on with it; its anchors lie beside the directory, then in it."""
+def train(workdir: Path, rounds: int, say: Callable[[str], None] | None = None) -> sfl.Result:
+    """Train the run, or go on with it; its anchors lie beside the directory."""
     data, anchors = dataset(), workdir.parent / "given-anchors.npz"
     if not anchors.exists():
         make_anchors(anchors, data)
-    sfl.run(
+    return sfl.run(
         config(rounds, anchors),
         workdir,
         dataset=data,
         model=SoftmaxRegression(CLASSES),
         progress=False,
-        say=None,
+        say=say,
     )
 
 
 if __name__ == "__main__":
     sfl.use_all_cores()
-    if "THROUGH_COMMAND" in os.environ:
-        from absl import logging
-
-        from launch import console, flags
-
-        logging.set_verbosity(logging.WARNING)
-        console.prepare_output()
-        console.quieten()
-        with flags.one_line(debug=False):
-            train(Path(sys.argv[1]), int(sys.argv[2]))
-    else:
-        train(Path(sys.argv[1]), int(sys.argv[2]))
+    train(Path(sys.argv[1]), int(sys.argv[2]))

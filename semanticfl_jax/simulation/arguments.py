@@ -1,0 +1,36 @@
+"""What is given to a simulation from Python: of the kind that it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from semanticfl_jax.algorithms import Algorithm
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.simulation.callbacks import Callback
+
+
+def check_kinds(
+    config: Any, dataset: Any, model: Any, algorithm: Any, callbacks: Sequence[Any]
+) -> None:
+    """Raise `ConfigError` for an argument of another kind than it should be."""
+    if not isinstance(config, ExperimentConfig):
+        raise ConfigError(f"config must be an ExperimentConfig, got {config!r:.200}")
+    given: list[tuple[str, Any, type, str]] = [
+        ("dataset", dataset, ImageDataset, "an ImageDataset (ImageDataset.from_arrays makes one)"),
+        ("model", model, nn.Module, "an instance of a Flax (Linen) module"),
+        ("algorithm", algorithm, Algorithm, "an Algorithm (a name belongs into config.algorithm)"),
+    ]
+    for name, value, kind, words in given:
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{name} must be {words}, got {value!r:.200}")
+    methods = [name for name in vars(Callback) if not name.startswith("_")]
+    for each in callbacks:
+        missing = [name for name in methods if not hasattr(each, name)]
+        if missing:
+            raise ConfigError(
+                f"callbacks must be of the class Callback, got {each!r:.200} without {missing[0]}"
+            )

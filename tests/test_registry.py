@@ -1,0 +1,38 @@
+"""Entries of the registries: what a builder makes is what it should make."""
+
+import dataclasses
+
+import pytest
+
+from semanticfl_jax.algorithms import complete
+from semanticfl_jax.algorithms.aggregators import mean, median
+from semanticfl_jax.config import AggregationConfig
+from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.registry import Entry
+from tests.federation import CONFIG, FEDAVG
+
+
+def nothing(settings, context):
+    """A builder without a return."""
+
+
+def test_a_builder_that_makes_something_else_is_named():
+    entry = Entry("mine", nothing)
+    assert entry.build(None, None) is None
+    message = r"the builder of mine, tests.test_registry:nothing, must return a int, got None"
+    with pytest.raises(SemanticFLError, match=message):
+        entry.build(None, None, int)
+    assert Entry("five", lambda settings, context: 5).build(None, None, int) == 5
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "name"),
+    [({"transforms": ("clip",)}, "median"), ({"aggregator": "krum"}, "krum"), ({}, "median")],
+)
+def test_an_algorithm_keeps_its_aggregator_unless_another_is_asked_for(aggregation, name):
+    config = dataclasses.replace(CONFIG, aggregation=AggregationConfig(**aggregation))
+    own = dataclasses.replace(FEDAVG, aggregator=median())
+    made = complete(own, AlgorithmContext(config))
+    assert made.aggregator.name == name and FEDAVG.aggregator.name == mean().name
+    assert len(made.transforms) == len(aggregation.get("transforms", ()))
