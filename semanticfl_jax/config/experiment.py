@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
+from semanticfl_jax.config.asynchronous import AsynchronousConfig
 from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.fields import (
@@ -32,7 +33,7 @@ from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.privacy import PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.registry import DATASETS, MODELS, OPTIMIZERS, TASKS
+from semanticfl_jax.registry import AGGREGATORS, DATASETS, MODELS, OPTIMIZERS, TASKS
 
 #: Fields of a partition that only some schemes heed.
 _SCHEME_FIELDS = (
@@ -94,6 +95,7 @@ class ExperimentConfig(Config):
     feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
     modality: ModalityConfig = dataclasses.field(default_factory=ModalityConfig)
     availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
+    asynchronous: AsynchronousConfig = dataclasses.field(default_factory=AsynchronousConfig)
     client_test: ClientTestConfig = dataclasses.field(default_factory=ClientTestConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
@@ -174,6 +176,7 @@ class ExperimentConfig(Config):
         self.aggregation.check_experiment(self)
         self.attack.check_experiment(self)
         self.privacy.check_experiment(self)
+        self.asynchronous.check_experiment(self)
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
@@ -216,7 +219,9 @@ class ExperimentConfig(Config):
 
     @property
     def uses_public(self) -> bool:
-        """Whether the server makes anchors or a student of its public split."""
+        """Whether the server makes anchors or a student of its public split, or trains on it."""
+        if AGGREGATORS[self.aggregation.aggregator].traits.public:
+            return True
         anchors = self.uses_anchors and self.guidance.anchor_source == "public"
         return anchors or (self.guidance.uses_student and self.guidance.student.images == "public")
 
@@ -284,6 +289,8 @@ class ExperimentConfig(Config):
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
         found |= {f"attack.{name}": why for name, why in self.attack.unused().items()}
         found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
+        told = self.asynchronous.unused()
+        found |= {f"asynchronous.{name}": why for name, why in told.items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
         if self.modality.without_student and not self.guidance.student.enabled:

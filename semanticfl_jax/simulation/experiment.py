@@ -80,6 +80,8 @@ _ROW = {
     "private",
     "epsilon",
     "clip",
+    "clock",
+    "staleness",
     "diverged",
     "diverged_clients",
     "diverged_count",
