@@ -2,24 +2,29 @@ r"""Trains every aggregator under every attack, and writes a table of accuracies
 
     python -m launch.robustness --config=launch/configs/robustness.py --workdir=DIR \
         [--aggregators=mean,median,krum] [--attacks=none,sign_flip] [--seeds=0,1,2] \
-        [--config.FIELD=VALUE ...]
+        [--directories] [--config.FIELD=VALUE ...]
 
 `attack.share` of the clients attack, 20 % by default; aggregators that ask for a number of
-attackers are told as many as are expected in a round. Every run has its own directory,
-DIR/AGGREGATOR-ATTACK-seedN, and is what launch.train would make of it: run the command again and
-finished runs are read. DIR/robustness.md holds the table: the mean of the last 10 evaluations in
-per cent, and of a backdoor its success after the last round.
+attackers are told as many as are expected in a round. DIR/runs/AGGREGATOR-ATTACK-seedN.json keeps
+configuration and summary of each run: run the command again and finished runs are read. With
+--directories a run's directory of that name is what launch.train would make of it, plots and
+checkpoints included, which takes longer than these runs do. DIR/robustness.md holds the table: the
+mean of the last 10 evaluations in per cent, and of a backdoor its success after the last round.
+
+Runs that differ in their seeds alone share a program, where clients have equally many images: it
+is compiled once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 from pathlib import Path
 
 from absl import flags as absl_flags
 
-from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.config.describe import describe_choices
 from semanticfl_jax.config.overrides import combine
 from semanticfl_jax.registry import AGGREGATORS, ATTACKS
@@ -46,6 +51,7 @@ def define() -> None:
     absl_flags.DEFINE_list("aggregators", list(_AGGREGATORS), "Aggregators to train with.")
     absl_flags.DEFINE_list("attacks", list(_ATTACKS), "Attacks to train under.")
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each pair.")
+    absl_flags.DEFINE_bool("directories", False, "Write the whole directory of every run.")
 
 
 def plan(given: flags.Given, aggregator: str, attack: str, seed: int) -> ExperimentConfig:
@@ -74,6 +80,29 @@ def cell(summaries: list[dict]) -> str:
     return text + (f" ({statistics.fmean(success):.0f})" if success else "")
 
 
+def summary_of(config: ExperimentConfig, workdir: Path, name: str, directory: bool) -> dict:
+    """Return the summary of a run, which is trained unless it is there.
+
+    Args:
+      config: of the run.
+      workdir: of the table.
+      name: of the run.
+      directory: whether it gets a directory of its own, besides the file that remembers it.
+    """
+    from semanticfl_jax.api import run
+    from semanticfl_jax.files import write_json
+
+    path, told = workdir / "runs" / f"{name}.json", json.loads(json.dumps(to_dict(config)))
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["config"] == told:
+            return known["summary"]
+    result = run(config, workdir / name if directory else None, progress=False, say=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"config": told, "summary": result.summary})
+    return result.summary
+
+
 def main(given: flags.Given, workdir: str) -> None:
     """Train what is missing, then print and write the table."""
     values = absl_flags.FLAGS
@@ -86,7 +115,7 @@ def main(given: flags.Given, workdir: str) -> None:
     pairs = [(a, b) for a in values.aggregators for b in values.attacks]
     plans = {(*pair, seed): plan(given, *pair, seed) for pair in pairs for seed in seeds}
 
-    from semanticfl_jax.api import Stopped, run
+    from semanticfl_jax.api import Stopped
     from semanticfl_jax.files import write_text
 
     summaries: dict[tuple[str, str], list[dict]] = {pair: [] for pair in pairs}
@@ -94,10 +123,10 @@ def main(given: flags.Given, workdir: str) -> None:
         name = "-".join(pair) + f"-seed{seed}"
         print(f"[{number}/{len(plans)}] {name}", flush=True)
         try:
-            result = run(config, Path(workdir) / name, progress=False, say=None)
+            summary = summary_of(config, Path(workdir), name, values.directories)
         except Stopped as stop:
             flags.stop(stop)
-        summaries[tuple(pair)].append(result.summary)
+        summaries[tuple(pair)].append(summary)
     lines = [["aggregator", *values.attacks], ["---", *["---:"] * len(values.attacks)]]
     lines += [
         [a, *(cell(summaries[a, attack]) for attack in values.attacks)] for a in values.aggregators

@@ -23,6 +23,7 @@ _EXPORTS = {
     "config": (
         "AggregationConfig",
         "AlgorithmConfig",
+        "AsynchronousConfig",
         "AttackConfig",
         "AvailabilityConfig",
         "ClientTestConfig",

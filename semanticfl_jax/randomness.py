@@ -43,6 +43,8 @@ class Stream(enum.IntEnum):
     ATTACK = 10
     #: The server's own training, `LocalKeys`: the round.
     ROOT = 11
+    #: Which clients attack: nothing.
+    ATTACKERS = 12
     #: Fine-tuning before a test on a client's own images, `LocalKeys`: the round and the client.
     FINE_TUNING = 20
 
@@ -54,14 +56,20 @@ class HostStream(enum.IntEnum):
     CORRUPTIONS = 101
     #: Noise on a corrupted client's images: the image's index.
     CORRUPTION_NOISE = 102
-    #: Which clients attack.
-    ATTACKERS = 109
     #: Anchors that replace the semantic ones, for controls.
     ANCHORS = 0x5EED
     #: Which of their images clients keep for testing.
     CLIENT_TEST = 103
     #: The simplex of FedETF.
     SIMPLEX = 104
+    #: What sets IFCA's initial models apart.
+    CLUSTERS = 110
+    #: The hashes of count sketches.
+    SKETCH = 111
+    #: The speeds of clients that train at their own pace, and who replaces whom.
+    ARRIVALS = 113
+    #: Which canaries of an audit take part, and their labels.
+    CANARIES = 112
     #: Which clients lack a modality.
     MODALITIES = zlib.crc32(b"modality")
     #: Which clients lack the student.

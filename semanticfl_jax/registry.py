@@ -209,6 +209,9 @@ class AlgorithmTraits:
       server_step: why no server optimiser can take the place of its own step; None: one can.
       server_rate: why no server learning rate can scale its step; None: one can.
       server_optimizer: the server optimiser that it is; None: it is none.
+      average: why its updates must be averaged, by no other aggregator than the mean; None: they
+        need not be.
+      silent: whether its clients send nothing at all.
       weights: the weights that it allows besides "auto"; None: all.
       weights_reason: why others are refused.
       sgd: why its clients must optimise with SGD at a constant rate; None: they need not.
@@ -226,6 +229,8 @@ class AlgorithmTraits:
     server_step: str | None = None
     server_rate: str | None = None
     server_optimizer: str | None = None
+    average: str | None = None
+    silent: bool = False
     weights: tuple[str, ...] | None = None
     weights_reason: str = ""
     sgd: str | None = None
@@ -277,12 +282,14 @@ class AggregatorTraits:
       public: whether it needs images of the server's own.
       encodes: whether it changes every update by itself, so that clients can send nothing else.
       codes: whether that decides how many bytes an update takes.
+      scale_free: whether updates that differ in their length alone are the same to it.
     """
 
     weighted: bool = True
     public: bool = False
     encodes: bool = False
     codes: bool = False
+    scale_free: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,9 +312,11 @@ class TransformTraits:
 
     Attributes:
       compresses: whether it decides how many bytes an update takes.
+      scales: whether all that it does to an update is to scale it.
     """
 
     compresses: bool = False
+    scales: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

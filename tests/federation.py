@@ -128,11 +128,11 @@ class Federation:
     model: nn.Module
     key: jax.Array
 
-    def start(self, algorithm, mesh, memory="device"):
+    def start(self, algorithm, mesh, memory="device", versions=0):
         """Everything a round takes: state, data, shared, key."""
         shape, num_clients = self.images.shape[1:], len(self.partition.sizes)
         params, batch_stats = init_params(self.model, algorithm, shape, self.key)
-        state = init_server(params, batch_stats, algorithm, num_clients)
+        state = init_server(params, batch_stats, algorithm, num_clients, versions)
         classes = self.model.num_classes
         data = federate(self.images, self.labels, self.partition, classes, replicated(mesh))
         start = jax.device_put((state, data, algorithm.sent_once, self.key), replicated(mesh))
@@ -160,7 +160,7 @@ class Federation:
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))
         run = AtRates(join_clients(parts, mesh, memory), jax.device_put(rates, replicated(mesh)))
-        return run, self.start(algorithm, mesh, memory)
+        return run, self.start(algorithm, mesh, memory, config.asynchronous.versions)
 
 
 class AtRates:

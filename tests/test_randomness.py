@@ -30,12 +30,16 @@ def test_streams_keep_their_numbers():
         "ENCODING": 9,
         "ATTACK": 10,
         "ROOT": 11,
+        "ATTACKERS": 12,
         "FINE_TUNING": 20,
     }
     assert {stream.name: int(stream) for stream in HostStream} == {
         "CORRUPTIONS": 101,
         "CORRUPTION_NOISE": 102,
-        "ATTACKERS": 109,
+        "CLUSTERS": 110,
+        "SKETCH": 111,
+        "CANARIES": 112,
+        "ARRIVALS": 113,
         "ANCHORS": 0x5EED,
         "MODALITIES": 0x307988C0,
         "CLIENT_TEST": 103,

@@ -75,8 +75,9 @@ class Aggregator:
         done; `init`, `add` and `merge` are not used.
       encode: (an update, what `broadcast` sent, `Sender`) -> what is added in its place, a tree of
         any form. None: the update as it is.
-      start: initial `Model` -> what the aggregator keeps between rounds. `finish` is then given
-        it as a third argument, and returns the aggregated update and what is kept after the round.
+      start: initial `Model`, as far as it travels -> what the aggregator keeps between rounds.
+        `finish` is then given it as a third argument, and returns the aggregated update and what is
+        kept after the round.
       broadcast: state -> what clients receive of it in every round.
       figures: state after a round -> numbers by name, for the round's row.
       bytes_up: (shapes of an update, bytes so far) -> bytes that an encoded update takes.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.robust.distances import mean_of
-from semanticfl_jax.attacks.base import Attack, draw_attackers
+from semanticfl_jax.attacks.base import Attack, attackers_of
 from semanticfl_jax.config.attack import ALIEConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
@@ -33,7 +33,7 @@ def alie(settings: ALIEConfig, context: AlgorithmContext) -> Attack:
         z = settings.scale or _most(jnp.sum(updates.present), jnp.sum(attackers))
         return jax.tree.map(lambda mean, var: mean - z * jnp.sqrt(var), mean, variance)
 
-    return Attack("alie", draw_attackers(context.config), collude=collude)
+    return Attack("alie", attackers_of(context), collude=collude)
 
 
 def _most(count: jax.Array, attackers: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.attacks.base import Attack, draw_attackers
+from semanticfl_jax.attacks.base import Attack, attackers_of
 from semanticfl_jax.config.attack import BackdoorConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import Batch
@@ -52,7 +52,7 @@ def backdoor(settings: BackdoorConfig, context: AlgorithmContext) -> Attack:
 
     return Attack(
         "backdoor",
-        draw_attackers(context.config),
+        attackers_of(context),
         poison=poison,
         forge=None if settings.scale == 1 else forge,
         trigger=trigger,

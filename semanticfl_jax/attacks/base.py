@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.randomness import HostStream
+from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.randomness import Stream, stream_key
 from semanticfl_jax.types import PyTree
 
 if TYPE_CHECKING:
@@ -53,13 +52,13 @@ class Collude(Protocol):
         """
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Attack:
-    """An attack and who does it.
+    """An attack and how many do it.
 
     Attributes:
       name: as the configuration calls it.
-      attackers: bool [N].
+      count: of all clients.
       poison: of batches; None: they stay.
       forge: of updates; None: they stay.
       collude: of all attackers' updates together; None: each is on its own.
@@ -68,24 +67,35 @@ class Attack:
     """
 
     name: str
-    attackers: np.ndarray
+    count: int
     poison: Poison | None = None
     forge: Forge | None = None
     collude: Collude | None = None
     trigger: Callable[[jax.Array], jax.Array] | None = None
     target: int = 0
 
-    def attacks(self, clients: jax.Array) -> jax.Array:
-        """Return whether clients attack, bool in the shape of their ids; -1 and N do not."""
-        return jnp.append(self.attackers, False)[clients]
+
+def attackers_of(context: AlgorithmContext) -> int:
+    """Return how many clients attack: `attack.share` of all, rounded."""
+    return context.config.attack.count(context.num_clients)
 
 
-def draw_attackers(config: ExperimentConfig) -> np.ndarray:
-    """Draw who attacks, bool [N]: `attack.share` of all clients, rounded."""
-    rng = np.random.default_rng([config.seed, HostStream.ATTACKERS])
-    who = np.zeros(config.num_clients, bool)
-    who[rng.permutation(config.num_clients)[: config.attack.count(config.num_clients)]] = True
-    return who
+def draw_attackers(attack: Attack, key: jax.Array, num_clients: int) -> jax.Array:
+    """Draw who attacks, bool [N].
+
+    In the round and not when it is built, so that runs that differ in their seeds have one program.
+
+    Args:
+      attack: how many there are.
+      key: the run's.
+      num_clients: N.
+    """
+    return jax.random.permutation(stream_key(key, Stream.ATTACKERS), num_clients) < attack.count
+
+
+def among(attackers: jax.Array, clients: jax.Array) -> jax.Array:
+    """Return whether clients attack, bool in the shape of their ids; -1 and N do not."""
+    return jnp.append(attackers, False)[clients]
 
 
 def noise_like(key: jax.Array, tree: PyTree, spread: float) -> PyTree:

@@ -8,7 +8,7 @@ Fraboni, Vidal, Lorenzi. "Free-rider Attacks on Model Aggregation in Federated L
 
 import jax
 
-from semanticfl_jax.attacks.base import Attack, draw_attackers, noise_like
+from semanticfl_jax.attacks.base import Attack, attackers_of, noise_like
 from semanticfl_jax.config.attack import FreeRiderConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
@@ -20,4 +20,4 @@ def free_rider(settings: FreeRiderConfig, context: AlgorithmContext) -> Attack:
     def forge(update: PyTree, key: jax.Array) -> PyTree:
         return noise_like(key, update, settings.spread)
 
-    return Attack("free_rider", draw_attackers(context.config), forge=forge)
+    return Attack("free_rider", attackers_of(context), forge=forge)

@@ -7,7 +7,7 @@ Blanchard, El Mhamdi, Guerraoui, Stainer. "Machine Learning with Adversaries". N
 
 import jax
 
-from semanticfl_jax.attacks.base import Attack, draw_attackers, noise_like
+from semanticfl_jax.attacks.base import Attack, attackers_of, noise_like
 from semanticfl_jax.config.attack import GaussianConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
@@ -19,4 +19,4 @@ def gaussian(settings: GaussianConfig, context: AlgorithmContext) -> Attack:
     def forge(update: PyTree, key: jax.Array) -> PyTree:
         return noise_like(key, update, settings.spread)
 
-    return Attack("gaussian", draw_attackers(context.config), forge=forge)
+    return Attack("gaussian", attackers_of(context), forge=forge)

@@ -13,7 +13,7 @@ import jax
 
 from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.robust.distances import mean_of
-from semanticfl_jax.attacks.base import Attack, draw_attackers
+from semanticfl_jax.attacks.base import Attack, attackers_of
 from semanticfl_jax.config.attack import IPMConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
@@ -26,4 +26,4 @@ def ipm(settings: IPMConfig, context: AlgorithmContext) -> Attack:
         honest = mean_of(updates.update, updates.present & ~attackers)
         return jax.tree.map(lambda x: -settings.scale * x, honest)
 
-    return Attack("ipm", draw_attackers(context.config), collude=collude)
+    return Attack("ipm", attackers_of(context), collude=collude)

@@ -5,7 +5,7 @@ Tolpegin, Truex, Gursoy, Liu. "Data Poisoning Attacks Against Federated Learning
 Byzantine-Robust Federated Learning". USENIX Security 2020.
 """
 
-from semanticfl_jax.attacks.base import Attack, draw_attackers
+from semanticfl_jax.attacks.base import Attack, attackers_of
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import Batch
 
@@ -18,4 +18,4 @@ def label_flip(settings: object, context: AlgorithmContext) -> Attack:
     def poison(batch: Batch) -> Batch:
         return batch._replace(labels=last - batch.labels)
 
-    return Attack("label_flip", draw_attackers(context.config), poison=poison)
+    return Attack("label_flip", attackers_of(context), poison=poison)

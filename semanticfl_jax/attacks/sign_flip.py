@@ -8,7 +8,7 @@ Learning from Heterogeneous Datasets". AAAI 2019.
 
 import jax
 
-from semanticfl_jax.attacks.base import Attack, draw_attackers
+from semanticfl_jax.attacks.base import Attack, attackers_of
 from semanticfl_jax.config.attack import SignFlipConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
@@ -21,4 +21,4 @@ def sign_flip(settings: SignFlipConfig, context: AlgorithmContext) -> Attack:
         del key
         return jax.tree.map(lambda x: -settings.scale * x, update)
 
-    return Attack("sign_flip", draw_attackers(context.config), forge=forge)
+    return Attack("sign_flip", attackers_of(context), forge=forge)

@@ -9,6 +9,7 @@
     optimizer       what clients and server optimise with, and rates over rounds
     aggregation     what happens to updates between them
     privacy         noise, and what it guarantees
+    asynchronous    rounds of clients that train at their own pace
     attack          clients that do not do as they should
     guidance        semantic anchors, and the terms they add to the loss
     student         the semantic student, the part of guidance that speaks of single images
@@ -36,6 +37,7 @@ from semanticfl_jax.config.algorithm import (
     FedRCLConfig,
     MoonConfig,
 )
+from semanticfl_jax.config.asynchronous import AsynchronousConfig
 from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.experiment import ExperimentConfig
@@ -74,9 +76,15 @@ from semanticfl_jax.config.personal import (
     FedBNConfig,
     FedPerConfig,
     FedRepConfig,
+    IFCAConfig,
     PFedMeConfig,
 )
-from semanticfl_jax.config.privacy import CentralConfig, LocalConfig, PrivacyConfig
+from semanticfl_jax.config.privacy import (
+    CentralConfig,
+    DPFTRLConfig,
+    LocalConfig,
+    PrivacyConfig,
+)
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.config.student import StudentConfig
 from semanticfl_jax.errors import ConfigError
@@ -86,6 +94,7 @@ __all__ = [
     "AdamConfig",
     "AggregationConfig",
     "AlgorithmConfig",
+    "AsynchronousConfig",
     "AttackConfig",
     "AvailabilityConfig",
     "CentralConfig",
@@ -93,6 +102,7 @@ __all__ = [
     "ClipConfig",
     "Config",
     "ConfigError",
+    "DPFTRLConfig",
     "DittoConfig",
     "ExperimentConfig",
     "FeatureSkewConfig",
@@ -113,6 +123,7 @@ __all__ = [
     "FedRepConfig",
     "FedSAMConfig",
     "GuidanceConfig",
+    "IFCAConfig",
     "LocalConfig",
     "ModalityConfig",
     "ModelConfig",

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from semanticfl_jax.config.compression import (
+    CountSketchConfig,
     MajoritySignConfig,
     PowerSGDConfig,
     QSGDConfig,
@@ -206,6 +207,16 @@ AGGREGATORS.register(
     weighted=False,
     encodes=True,
     codes=True,
+    scale_free=True,
+)
+AGGREGATORS.register(
+    "count_sketch",
+    f"{_COMPRESSION}.count_sketch:count_sketch",
+    settings=CountSketchConfig,
+    about="Rothchild et al., ICML 2020 (FetchSGD): sketches are summed, and the largest numbers "
+    "read from the sum",
+    encodes=True,
+    codes=True,
 )
 AGGREGATORS.register(
     "secure",
@@ -251,6 +262,7 @@ TRANSFORMS.register(
     "semanticfl_jax.algorithms.transforms:clip",
     settings=ClipConfig,
     about="McMahan et al., ICLR 2018: every update is scaled to at most a norm",
+    scales=True,
 )
 
 
@@ -268,18 +280,8 @@ class AggregationConfig(Choosing):
 
     def check_experiment(self, config: ExperimentConfig) -> None:
         """Raise `ConfigError` for what something would go around, or what has too few clients."""
-        name, extra = config.algorithm.name, config.algorithm.entry.traits.extra
         traits = AGGREGATORS[self.aggregator].traits
-        if extra and self.transforms:
-            raise ConfigError(
-                f"aggregation.transforms must be none with algorithm.name={name}: its clients send "
-                f"{extra}, which transforms would not see, got {', '.join(self.transforms)}"
-            )
-        if extra and traits.encodes:
-            raise ConfigError(
-                f"aggregation.aggregator={self.aggregator} cannot be used with algorithm.name="
-                f"{name}: its clients send {extra}, which the aggregator would not see"
-            )
+        self._check_algorithm(config)
         if traits.public and config.guidance.uses_student:
             raise ConfigError(
                 f"aggregation.aggregator={self.aggregator} cannot be used with guidance.student: "
@@ -292,6 +294,12 @@ class AggregationConfig(Choosing):
             raise ConfigError(
                 f"aggregation.transforms: {' and '.join(coder)} do not go together, since each "
                 "decides how many bytes an update takes; choose one"
+            )
+        scaling = [each for each in self.transforms if TRANSFORMS[each].traits.scales]
+        if traits.scale_free and scaling and config.privacy.name != "local":
+            raise ConfigError(
+                f"aggregation.transforms={scaling[0]} has no effect with aggregation.aggregator="
+                f"{self.aggregator}, to which the length of an update is nothing; leave it out"
             )
         require(
             not traits.public or (config.public_per_class >= 1 and config.has_classes),
@@ -307,3 +315,37 @@ class AggregationConfig(Choosing):
                     check(config)
                 except ConfigError as error:
                     raise ConfigError(f"aggregation.{each}.{error}") from None
+
+    def _check_algorithm(self, config: ExperimentConfig) -> None:
+        """Raise `ConfigError` for what does not go with the algorithm."""
+        name, algorithm = config.algorithm.name, config.algorithm.entry.traits
+        extra, traits = algorithm.extra, AGGREGATORS[self.aggregator].traits
+        chosen = f"aggregation.aggregator={self.aggregator}"
+        if algorithm.silent and self != type(self)():
+            raise ConfigError(
+                f"aggregation must be left out with algorithm.name={name}: its clients send nothing"
+            )
+        if extra and self.transforms:
+            raise ConfigError(
+                f"aggregation.transforms must be none with algorithm.name={name}: its clients send "
+                f"{extra}, which transforms would not see, got {', '.join(self.transforms)}"
+            )
+        if extra and traits.encodes:
+            raise ConfigError(
+                f"{chosen} cannot be used with algorithm.name={name}: its clients send {extra}, "
+                "which the aggregator would not see"
+            )
+        if algorithm.average and self.aggregator != "mean":
+            raise ConfigError(
+                f"aggregation.aggregator must be mean with algorithm.name={name} "
+                f"({algorithm.average}), got {self.aggregator!r}"
+            )
+        if not traits.weighted and config.algorithm.uses_label_counts:
+            raise ConfigError(
+                f"{chosen} cannot be used with the weights disco: to it all clients count alike"
+            )
+        if not traits.weighted and config.algorithm.weights != "auto":
+            raise ConfigError(
+                f"algorithm.weights must be auto with {chosen}, to which all clients count alike, "
+                f"got {config.algorithm.weights!r}"
+            )

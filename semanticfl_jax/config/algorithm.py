@@ -164,6 +164,7 @@ class FedDynConfig(Config):
 _ALGORITHMS = "semanticfl_jax.algorithms"
 _SERVER = ("server_optimizer", "server_learning_rate", "server_momentum", "server_beta2")
 _OWN_AVERAGE = "it corrects the average by the clients' accumulated drift itself"
+_BY_AVERAGE = "its control variates assume that the model moves by the clients' average"
 _SELECTED = "the model is the average of the models it selects"
 
 # Each with its paper, what it does, and what it costs beyond FedAvg, whose clients keep nothing and
@@ -184,7 +185,8 @@ ALGORITHMS.register(
     f"{_ALGORITHMS}.scaffold:scaffold",
     about="ICML 2020: control variates cancel the clients' drift. "
     "Keeps 1 model a client, sends 1 more up and down",
-    server_step="its control variates assume that the model moves by the clients' average",
+    server_step=_BY_AVERAGE,
+    average=_BY_AVERAGE,
     sgd="its control variates are mean gradients worked out of SGD's steps",
     extra="the change of their control variates, which are mean gradients of their images",
     broadcast="the mean of all control variates",
@@ -224,6 +226,7 @@ ALGORITHMS.register(
     "Keeps `models` models a client, sends 1 number more up",
     server_step=_SELECTED,
     server_rate=_SELECTED,
+    average=_SELECTED,
     weights=(),
     uniform=True,
     weights_reason="it averages all clients alike, not the participants",
@@ -244,6 +247,7 @@ ALGORITHMS.register(
     settings=FedNovaConfig,
     about="NeurIPS 2020: updates divided by effective steps. Sends 1 number more up",
     server_step="it scales the step by the clients' effective numbers of steps itself",
+    average="its step is the mean of the clients' steps, times the mean of how many they are",
     sgd="its effective numbers of steps are those of SGD",
     extra="their effective numbers of steps, which tell how many images they have",
 )
@@ -254,6 +258,7 @@ ALGORITHMS.register(
     about="ICLR 2021: local objectives shifted so that their optima agree. Keeps 1 model a client",
     server_step=_OWN_AVERAGE,
     server_rate=_OWN_AVERAGE,
+    average=_OWN_AVERAGE,
     sgd="its fixed point assumes steps along the gradient of the local objective",
     extra="their update as it was trained, for the drift that the server keeps",
     uniform=True,

@@ -195,6 +195,11 @@ class AttackConfig(Choosing):
         """Raise `ConfigError` for an attack that would not be one."""
         traits, extra = self.entry.traits, config.algorithm.entry.traits.extra
         forges = traits.forges(self.settings) if callable(traits.forges) else traits.forges
+        if forges and config.algorithm.entry.traits.silent:
+            raise ConfigError(
+                f"attack.name={self.name} cannot be used with algorithm.name="
+                f"{config.algorithm.name}, whose clients send nothing that could be forged"
+            )
         if forges and extra:
             raise ConfigError(
                 f"attack.name={self.name} cannot be used with algorithm.name="

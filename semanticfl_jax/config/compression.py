@@ -60,6 +60,25 @@ class PowerSGDConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class CountSketchConfig(Config):
+    """Tables of a few rows travel."""
+
+    #: Numbers of the table, as a share of those of an update.
+    share: float = 0.1
+    #: Rows, whose median is taken; of an even number, the mean of two.
+    rows: int = 5
+    #: Share of the update's numbers that the server reads from the sum.
+    kept: float = 0.01
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 1, "rows")
+        for name in ("share", "kept"):
+            value = getattr(self, name)
+            require(0 < value <= 1, name, "above 0 and at most 1", value)
+
+
+@dataclasses.dataclass(frozen=True)
 class MajoritySignConfig(Config):
     """Signs are voted for."""
 

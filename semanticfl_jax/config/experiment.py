@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from semanticfl_jax.config.aggregation import AggregationConfig
 from semanticfl_jax.config.algorithm import AlgorithmConfig
+from semanticfl_jax.config.asynchronous import AsynchronousConfig
 from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.fields import (
@@ -94,6 +95,7 @@ class ExperimentConfig(Config):
     feature_skew: FeatureSkewConfig = dataclasses.field(default_factory=FeatureSkewConfig)
     modality: ModalityConfig = dataclasses.field(default_factory=ModalityConfig)
     availability: AvailabilityConfig = dataclasses.field(default_factory=AvailabilityConfig)
+    asynchronous: AsynchronousConfig = dataclasses.field(default_factory=AsynchronousConfig)
     client_test: ClientTestConfig = dataclasses.field(default_factory=ClientTestConfig)
     algorithm: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     aggregation: AggregationConfig = dataclasses.field(default_factory=AggregationConfig)
@@ -174,6 +176,7 @@ class ExperimentConfig(Config):
         self.aggregation.check_experiment(self)
         self.attack.check_experiment(self)
         self.privacy.check_experiment(self)
+        self.asynchronous.check_experiment(self)
         if self.algorithm.entry.traits.guided and not self.guidance.enabled:
             # SemanticFL is guidance on FedAvg's aggregation; the flag follows the name so that
             # config.json records what was trained.
@@ -285,6 +288,8 @@ class ExperimentConfig(Config):
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
         found |= {f"attack.{name}": why for name, why in self.attack.unused().items()}
         found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
+        told = self.asynchronous.unused()
+        found |= {f"asynchronous.{name}": why for name, why in told.items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
         if self.modality.without_student and not self.guidance.student.enabled:

@@ -94,6 +94,7 @@ ALGORITHMS.register(
     "forward pass a step",
     server_step="it scales the step by the clients' losses itself",
     server_rate="it scales the step by the clients' losses itself",
+    average="its step is a sum over clients, divided by another one",
     weights=("uniform",),
     weights_reason="its weights follow from the losses",
     extra="what their loss and the length of their update make of the length of the step",
@@ -107,6 +108,7 @@ ALGORITHMS.register(
     "more up",
     server_step="it chooses the length of the step itself",
     server_rate="it chooses the length of the step itself",
+    average="the length of its step is what the mean of the updates leaves of their lengths",
     extra="the length of their update",
 )
 ALGORITHMS.register(

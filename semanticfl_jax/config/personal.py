@@ -119,7 +119,24 @@ class FedALAConfig(Config):
         require(len(self.layers) > 0, "layers", "one at least: they are mixed", self.layers)
 
 
+@dataclasses.dataclass(frozen=True)
+class IFCAConfig(Config):
+    """IFCA (NeurIPS 2020): several common models, of which clients train what suits them."""
+
+    #: How many.
+    models: int = 2
+    #: Noise that sets their initial parameters apart, in standard deviations of each array; little
+    #: of it where they begin from trained weights.
+    spread: float = 1.0
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_at_least(self, 2, "models")
+        require_positive(self, "spread")
+
+
 _ALGORITHMS = "semanticfl_jax.algorithms"
+_BY_CHOICE = "each model moves by the mean of those who chose it"
 _NOTHING_SENT = "clients send nothing, so that the server has nothing to step along"
 
 ALGORITHMS.register(
@@ -129,6 +146,7 @@ ALGORITHMS.register(
     "sends nothing",
     server_step=_NOTHING_SENT,
     server_rate=_NOTHING_SENT,
+    silent=True,
     weights=(),
     weights_reason="nothing is averaged",
     personal=True,
@@ -185,5 +203,18 @@ ALGORITHMS.register(
     settings=FedALAConfig,
     about="AAAI 2023: each client learns how much of the common model it takes over. Keeps the "
     "mixed layers twice; 1 more forward and backward pass for `share` of an epoch",
+    personal=True,
+)
+ALGORITHMS.register(
+    "ifca",
+    f"{_ALGORITHMS}.ifca:ifca",
+    settings=IFCAConfig,
+    about="NeurIPS 2020: several common models, each client trains the one of least loss. Keeps 1 "
+    "number a client, sends `models` models down; as many forward passes over an epoch",
+    server_step=_BY_CHOICE,
+    server_rate=_BY_CHOICE,
+    average=_BY_CHOICE,
+    extra="which of the models they chose",
+    broadcast="the other models",
     personal=True,
 )

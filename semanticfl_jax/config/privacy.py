@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Below it a privacy loss distribution takes gigabytes, and a guarantee means nothing.
 LEAST_NOISE = 0.2
 
+#: Mechanisms whose noise the server adds.
+AT_SERVER = ("central", "dp_ftrl")
+
 
 @dataclasses.dataclass(frozen=True)
 class CentralConfig(Config):
@@ -65,6 +68,43 @@ class LocalConfig(Config):
         require_positive(self, "clip")
 
 
+@dataclasses.dataclass(frozen=True)
+class DPFTRLConfig(Config):
+    """The server clips every client's update, and adds noise that later noise partly takes back."""
+
+    #: L2 norm C that every update is cut to.
+    clip: float = 1.0
+    #: Rounds b over which noise hangs together, at most num_clients // clients_per_round, the
+    #: rounds between two turns of a client; 0: as many, up to 16. The server keeps b - 1 models.
+    bands: int = 0
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        require_positive(self, "clip")
+        require_at_least(self, 0, "bands")
+
+    def bands_of(self, config: ExperimentConfig) -> int:
+        """Return b, of the rounds of a run at most."""
+        most = min(config.num_clients // config.clients_per_round, config.rounds)
+        return self.bands or min(most, 16)
+
+    def check_experiment(self, config: ExperimentConfig) -> None:
+        """Raise `ConfigError` where a client's turns could come too soon after one another."""
+        sampling = config.availability.sampling
+        if sampling not in ("round_robin", "fixed_order"):
+            raise ConfigError(
+                "availability.sampling must be round_robin or fixed_order with privacy.name="
+                f"dp_ftrl: clients must take turns, got {sampling!r}"
+            )
+        most = min(config.num_clients // config.clients_per_round, config.rounds)
+        require(
+            self.bands <= most,
+            "privacy.dp_ftrl.bands",
+            f"at most num_clients // clients_per_round, and rounds ({most})",
+            self.bands,
+        )
+
+
 PRIVACY.register("none", "semanticfl_jax.privacy.mechanism:none", about="No guarantee")
 PRIVACY.register(
     "central",
@@ -72,6 +112,14 @@ PRIVACY.register(
     settings=CentralConfig,
     about="McMahan et al., ICLR 2018 (DP-FedAvg): the server clips every client's update and adds "
     "Gaussian noise to their sum; it must be trusted, the model need not be",
+)
+PRIVACY.register(
+    "dp_ftrl",
+    "semanticfl_jax.privacy.dp_ftrl:dp_ftrl",
+    settings=DPFTRLConfig,
+    about="Kairouz et al., ICML 2021; Choquette-Choo et al., NeurIPS 2023: as central, with noise "
+    "that later noise partly takes back, for clients that take turns. Keeps `bands` - 1 models at "
+    "the server",
 )
 PRIVACY.register(
     "local",
@@ -136,6 +184,8 @@ class PrivacyConfig(Choosing):
         """Return why the number of rounds decides what a round does; None: it does not."""
         if self.enabled and self.noise_multiplier is None:
             return "privacy.target_epsilon computes the noise of all rounds"
+        if self.name == "dp_ftrl":
+            return "the noise of privacy.name=dp_ftrl is shaped for so many"
         return None
 
     def check_experiment(self, config: ExperimentConfig) -> None:
@@ -154,6 +204,11 @@ class PrivacyConfig(Choosing):
             raise ConfigError(
                 f"model.norm must be group with {mechanism}, got 'batch': running variances would "
                 "take most of the clipping norm, and noise would make some of them negative"
+            )
+        if config.algorithm.entry.traits.silent:
+            raise ConfigError(
+                f"{mechanism} cannot be used with algorithm.name={config.algorithm.name}: its "
+                "clients send nothing, so that nothing has to be protected"
             )
         extra = config.algorithm.entry.traits.extra
         if extra:
@@ -188,8 +243,11 @@ class PrivacyConfig(Choosing):
             config.algorithm.weights,
         )
         require(
-            self.name != "central" or config.aggregation.aggregator == "mean",
+            self.name not in AT_SERVER or config.aggregation.aggregator == "mean",
             "aggregation.aggregator",
-            "mean with privacy.name=central: the noise is that of a sum",
+            f"mean with {mechanism}: the noise is that of a sum",
             config.aggregation.aggregator,
         )
+        check = getattr(self.settings, "check_experiment", None)
+        if check is not None:
+            check(config)

@@ -9,9 +9,11 @@ from jax.sharding import Mesh
 from semanticfl_jax.algorithms.aggregators import Aggregator, Updates
 from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.algorithms.trees import rows
+from semanticfl_jax.attacks.base import among
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
-from semanticfl_jax.federated.client_update import Sent, colludes, sender_of
+from semanticfl_jax.federated.chunks import Places
+from semanticfl_jax.federated.client_update import Sent, all_finite, colludes, sender_of
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
@@ -100,8 +102,12 @@ def merge_devices(aggregator: Aggregator | None, totals: Totals) -> Totals:
 
 
 def taken_of(
-    algorithm: Algorithm, updates: Updates, broadcast: Broadcast, keys: RoundKeys
-) -> PyTree:
+    algorithm: Algorithm,
+    updates: Updates,
+    broadcast: Broadcast,
+    keys: RoundKeys,
+    skip_diverged: bool,
+) -> tuple[PyTree, jax.Array]:
     """Return what the aggregator takes of updates that were kept: themselves, or their totals.
 
     Args:
@@ -109,34 +115,58 @@ def taken_of(
       updates: of the cohort, in order; honest ones where attackers collude.
       broadcast: what the server sent.
       keys: of the round.
+      skip_diverged: whether attackers who agree on what is not finite are left out.
+
+    Returns:
+      That, and whether what attackers agreed on is not finite, a bool scalar.
     """
-    aggregator = algorithm.aggregator
+    aggregator, wrong = algorithm.aggregator, jnp.zeros((), bool)
     if colludes(algorithm):
-        updates = _colluding(algorithm, updates, broadcast, keys)
+        updates, wrong = _colluding(algorithm, updates, broadcast, keys, skip_diverged)
     if aggregator.needs_updates:
-        return updates
+        return _normalized(updates), wrong
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), updates.update)
-    return aggregator.add(aggregator.init(shapes), updates)
+    return aggregator.add(aggregator.init(shapes), updates), wrong
+
+
+def _normalized(updates: Updates) -> Updates:
+    """Return the updates with weights that sum to 1, whoever is left out."""
+    total = jnp.sum(updates.weights)
+    return updates._replace(weights=updates.weights / jnp.where(total > 0, total, 1.0))
 
 
 def _colluding(
-    algorithm: Algorithm, updates: Updates, broadcast: Broadcast, keys: RoundKeys
-) -> Updates:
-    """Return the updates with those of the attackers, encoded where the aggregator does it."""
+    algorithm: Algorithm,
+    updates: Updates,
+    broadcast: Broadcast,
+    keys: RoundKeys,
+    skip_diverged: bool,
+) -> tuple[Updates, jax.Array]:
+    """Return the updates with those of the attackers, encoded where the aggregator does it.
+
+    And whether theirs are not finite.
+    """
     attack, encode = algorithm.attack, algorithm.aggregator.encode
-    who = updates.present & attack.attacks(updates.clients)
+    who = updates.present & among(broadcast.attackers, updates.clients)
     sent = attack.collude(updates, who)
+    wrong = ~all_finite(sent) & jnp.any(who)
     changed = jax.tree.map(lambda x, one: jnp.where(rows(who, x), one, x), updates.update, sent)
+    present = updates.present
+    if skip_diverged:
+        out = who & wrong
+        present = present & ~out
+        changed = jax.tree.map(lambda x: jnp.where(rows(out, x), 0.0, x), changed)
+        updates = updates._replace(present=present, weights=jnp.where(out, 0.0, updates.weights))
     if encode is None:
-        return updates._replace(update=changed)
+        return updates._replace(update=changed), wrong
 
     def encoded(update: PyTree, client: jax.Array, weight: jax.Array, present: jax.Array) -> PyTree:
         sender = sender_of(client, weight, keys, broadcast)
         update = encode(update, broadcast.aggregator, sender)
         return jax.tree.map(lambda x: jnp.where(present, x, jnp.zeros_like(x)), update)
 
-    changed = jax.vmap(encoded)(changed, updates.clients, updates.weights, updates.present)
-    return updates._replace(update=changed)
+    changed = jax.vmap(encoded)(changed, updates.clients, updates.weights, present)
+    return updates._replace(update=changed), wrong
 
 
 def finish(
@@ -155,15 +185,12 @@ def finish(
     return aggregator.finish(taken, key, state)
 
 
-def in_order(
-    aggregator: Aggregator, updates: Updates, cohort: jax.Array, count: int, mesh: Mesh
-) -> Updates:
+def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:
     """Return the cohort's updates in the order of the clients' ids, whole on every device.
 
     What an aggregator sees is so the same, however the cohort was placed on devices and chunks.
 
     Args:
-      aggregator: if it is given the updates, their weights sum to 1, whoever is left out.
       updates: [places, ...], spread over the devices.
       cohort: int32 [places], who was asked; -1 in empty places.
       count: clients of the cohort, m.
@@ -172,10 +199,23 @@ def in_order(
     last = jnp.iinfo(cohort.dtype).max
     order = jnp.argsort(jnp.where(cohort < 0, last, cohort))[:count]
     updates = jax.tree.map(lambda x: x[order], updates)
-    if aggregator.needs_updates:
-        total = jnp.sum(updates.weights)
-        updates = updates._replace(weights=updates.weights / jnp.where(total > 0, total, 1.0))
     return jax.lax.with_sharding_constraint(updates, replicated(mesh))
+
+
+def without(
+    out: jax.Array, totals: Totals, states: PyTree, places: Places
+) -> tuple[Totals, PyTree]:
+    """Return the totals, and the clients' states, without attackers who are left out at the server.
+
+    Args:
+      out: bool [places], who they are; their own training went well, and its loss counts.
+      totals: over all devices; the weights of those who are left out are taken off.
+      states: of the clients after the round, [places, ...]; theirs become those before it.
+      places: the cohort, with the states before the round.
+    """
+    weight = totals.weight - jnp.sum(jnp.where(out, places.weights, 0.0))
+    states = jax.tree.map(lambda x, old: jnp.where(rows(out, x), old, x), states, places.states)
+    return totals._replace(weight=weight), states
 
 
 def over_those_left(aggregator: Aggregator, update: PyTree, weight: jax.Array) -> PyTree:

@@ -12,10 +12,12 @@ import optax
 from semanticfl_jax.algorithms.aggregators import Sender
 from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model, Trained
 from semanticfl_jax.algorithms.trees import where
+from semanticfl_jax.attacks.base import among
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.federated.versions import received_by
 from semanticfl_jax.randomness import RoundKeys, client_key, run_key
 from semanticfl_jax.types import PyTree
 
@@ -93,7 +95,7 @@ def finish_client(
 
     Args:
       algorithm: its client rule and its transforms.
-      received: the server's model.
+      received: the server's model, or all that it keeps, of which `broadcast.slots` tells one.
       broadcast: what the server sent besides.
       keys: of the round.
       client: int32 scalar, its id.
@@ -102,6 +104,7 @@ def finish_client(
       result: what its training gave.
     """
     rule, worked = algorithm.client, result.steps > 0
+    received = received_by(received, None if broadcast.slots is None else broadcast.slots[client])
     update = jax.tree.map(jnp.subtract, result.model, received)
     own, extra, made_otherwise = rule_state(state), (), None
     if rule is not None:
@@ -135,13 +138,14 @@ def finish_client(
     update, after = transformed(algorithm, update, of_transforms, key)
     if of_transforms is not None:
         own = ClientState(own, where(worked, after, of_transforms))
-    # Before attackers forge it and before it is encoded, which may hide what is not finite.
     judged = (came_to, update) if algorithm.transforms else came_to
-    diverged = worked & ~all_finite(judged)
     attack, encode = algorithm.attack, algorithm.aggregator.encode
     if attack is not None and attack.forge is not None:
         forged = attack.forge(update, client_key(keys.attack, client))
-        update = where(attack.attacks(client), forged, update)
+        update = where(among(broadcast.attackers, client), forged, update)
+        judged = (judged, update)
+    # Before it is encoded, which may hide what is not finite.
+    diverged = worked & ~all_finite(judged)
     if encode is not None and not colludes(algorithm):
         sender = sender_of(client, weight, keys, broadcast)
         update = encode(update, broadcast.aggregator, sender)

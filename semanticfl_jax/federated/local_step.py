@@ -44,6 +44,8 @@ class Plan(NamedTuple):
       rate: float32 scalar, the learning rate.
       label_counts: int32 [K], the client's samples of each class.
       broadcast: what the server's rule sent; () unless the client rule has `descend`.
+      attacks: bool scalar, whether it learns from what it poisons; None: nobody does.
+      slot: int32 scalar, which of the kept models it received; None: the server's.
     """
 
     client: jax.Array
@@ -56,6 +58,8 @@ class Plan(NamedTuple):
     rate: jax.Array
     label_counts: jax.Array
     broadcast: PyTree
+    attacks: jax.Array | None = None
+    slot: jax.Array | None = None
 
 
 class Broadcast(NamedTuple):
@@ -66,12 +70,16 @@ class Broadcast(NamedTuple):
       rate: float32 scalar, the learning rate of the clients.
       aggregator: of its aggregator.
       cohort: int32 [places], the ids of those who report; -1 in other places.
+      attackers: bool [N], who attacks, which is not sent; None: nobody does.
+      slots: int32 [N], which of the server's kept models each client received; None: the newest.
     """
 
     rule: PyTree
     rate: jax.Array
     aggregator: PyTree = ()
     cohort: PyTree = ()
+    attackers: jax.Array | None = None
+    slots: jax.Array | None = None
 
 
 class Progress(NamedTuple):
@@ -208,8 +216,8 @@ def make_on_batch(
         epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
         rows = batch_rows(config.batch_size, data)
         batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
-        if poison is not None:
-            batch = where(attack.attacks(plan.client), poison(batch), batch)
+        if poison is not None and plan.attacks is not None:
+            batch = where(plan.attacks, poison(batch), batch)
         augment_key, dropout_key = step_keys(plan.key, index)
         images = augment(augment_key, batch.images, config.augmentation)
         images = normalize(images, mean, std)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from semanticfl_jax.algorithms.base import Algorithm, Beginning, ClientRule, Model
+from semanticfl_jax.attacks.base import among
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
@@ -22,6 +23,7 @@ from semanticfl_jax.federated.local_step import (
     make_step,
 )
 from semanticfl_jax.federated.optimizers import client_optimizer
+from semanticfl_jax.federated.versions import received_by
 from semanticfl_jax.randomness import epoch_keys, local_keys
 from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
@@ -100,7 +102,8 @@ class TrainAlone(Protocol):
 class LocalTraining(NamedTuple):
     """The local training of one client in parts, pure functions.
 
-    `received` is the server's `Model`, `broadcast` what it sends besides, `shared` is
+    `received` is the server's `Model`, or all that it keeps where `Broadcast.slots` says which of
+    them each client received; `broadcast` is what it sends besides, `shared` is
     `Algorithm.sent_once`, `state` the client rule's, `key` depends on the seed, the round and the
     client alone.
 
@@ -173,9 +176,13 @@ def make_local_training(
             broadcast.rate,
             data.label_counts[client],
             sent,
+            None if broadcast.attackers is None else among(broadcast.attackers, client),
+            None if broadcast.slots is None else broadcast.slots[client],
         )
 
     def start(received, broadcast, shared, data, plan):
+        received = received_by(received, plan.slot)
+
         def value_and_grad(model: Model, step: jax.Array):
             return on_batch(received, shared, data, plan, step)[0](model)
 
@@ -186,6 +193,8 @@ def make_local_training(
         return Progress(zero, begun, optimizer.init(begun.params), zeros, zeros, own)
 
     def advance(received, shared, data, plan, progress, until, known=False):
+        received = received_by(received, plan.slot)
+
         def step(progress):
             return take_step(received, shared, data, plan, progress)
 

@@ -37,7 +37,11 @@ def train_root(
       public: int [p], those that the server holds.
       key: of the round, in the stream `ROOT`.
     """
+    classes = data.label_counts.shape[1]
+    which = data.labels[public][:, None] == jnp.arange(classes)[None]
+    counts = jnp.sum(which, axis=0, dtype=jnp.int32)
     own = data.replace(
+        label_counts=jnp.broadcast_to(counts, data.label_counts.shape),
         indices=jnp.asarray(public, jnp.int32),
         offsets=jnp.zeros_like(data.offsets),
         sizes=jnp.full_like(data.sizes, len(public)),
@@ -45,5 +49,6 @@ def train_root(
     )
     nobody = jnp.int32(data.sizes.shape[0])  # beyond the last client, who may attack
     state = rule_state(init_state(algorithm, model))
+    broadcast = broadcast._replace(slots=None)
     trained = local_training.alone(model, broadcast, shared, own, nobody, state, key)
     return travelling(algorithm, jax.tree.map(jnp.subtract, trained.model, model))

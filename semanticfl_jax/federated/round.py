@@ -21,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model
 from semanticfl_jax.algorithms.trees import where
+from semanticfl_jax.attacks.base import among
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
@@ -34,18 +35,27 @@ from semanticfl_jax.federated.aggregation import (
     no_totals,
     over_those_left,
     taken_of,
+    without,
 )
+from semanticfl_jax.federated.arrivals import Arrivals
 from semanticfl_jax.federated.chunks import Places, for_each, make_train_chunk, scan_chunks
-from semanticfl_jax.federated.client_update import finish_client, leave_out, rule_state
+from semanticfl_jax.federated.client_update import (
+    colludes,
+    finish_client,
+    leave_out,
+    rule_state,
+)
 from semanticfl_jax.federated.cohort import draw_cohort, draw_reporting, place_cohort
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.measured import RoundMetrics, measured
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.root import train_root
+from semanticfl_jax.federated.sending import broadcast_of, filled_places
 from semanticfl_jax.federated.server_state import ServerState, next_state, unchanged
 from semanticfl_jax.federated.side_by_side import by_steps
 from semanticfl_jax.federated.uploads import with_own, with_zeros
+from semanticfl_jax.federated.versions import begun_before, figures_of
 from semanticfl_jax.randomness import RoundKeys, round_keys
 from semanticfl_jax.types import PyTree
 
@@ -109,13 +119,15 @@ def make_round(
     most: int | None = None,
     public: np.ndarray | None = None,
     skip_diverged: bool = False,
+    arrivals: Arrivals | None = None,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
     `steps` are those of every client, if they all have as many (`local_training.known_steps`);
     `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`;
     `public` the server's own training images, int [p], for an aggregator that needs them. With
-    `skip_diverged`, clients that diverge are treated as if they had dropped out.
+    `skip_diverged`, clients that diverge are treated as if they had dropped out. `arrivals` says
+    who reports in each round, and from which model they began; None: a cohort begins together.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
@@ -138,7 +150,10 @@ def make_round(
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
-        cohort = draw_cohort(availability.sampling, key, number, sizes, clients_per_round, most)
+        if arrivals is not None:
+            cohort = jnp.asarray(arrivals.clients)[number]
+        else:
+            cohort = draw_cohort(availability.sampling, key, number, sizes, clients_per_round, most)
         sizes = jnp.where(cohort < 0, 0, sizes[cohort])
         return place_cohort(cohort, sizes, batch_size, devices, chunk)
 
@@ -147,22 +162,26 @@ def make_round(
         reported = draw_reporting(key, state.round, cohort, availability.dropout)
         places, sizes = filled_places(algorithm, data, cohort, reported, rows)
         working = jnp.where(sizes > 0, places.clients, -1)
-        broadcast = broadcast_of(algorithm, state, rates, working)
+        broadcast, sent = broadcast_of(algorithm, state, rates, working, key), state.model
+        if arrivals is not None:
+            everyone, sent = data.sizes.shape[0], state.versions
+            broadcast, places = begun_before(arrivals, state.round, broadcast, places, everyone)
         if algorithm.aggregator.needs_root:
             given = (state.model, broadcast, shared, data, public, keys.root)
             root = train_root(local_training, algorithm, *given)
             broadcast = broadcast._replace(aggregator=root)
 
-        totals, after, updates, diverged = train_cohort(
-            state.model, broadcast, shared, data, places, keys
-        )
-        clients, used = places.clients, sizes > 0
+        totals, after, updates, diverged = train_cohort(sent, broadcast, shared, data, places, keys)
+        clients, used, taken = places.clients, sizes > 0, totals.update
+        if updates is not None:
+            updates = in_order(updates, cohort, most, mesh)
+            taken, wrong = taken_of(algorithm, updates, broadcast, keys, skip_diverged)
+            if colludes(algorithm):
+                wrong &= used & ~diverged & among(broadcast.attackers, clients)
+                totals, after = without(wrong & skip_diverged, totals, after, places)
+                diverged |= wrong
         if skip_diverged:
             used, clients = used & ~diverged, jnp.where(diverged, -1, clients)
-        taken = totals.update
-        if updates is not None:
-            updates = in_order(algorithm.aggregator, updates, cohort, most, mesh)
-            taken = taken_of(algorithm, updates, broadcast, keys)
         update, kept = finish(algorithm.aggregator, taken, keys.aggregator, state.aggregator)
         if skip_diverged:
             update = over_those_left(algorithm.aggregator, update, totals.weight)
@@ -183,8 +202,7 @@ def make_round(
             done = aggregate.participants > 0
             model, server, kept = where(done, (model, server, kept), unchanged(state))
         metrics = measured(totals, cohort, reported, state.contacted, diverged, model)
-        if algorithm.aggregator.figures is not None:
-            metrics = metrics._replace(figures=algorithm.aggregator.figures(kept))
+        metrics = metrics._replace(figures=figures(algorithm, kept, arrivals, state.round))
         # Replicated, so that every process can read all of them.
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
         return next_state(state, model, server, kept, cohort), after, metrics
@@ -192,41 +210,20 @@ def make_round(
     return Round(cohort_of, train)
 
 
-def filled_places(
-    algorithm: Algorithm,
-    data: FederatedDataset,
-    cohort: jax.Array,
-    reported: jax.Array,
-    rows: PyTree,
-) -> tuple[Places, jax.Array]:
-    """Return the places of those who report, with their weights, and their samples, int32 [places].
+def figures(
+    algorithm: Algorithm, kept: PyTree, arrivals: Arrivals | None, number: jax.Array
+) -> dict[str, jax.Array]:
+    """Return scalars for the round's row: the aggregator's, and the simulated clock's.
 
     Args:
-      algorithm: its weights.
-      data: the clients' images.
-      cohort: int32 [places], as drawn.
-      reported: bool [places].
-      rows: the cohort's client states.
+      algorithm: its aggregator.
+      kept: what that keeps after the round.
+      arrivals: of the run; None without a clock.
+      number: of the round, int32 scalar, from 0.
     """
-    clients = jnp.where(reported, cohort, -1)
-    sizes = jnp.where(reported, data.sizes[clients], 0)
-    counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
-    return Places(clients, algorithm.weights(sizes, counts), rows), sizes
-
-
-def broadcast_of(
-    algorithm: Algorithm, state: ServerState, rates: Rates, reporting: jax.Array
-) -> Broadcast:
-    """Return what the server sends besides the model.
-
-    `reporting`, int32 [places], are the ids of those who report; -1 in other places.
-    """
-    return Broadcast(
-        algorithm.server.broadcast(state.server),
-        rates.client,
-        algorithm.aggregator.broadcast(state.aggregator),
-        reporting,
-    )
+    of_aggregator = algorithm.aggregator.figures
+    found = {} if of_aggregator is None else dict(of_aggregator(kept))
+    return found if arrivals is None else {**found, **figures_of(arrivals, number)}
 
 
 class TrainDevice(Protocol):

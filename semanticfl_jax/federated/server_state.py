@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.federated.cohort import with_contacts
+from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.federated.versions import first_versions, with_version
 from semanticfl_jax.types import PyTree
 
 
@@ -23,6 +25,7 @@ class ServerState(NamedTuple):
       clients: states of all clients, stacked: [num_clients, ...]; () if they keep nothing.
       contacted: bool [num_clients], clients that have taken part before.
       round: int32 scalar, rounds done.
+      versions: the last models, stacked (`versions`); () where rounds are synchronous.
     """
 
     params: PyTree
@@ -32,6 +35,7 @@ class ServerState(NamedTuple):
     clients: PyTree
     contacted: jax.Array
     round: jax.Array
+    versions: PyTree = ()
 
     @property
     def model(self) -> Model:
@@ -40,18 +44,27 @@ class ServerState(NamedTuple):
 
 
 def init_server(
-    params: PyTree, batch_stats: PyTree, algorithm: Algorithm, num_clients: int
+    params: PyTree,
+    batch_stats: PyTree,
+    algorithm: Algorithm,
+    num_clients: int,
+    versions: int = 0,
 ) -> ServerState:
-    """Return the state before round 1, without the clients' (`client_state.init_clients`)."""
+    """Return the state before round 1, without the clients' (`client_state.init_clients`).
+
+    With `versions`, the server keeps so many of its models.
+    """
     model, aggregator = Model(params, batch_stats), algorithm.aggregator
+    sent = travelling(algorithm, model)
     return ServerState(
         params=params,
         batch_stats=batch_stats,
         server=algorithm.server.init(model),
-        aggregator=() if aggregator.start is None else aggregator.start(model),
+        aggregator=() if aggregator.start is None else aggregator.start(sent),
         clients=(),
         contacted=jnp.zeros(num_clients, bool),
         round=jnp.zeros((), jnp.int32),
+        versions=first_versions(model, versions),
     )
 
 
@@ -72,4 +85,5 @@ def next_state(
         clients=state.clients,
         contacted=with_contacts(state.contacted, cohort),
         round=state.round + 1,
+        versions=with_version(state.versions, model, state.round + 1) if state.versions else (),
     )

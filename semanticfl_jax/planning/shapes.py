@@ -97,6 +97,11 @@ def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
     def zeros(*shape: int, dtype: Any) -> np.ndarray:
         return np.broadcast_to(np.zeros((), dtype), shape)
 
+    if config.asynchronous.enabled:
+        raise SemanticFLError(
+            "asynchronous.enabled must be false in a plan: who reports when depends on the "
+            "partition, which a plan does not look at"
+        )
     picture = (images.side, images.side, 3)
     dataset = ImageDataset(
         name=config.dataset,

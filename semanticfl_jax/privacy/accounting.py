@@ -12,6 +12,8 @@ of a round:
                              about twice the noise for the same epsilon
     central, in turn, m = N  no amplification: the Gaussian mechanism, as often as one client takes
                              part, ceil(t m / N) in t rounds
+    dp_ftrl                  the same: the turns of a client are further apart than noise hangs
+                             together (dp_ftrl.py)
     local                    the Gaussian mechanism with z / 2, since any two updates are within
                              2 C; as often as a client can take part, which is in every round unless
                              clients come in turn

@@ -30,13 +30,12 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, Sender, mean
-from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.algorithms.transforms import clipped
 from semanticfl_jax.config.privacy import CentralConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.privacy.accounting import noise_multiplier
-from semanticfl_jax.privacy.mechanism import Protect, with_noise
+from semanticfl_jax.privacy.mechanism import Protect, over_expected, with_noise
 from semanticfl_jax.types import PyTree
 
 
@@ -46,21 +45,7 @@ def central(settings: CentralConfig, context: AlgorithmContext) -> Protect:
     make = _adaptive if settings.adaptive else _fixed
     aggregator = make(settings, noise, cohort)
 
-    def weights(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
-        del label_counts
-        return (sizes > 0).astype(jnp.float32) / cohort
-
-    def protect(algorithm: Algorithm) -> Algorithm:
-        if algorithm.aggregator.name != "mean":
-            raise SemanticFLError(
-                f"{algorithm.name} has the aggregator {algorithm.aggregator.name}, and "
-                "privacy.name=central needs the mean: the noise is that of a sum"
-            )
-        return dataclasses.replace(
-            algorithm, aggregator=aggregator, weights=weights, sends_label_counts=False
-        )
-
-    return protect
+    return lambda algorithm: over_expected(algorithm, aggregator, cohort)
 
 
 def _fixed(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.algorithms.aggregators import Aggregator
 from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 #: What the builder of a registry entry returns.
@@ -29,3 +32,29 @@ def with_noise(key: jax.Array, tree: PyTree, spread: jax.Array | float) -> PyTre
         for index, x in enumerate(leaves)
     ]
     return jax.tree.unflatten(form, noisy)
+
+
+def over_expected(algorithm: Algorithm, aggregator: Aggregator, cohort: int) -> Algorithm:
+    """Return an algorithm whose updates are summed, and divided by the expected number of clients.
+
+    Args:
+      algorithm: with the mean for an aggregator.
+      aggregator: a private sum, in its place.
+      cohort: m; who has no images has no weight.
+
+    Raises:
+      SemanticFLError: if the algorithm has another aggregator.
+    """
+    if algorithm.aggregator.name != "mean":
+        raise SemanticFLError(
+            f"{algorithm.name} has the aggregator {algorithm.aggregator.name}, and noise at the "
+            "server (privacy.name=central, dp_ftrl) needs the mean: it is that of a sum"
+        )
+
+    def weights(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:
+        del label_counts
+        return (sizes > 0).astype(jnp.float32) / cohort
+
+    return dataclasses.replace(
+        algorithm, aggregator=aggregator, weights=weights, sends_label_counts=False
+    )

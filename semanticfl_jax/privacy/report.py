@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from semanticfl_jax.config.privacy import AT_SERVER
 from semanticfl_jax.registry import ALGORITHMS, Entry
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
     told = _NONE
     if ledger is not None:
         told = f"({ledger.epsilon(rounds):.4g}, {ledger.delta:g})-differentially private"
-    of_update = {"central": "none: it is trusted to clip and to add the noise", "local": told}
+    of_update = dict.fromkeys(AT_SERVER, "none: it is trusted to clip and to add the noise")
+    of_update["local"] = told
     rows = [("server", "who takes part, and when", _NONE)]
     rows += [("server", "every client's update, in every round", of_update.get(name, _NONE))]
     if ledger is None and not _uniform(config):
@@ -100,7 +102,8 @@ def table() -> str:
 
 def _up(entry: Entry) -> str:
     traits = entry.traits
-    sees = [] if traits.uniform or traits.weights else ["how many images it has"]
+    weighs = not (traits.uniform or traits.weights or traits.silent)
+    sees = ["how many images it has"] if weighs else []
     sees += [f"once, {traits.once}"] if traits.once else []
     sees += [traits.extra] if traits.extra else []
     return "; ".join(sees)
@@ -114,4 +117,6 @@ def _down(entry: Entry) -> str:
 
 
 def _protected(entry: Entry) -> str:
-    return "refused" if entry.traits.extra or entry.traits.once else "central, local"
+    if entry.traits.silent:
+        return "nothing is sent"
+    return "refused" if entry.traits.extra or entry.traits.once else "central, dp_ftrl, local"

@@ -30,8 +30,8 @@ def compare(
     Args:
       directories: finished runs.
       out: where to write the table (comparison.md, .csv, .tex, comparison_seeds.csv) and plots
-        (comparison, comparison_bars and, of many methods, comparison_panels), which the returned
-        text then names; None writes nothing.
+        (comparison, comparison_bars, comparison_traffic and, of many methods, comparison_panels),
+        which the returned text then names; None writes nothing.
       paper: size, font and file formats of the plots.
 
     Raises:

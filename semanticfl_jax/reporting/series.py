@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,3 +47,35 @@ def mean_curve(seeds: Sequence[Rows], name: str) -> Curve:
     values = np.array([[curve[r] for r in rounds] for curve in curves]).reshape(len(curves), -1)
     spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(values.shape[1])
     return Curve(np.array(rounds, int), values.mean(axis=0), spread, len(curves))
+
+
+def cost_curve(
+    seeds: Sequence[Rows], name: str, cost: Callable[[Mapping[str, Any]], float]
+) -> tuple[np.ndarray, Curve]:
+    """Return the curve of the field `name`, and what the rounds until then have cost.
+
+    Args:
+      seeds: rows of each seed.
+      name: of a number in the rows.
+      cost: of the round of a row.
+
+    Returns:
+      float64 [M], summed over rounds, mean over seeds; the curve over the same M rounds.
+    """
+    curve = mean_curve(seeds, name)
+    spent = mean_curve([_summed(rows, cost) for rows in seeds], "_spent")
+    at = dict(zip(spent.rounds.tolist(), spent.mean, strict=True))
+    return np.array([at[number] for number in curve.rounds.tolist()], float), curve
+
+
+def _summed(rows: Rows, cost: Callable[[Mapping[str, Any]], float]) -> list[dict[str, Any]]:
+    total, found = 0.0, []
+    for row in rows:
+        total += cost(row)
+        found.append({"round": row["round"], "_spent": total})
+    return found
+
+
+def bytes_of(row: Mapping[str, Any]) -> float:
+    """Return the bytes that a round sends, both ways."""
+    return (row.get("bytes_up") or 0) + (row.get("bytes_down") or 0)

@@ -81,6 +81,8 @@ _ROW = {
     "private",
     "epsilon",
     "clip",
+    "clock",
+    "staleness",
     "diverged",
     "diverged_clients",
     "diverged_count",

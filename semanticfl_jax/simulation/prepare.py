@@ -27,6 +27,7 @@ from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.arrivals import simulate
 from semanticfl_jax.federated.client_state import RunRound, init_clients, join_clients
 from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
@@ -278,6 +279,7 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
       steps: of every client, where they are known (`known_steps`).
     """
     config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    sizes = parts.federation.partition.sizes
     # Evaluation, one model on large batches, keeps the lowering that suits a model alone.
     trained = make_network(choice.applied(config), parts.federation, parts.module)
     moments = (dataset.mean, dataset.std)
@@ -294,6 +296,7 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
         public=parts.federation.public,
         steps=steps,
         skip_diverged=config.on_divergence == "skip_client",
+        arrivals=simulate(config, sizes) if config.asynchronous.enabled else None,
     )
     run_round = join_clients(run_round, mesh, config.runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
@@ -333,7 +336,7 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
     test, stamped = put((test, stamped), split(mesh))
     key = run_key(config.seed)
     received = parts.init_model(key)
-    state = init_server(*received, algorithm, config.num_clients)
+    state = init_server(*received, algorithm, config.num_clients, config.asynchronous.versions)
     state, key = put((state, key), replicated(mesh))
     clients = init_clients(
         algorithm, state.model, config.num_clients, mesh, runtime.client_state_memory

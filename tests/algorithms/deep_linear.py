@@ -59,8 +59,11 @@ class DeepLinearReference:
         self.model = {name: value.astype(np.float64) for name, value in start.items()}
         self.own = [self.initial() for _ in clients]
         self.tested, self.simplex = self.model, simplex
+        self.models = [self.model]  # IFCA's
 
     def initial(self):
+        if self.name == "ifca":
+            return 0
         if self.name in ("fedper", "fedrep"):
             return {"head": self.model["head"]}
         if self.name == "apfl":
@@ -121,7 +124,18 @@ class DeepLinearReference:
             for start in range(0, len(order), self.config.batch_size):
                 yield epoch, self.clients[client][order[start : start + self.config.batch_size]]
 
+    def least(self, client, orders):
+        """IFCA's choice: the model of least loss over the batches of the first epoch."""
+        batches = [rows for _, rows in self.batches(client, orders[:1])]
+        losses = [
+            np.mean([self.loss_and_gradient(model, rows, client)[0] for rows in batches])
+            for model in self.models
+        ]
+        return int(np.argmin(losses))
+
     def begin(self, client):
+        if self.name == "ifca":
+            return self.models[self.own[client]]
         if self.name == "local":
             return self.own[client]
         if self.name in ("fedper", "fedrep"):
@@ -134,6 +148,8 @@ class DeepLinearReference:
 
     def train(self, client, orders):
         """Return the trained model, and the loss of the received one over the client's samples."""
+        if self.name == "ifca":
+            self.own[client] = self.least(client, orders)
         if self.name == "fedala":
             self.own[client] = self.own[client][0], self.take_over(client, orders)
         w, solver, second = self.begin(client), Solver(self.config), Solver(self.config)
@@ -182,6 +198,9 @@ class DeepLinearReference:
         trained = [self.train(client, orders[client]) for client in cohort]
         for client, (_, own, _) in zip(cohort, trained, strict=True):
             self.own[client] = own
+        if self.name == "ifca":
+            self.by_choice(cohort, [w for w, _, _ in trained])
+            return
         deltas = [minus(w, self.model) for w, _, _ in trained]
         sizes = np.array([len(self.clients[client]) for client in cohort], float)
         p = np.full(len(cohort), 1 / len(cohort)) if self.name == "pfedme" else sizes / sizes.sum()
@@ -205,3 +224,15 @@ class DeepLinearReference:
             self.tested = mean([before, self.model])
         if self.name == "fedetf":
             self.tested = {**self.model, "head": self.simplex}
+
+    def by_choice(self, cohort, trained):
+        """IFCA's round: every model becomes the mean, by size, of those who chose it."""
+        sizes = [len(self.clients[client]) for client in cohort]
+        weights = [0.0] * len(self.models)
+        for index in range(len(self.models)):
+            who = [i for i, client in enumerate(cohort) if self.own[client] == index]
+            weights[index] = sum(sizes[i] for i in who)
+            if who:
+                parts = [times(len(who) * sizes[i] / weights[index], trained[i]) for i in who]
+                self.models[index] = mean(parts)
+        self.model, self.tested = self.models[0], self.models[int(np.argmax(weights))]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.compression.count_sketch import hashes
 from semanticfl_jax.algorithms.compression.powersgd import powersgd
 from semanticfl_jax.algorithms.compression.qsgd import qsgd
 from semanticfl_jax.algorithms.compression.quantize import quantize
@@ -30,6 +31,7 @@ from semanticfl_jax.config.compression import (
 )
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.traffic import make_traffic
+from semanticfl_jax.randomness import HostStream, host_generator
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
 from tests.federation import (
     CLASSES,
@@ -207,6 +209,49 @@ def test_the_majority_of_signs_is_voted_for(federation, devices, chunk):
     updates = [minus(model, before) for model in trained]
     votes = combine(lambda x: 0.01 * np.sign(np.sign(x).sum(axis=0)), *updates)
     chex.assert_trees_all_close(host(state.model), plus(before, votes), rtol=1e-6, atol=1e-7)
+
+
+def sketched(vector, places, signs, columns):
+    """A count sketch, number by number."""
+    table = np.zeros((len(places), columns))
+    for row, (own, sign) in enumerate(zip(places, signs, strict=True)):
+        for j, x in enumerate(vector):
+            table[row, own[j]] += sign[j] * x
+    return table
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 2), (2, 1)])
+def test_the_largest_numbers_are_read_from_the_sum_of_sketches(federation, devices, chunk):
+    settings = {"share": 0.5, "rows": 3, "kept": 0.1}
+    chosen = AggregationConfig("count_sketch", settings={"count_sketch": settings})
+    config = dataclasses.replace(UNRELIABLE, aggregation=chosen)
+    algorithm = algorithm_of(config)
+    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config)
+    size = sum(x.size for x in jax.tree.leaves(state.model))
+    columns, count = math.ceil(0.5 * size / 3), math.ceil(0.1 * size)
+    assert make_traffic(algorithm, state, data).up == 4 * 3 * columns
+    seed = int(host_generator(config.seed, HostStream.SKETCH).integers(2**31))
+    places, signs = map(np.asarray, hashes(seed, 3, columns, size))
+    assert places.min() == 0 and places.max() == columns - 1 and set(np.unique(signs)) == {-1, 1}
+    by_hand, held = ByHand(federation, config), np.zeros((3, columns))
+    for number in range(3):
+        before = host(state.model)
+        state, metrics = run(state, data, shared, key)
+        clients = reported(metrics)
+        given = [minus(by_hand.train(before, data, key, number, c), before) for c in clients]
+        weights = np.array([SIZES[c] for c in clients]) / sum(SIZES[c] for c in clients)
+        mean = sum(w * numbers(each) for w, each in zip(weights, given, strict=True))
+        held += sketched(mean, places, signs, columns)
+        told = np.median([signs[r] * held[r, places[r]] for r in range(3)], axis=0)
+        found = numbers(minus(host(state.model), before))
+        # Which of nearly equal numbers is read, rounding may decide: so those that were.
+        read = np.abs(found) > 0
+        assert read.sum() <= count
+        least = np.sort(np.abs(told))[-count]
+        assert np.all(np.abs(told)[read] > 0.999 * least - 1e-7)
+        np.testing.assert_allclose(found[read], told[read], rtol=1e-3, atol=2e-6)
+        held -= sketched(np.where(read, told, 0.0), places, signs, columns)
+        np.testing.assert_allclose(state.aggregator[0], held, rtol=1e-3, atol=1e-5)
 
 
 def secure(**settings):

@@ -41,6 +41,8 @@ CASES = [
     {"name": "apfl"},
     {"name": "apfl", "apfl": {"alpha": 0.8, "adaptive": False}},
     {"name": "fedala", "fedala": {"rate": 3.0}},
+    {"name": "ifca"},
+    {"name": "ifca", "ifca": {"models": 3, "spread": 0.5}},
     {"name": "qffl"},
     {"name": "qffl", "qffl": {"q": 0.3}},
     {"name": "fedexp", "fedexp": {"epsilon": 1e-6}},
@@ -127,6 +129,12 @@ def test_three_rounds_equal_numpy(federation, train, case):
         config,
         corners.astype(np.float64),
     )
+    if case["name"] == "ifca":
+        others = weights_of(start.server.params)
+        count = len(others["head"])
+        reference.models += [
+            {n: x[i].astype(float) for n, x in others.items()} for i in range(count)
+        ]
     for number, state in enumerate(states):
         reference.run_round(*draw(federation.key, number, config))
         chex.assert_trees_all_close(weights_of(state.params), reference.model, rtol=1e-4, atol=2e-5)
@@ -145,8 +153,13 @@ def test_three_rounds_equal_numpy(federation, train, case):
                 kernel = state.clients.weights.params["model"]["head"]["kernel"]
                 np.testing.assert_allclose(kernel[client], own[1], rtol=1e-4, atol=2e-5)
                 own = reference.mixed(own, reference.model)
+            if case["name"] == "ifca":
+                assert state.clients[client] == own
+                assert number == 0 or len(set(reference.own)) > 1
+                own = reference.models[own]
             kept = jax.tree.map(lambda x, c=client: x[c], state.clients)
-            model = algorithm.client.personal(kept, state.model, ())
+            sent = algorithm.server.broadcast(state.server)
+            model = algorithm.client.personal(kept, state.model, sent)
             expected = {**reference.model, **own}
             chex.assert_trees_all_close(weights_of(model.params), expected, rtol=1e-4, atol=2e-5)
 
@@ -212,7 +225,7 @@ def test_qffl_without_fairness_is_uniform_fedavg(train):
 
 def test_what_stays_with_the_clients_is_no_traffic(federation, train):
     sizes = {}
-    for name in ("fedavg", "fedper", "local", "qffl", "ditto"):
+    for name in ("fedavg", "fedper", "local", "qffl", "ditto", "ifca"):
         algorithm = train({"name": name})[1]
         state, data, _, _ = federation.start(algorithm, make_mesh(1))
         sizes[name] = make_traffic(algorithm, state, data)[:2]
@@ -223,10 +236,13 @@ def test_what_stays_with_the_clients_is_no_traffic(federation, train):
         "local": (0, 0),
         "qffl": (base + head + 4, base + head),
         "ditto": (base + head,) * 2,
+        "ifca": (base + head, 2 * (base + head)),
     }
 
 
-@pytest.mark.parametrize("case", [CASES[3], CASES[7], CASES[8]], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case", [CASES[3], CASES[7], CASES[9], CASES[10]], ids=lambda case: case["name"]
+)
 def test_devices_chunks_and_host_memory_change_nothing(train, case):
     states = train(case)[2]
     spread = train(case, devices=2, chunk=3, memory="host")[2]
@@ -285,6 +301,24 @@ def test_fedbn_keeps_what_normalises_and_all_running_statistics():
     chex.assert_trees_all_close(
         state.params["model"]["base"], average.params["model"]["base"], rtol=1e-5, atol=1e-6
     )
+
+
+def test_each_model_of_ifca_has_its_own_running_statistics():
+    # From equal models, those of the two averaged by who chose them are FedAvg's.
+    federation = make_federation(TwoLayers(CLASSES), SIZES)
+    config = configuration({"name": "ifca", "ifca": {"spread": 1e-4}})
+    run, start = federation.round(algorithm_of(config, model=federation.model), 1, 2, config)
+    state, _ = run(*start)
+    chosen, statistics = state.server.chosen, state.server.batch_stats["mean"]
+    assert chosen.min() > 0
+    np.testing.assert_array_equal(state.batch_stats["mean"], statistics[0])
+    plain = configuration({"name": "fedavg"})
+    run, start = federation.round(algorithm_of(plain), 1, 2, plain)
+    average, _ = run(*start)
+    np.testing.assert_allclose(
+        np.tensordot(chosen, statistics, 1), average.batch_stats["mean"], rtol=1e-3, atol=1e-5
+    )
+    assert np.abs(statistics[0] - statistics[1]).max() > 1e-3
 
 
 def test_names_of_layers_are_checked_against_the_model():

@@ -9,17 +9,18 @@ from tests.federation import FEDAVG, MEAN, STD
 
 
 class ByHand:
-    """Trains single clients of a federation with a plain algorithm."""
+    """Trains single clients of a federation whose clients keep nothing; by default with FedAvg."""
 
-    def __init__(self, federation, config):
+    def __init__(self, federation, config, algorithm=FEDAVG):
         self.federation, self.config = federation, config
-        self.alone = jax.jit(make_local_training(federation.model, FEDAVG, config, MEAN, STD).alone)
+        training = make_local_training(federation.model, algorithm, config, MEAN, STD)
+        self.alone = jax.jit(training.alone)
 
-    def train(self, model, data, key, number, client):
+    def train(self, model, data, key, number, client, shared=None):
         """Return the client's model after round `number`, of what it starts from; NumPy."""
         own_key = self.key(key, 1, number, client)
         sent = Broadcast((), np.float32(self.config.learning_rate))
-        model = self.alone(model, sent, {}, data, client, (), own_key).model
+        model = self.alone(model, sent, shared or {}, data, client, (), own_key).model
         return jax.tree.map(np.array, model)
 
     def key(self, key, *numbers):

@@ -11,6 +11,7 @@ import pytest
 from semanticfl_jax.algorithms.aggregators import median
 from semanticfl_jax.algorithms.base import LossTerm
 from semanticfl_jax.algorithms.weights import by_size
+from semanticfl_jax.attacks.base import draw_attackers
 from semanticfl_jax.config import ConfigError, from_dict, to_dict
 from semanticfl_jax.data.partition import Partition
 from tests.federated.by_hand import host
@@ -43,11 +44,11 @@ def poisoned(algorithm, federation, client=BAD):
     return algorithm.with_term(term)
 
 
-def without(federation, client=BAD):
-    """The federation in which that client has no image."""
+def without(federation, *clients):
+    """The federation in which those clients have no image."""
     indices, offsets = federation.partition.indices, federation.partition.offsets
     kept = [
-        indices[offsets[i] : offsets[i + 1]] if i != client else indices[:0]
+        indices[offsets[i] : offsets[i + 1]] if i not in clients else indices[:0]
         for i in range(len(offsets) - 1)
     ]
     sizes = [len(each) for each in kept]
@@ -83,7 +84,7 @@ def test_who_diverges_is_left_out_as_if_they_had_no_data(name, sizes, devices, c
     config, algorithm = chosen(name)
     algorithm = poisoned(algorithm, federation)
     run, (state, *rest) = federation.round(algorithm, devices, chunk, config, skip_diverged=True)
-    alone, (other, *others) = without(federation).round(algorithm, 1, 1, config)
+    alone, (other, *others) = without(federation, BAD).round(algorithm, 1, 1, config)
     for _ in range(2):
         state, metrics = run(state, *rest)
         other, expected = alone(other, *others)
@@ -123,7 +124,7 @@ def test_so_it_is_whatever_is_made_of_updates(name, devices, chunk):
     algorithm = poisoned(algorithm_of(config), federation)
     options = {"public": public, "skip_diverged": True}
     run, (state, *rest) = federation.round(algorithm, devices, chunk, config, **options)
-    alone, (other, *others) = without(federation).round(algorithm, 1, 1, config, public=public)
+    alone, (other, *others) = without(federation, BAD).round(algorithm, 1, 1, config, public=public)
     first = host(state.params)
     for _ in range(2):
         state, metrics = run(state, *rest)
@@ -138,6 +139,35 @@ def test_so_it_is_whatever_is_made_of_updates(name, devices, chunk):
         )
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first, host(state.params))
     assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 3), (2, 2)])
+@pytest.mark.parametrize("attack", ["sign_flip", "alie"])
+@pytest.mark.parametrize("aggregator", ["mean", "median", "norm_bound"])
+def test_who_forges_what_is_not_finite_is_left_out(attack, aggregator, devices, chunk):
+    federation = make_federation(SoftmaxRegression(CLASSES), SIZES)
+    # Beyond the largest float32: alone, or agreed on.
+    forging = {"name": attack, "share": 0.3, attack: {"scale": 1e39}}
+    values = {**to_dict(EVERYONE), "aggregation": {"aggregator": aggregator}}
+    config = from_dict(type(CONFIG), {**values, "algorithm": {"name": "moon"}, "attack": forging})
+    algorithm = algorithm_of(config, model=federation.model)
+    drawn = draw_attackers(algorithm.attack, federation.key, len(SIZES))
+    attackers = np.flatnonzero(drawn)
+    run, (state, *rest) = federation.round(algorithm, devices, chunk, config, skip_diverged=True)
+    plain = from_dict(type(CONFIG), {**values, "algorithm": {"name": "moon"}})
+    honest = algorithm_of(plain, model=federation.model)
+    alone, (other, *others) = without(federation, *attackers).round(honest, 1, 1, plain)
+    for _ in range(2):
+        state, metrics = run(state, *rest)
+        other, _ = alone(other, *others)
+        named = np.asarray(metrics.cohort)[np.asarray(metrics.diverged)]
+        assert sorted(named.tolist()) == attackers.tolist() and metrics.finite
+        parts, expected = (state.model, state.clients), (other.model, other.clients)
+        chex.assert_trees_all_close(host(parts), host(expected), rtol=2e-5, atol=1e-6)
+    warned, (state, *rest) = federation.round(algorithm, devices, chunk, config)
+    _, metrics = warned(state, *rest)
+    named = np.asarray(metrics.cohort)[np.asarray(metrics.diverged)]
+    assert sorted(named.tolist()) == attackers.tolist()
 
 
 def test_masks_of_who_is_left_out_would_stay():

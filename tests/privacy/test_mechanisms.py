@@ -12,7 +12,9 @@ from semanticfl_jax.algorithms.transforms import clipped
 from semanticfl_jax.config import AvailabilityConfig, LocalConfig, ModelConfig, PrivacyConfig
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.cohort import cohort_places, draw_cohort
+from semanticfl_jax.privacy.accounting import make_ledger
 from semanticfl_jax.privacy.central import split_noise
+from semanticfl_jax.privacy.dp_ftrl import coefficients
 from semanticfl_jax.privacy.mechanism import with_noise
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
 from tests.federation import (
@@ -200,3 +202,68 @@ def test_poisson_sampling_draws_every_client_by_itself():
         assert set(part) <= set(whole) | {-1}
     counts = np.bincount(few[few >= 0], minlength=clients)
     np.testing.assert_allclose(counts / counts.mean(), 1, atol=5 / np.sqrt(counts.mean()))
+
+
+def banded_rounds(federation, rounds, devices=1, chunk=1, **settings):
+    config = private(
+        "dp_ftrl", {"clip": CLIP, **settings}, sampling="round_robin", clients_per_round=2
+    )
+    config = dataclasses.replace(config, rounds=rounds)
+    return config, list(rounds_of(federation, config, devices, chunk, "device", rounds))
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (2, 1)])
+def test_banded_noise_is_the_inverse_matrix_applied_to_fresh_noise(federation, devices, chunk):
+    config, rounds = banded_rounds(federation, 6, devices, chunk, bands=3)
+    by_hand, fresh, noises = ByHand(federation, config), [], []
+    for number, before, after, metrics, _, (data, _, key) in rounds:
+        updates = updates_by_hand(by_hand, before, data, key, number, metrics)
+        summed = combine(lambda x: x.sum(axis=0) / 2, *map(cut, updates)) if updates else 0.0
+        moved = minus(after, before)
+        left = minus(moved, summed) if updates else moved
+        noises.append(numbers(left) / (NOISE * CLIP / 2))
+        zeros = jax.tree.map(jnp.zeros_like, before)
+        fresh.append(numbers(host(with_noise(by_hand.key(key, 7, number), zeros, 1.0))))
+    column = coefficients(6, 3)
+    matrix = sum(c * np.eye(6, k=-j) for j, c in enumerate(column))
+    np.testing.assert_allclose(matrix @ np.array(noises), np.array(fresh), atol=5e-3)
+
+
+def test_one_band_is_central_privacy(federation):
+    _, banded = banded_rounds(federation, 3, bands=1)
+    config = private("central", {"clip": CLIP}, sampling="round_robin", clients_per_round=2)
+    central = list(rounds_of(federation, config, 1, 1, "device", 3))
+    for found, expected in zip(banded, central, strict=True):
+        chex.assert_trees_all_close(found[2], expected[2], rtol=1e-6, atol=1e-7)
+
+
+def test_banded_noise_costs_what_independent_noise_costs_and_adds_up_to_less():
+    rounds, clients, cohort = 24, 7, 2
+    config = dataclasses.replace(
+        CONFIG,
+        rounds=rounds,
+        clients_per_round=cohort,
+        model=ModelConfig(norm="group"),
+        availability=AvailabilityConfig(sampling="round_robin"),
+        privacy=PrivacyConfig("dp_ftrl", noise_multiplier=NOISE),
+    )
+    bands = config.privacy.settings.bands_of(config)
+    assert bands == clients // cohort == 3
+    column = coefficients(rounds, bands)
+    matrix = sum(c * np.eye(rounds, k=-j) for j, c in enumerate(column))
+    # Whoever takes turns as the round draws them changes matrix @ updates by sqrt(turns) at most.
+    sizes, key = jnp.ones(clients, jnp.int32), jax.random.key(0)
+    draw = jax.vmap(lambda r: draw_cohort("round_robin", key, r, sizes, cohort, cohort))
+    drawn, most = np.asarray(draw(jnp.arange(rounds))), 0
+    for client in range(clients):
+        turns = (drawn == client).any(axis=1).astype(float)
+        assert np.linalg.norm(matrix @ turns) <= np.sqrt(turns.sum()) + 1e-6
+        most = max(most, int(turns.sum()))
+    assert make_ledger(config).sampling.count(rounds) == most
+    independent = dataclasses.replace(config.privacy, name="central", settings=None)
+    central = dataclasses.replace(config, privacy=independent)
+    assert make_ledger(config).epsilon(rounds) == make_ledger(central).epsilon(rounds)
+    sums = np.tril(np.ones((rounds, rounds)))
+    error = np.sqrt(np.mean(np.sum((sums @ np.linalg.inv(matrix)) ** 2, axis=1)))
+    alone = np.sqrt(np.mean(np.sum(sums**2, axis=1)))
+    assert error < 0.7 * alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from semanticfl_jax.reporting.runs import (
     flatten,
     tells_methods_apart,
 )
-from semanticfl_jax.reporting.series import Rows, mean_curve
+from semanticfl_jax.reporting.series import Rows, bytes_of, cost_curve
 
 #: Pictures of partitions, and of anchors, at most.
 _MAX_PICTURES = 3
@@ -77,7 +77,7 @@ def traffic(comparison: Comparison) -> str:
             cells += _until(method, comparison, goal)
         rows.append(cells)
     axis = "MB both ways"
-    found = _over(comparison, "_bytes", lambda row: _bytes(row) / 1e6)
+    found = _over(comparison, lambda row: bytes_of(row) / 1e6)
     note = "Model, states and anchors that a round sends, counted, not measured on a network."
     if goal is not None and reference:
         note += f" The goal is the mean of the last 10 evaluations of {reference.label}."
@@ -90,7 +90,7 @@ def _until(method: Method, comparison: Comparison, goal: float) -> list[Cell]:
     for run in method.runs:
         total = 0.0
         for row in run.rows:
-            total += _bytes(row)
+            total += bytes_of(row)
             value = row.get(metric.name)
             if value is not None and metric.gain(value, goal) >= 0:
                 rounds.append(row["round"])
@@ -131,7 +131,7 @@ def time(comparison: Comparison) -> str:
         Column("Padding %", "Share of the training steps that was padding"),
         "Device",
     ]
-    found = _over(comparison, "_seconds", lambda row: row.get("seconds") or 0.0)
+    found = _over(comparison, lambda row: row.get("seconds") or 0.0)
     metric = comparison.metric
     note = (
         "Mean ± sample standard deviation over seeds. Times can be compared only between runs on "
@@ -141,33 +141,18 @@ def time(comparison: Comparison) -> str:
     return table(columns, rows) + paragraph(note, "note") + grid(comparison, charts)
 
 
-def _over(comparison: Comparison, name: str, cost) -> list[Line]:
+def _over(comparison: Comparison, cost) -> list[Line]:
     """Return the metric of every method by what its rounds have cost so far, mean over seeds."""
     metric, found = comparison.metric, []
     for index, method in enumerate(comparison.methods):
-        seeds = [_summed(run.rows, name, cost) for run in method.runs]
-        value, spent = mean_curve(seeds, metric.name), mean_curve(seeds, name)
-        at = dict(zip(spent.rounds.tolist(), spent.mean, strict=True))
-        x = np.array([at[number] for number in value.rounds.tolist()], float)
+        x, value = cost_curve([run.rows for run in method.runs], metric.name, cost)
         band = metric.factor * value.spread if value.seeds > 1 else None
         found.append(Line(index, method.label, x, metric.factor * value.mean, band))
     return found
 
 
-def _summed(rows: Rows, name: str, cost) -> list[dict[str, Any]]:
-    total, found = 0.0, []
-    for row in rows:
-        total += cost(row)
-        found.append({**row, name: total})
-    return found
-
-
-def _bytes(row: Mapping[str, Any]) -> float:
-    return (row.get("bytes_up") or 0) + (row.get("bytes_down") or 0)
-
-
 def _total(rows: Rows) -> float:
-    return sum(map(_bytes, rows))
+    return sum(map(bytes_of, rows))
 
 
 def privacy(comparison: Comparison) -> str:

@@ -17,7 +17,7 @@ from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.curves import round_axis
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 from semanticfl_jax.reporting.plots.paper import Paper
-from semanticfl_jax.reporting.series import Curve, Rows, mean_curve
+from semanticfl_jax.reporting.series import Curve, Rows, bytes_of, cost_curve, mean_curve
 from semanticfl_jax.types import Say
 
 #: With more curves than this the legend stands outside, and each has a panel of its own, too.
@@ -53,6 +53,15 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
     if len(curves) > MANY:
         base = comparison.reference.label if comparison.reference else None
         drawings["comparison_panels"] = lambda: draw_panels(curves, metric, title, paper, base)
+    told = [row for run in comparison.runs for row in run.rows]
+    if any(bytes_of(row) for row in told):
+        sent = {
+            method.label: cost_curve(
+                [run.rows for run in method.runs], metric.name, lambda row: bytes_of(row) / 1e6
+            )
+            for method in comparison.methods
+        }
+        drawings["comparison_traffic"] = lambda: draw_traffic(sent, metric, title, paper)
     drawings["comparison_bars"] = lambda: draw_bars(finals, metric, title, paper)
     drawn: list[Path] = []
 
@@ -90,8 +99,23 @@ def plot_comparison(
         drawing.save(draw_curves(curves, metric, title, Paper()), path)
 
 
-def draw_curves(curves: Mapping[str, Curve], metric: Metric, title: str, paper: Paper):
-    """Return a figure of all methods' curves; above `MANY`, with the legend outside."""
+def draw_curves(
+    curves: Mapping[str, Curve],
+    metric: Metric,
+    title: str,
+    paper: Paper,
+    costs: Mapping[str, np.ndarray] | None = None,
+):
+    """Return a figure of all methods' curves; above `MANY`, with the legend outside.
+
+    Args:
+      curves: by label.
+      metric: by which the task judges models.
+      title: what is compared.
+      paper: size and font.
+      costs: by label, float64 [M], what stands along the horizontal axis in place of the rounds;
+        None: those do.
+    """
     many = len(curves) > MANY
     labels = _labels(curves)
     rows = sum(label.count("\n") + 1 for label in labels)
@@ -105,16 +129,16 @@ def draw_curves(curves: Mapping[str, Curve], metric: Metric, title: str, paper: 
     axes = figure.subplots()
     for index, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
-        _draw(axes, curve, metric, label=label, linewidth=1.0 if many else 1.6, **style)
+        x = curve.rounds if costs is None else list(costs.values())[index]
+        _draw(axes, curve, metric, x, label=label, linewidth=1.0 if many else 1.6, **style)
         if curve.seeds > 1:
             low, high = (metric.factor * (curve.mean + s * curve.spread) for s in (-1, 1))
             alpha = 0.10 if many else 0.18
-            axes.fill_between(
-                curve.rounds, low, high, color=style["color"], alpha=alpha, linewidth=0
-            )
+            axes.fill_between(x, low, high, color=style["color"], alpha=alpha, linewidth=0)
     drawing.label(axes, "", "Round", metric.axis)
     _title(figure, _headline(title, curves.values(), metric), paper)
-    round_axis(axes)
+    if costs is None:
+        round_axis(axes)
     if axes.lines and many:
         place = "outside lower center" if below else "outside right upper"
         columns = _columns(labels, paper) if below else 1
@@ -124,6 +148,29 @@ def draw_curves(curves: Mapping[str, Curve], metric: Metric, title: str, paper: 
         figure.legend(handles=lines, loc=place, ncols=columns, frameon=False, fontsize="small")
     elif axes.lines:
         axes.legend(**drawing.LEGEND, fontsize="small" if paper.narrow else "medium")
+    return figure
+
+
+def draw_traffic(
+    sent: Mapping[str, tuple[np.ndarray, Curve]], metric: Metric, title: str, paper: Paper
+):
+    """Return a figure of the metric over what was sent until then, both ways.
+
+    The axis is logarithmic where some methods send ten times as much as others.
+
+    Args:
+      sent: for each method's label, 10^6 bytes [M], and its curve over the same rounds.
+      metric: by which the task judges models.
+      title: what is compared.
+      paper: size and font.
+    """
+    costs = {label: x for label, (x, _) in sent.items()}
+    figure = draw_curves({n: curve for n, (_, curve) in sent.items()}, metric, title, paper, costs)
+    (axes,) = figure.axes
+    axes.set_xlabel("MB sent, up and down")
+    ends = [x[-1] for x in costs.values() if len(x) and x[-1] > 0]
+    if ends and max(ends) >= 10 * min(ends):
+        axes.set_xscale("log")
     return figure
 
 
@@ -222,9 +269,9 @@ def _title(figure, text: str, paper: Paper) -> None:
     figure.suptitle(textwrap.fill(text, letters), x=0.01, ha="left", fontsize="medium")
 
 
-def _draw(axes, curve: Curve, metric: Metric, **style) -> None:
+def _draw(axes, curve: Curve, metric: Metric, x: np.ndarray | None = None, **style) -> None:
     marker = "o" if len(curve.rounds) == 1 else None  # a line of one point is invisible
-    axes.plot(curve.rounds, metric.factor * curve.mean, marker=marker, **style)
+    axes.plot(curve.rounds if x is None else x, metric.factor * curve.mean, marker=marker, **style)
 
 
 def _last(curve: Curve) -> float:

@@ -11,7 +11,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import comparison as plots
 from semanticfl_jax.reporting.plots.paper import Paper
-from semanticfl_jax.reporting.series import mean_curve
+from semanticfl_jax.reporting.series import bytes_of, cost_curve, mean_curve
 from tests.reporting.made_up import made_up_rows
 
 LONG = "semanticfl [guidance.lambda_kd=0.5, algorithm.server_learning_rate=0.25]"
@@ -42,6 +42,28 @@ def test_comparison_draws_mean_and_sample_deviation_over_common_rounds(tmp_path,
     assert len(axes.collections) == 1
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["fedavg (2 seeds)", "semanticfl (1 seed)"]
+
+
+def test_the_metric_is_drawn_over_what_was_sent_until_then():
+    def rows(accuracies, up):
+        found = made_up_rows(accuracies, every=2)
+        return [{**row, "bytes_up": up, "bytes_down": 3e6} for row in found]
+
+    def sent_of(*seeds):
+        return cost_curve(list(seeds), ACCURACY.name, lambda row: bytes_of(row) / 1e6)
+
+    sent = {
+        "fedavg": sent_of(rows([0.1, 0.5], 5e6), rows([0.3, 0.7], 7e6)),
+        "top_k": sent_of(rows([0.2, 0.4, 0.6], 1e6)),
+    }
+    with Paper().style():
+        axes = plots.draw_traffic(sent, ACCURACY, "digits", Paper()).axes[0]
+        np.testing.assert_allclose(axes.lines[0].get_xdata(), [18, 36])  # 2 rounds of 9, mean
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), [20, 60])
+        np.testing.assert_allclose(axes.lines[1].get_xdata(), [8, 16, 24])
+        assert axes.get_xscale() == "linear" and axes.get_xlabel() == "MB sent, up and down"
+        sent["more"] = sent_of(rows([0.5], 500e6))
+        assert plots.draw_traffic(sent, ACCURACY, "digits", Paper()).axes[0].get_xscale() == "log"
 
 
 def test_plotting_leaves_matplotlib_as_it_was(tmp_path):
