@@ -52,7 +52,7 @@ class Given:
 def run(
     main: Callable[..., None],
     config_class: type,
-    default: str,
+    default: str | None,
     define: Callable[[], None] = lambda: None,
     *,
     help: Callable[[], str] = lambda: "",
@@ -68,7 +68,8 @@ def run(
     Args:
       main: called with the validated configuration and the directory to write to.
       config_class: frozen dataclass that `--config`'s `get_config()` returns.
-      default: name of the configuration in launch/configs used when --config is not given.
+      default: name of the configuration in launch/configs used when --config is not given; None:
+        the command chooses configurations itself, and has fields to set but no --config.
       define: defines further absl flags.
       help: returns what --help shows besides the command's docstring.
       force: values by dotted path that the command needs, whatever the file says.
@@ -82,11 +83,14 @@ def run(
     try:
         load_plugins(_values_of("plugin", arguments))
         rest, file, overrides = _split(arguments, config_class)
-        values = _read_file(_find_config(file or default))
+        if default is None and file is not None:
+            raise ConfigError("--config is chosen by this command; it has --config.FIELD=VALUE")
+        name = file or default
+        values = {} if name is None else _read_file(_find_config(name))
         given = Given(config_class, values, {**(force or {}), **overrides})
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
-    _define_flags()
+    _define_flags(has_config=default is not None)
     define()
     command = sys.modules["__main__"]
     if any(argument.lstrip("-").startswith("help") for argument in arguments):
@@ -176,12 +180,13 @@ def installed_config(name: str) -> Any:
     return importlib.import_module(f"{__package__}.configs.{name}").get_config()
 
 
-def _define_flags() -> None:
-    flags.DEFINE_string(
-        "config",
-        None,
-        "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
-    )
+def _define_flags(has_config: bool = True) -> None:
+    if has_config:
+        flags.DEFINE_string(
+            "config",
+            None,
+            "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
+        )
     flags.DEFINE_string("workdir", None, "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
