@@ -115,15 +115,17 @@ class Tables:
             if not isinstance(self._parts.get(part), dict):
                 raise ConfigError(f"{self.path} must have [{part}.NAME]")
 
+    def entries(self, part: str) -> Mapping[str, Any]:
+        """Return what the file has under [part.NAME], or [part], by name."""
+        return self._parts.get(part, {})
+
     def describe(self) -> str:
         """Return the tables and the scales, a line each."""
         lines = []
         for part in ("tables", "scales"):
-            width = max(map(len, self._parts[part]))
-            lines += [f"{part}:"]
-            lines += [
-                f"  {name:{width}}  {each['about']}" for name, each in self._parts[part].items()
-            ]
+            width = max(map(len, self.entries(part)))
+            lines.append(f"{part}:")
+            lines += [f"  {n:{width}}  {e['about']}" for n, e in self.entries(part).items()]
         return "\n".join(lines)
 
     def table(
@@ -167,12 +169,12 @@ class Tables:
             methods={each: self._method(each) for each in methods or self._set(about["methods"])},
             published=about.get("published", {}),
             sources=about.get("sources", ""),
-            costs=self._parts.get("costs", {}),
-            kept=self._parts.get("kept", {}),
+            costs=self.entries("costs"),
+            kept=self.entries("kept"),
         )
 
     def _find(self, part: str, name: str, flag: str) -> Any:
-        known = self._parts.get(part, {})
+        known = self.entries(part)
         if name not in known:
             raise ConfigError(f"{flag} must be one of {', '.join(known)}, got {name!r}")
         return known[name]

@@ -10,7 +10,7 @@ from semanticfl_jax.config import ConfigError, to_dict
 from semanticfl_jax.reproduction.tables import Tables
 
 TABLES = Tables()
-NAMES = [*TABLES._parts["tables"]]
+NAMES = [*TABLES.entries("tables")]
 NINE = "fedavg fedprox scaffold moon fedrcl feddisco fedcda feddifrc semanticfl"  # the paper's rows
 
 
