@@ -88,7 +88,9 @@ def main(given: flags.Given, workdir: str) -> None:
     configs = [run.config for run in runs]
 
     def plan(missing: list[str]) -> Plan:
-        return make_plan(table, runs, directory, values.jobs, missing)
+        return make_plan(
+            table, runs, directory, values.jobs, asked=given.overrides, missing=missing
+        )
 
     now = plan(find_missing(configs))
     if values.dry_run and not values.measure:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config.methods import Settings
 from semanticfl_jax.planning.images import KNOWN
 from semanticfl_jax.reporting.watch import look
 from semanticfl_jax.reproduction.tables import Run, Table
@@ -66,6 +67,7 @@ class Plan:
       speeds: by method, of runs that are finished; under None what was measured beforehand.
       jobs: runs at a time.
       directory: of the table.
+      asked: settings of the user's, beyond the protocol.
       missing: what the runs need and this machine lacks, in words.
     """
 
@@ -74,7 +76,19 @@ class Plan:
     speeds: dict[str | None, Speed]
     jobs: int
     directory: Path
+    asked: Settings
     missing: tuple[str, ...]
+
+    @property
+    def protocol(self) -> str:
+        """What is run, in words, with what the user changed of it."""
+        places = ("data_dir", "runtime", "checkpoint_every", "download", "unreadable")
+        own = [
+            f"{name}={value}"
+            for name, value in self.asked.items()
+            if name.split(".")[0] not in places and not name.endswith(("_dir", ".directory"))
+        ]
+        return self.table.protocol + (f"; changed: {', '.join(own)}" if own else "")
 
     def seconds(self, planned: Planned, whole: bool = False) -> float | None:
         """Return the estimated seconds that a run still takes; None: nothing is known.
@@ -115,7 +129,13 @@ class Plan:
 
 
 def make_plan(
-    table: Table, runs: Sequence[Run], directory: Path, jobs: int, missing: Sequence[str]
+    table: Table,
+    runs: Sequence[Run],
+    directory: Path,
+    jobs: int = 1,
+    *,
+    asked: Settings | None = None,
+    missing: Sequence[str] = (),
 ) -> Plan:
     """Return the plan of runs, as far as the table's directory says that they are.
 
@@ -124,6 +144,7 @@ def make_plan(
       runs: of the table.
       directory: of the table.
       jobs: runs at a time.
+      asked: settings of the user's.
       missing: what the runs need and this machine lacks.
     """
     planned, found = [], {}
@@ -143,7 +164,7 @@ def make_plan(
     elif speeds:
         # What another method took is a better guess than none.
         speeds[None] = speeds.get("fedavg", next(iter(speeds.values())))
-    return Plan(table, tuple(planned), speeds, jobs, directory, tuple(missing))
+    return Plan(table, tuple(planned), speeds, jobs, directory, asked or {}, tuple(missing))
 
 
 def images_of_a_run(config: ExperimentConfig) -> float:
@@ -195,7 +216,7 @@ def describe(plan: Plan) -> str:
     hours = plan.hours()
     lines = [
         f"{table.name} at scale {table.scale}: {table.about}",
-        f"  protocol  {table.protocol}",
+        f"  protocol  {plan.protocol}",
         f"  columns   {', '.join(table.columns)}",
         f"  runs      {len(runs)}: {_counted(table.methods, 'method')}, "
         f"{_counted(table.columns, 'column')}, seeds {', '.join(map(str, seeds))}; "

@@ -172,7 +172,7 @@ def _origin(plan: Plan, results: Results, record: Record) -> list[str]:
     trained = math.fsum(s["train_seconds"] + (s.get("compile_seconds") or 0) for s in summaries)
     lines = ["## How it was made", "", "```sh"]
     lines += list(dict.fromkeys(part["command"] for part in record.parts)) or ["# no run here"]
-    lines += ["```", "", f"- protocol: {plan.table.protocol}"]
+    lines += ["```", "", f"- protocol: {plan.protocol}"]
     for title, values in (
         ("device", (s.get("device") for s in summaries)),
         ("commit", (s.get("commit") or "unknown" for s in summaries)),

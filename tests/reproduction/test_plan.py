@@ -63,7 +63,7 @@ IMAGES = ROUNDS * (3 * 0.5 * 10_000 + 10_000 / 3)
 
 def test_what_is_done_is_seen_and_what_is_left_is_estimated(begun):
     table, runs, directory = begun
-    now = plan.make_plan(table, runs, directory, 1, [])
+    now = plan.make_plan(table, runs, directory)
     state = {each.run.name.removeprefix("nid1_0.05-"): each for each in now.runs}
     assert [name for name, each in state.items() if each.finished] == [
         "fedavg-seed0",
@@ -88,25 +88,28 @@ def test_what_is_done_is_seen_and_what_is_left_is_estimated(begun):
 
 def test_a_measurement_tells_before_anything_is_finished(tmp_path):
     table, runs = small(("fedavg", "moon"))
-    unknown = plan.make_plan(table, runs, tmp_path / "new", 2, ["data"])
+    unknown = plan.make_plan(
+        table, runs, tmp_path / "new", 2, asked={"rounds": 3}, missing=["data"]
+    )
     assert unknown.hours() is None
     millions = 2 * (1 + table.costs["moon"]) * IMAGES / 1e6
     assert f"not measured here: {millions:.3g} million training images" in plan.describe(unknown)
     assert "missing   data" in plan.describe(unknown)
+    assert "local epochs; tiny-sd; changed: rounds=3\n" in plan.describe(unknown)
     short = plan.measurement_of(runs[0].config)
     assert short.train_limit == 10 * 16 * 4
     assert (short.rounds, short.local_epochs, short.eval_every) == (3, 1, 3)
     measured = finish(tmp_path, runs[0], [0.1, 0.2, 0.3])
     measured.rename(tmp_path / "measurement-2")
-    now = plan.make_plan(table, runs, tmp_path, 2, [])
+    now = plan.make_plan(table, runs, tmp_path, 2)
     each = [10 + IMAGES / 500, 10 + table.costs["moon"] * IMAGES / 500]
     assert now.hours() == pytest.approx(2 * math.fsum(each) / 3600 / 2)
-    assert plan.make_plan(table, runs, tmp_path, 1, []).hours() is None  # another share
+    assert plan.make_plan(table, runs, tmp_path, 1).hours() is None  # another share
 
 
 def test_a_cell_has_spread_gain_published_number_and_difference(begun):
     table, runs, directory = begun
-    now = plan.make_plan(table, runs, directory, 1, [])
+    now = plan.make_plan(table, runs, directory)
     cells = {cell.method: cell for cell in results.collect(now).cells}
     fedavg, moon, scaffold = (cells[name] for name in ("fedavg", "moon", "scaffold"))
     assert list(fedavg.best) == [0.7, 0.8] and list(fedavg.last) == [0.6, 0.7]
