@@ -3,7 +3,8 @@
     python -m tests.fresh_install [--wheel=FILE] [3.11 3.12 3.13]
 
 Every Python that is on this machine is taken: by its name, as pyenv has it, or as uv finds it. What
-is installed comes from pip's index, held to constraints/ where there is a file for that Python.
+is installed comes from the index, by uv where it is there, which is faster, else by pip, held to
+constraints/ where there is a file for that Python.
 """
 
 from __future__ import annotations
@@ -64,12 +65,16 @@ def build_wheel(folder: Path) -> Path:
 def try_one(python: Path, version: str, wheel: Path, folder: Path) -> str:
     """Install the wheel in a new environment and run the demo; return a line about it."""
     environment = folder / "environment"
-    subprocess.run([python, "-m", "venv", environment], check=True)
     installed = environment / "bin"
     pins = ROOT / "constraints" / f"py{version.replace('.', '')}.txt"
-    held = ["--constraint", pins] if pins.is_file() else []
-    pip = [installed / "python", "-m", "pip", "install", "--quiet", *held]
-    subprocess.run([*pip, f"{wheel}[all]"], check=True)
+    wanted = [*(["--constraint", pins] if pins.is_file() else []), f"{wheel}[all]"]
+    if shutil.which("uv"):
+        subprocess.run(["uv", "venv", "--quiet", "--python", python, environment], check=True)
+        pip = ["uv", "pip", "install", "--quiet", "--python", environment]
+    else:
+        subprocess.run([python, "-m", "venv", environment], check=True)
+        pip = [installed / "python", "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, *wanted], check=True)
 
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
