@@ -71,10 +71,7 @@ def test_a_dry_run_needs_no_jax_and_writes_nothing(tmp_path):
     ("arguments", "message"),
     [
         ([], "--table=NAME is missing. Known tables:"),
-        (["--table=cifar"], "--table must be one of cifar10_nid1, cifar10_nid2, "),
         (["--table=digits", "--config=digits"], "--config is chosen by this command"),
-        (["--table=digits", "--seeds=x"], "--seeds must be whole numbers, got 'x'"),
-        (["--table=digits", "--config.roundz=3"], "Did you mean rounds?"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(tmp_path, arguments, message):
@@ -110,6 +107,8 @@ def test_a_table_is_measured_trained_written_and_resumed(tmp_path, monkeypatch, 
     assert "by what finished runs took" in text
     parts = json.loads((tmp_path / "reproduction.json").read_text())["parts"]
     assert len(parts) == 2
+    with pytest.raises(ConfigError, match="--seeds must be whole numbers, got 'x'"):
+        call(monkeypatch, tmp_path, seeds=["0", "x"])
     # A directory with other runs is refused before anything is trained.
     with pytest.raises(ConfigError, match="batch_size was 16, is 8"):
         call(monkeypatch, tmp_path, {**SMALL, "batch_size": 8})
