@@ -16,10 +16,10 @@ DOCS_INSTALLED := .venv/installed-docs-py$(VERSION)
 NOTEBOOKS := $(wildcard docs/notebooks/*.ipynb)
 EXECUTED := $(NOTEBOOKS:docs/notebooks/%=docs/_build/notebooks/%)
 
-.PHONY: help venv demo test lint format docs notebooks wheel lock clean
+.PHONY: help venv demo test lint format docs notebooks wheel installs releasable release lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 venv: $(INSTALLED)  ## make .venv with the package and its tools (PYTHON=python3.12 chooses another Python)
 
@@ -69,10 +69,34 @@ wheel: $(INSTALLED)  ## build dist/*.whl and dist/*.tar.gz
 	rm -rf build
 	$(BIN)/python -m build
 
-lock: $(INSTALLED)  ## record the versions in .venv as tested together
+installs: $(INSTALLED)  ## install the wheel in new environments, for every Python here, and run the demo there
+	$(BIN)/python -m tests.fresh_install
+
+RELEASE := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' semanticfl_jax/__init__.py)
+
+releasable:  ## check that the tree is clean and CHANGELOG.md has this version, which is not tagged yet
+	@test -z "$$(git status --porcelain)" || \
+		{ echo "the tree is not clean: commit, or stash, what git status lists"; exit 1; }
+	@grep -q '^## \[$(RELEASE)\]' CHANGELOG.md || \
+		{ echo "CHANGELOG.md has no section [$(RELEASE)], the version in semanticfl_jax/__init__.py"; exit 1; }
+	@! sed -n '/^## \[Unreleased\]/,/^## \[[0-9]/p' CHANGELOG.md | grep -q '^- ' || \
+		{ echo "CHANGELOG.md has changes under [Unreleased]: move them under the version's own section"; exit 1; }
+	@! git rev-parse --quiet --verify 'refs/tags/v$(RELEASE)' > /dev/null || \
+		{ echo "v$(RELEASE) is tagged already: raise __version__ in semanticfl_jax/__init__.py"; exit 1; }
+
+release: releasable $(DOCS_INSTALLED)  ## lint, test, docs, wheel, sdist, twine check, then the tag; nothing is pushed
+	$(MAKE) lint test docs
+	rm -rf dist
+	$(MAKE) wheel
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %) 'twine>=6'
+	$(BIN)/python -m twine check --strict dist/*
+	git tag -a 'v$(RELEASE)' -m 'semanticfl_jax $(RELEASE)'
+	@echo "tagged v$(RELEASE). To publish: git push origin v$(RELEASE); .venv/bin/python -m twine upload dist/*"
+
+lock: $(DOCS_INSTALLED)  ## record the versions in .venv as tested together
 	{ echo "# Versions that were tested together on Python 3.$(VERSION:3%=%); \`make lock\` writes this file."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip; } > constraints/py$(VERSION).txt
-	@touch $(INSTALLED)
+	@touch $(INSTALLED) $(DOCS_INSTALLED)
 
 clean:  ## remove .venv and everything built or cached, but no results
 	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

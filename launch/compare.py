@@ -18,14 +18,15 @@ the command again and finished runs are read, interrupted ones are resumed. With
 trained N at a time, each in a process of its own; what they print goes to DIR/logs.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
-from semanticfl_jax.config.overrides import combine, parse
+from semanticfl_jax.config.methods import parse_methods, parse_seeds, plan_runs, require_effect
 from semanticfl_jax.registry import ALGORITHMS
 
 from . import flags
@@ -52,28 +53,6 @@ def define() -> None:
         "jobs", 1, "Runs at a time, each on its share of the cores, or of the NVIDIA GPUs."
     )
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train each method with.")
-
-
-def parse_methods(text: str) -> dict[str, dict[str, object]]:
-    """Return names and settings {field: value} of methods written as `--methods` takes them.
-
-    Raises:
-      ConfigError: for a setting that is not FIELD=VALUE, an unknown field, or a method named twice.
-    """
-    methods = {}
-    for method in filter(None, map(str.strip, text.split(";"))):
-        algorithm, *settings = method.split()
-        name, values = algorithm, {"algorithm.name": algorithm}
-        for setting in settings:
-            field, equals, value = setting.partition("=")
-            if not equals:
-                raise ConfigError(f"--methods: {setting!r} in {method!r} is not FIELD=VALUE")
-            values[field] = parse(ExperimentConfig, field, value)
-            name += f"-{field.rpartition('.')[-1]}-{value}".replace("/", "_")
-        if name in methods:
-            raise ConfigError(f"--methods: {name} is there twice")
-        methods[name] = values
-    return methods
 
 
 def guide(
@@ -109,37 +88,11 @@ def plan(
     Raises:
       ConfigError: for a run that is not valid, or a setting without an effect in any of them.
     """
-    runs = {}
     if not methods:
         raise ConfigError("--algorithms, or --methods, must name one at least")
-    for seed in flags.seeds_of(seeds):
-        for name, settings in methods.items():
-            runs[f"{name}-seed{seed}"] = combine(
-                ExperimentConfig,
-                given.values,
-                {**settings, "seed": seed},
-                optional=given.overrides,
-            )
-    _require_effect(given, list(methods.values()))
+    runs = plan_runs(given.values, given.overrides, methods, parse_seeds(seeds))
+    require_effect(given.values, given.overrides, list(methods.values()))
     return runs
-
-
-def _require_effect(given: flags.Given, methods: list[dict[str, object]]) -> None:
-    """Raise `ConfigError` for a setting of the command line that no method heeds."""
-    for path, value in given.overrides.items():
-        problems = []
-        for settings in methods:
-            try:
-                combine(
-                    ExperimentConfig,
-                    given.values,
-                    {path: value, **settings},
-                    optional=given.overrides,
-                )
-            except ConfigError as error:
-                problems.append(error)
-        if len(problems) == len(methods):
-            raise problems[0]
 
 
 def main(given: flags.Given, workdir: str) -> None:
@@ -148,22 +101,53 @@ def main(given: flags.Given, workdir: str) -> None:
     methods = parse_methods(values.methods or ";".join(values.algorithms))
     runs = plan(given, guide(methods, values.guided), values.seeds)
 
-    from semanticfl_jax.api import Stopped
     from semanticfl_jax.reporting.report import compare
-    from semanticfl_jax.simulation.sweep import SweepStopped, run_side_by_side
 
-    directories = [Path(workdir) / name for name in runs]
+    with stopping():
+        diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
+    finished = [Path(workdir) / name for name in runs if name not in diverged]
+    print("\n" + compare(finished, out=workdir))
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """End the command, with its exit status, where a signal stopped `train`."""
+    from semanticfl_jax.api import Stopped
+    from semanticfl_jax.simulation.sweep import SweepStopped
+
     try:
-        if values.jobs == 1:
-            diverged = _one_by_one(runs, workdir, values.overwrite)
-        else:
-            diverged = run_side_by_side(
-                runs, workdir, values.jobs, plugins=values.plugin, overwrite=values.overwrite
-            )
+        yield
     except (Stopped, SweepStopped) as stop:
         flags.stop(stop)
-    finished = [path for path in directories if path.name not in diverged]
-    print("\n" + compare(finished, out=workdir))
+
+
+def train(
+    runs: Mapping[str, ExperimentConfig],
+    workdir: str,
+    jobs: int = 1,
+    plugins: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[str]:
+    """Train runs, or resume them; finished ones are left as they are.
+
+    Args:
+      runs: configurations by name; NAME is trained in the directory `workdir`/NAME.
+      workdir: of all.
+      jobs: runs at a time; one is trained in this process.
+      plugins: modules that other processes load.
+      overwrite: whether a run that is there is set aside, and begun anew.
+
+    Returns:
+      The names of the runs that stopped because they diverged.
+
+    Raises:
+      Stopped, SweepStopped: if a signal stopped them.
+    """
+    if jobs == 1:
+        return _one_by_one(runs, workdir, overwrite)
+    from semanticfl_jax.simulation.sweep import run_side_by_side
+
+    return run_side_by_side(runs, workdir, jobs, plugins=plugins, overwrite=overwrite)
 
 
 def _one_by_one(runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool) -> list[str]:

@@ -49,7 +49,7 @@ class Given:
 def run(
     main: Callable[..., None],
     config_class: type,
-    default: str,
+    default: str | None,
     define: Callable[[], None] = lambda: None,
     *,
     help: Callable[[], str] = lambda: "",
@@ -65,7 +65,8 @@ def run(
     Args:
       main: called with the validated configuration and the directory to write to.
       config_class: frozen dataclass that `--config`'s `get_config()` returns.
-      default: name of the configuration in launch/configs used when --config is not given.
+      default: name of the configuration in launch/configs used when --config is not given; None:
+        the command chooses configurations itself, and has fields to set but no --config.
       define: defines further absl flags.
       help: returns what --help shows besides the command's docstring.
       force: values by dotted path that the command needs, whatever the file says.
@@ -79,11 +80,14 @@ def run(
     try:
         _load_plugins(_values_of("plugin", arguments))
         rest, file, overrides = _split(arguments, config_class)
-        values = read_config(find_config(default if file is None else file))
+        if default is None and file is not None:
+            raise ConfigError("--config is chosen by this command; it has --config.FIELD=VALUE")
+        name = default if file is None else file
+        values = {} if name is None else read_config(find_config(name))
         given = Given(config_class, values, {**(force or {}), **overrides})
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
-    _define_flags()
+    _define_flags(has_config=default is not None)
     define()
     command = sys.modules["__main__"]
     if any(argument.lstrip("-").startswith("help") for argument in arguments):
@@ -172,19 +176,6 @@ def define_path(name: str, help: str) -> flags.FlagHolder:
     return flags.DEFINE(_PathParser(name), name, None, help)
 
 
-def seeds_of(values: Sequence[str]) -> list[int]:
-    """Return the seeds that a flag --seeds lists, each once.
-
-    Raises:
-      ConfigError: unless they are whole numbers, one at least.
-    """
-    wrong = [seed for seed in values if not (seed.isascii() and seed.isdecimal())]
-    if wrong or not values:
-        got = repr(wrong[0]) if wrong else "none"
-        raise ConfigError(f"--seeds must be whole numbers, got {got}")
-    return list(dict.fromkeys(map(int, values)))
-
-
 def define_overwrite() -> None:
     """Define --overwrite, for commands whose directory holds a run."""
     flags.DEFINE_bool(
@@ -209,12 +200,13 @@ def _load_plugins(modules: Sequence[str]) -> None:
             load_plugins([name])
 
 
-def _define_flags() -> None:
-    flags.DEFINE_string(
-        "config",
-        None,
-        "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
-    )
+def _define_flags(has_config: bool = True) -> None:
+    if has_config:
+        flags.DEFINE_string(
+            "config",
+            None,
+            "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
+        )
     define_path("workdir", "Directory to write to; resumes what is there.")
     flags.DEFINE_multi_string(
         "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."

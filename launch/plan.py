@@ -51,9 +51,9 @@ def main(config: ExperimentConfig, workdir: str | None) -> None:
     import jax
 
     from semanticfl_jax.files import write_json
+    from semanticfl_jax.planning.images import Images, images_of, images_of_a_client
     from semanticfl_jax.planning.plan import PROGRAMS, make_plan
     from semanticfl_jax.planning.report import table, values
-    from semanticfl_jax.planning.shapes import Images, images_of, images_of_a_client
     from semanticfl_jax.planning.steps import compile_step
     from semanticfl_jax.planning.steps import table as steps_table
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config.methods import parse_seeds
 
 from . import flags
 
@@ -34,7 +35,7 @@ def define() -> None:
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Probe, print the table, and write it."""
     values = absl_flags.FLAGS
-    seeds = tuple(flags.seeds_of(values.seeds))
+    seeds = tuple(parse_seeds(values.seeds))
 
     from semanticfl_jax.data import sources
     from semanticfl_jax.files import write_json, write_text

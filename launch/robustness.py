@@ -26,6 +26,7 @@ from absl import flags as absl_flags
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.config.describe import describe_choices
+from semanticfl_jax.config.methods import parse_seeds
 from semanticfl_jax.config.overrides import combine
 from semanticfl_jax.registry import AGGREGATORS, ATTACKS
 from semanticfl_jax.reporting.metric import Metric
@@ -111,7 +112,7 @@ def main(given: flags.Given, workdir: str) -> None:
             registry.check(name, f"--{registry.kind}s")
         if not names:
             raise ConfigError(f"--{registry.kind}s must name one at least")
-    seeds = flags.seeds_of(values.seeds)
+    seeds = parse_seeds(values.seeds)
     pairs = [(a, b) for a in values.aggregators for b in values.attacks]
     plans = {(*pair, seed): plan(given, *pair, seed) for pair in pairs for seed in seeds}
 

@@ -13,6 +13,7 @@ import pytest
 
 import semanticfl_jax
 from semanticfl_jax.__main__ import commands
+from tests import fresh_install
 from tests.launch.test_commands import command, output
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +101,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
     assert files(wheel / "semanticfl_jax") == ours
     assert "py.typed" in ours and "data/sources/checksums.tsv" in ours
     assert "diffusion/tiny_sd/unet/diffusion_flax_model.msgpack" in ours
-    assert "launch/configs/digits.py" in ours
+    assert "launch/configs/digits.py" in ours and "reproduction/tables.toml" in ours
 
 
 def test_the_wheel_names_the_command(wheel):
@@ -144,3 +145,70 @@ def test_the_wheels_configurations_load_beside_a_users_launch_py(wheel, tmp_path
     code, text = installed(wheel, "semanticfl_jax", "train", *arguments, cwd=tmp_path)
     assert code == 2
     assert text.startswith("error: seed must be a whole number, got 'x'")
+
+
+# Of releases.
+
+
+def releasable(folder):
+    """Exit status and output of the check in a small repository with our Makefile."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "releasable"], cwd=folder, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("git")), reason="needs make and git")
+def test_what_cannot_be_released_is_refused(tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit(changes):
+        (tmp_path / "CHANGELOG.md").write_text(changes)
+        git("add", "-A")
+        git("commit", "--quiet", "-m", "a")
+
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "semanticfl_jax").mkdir()
+    (tmp_path / "semanticfl_jax" / "__init__.py").write_text('__version__ = "1.2.0"\n')
+    git("init", "--quiet")
+    commit("## [Unreleased]\n\n## [1.2.0]\n- All.\n")
+    assert releasable(tmp_path) == (0, "")
+    (tmp_path / "more").touch()
+    status, text = releasable(tmp_path)
+    assert status and "the tree is not clean" in text
+    commit("## [Unreleased]\n- New.\n\n## [1.2.0]\n- All.\n")
+    status, text = releasable(tmp_path)
+    assert status and "changes under [Unreleased]" in text
+    commit("## [1.1.0]\n- All.\n")
+    status, text = releasable(tmp_path)
+    assert status and "has no section [1.2.0]" in text
+    commit("## [1.2.0]\n- All.\n")
+    git("tag", "v1.2.0")
+    status, text = releasable(tmp_path)
+    assert status and "v1.2.0 is tagged already" in text
+
+
+def test_the_workflow_runs_targets_that_there_are_on_every_python_that_is_named():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {
+        word
+        for line in re.findall(r"run: make (.*)", workflow)
+        for word in line.split()
+        if re.fullmatch("[a-z]+", word)
+    }
+    assert {"lint", "test", "docs", "notebooks"} <= targets
+    assert all(re.search(rf"^{target}:.*## ", makefile, re.MULTILINE) for target in targets)
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    named = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
+    matrices = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrices and all(re.findall(r"[\d.]+", each) == named for each in matrices)
+    assert tuple(named) == fresh_install.PYTHONS
+    for version in named:
+        pins = (ROOT / "constraints" / f"py{version.replace('.', '')}.txt").read_text()
+        assert f"Python {version}" in pins.splitlines()[0]
+        assert re.search(r"^jax==", pins, re.MULTILINE), version
+        assert re.search(r"^sphinx==", pins, re.MULTILINE | re.IGNORECASE), version

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import semanticfl_jax
+from docs._ext import reproduction
 from docs._ext.commands import command_pages
 from docs._ext.markdown import code, table
 from semanticfl_jax import contexts, registry
@@ -328,5 +329,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "choices": choices,
     "commands": command_pages,
     "configuration": configuration,
+    "evaluations": reproduction.evaluations,
+    "published": reproduction.published,
+    "reproduced_methods": reproduction.methods,
     "registering": registering,
+    "scales": reproduction.scales,
 }

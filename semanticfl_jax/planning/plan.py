@@ -17,7 +17,8 @@ from semanticfl_jax.federated.dispatch import in_blocks
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.planning import hlo
 from semanticfl_jax.planning.floors import Floors, find_floors
-from semanticfl_jax.planning.shapes import Arguments, Images, make_arguments, make_shapes
+from semanticfl_jax.planning.images import Images
+from semanticfl_jax.planning.shapes import Arguments, make_arguments, make_shapes
 from semanticfl_jax.planning.topology import Topology
 from semanticfl_jax.simulation.prepare import Parts, make_programs
 from semanticfl_jax.tuning.choose import Choice, default_chunk

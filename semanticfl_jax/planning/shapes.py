@@ -22,6 +22,7 @@ from semanticfl_jax.federated.client_rows import sharding
 from semanticfl_jax.federated.client_update import init_state
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.server_state import ServerState, init_server
+from semanticfl_jax.planning.images import Images
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.prepare import Parts, make_network, make_parts
@@ -29,31 +30,6 @@ from semanticfl_jax.types import PyTree
 
 # Words of a text anchor: of Stable Diffusion 1.5's text tower.
 _TEXT_DIM = 768
-
-
-class Images(NamedTuple):
-    """How many images of what size a run has.
-
-    Attributes:
-      train: that clients hold, in all.
-      test: that the model is tested on.
-      side: height and width in pixels.
-      classes: of the images.
-    """
-
-    train: int
-    test: int
-    side: int
-    classes: int
-
-
-#: Data sets by their published sizes, so that they need not be there.
-KNOWN = {
-    "cifar10": Images(50_000, 10_000, 32, 10),
-    "cifar100": Images(50_000, 10_000, 32, 100),
-    "tiny_imagenet": Images(100_000, 10_000, 64, 200),
-    "digits": Images(1_437, 360, 8, 10),
-}
 
 
 class Arguments(NamedTuple):
@@ -65,20 +41,6 @@ class Arguments(NamedTuple):
     key: Any
     rates: Rates
     test: Batch
-
-
-def images_of(config: ExperimentConfig) -> Images:
-    """Return the images of a data set by its name.
-
-    Raises:
-      SemanticFLError: for one that is not in `KNOWN`.
-    """
-    if config.dataset not in KNOWN:
-        raise SemanticFLError(
-            f"dataset must be one of {', '.join(KNOWN)} to be planned without its files, got "
-            f"{config.dataset!r}: give --images=TRAIN,TEST,SIDE,CLASSES"
-        )
-    return KNOWN[config.dataset]
 
 
 def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
@@ -126,14 +88,6 @@ def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
         texts = np.zeros((images.classes, _TEXT_DIM), np.float32)
         anchors = Anchors(np.zeros(width, np.float32), texts, dataset.class_names, {}, {}, 0)
     return make_parts(config, federation, anchors)
-
-
-def images_of_a_client(config: ExperimentConfig, images: Images) -> int:
-    """Return what clients hold, if all hold as many and share where there are too few: 1 at least.
-
-    Public images are not held back: `public_per_class` is a small part of a data set.
-    """
-    return max(1, images.train // config.num_clients)
 
 
 def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Arguments:

@@ -20,8 +20,9 @@ from semanticfl_jax.federated.local_step import Broadcast, make_loss, make_on_ba
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.planning.hlo import memory_of
+from semanticfl_jax.planning.images import Images
 from semanticfl_jax.planning.plan import reason
-from semanticfl_jax.planning.shapes import Images, make_arguments, make_shapes, placed
+from semanticfl_jax.planning.shapes import make_arguments, make_shapes, placed
 from semanticfl_jax.planning.topology import Topology
 
 

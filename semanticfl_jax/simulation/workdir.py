@@ -152,7 +152,8 @@ def claim(directory: Path, config: ExperimentConfig, bound: Mapping[str, Any]) -
     directory.mkdir(parents=True, exist_ok=True)
     before = read_json(directory / BOUND) or {}
     given = {name: value for name, value in bound.items() if value is not None}
-    write_json(directory / BOUND, {**before, **given, "version": __version__})
+    code = {"version": __version__, "commit": code_commit()}
+    write_json(directory / BOUND, {**before, **given, **code})
     write_json(directory / CONFIG, to_dict(config))
 
 

@@ -19,7 +19,9 @@ from docs._ext.commands import flags_of
 from launch import compare, flags
 from semanticfl_jax import registry
 from semanticfl_jax.__main__ import commands
+from semanticfl_jax.config import to_dict
 from semanticfl_jax.pretraining.config import PretrainConfig
+from semanticfl_jax.reproduction.tables import Tables
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +35,8 @@ COMMANDS = commands(ROOT / "launch")
 WITHOUT_CONFIG = ("benchmark", "report", "watch")
 #: What commands set themselves.
 FORCED = {name: {"guidance.enabled": True} for name in ("extract_anchors", "probe_features")}
+#: What a part of a reproduced table is chosen by.
+CHOSEN = ("columns", "methods")
 FORCED["distill_student"] = {"guidance.enabled": True, "guidance.student.enabled": True}
 
 
@@ -96,11 +100,27 @@ def known_flags():
     return {name: {*about["flags"]} for name, about in zip(COMMANDS, found, strict=True)}
 
 
+def check_table(arguments, overrides):
+    """Raise unless a table can be planned."""
+    given = dict(each.removeprefix("--").partition("=")[::2] for each in arguments)
+    chosen = {name: given.get(name, "").split(",") if given.get(name) else [] for name in CHOSEN}
+    table = Tables().table(
+        given["table"],
+        given.get("scale", "cpu"),
+        lambda name: to_dict(flags.installed_config(name)),
+        **chosen,
+    )
+    assert table.runs([0], overrides)
+
+
 def check_configuration(command, arguments):
     """Raise unless a command's configuration is valid; return its other arguments."""
     cls = PretrainConfig if command == "pretrain_diffusion" else sfl.ExperimentConfig
     rest, file, overrides = flags._split(arguments, cls)
     default = {"pretrain_diffusion": "pretrain_tiny_sd"}.get(command, "digits")
+    if command == "reproduce":
+        check_table(rest, overrides)
+        return rest
     values = flags._read_file(flags._find_config(file or default))
     given = flags.Given(cls, values, {**FORCED.get(command, {}), **overrides})
     if command != "compare":

@@ -4,6 +4,7 @@ import pytest
 
 from launch import config_files, flags
 from semanticfl_jax import ConfigError, ExperimentConfig
+from semanticfl_jax.config.methods import parse_seeds
 
 
 def written(path, content):
@@ -68,5 +69,5 @@ def test_of_a_flag_given_twice_the_last_counts_and_it_is_said(capsys):
 @pytest.mark.parametrize("given", [[], [""], ["0", "x"], ["-1"], ["1.0"], ["²"]])
 def test_seeds_must_be_whole_numbers(given):
     with pytest.raises(ConfigError, match="--seeds must be whole numbers, got"):
-        flags.seeds_of(given)
-    assert flags.seeds_of(["3", "0", "3"]) == [3, 0]
+        parse_seeds(given)
+    assert parse_seeds(["3", "0", "3"]) == [3, 0]

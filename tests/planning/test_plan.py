@@ -11,9 +11,10 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.planning import hlo
 from semanticfl_jax.planning.chips import CHIPS
 from semanticfl_jax.planning.floors import find_floors
+from semanticfl_jax.planning.images import Images, images_of
 from semanticfl_jax.planning.plan import Compiled, make_plan
 from semanticfl_jax.planning.report import table, values
-from semanticfl_jax.planning.shapes import Images, images_of, make_shapes
+from semanticfl_jax.planning.shapes import make_shapes
 from semanticfl_jax.planning.topology import cpu_devices, make_topology
 from semanticfl_jax.registry import ALGORITHMS
 

@@ -96,6 +96,8 @@ def test_a_finished_run_says_when_and_with_what_it_ended(copy):
     assert f"3 rounds, on {summary['finished']}, with semanticfl_jax {__version__}" in lines[0]
     assert "--overwrite" in lines[0]
     assert result.summary == summary
+    bound = json.loads((copy / "run.json").read_text())
+    assert (bound["version"], bound["commit"]) == (__version__, summary["commit"])
     # Written by other code.
     summary |= {"commit": "0123456789", "versions": {"semanticfl_jax": "0.1.0"}}
     (copy / "summary.json").write_text(json.dumps(summary))
