@@ -130,11 +130,8 @@ def make_round(
     if poisson or most % (devices * chunk):  # empty places have no steps
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
-    train_cohort = jax.shard_map(
-        make_train_device(local_training, algorithm, chunk, batch_size, steps, skip_diverged),
-        mesh=mesh,
-        in_specs=(*[everywhere] * 4, spread, everywhere),
-        out_specs=(everywhere, spread, spread, spread),
+    train_device = make_train_device(
+        local_training, algorithm, chunk, batch_size, steps, skip_diverged
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
@@ -153,6 +150,12 @@ def make_round(
             root = train_root(local_training, algorithm, *given)
             broadcast = broadcast._replace(aggregator=root)
 
+        train_cohort = jax.shard_map(
+            train_device,
+            mesh=mesh,
+            in_specs=(*[everywhere] * 3, data.specs(), spread, everywhere),
+            out_specs=(everywhere, spread, spread, spread),
+        )
         totals, after, updates, diverged = train_cohort(
             state.model, broadcast, shared, data, places, keys
         )
