@@ -52,6 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--alternations", type=int, default=3, help="pairs of runs")
     parser.add_argument("--processes", type=int, default=1, help="of pfl_research and flower")
     parser.add_argument("--width", type=int, default=16, help="of ResNet-10 (family_cifar10)")
+    parser.add_argument("--cohort", type=int, default=5, help="clients a round (family_cifar10)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
         "--memory_format", choices=("contiguous_format", "channels_last"), help="of pytorch_loop"
     )
@@ -65,11 +67,13 @@ def parse_arguments() -> argparse.Namespace:
                 parser.error(str(error))
     if args.task not in PEERS[args.peer]:
         parser.error(f"--peer={args.peer} runs {', '.join(PEERS[args.peer])}, not {args.task}")
-    for name in ("rounds", "alternations", "processes", "width"):
+    for name in ("rounds", "alternations", "processes", "width", "cohort"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.peer == "pytorch_loop" and args.processes > 1:
         parser.error("--processes is for pfl_research and flower")
+    if args.task != "family_cifar10" and (args.cohort != 5 or args.dtype != "float32"):
+        parser.error("--cohort and --dtype are for --task=family_cifar10")
     if args.memory_format and args.peer != "pytorch_loop":
         parser.error("--memory_format is for pytorch_loop")
     if not (args.env / "bin" / "python").is_file():
@@ -83,7 +87,7 @@ def commands(args: argparse.Namespace, data: Path) -> dict[str, list[str]]:
     """The command of each side, without --json."""
     shared = [f"--task={args.task}", f"--rounds={args.rounds}"]
     if args.task == "family_cifar10":
-        shared.append(f"--width={args.width}")
+        shared += [f"--width={args.width}", f"--cohort={args.cohort}", f"--dtype={args.dtype}"]
     ours = [sys.executable, "-m", "launch.benchmark", *shared]
     if args.data_dir:
         ours.append(f"--data_dir={os.path.abspath(args.data_dir)}")
@@ -96,8 +100,13 @@ def commands(args: argparse.Namespace, data: Path) -> dict[str, list[str]]:
     return {"ours": ours, "peer": peer}
 
 
-def run(command: list[str], directory: Path) -> dict[str, Any]:
+def run(command: list[str], directory: Path, root: Path = ROOT) -> dict[str, Any]:
     """Runs a benchmark to its end and returns its figures, and how busy others were before it.
+
+    Args:
+      command: without --json.
+      directory: for the figures.
+      root: of the tree whose code is run.
 
     Raises:
       SystemExit: if it fails; its output is shown.
@@ -107,7 +116,8 @@ def run(command: list[str], directory: Path) -> dict[str, Any]:
     busy = busy_share()
     done = subprocess.run(
         [*command, f"--json={figures}"],
-        cwd=ROOT,
+        cwd=root,
+        env=None if root == ROOT else {**os.environ, "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -160,6 +170,10 @@ def name_of(args: argparse.Namespace) -> str:
     parts = ["compare", args.task, args.peer]
     if args.task == "family_cifar10" and args.width != 16:
         parts.append(f"width{args.width}")
+    if args.cohort != 5:
+        parts.append(f"{args.cohort}clients")
+    if args.dtype != "float32":
+        parts.append(args.dtype)
     if args.memory_format == "channels_last":
         parts.append("channels_last")
     if args.processes > 1:

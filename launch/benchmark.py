@@ -1,9 +1,12 @@
 r"""Times a task, compile time apart.
 
     python -m launch.benchmark --task=pfl_cifar10 --data_dir=DIR [--rounds=20]
-    python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16]
+    python -m launch.benchmark --task=family_cifar10 --data_dir=DIR [--rounds=5] [--width=16] \
+        [--cohort=5] [--dtype=float32|bfloat16]
     python -m launch.benchmark --task=many_clients [--data_dir=DIR] [--num_clients=100000] \
         [--cohort=1000] [--rounds=5] [--width=8]
+    python -m launch.benchmark --task=host_data [--num_clients=5000] [--cohort=100] \
+        [--rounds=5] [--width=8]
     python -m launch.benchmark --task=privacy [--data_dir=DIR] [--num_clients=100000] \
         [--cohort=1000] [--rounds=5] [--width=8]
     python -m launch.benchmark --task=guidance --data_dir=DIR [--rounds=5] [--width=16]
@@ -14,14 +17,18 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=tuning [--width=16] [--cohort=32] \
         [--dtype=float32|bfloat16] [--repeats=3]
 
-With --json=FILE the figures are also written there. --rounds are timed after one that is not, and
---width chooses the ResNet-10. Tasks:
+With --json=FILE the figures are also written there. --rounds are timed after one that is not,
+--width chooses the ResNet-10, and --tuning=never spares accelerators the measurement of lowering
+and chunk. Tasks:
   pfl_cifar10      rounds: pfl-research's published benchmark, launch/configs/pfl_cifar10.py.
   family_cifar10   rounds: the protocol of launch/configs/cifar10.py, but one local epoch and 5 of
                    50 clients of 1,000 IID images, as comparisons/peers runs it.
   many_clients     rounds: --cohort of --num_clients clients of 20 images each, and whether time
                    follows the cohort and memory does not follow the clients. Noise in place of
                    CIFAR-10 without --data_dir.
+  host_data        rounds of --cohort of --num_clients clients of 10 images of 64x64 each, in a
+                   memory-mapped file of noise, with runtime.data_memory=host and =device in turn;
+                   --num_clients=100000 is 12 GB of images.
   privacy          rounds of many_clients with and without central differential privacy, in turn;
                    cohorts drawn by Poisson sampling, group normalisation.
   guidance         rounds of family_cifar10 with and without semantic guidance, in turn.
@@ -56,17 +63,20 @@ from . import flags
 
 #: The flags of each task; another task's are refused.
 TASKS = {
-    "pfl_cifar10": ("data_dir", "rounds"),
-    "family_cifar10": ("data_dir", "rounds", "width"),
-    "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width"),
-    "privacy": ("data_dir", "num_clients", "cohort", "rounds", "width"),
-    "guidance": ("data_dir", "rounds", "width"),
-    "student": ("data_dir", "rounds", "width"),
+    "pfl_cifar10": ("data_dir", "rounds", "tuning"),
+    "family_cifar10": ("data_dir", "rounds", "width", "cohort", "dtype", "tuning"),
+    "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
+    "host_data": ("num_clients", "cohort", "rounds", "width", "tuning"),
+    "privacy": ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
+    "guidance": ("data_dir", "rounds", "width", "tuning"),
+    "student": ("data_dir", "rounds", "width", "tuning"),
     "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
     "augmentation": ("width", "repeats"),
     "tuning": ("width", "cohort", "dtype", "repeats"),
 }
 _DTYPES = ("float32", "bfloat16")
+# Clients of family_cifar10.
+_FAMILY_CLIENTS = 50
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
 _JSON = flags.define_path("json", "File to write the figures to.")
@@ -75,13 +85,19 @@ absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
 _DATA_DIR = flags.define_path("data_dir", "Prepared TFDS data sets.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
-    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients and privacy."
+    "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients, host_data, privacy."
 )
-_NUM_CLIENTS = absl_flags.DEFINE_integer("num_clients", 100_000, "Clients (many_clients, privacy).")
+_NUM_CLIENTS = absl_flags.DEFINE_integer(
+    "num_clients", None, "Clients: 100000 of many_clients and privacy, 5000 of host_data."
+)
 _COHORT = absl_flags.DEFINE_integer(
     "cohort",
     None,
-    "Clients a round: 1000 of many_clients and privacy, 32 of tuning, on each device.",
+    "Clients a round: 5 of family_cifar10, 1000 of many_clients and privacy, 100 of host_data, 32 "
+    "of tuning, on each device.",
+)
+_TUNING = absl_flags.DEFINE_enum(
+    "tuning", "auto", ["auto", "always", "never"], "Of rounds, as runtime.tuning."
 )
 _CHECKPOINT = absl_flags.DEFINE_string(
     "checkpoint", "tiny-sd", "A checkpoint as of guidance.checkpoint, or random-sd15."
@@ -105,17 +121,27 @@ def check_flags(task: str) -> None:
     for name in ("rounds", "width", "num_clients", "cohort", "repeats", "resolution"):
         value = absl_flags.FLAGS[name].value
         require(value is None or value >= 1, f"--{name}", "at least 1", value)
-    most = _NUM_CLIENTS.value
+    most = _FAMILY_CLIENTS if task == "family_cifar10" else _num_clients(task)
+    named = "50" if task == "family_cifar10" else f"--num_clients ({most})"
     cohort = _COHORT.value or 1
-    require(cohort <= most, "--cohort", f"at most --num_clients ({most})", cohort)
+    require(cohort <= most or task == "tuning", "--cohort", f"at most {named}", cohort)
     sizes = _BATCH_SIZES.value
     whole = bool(sizes) and all(size.isdecimal() and int(size) >= 1 for size in sizes)
     require(whole, "--batch_sizes", "whole numbers of at least 1", ",".join(sizes))
 
 
+def _runtime(**changes: Any) -> RuntimeConfig:
+    return RuntimeConfig(tuning=_TUNING.value, **changes)
+
+
+def _num_clients(task: str) -> int:
+    return _NUM_CLIENTS.value or (5_000 if task == "host_data" else 100_000)
+
+
 def installed_config(name: str) -> ExperimentConfig:
     """Return the configuration launch/configs/NAME.py, with --data_dir."""
-    return dataclasses.replace(flags.installed_config(name), data_dir=_DATA_DIR.value)
+    config = flags.installed_config(name)
+    return dataclasses.replace(config, data_dir=_DATA_DIR.value, runtime=_runtime())
 
 
 def family_config() -> ExperimentConfig:
@@ -125,8 +151,10 @@ def family_config() -> ExperimentConfig:
         data_dir=_DATA_DIR.value,
         model=ModelConfig(width=_WIDTH.value or 16),
         partition=PartitionConfig(scheme="iid"),
-        num_clients=50,
-        clients_per_round=5,
+        num_clients=_FAMILY_CLIENTS,
+        clients_per_round=_COHORT.value or 5,
+        precision=_DTYPE.value,
+        runtime=_runtime(),
         local_epochs=1,
         public_per_class=0,
         eval_every=_ROUNDS.value + 1,
@@ -162,26 +190,38 @@ def time_privacy() -> dict[str, Any]:
     return _of_many_clients(measure)
 
 
-def _of_many_clients(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    import jax
+def time_host_data() -> dict[str, Any]:
+    """Time rounds with images in host memory and on the devices."""
+    from semanticfl_jax.benchmarks.host_data import measure
 
+    return measure(_many_clients("host_data", 100), _ROUNDS.value)
+
+
+def _of_many_clients(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     from semanticfl_jax.benchmarks.noise import noise_dataset
     from semanticfl_jax.data.sources import from_config
 
-    config = installed_config("many_clients")
-    config = dataclasses.replace(
-        config,
-        num_clients=_NUM_CLIENTS.value,
-        clients_per_round=_COHORT.value or min(1000, _NUM_CLIENTS.value),
-        model=dataclasses.replace(config.model, width=_WIDTH.value or config.model.width),
-        # One accelerator; of a CPU, whose cores are devices, all.
-        runtime=RuntimeConfig(num_devices=0 if jax.default_backend() == "cpu" else 1),
-        eval_every=_ROUNDS.value + 1,
-    )
+    config = _many_clients(_TASK.value, 1000)
     # As many images as CIFAR-10 has.
     noise = config.data_dir is None
     dataset = noise_dataset(50_000, test=10_000) if noise else from_config(config)
     return {"width": config.model.width, **measure(config, _ROUNDS.value, dataset)}
+
+
+def _many_clients(task: str, cohort: int) -> ExperimentConfig:
+    """Return the configuration of many clients for a task that asks so many of them by default."""
+    import jax
+
+    config, clients = installed_config("many_clients"), _num_clients(task)
+    return dataclasses.replace(
+        config,
+        num_clients=clients,
+        clients_per_round=_COHORT.value or min(cohort, clients),
+        model=dataclasses.replace(config.model, width=_WIDTH.value or config.model.width),
+        # One accelerator; of a CPU, whose cores are devices, all.
+        runtime=_runtime(num_devices=0 if jax.default_backend() == "cpu" else 1),
+        eval_every=_ROUNDS.value + 1,
+    )
 
 
 def time_guidance() -> dict[str, Any]:
@@ -235,6 +275,7 @@ _RUN = {
     "pfl_cifar10": time_pfl_cifar10,
     "family_cifar10": time_family_cifar10,
     "many_clients": time_many_clients,
+    "host_data": time_host_data,
     "privacy": time_privacy,
     "guidance": time_guidance,
     "student": time_student,

@@ -15,7 +15,9 @@ of the paper's tables, each without and with semantic guidance:
 
 Every run has its own directory, DIR/METHOD-seedN, and is what launch.train would make of it: run
 the command again and finished runs are read, interrupted ones are resumed. With --jobs=N runs are
-trained N at a time, each in a process of its own; what they print goes to DIR/logs.
+trained N at a time, each in a process of its own; what they print goes to DIR/logs. With
+--vmap_seeds all seeds of a method are one program, compiled once: for an accelerator that one seed
+leaves half idle.
 """
 
 import contextlib
@@ -53,6 +55,9 @@ def define() -> None:
         "jobs", 1, "Runs at a time, each on its share of the cores, or of the NVIDIA GPUs."
     )
     absl_flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train each method with.")
+    absl_flags.DEFINE_bool(
+        "vmap_seeds", False, "All seeds of a method as one program, on the same devices."
+    )
 
 
 def guide(
@@ -103,8 +108,13 @@ def main(given: flags.Given, workdir: str) -> None:
 
     from semanticfl_jax.reporting.report import compare
 
+    if values.vmap_seeds and values.jobs != 1:
+        raise ConfigError(f"--jobs must be 1 with --vmap_seeds, got {values.jobs}")
     with stopping():
-        diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
+        if values.vmap_seeds:
+            diverged = _seeds_together(runs, workdir, values.overwrite)
+        else:
+            diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
     finished = [Path(workdir) / name for name in runs if name not in diverged]
     print("\n" + compare(finished, out=workdir))
 
@@ -163,6 +173,24 @@ def _one_by_one(runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: b
         except DivergedError as error:  # the others are still worth training
             print(f"warning: {name} is not compared: {error}")
             diverged.append(name)
+    return diverged
+
+
+def _seeds_together(
+    runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool
+) -> list[str]:
+    """Train the seeds of each method as one program; return the names of those that diverged."""
+    from semanticfl_jax.simulation.together import check_together, run_together
+
+    methods: dict[str, dict[str, ExperimentConfig]] = {}
+    for name, config in runs.items():
+        methods.setdefault(name.rpartition("-seed")[0], {})[name] = config
+    for configs in methods.values():
+        check_together(configs)
+    diverged = []
+    for number, (method, configs) in enumerate(methods.items(), start=1):
+        print(f"\n[{number}/{len(methods)}] {method}, {len(configs)} seeds")
+        diverged += run_together(configs, Path(workdir), overwrite=overwrite)
     return diverged
 
 

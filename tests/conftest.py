@@ -1,4 +1,7 @@
-"""Shared by all tests: eight fake CPU devices, and JAX's strictest reading of our code."""
+"""Shared by all tests: eight fake CPU devices, and JAX's strictest reading of our code.
+
+SEMANTICFL_TEST_PLATFORM=cuda,cpu runs those marked `accelerator` on a GPU instead.
+"""
 
 import os
 from pathlib import Path
@@ -14,8 +17,10 @@ _XLA_FLAGS = (
     # JAX 0.12 has no other emitters, and does not read this.
     "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
 )
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_XLA_FLAGS]).strip()
-os.environ["JAX_PLATFORMS"] = "cpu"
+_PLATFORM = os.environ.get("SEMANTICFL_TEST_PLATFORM", "cpu")
+if _PLATFORM == "cpu":
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_XLA_FLAGS]).strip()
+os.environ["JAX_PLATFORMS"] = _PLATFORM
 os.environ["PJRT_NPROC"] = "9"  # see semanticfl_jax/devices/cpu_threads.py
 
 # Tests, test processes and commands started by tests find each other's programs, and those of the

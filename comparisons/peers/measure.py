@@ -1,6 +1,7 @@
 """What all peers' scripts share: flags, a stopwatch that blocks on outputs, and the figures."""
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -34,15 +35,23 @@ def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False):
     if "family_cifar10" in tasks:
         parser.add_argument("--width", type=int, default=16, help="of ResNet-10")
         parser.add_argument("--memory_format", choices=FORMATS, default=FORMATS[0])
+        parser.add_argument("--cohort", type=int, help="clients a round (family_cifar10)")
+        parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args()
     for name in ("rounds", "processes", "width"):
         if getattr(args, name, 1) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.warmup_rounds < 0:
         parser.error(f"--warmup_rounds must be at least 0, got {args.warmup_rounds}")
+    args.of_task = cifar10.TASKS[args.task]
+    if getattr(args, "cohort", None):
+        args.of_task = dataclasses.replace(args.of_task, cohort=args.cohort)
     args.processes = getattr(args, "processes", 1)
     args.threads = max(1, cores() // args.processes)
     torch.set_num_threads(args.threads)
+    # On GPUs as JAX does by default: TF32, and convolutions chosen by a measurement.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)  # noqa: NPY002 (pfl draws from it)
     return args
@@ -85,7 +94,7 @@ def spread(values):
 
 def report(args, stopwatch, accuracy, parameters, packages=()):
     """Prints the figures as one line of JSON, the last of the output, and writes them to --json."""
-    task = cifar10.TASKS[args.task]
+    task = args.of_task
     seconds = stopwatch.seconds["round"][args.warmup_rounds :]
     figures = {
         "task": args.task,
@@ -109,7 +118,8 @@ def report(args, stopwatch, accuracy, parameters, packages=()):
     if args.task == "family_cifar10":
         figures["width"] = args.width
     if hasattr(args, "memory_format"):
-        figures["memory_format"] = args.memory_format
+        figures |= {name: getattr(args, name) for name in ("memory_format", "dtype")}
+        figures["cohort"] = task.cohort
     line = json.dumps(figures)
     if args.json:
         beside = f"{args.json}.{os.getpid()}.tmp"

@@ -6,7 +6,8 @@
 What a researcher writes without a framework: every client starts from the server's weights with a
 fresh optimiser, trains one epoch and is added to the average, which replaces the server's weights.
 All threads work on one client. --memory_format is the layout of images and weights; which one is
-faster depends on processor and network. Prints one line of JSON.
+faster depends on processor and network. --dtype=bfloat16 is PyTorch's autocast.
+Prints one line of JSON.
 """
 
 import cifar10
@@ -35,8 +36,9 @@ def crop_and_flip(images, generator):
 class Client:
     """Local training by a task's rules."""
 
-    def __init__(self, task, data, generator, memory_format):
+    def __init__(self, task, data, generator, memory_format, dtype):
         self.task = task
+        self.cast = torch.autocast(device().type, torch.bfloat16, enabled=dtype == "bfloat16")
         self.memory_format = memory_format
         self.generator = generator
         self.mean, self.std = (torch.from_numpy(x).to(device()) for x in (data.mean, data.std))
@@ -63,7 +65,8 @@ class Client:
         )
         for batch, batch_labels in self.batches(images, labels):
             batch = batch.contiguous(memory_format=self.memory_format)
-            loss = F.cross_entropy(model(batch), batch_labels)
+            with self.cast:
+                loss = F.cross_entropy(model(batch), batch_labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -84,11 +87,12 @@ def run_round(model, client, cohort):
 
 def main():
     args = parse_arguments(__doc__, tasks=("pfl_cifar10", "family_cifar10"))
-    task, data = cifar10.TASKS[args.task], cifar10.load(args.data, args.task)
+    task, data = args.of_task, cifar10.load(args.data, args.task)
     model = (pfl_cnn() if args.task == "pfl_cifar10" else ResNet10(args.width)).to(device())
     memory_format = getattr(torch, args.memory_format)
     model = model.to(memory_format=memory_format)
-    client = Client(task, data, torch.Generator().manual_seed(args.seed), memory_format)
+    generator = torch.Generator().manual_seed(args.seed)
+    client = Client(task, data, generator, memory_format, args.dtype)
     # Images that are not augmented are normalised once.
     images = data.train_images if task.augment else data.normalize(data.train_images)
     images, labels, test_images, test_labels = (

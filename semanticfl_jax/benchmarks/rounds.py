@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from semanticfl_jax.benchmarks.flops import training_flops
@@ -34,7 +35,7 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
     mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
     simulation = prepare(make_parts(config, make_federation(dataset, config)), mesh)
     figures = time_rounds(simulation, config, rounds, say)
-    return figures | efficiency(flops, figures, mesh, say)
+    return figures | efficiency(flops, figures, mesh, say, dtype=config.precision)
 
 
 def time_rounds(
@@ -110,7 +111,11 @@ def in_turn(simulations: Sequence[Engine], turns: int) -> list[list[float]]:
 
 
 def efficiency(
-    flops: float, figures: dict[str, Any], mesh: Mesh, say: Say = print
+    flops: float,
+    figures: dict[str, Any],
+    mesh: Mesh,
+    say: Say = print,
+    dtype: str = "float32",
 ) -> dict[str, float]:
     """Return how near rounds come to what the devices can do. To be called after memory is read.
 
@@ -119,6 +124,7 @@ def efficiency(
       figures: of `time_rounds`.
       mesh: the devices of both.
       say: takes lines for the user.
+      dtype: of the matrix products that the devices are measured by.
 
     Returns:
       `flops_per_image`, of training, and `flops_per_second`, what the rounds' median makes of it;
@@ -126,11 +132,12 @@ def efficiency(
       `floor_seconds_per_round`, what a round would take at the peak.
     """
     achieved = flops * figures["images_per_second"]["median"]
-    peak = matmul_rate(mesh)
+    peak = matmul_rate(mesh, dtype=jnp.dtype(dtype))
     floor = flops * figures["images_per_round"] / peak
     say(
         f"{flops / 1e6:.1f} MFLOP an image, {achieved / 1e9:.4g} GFLOP/s: {achieved / peak:.1%} of "
-        f"the {peak / 1e9:.4g} GFLOP/s of matrix products, which would do a round in {floor:.3g} s"
+        f"the {peak / 1e9:.4g} GFLOP/s of matrix products in {dtype}, which would do a round "
+        f"in {floor:.3g} s"
     )
     return {
         "flops_per_image": flops,

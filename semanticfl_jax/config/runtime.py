@@ -31,8 +31,13 @@ class RuntimeConfig(Choosing):
     #: Test images at once on each device.
     eval_batch_size: int = 250
     #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
-    #: in host memory, from which only the cohort's share travels. The numbers are the same.
-    client_state_memory: Literal["device", "host"] = "device"
+    #: in host memory, or in files of the run's directory, from which only the cohort's share
+    #: travels. The numbers are the same. Checkpoints have no copy of what is on the disk.
+    client_state_memory: Literal["device", "host", "disk"] = "device"
+    #: Where the training images are: all of them on every device, or in host memory, from which the
+    #: next cohort's are gathered and sent while a round runs. The numbers are the same. Where the
+    #: data set is memory-mapped, "host" takes no memory for what is not used.
+    data_memory: Literal["device", "host"] = "device"
     #: Experiment trackers that get every round's figures, besides metrics.jsonl.
     loggers: tuple[Annotated[str, LOGGERS], ...] = ()
     #: By name: settings of the loggers.
@@ -50,3 +55,7 @@ class RuntimeConfig(Choosing):
         for name in ("clients_per_chunk", "rounds_per_dispatch"):
             value = getattr(self, name)
             require(value == "auto" or value >= 1, name, '"auto" or at least 1', value)
+        if self.data_memory == "host":
+            alone = self.rounds_per_dispatch in ("auto", 1)
+            why = '"auto" or 1 with data_memory=host: images come round by round'
+            require(alone, "rounds_per_dispatch", why, self.rounds_per_dispatch)

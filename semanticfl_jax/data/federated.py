@@ -1,4 +1,7 @@
-"""The federated data set on device: all images once, an index table per client, masked batches."""
+"""The federated data set on device: images, an index table per client, masked batches.
+
+Either all images lie on every device, or those of some clients at a time (`host_images`).
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,23 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.devices.mesh import CLIENTS
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
 
 
 @flax.struct.dataclass
 class FederatedDataset:
-    """Images of all N clients, on device once, and which client owns which; a pytree.
+    """Images of all N clients, or of some, and which client owns which; a pytree.
 
     Attributes:
       images: uint8 `[n, H * W * 3]`. With four dimensions, a TPU's program would first copy all of
-        them into another layout, four times as large: 614 MB of CIFAR-10's 154.
+        them into another layout, four times as large: 614 MB of CIFAR-10's 154. With `cohort`,
+        those of these clients alone, `[devices * capacity, H * W * 3]`, each device's on it. None
+        where none are on the devices.
       labels: int32 `[n]`; for tasks without classes uint8 or float32 `[n, K]`.
       indices: int32 `[total]`; client i owns `indices[offsets[i] : offsets[i] + sizes[i]]`.
       offsets: int32 `[N]`.
@@ -30,9 +37,12 @@ class FederatedDataset:
         images have no class.
       max_size: samples of the largest client; static.
       image_shape: H, W, 3; static.
+      cohort: int32 `[devices * places]`, the clients whose images are there, each device's on it;
+        -1 in empty places. None: `images` are all of them.
+      starts: int32 `[devices * places]`, where each of their images begin, among its device's.
     """
 
-    images: jax.Array
+    images: jax.Array | None
     labels: jax.Array
     indices: jax.Array
     offsets: jax.Array
@@ -40,6 +50,16 @@ class FederatedDataset:
     label_counts: jax.Array
     max_size: int = flax.struct.field(pytree_node=False)
     image_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    cohort: jax.Array | None = None
+    starts: jax.Array | None = None
+
+    def specs(self) -> FederatedDataset:
+        """Return how the arrays are spread over a mesh, for `jax.shard_map`."""
+        specs = jax.tree.map(lambda _: PartitionSpec(), self)
+        if self.cohort is None:
+            return specs
+        spread = PartitionSpec(CLIENTS)
+        return specs.replace(images=spread, cohort=spread, starts=spread)
 
 
 class Batch(NamedTuple):
@@ -64,6 +84,7 @@ def federate(
     partition: Partition,
     num_classes: int,
     sharding: jax.sharding.Sharding | None = None,
+    with_images: bool = True,
 ) -> FederatedDataset:
     """Put images and index table on device.
 
@@ -74,6 +95,7 @@ def federate(
       partition: of these n samples, or of some of them.
       num_classes: number of classes K.
       sharding: where the arrays live, usually a replicated `NamedSharding`; None: JAX's default.
+      with_images: whether the images go there, too; else they come and go (`HostImages`).
 
     Raises:
       ValueError: if the arrays do not fit each other or the dtype is not uint8.
@@ -93,7 +115,7 @@ def federate(
         labels = labels.astype(np.int32)
         counts = partition.label_counts(labels, num_classes)
     arrays = FederatedDataset(
-        images=dataset_images.reshape(n, -1),
+        images=dataset_images.reshape(n, -1) if with_images else None,
         labels=labels,
         indices=partition.indices,
         offsets=partition.offsets[:-1].astype(np.int32),
@@ -139,7 +161,7 @@ def gather_batch(
     Padding repeats the first sample of the order. A step beyond the epoch is all padding.
 
     Args:
-      data: the federated data set.
+      data: the federated data set, with the client's images.
       client_id: int32 scalar in 0..N-1.
       order: int32 `[max_size]` from `epoch_order`.
       step: int32 scalar, from 0.
@@ -149,7 +171,10 @@ def gather_batch(
     mask = positions < data.sizes[client_id]
     local = jnp.take(order, jnp.where(mask, positions, 0), mode="clip")
     samples = jnp.take(data.indices, data.offsets[client_id] + local, mode="clip")
-    images = jnp.take(data.images, samples, axis=0, mode="clip")
+    rows = samples
+    if data.cohort is not None and data.starts is not None:
+        rows = data.starts[jnp.argmax(data.cohort == client_id)] + local
+    images = jnp.take(data.images, rows, axis=0, mode="clip")
     images = images.reshape(-1, *data.image_shape)
     labels = jnp.take(data.labels, samples, axis=0, mode="clip")
     return Batch(images, labels, mask, samples)

@@ -1,12 +1,15 @@
 """The states that clients keep between rounds: stacked, on the devices or in host memory.
 
-Both ways run the same functions, `Round.cohort` and `Round.train`, and give the same numbers. On
+All ways run the same functions, `Round.cohort` and `Round.train`, and give the same numbers. On
 the devices, a client's state is a row of arrays [num_clients, ...] that are spread over the mesh,
 and taking the cohort's rows out and putting them back is part of the compiled round. In host memory
-they are NumPy arrays, so that clients whose states exceed the devices can be simulated: the cohort
-is chosen first, its rows go to the devices, and they come back when the round is over.
+they are NumPy arrays, on a disk `DiskRows`, so that clients whose states exceed the devices can be
+simulated: the cohort is chosen first, its rows go to the devices, and they come back when the round
+is over.
 """
 
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import jax
@@ -16,9 +19,12 @@ from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.devices.mesh import split
+from semanticfl_jax.devices.mesh import replicated
+from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_rows import put_rows, sharding, take_rows
 from semanticfl_jax.federated.client_update import init_state
+from semanticfl_jax.federated.disk_rows import DiskRows
+from semanticfl_jax.federated.kept_rows import KeptRows
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.round import Round
@@ -49,7 +55,12 @@ class RunRound(Protocol):
 
 
 def init_clients(
-    algorithm: Algorithm, model: Model, num_clients: int, mesh: Mesh, memory: str
+    algorithm: Algorithm,
+    model: Model,
+    num_clients: int,
+    mesh: Mesh,
+    memory: str,
+    directory: Path | None = None,
 ) -> PyTree:
     """Return every client's state before its first round, stacked; () if clients keep nothing.
 
@@ -58,7 +69,8 @@ def init_clients(
       model: the initial model.
       num_clients: N.
       mesh: the devices.
-      memory: "device" or "host".
+      memory: "device", "host" or "disk".
+      directory: for "disk", of the run; None: a temporary one.
     """
 
     def init(model: Model) -> PyTree:
@@ -72,7 +84,12 @@ def init_clients(
 
     if memory == "device":
         return jax.jit(stack, out_shardings=sharding(mesh, num_clients))(model)
-    one = jax.device_get(jax.jit(init)(model))
+    one = jax.device_get(jax.jit(init, out_shardings=replicated(mesh))(model))
+    if memory == "disk":
+        process, processes = jax.process_index(), jax.process_count()
+        if directory is not None and processes > 1:
+            directory = directory / f"process-{process}-of-{processes}"
+        return DiskRows(one, len(range(process, num_clients, processes)), directory)
     return jax.tree.map(lambda x: np.repeat(x[None], num_clients, axis=0), one)
 
 
@@ -83,11 +100,11 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
       `run_round(state, data, shared, key, rates) -> (state, metrics)`, jitted; it donates `state`;
       from host memory, an object that is called and compiled in the same way.
     """
-    if memory == "host":
+    if memory != "device":
         return HostRound(parts, mesh)
 
     def run_round(state, data, shared, key, rates):
-        clients = parts.cohort(state.round, data.sizes, key)
+        clients = _cohort(parts, mesh, state.round, data, key)
         if not jax.tree.leaves(state.clients):
             state, _, metrics = parts.train(state, clients, state.clients, data, shared, key, rates)
             return state, metrics
@@ -100,34 +117,46 @@ def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:
     return jax.jit(run_round, donate_argnums=0)
 
 
+def _cohort(
+    parts: Round, mesh: Mesh, number: jax.Array, data: FederatedDataset, key: jax.Array
+) -> jax.Array:
+    """Return the ids of the round's clients by place: those whose images came with `data`, or all.
+
+    Replicated, so that sums over the places are made in one order, wherever the images came from.
+    """
+    if data.cohort is None:
+        return parts.cohort(number, data.sizes, key)
+    return jax.lax.with_sharding_constraint(data.cohort, replicated(mesh))
+
+
 class HostRound:
-    """A round whose clients' states stay in host memory; changes `state.clients` in place."""
+    """A round whose clients' states stay with the host; changes `state.clients` in place."""
 
     def __init__(self, parts: Round, mesh: Mesh):
-        self._mesh = mesh
-        self._cohort = jax.jit(parts.cohort)
+        self._mesh, self._kept = mesh, KeptRows(mesh)
+        # Replicated, so that every process can read it.
+        cohort = partial(_cohort, parts, mesh)
+        self._cohort = jax.jit(cohort, out_shardings=replicated(mesh))
         self._train = jax.jit(parts.train, donate_argnums=(0, 2))
 
     def __call__(self, state, data, shared, key, rates):
         """Run one round."""
-        clients = self._cohort(state.round, data.sizes, key)
-        everyone, rows = state.clients, self._rows(state.clients, clients)
+        clients = self._cohort(state.round, data, key)
+        everyone = state.clients
+        rows = self._kept.take(everyone, np.asarray(clients))
         state = state._replace(clients=())
         state, rows, metrics = self._train(state, clients, rows, data, shared, key, rates)
-        ids, rows = jax.device_get((clients, rows))  # heeds signals as it waits, unlike NumPy
-        present = ids >= 0
-
-        def put_back(x, row):
-            x[ids[present]] = row[present]
-
-        jax.tree.map(put_back, everyone, rows)
+        ids, number = jax.device_get((clients, state.round))  # heeds signals as it waits
+        self._kept.put(everyone, rows, ids, int(number))
         return state._replace(clients=everyone), metrics
 
     def lower(self, state, data, shared, key, rates):
         """Lower it as a jitted function; `compile` follows."""
-        clients = self._cohort(state.round, data.sizes, key)
-        rows = self._rows(state.clients, clients)
-        self._cohort = self._cohort.lower(state.round, data.sizes, key).compile()
+        self._cohort = self._cohort.lower(state.round, data, key).compile()
+        places = self._cohort.out_info
+        clients = np.zeros(places.shape, places.dtype)
+        rows = self._kept.take(state.clients, clients)
+        clients = put(clients, replicated(self._mesh))
         state = state._replace(clients=())
         self._train = self._train.lower(state, clients, rows, data, shared, key, rates)
         return self
@@ -136,7 +165,3 @@ class HostRound:
         """Compile what was lowered."""
         self._train = self._train.compile()
         return self
-
-    def _rows(self, everyone, clients):
-        some = np.maximum(np.asarray(clients), 0)
-        return jax.device_put(jax.tree.map(lambda x: x[some], everyone), split(self._mesh))

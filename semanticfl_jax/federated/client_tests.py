@@ -27,12 +27,15 @@ from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, Experimen
 from semanticfl_jax.config.overrides import unused_allowed
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.data.federated import FederatedDataset, gather_batch
+from semanticfl_jax.data.host_images import HostImages
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import CLIENTS, replicated, split, varying
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_state import take_rows
 from semanticfl_jax.federated.client_update import rule_state
+from semanticfl_jax.federated.disk_rows import DiskRows
+from semanticfl_jax.federated.kept_rows import KeptRows
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.federated.server_state import ServerState
@@ -83,6 +86,7 @@ def make_client_tests(
     std: tuple[float, ...],
     task: Task = CLASSIFICATION,
     clients_per_chunk: int = 1,
+    kept: tuple[np.ndarray, Partition] | None = None,
 ) -> TestClients:
     """Build the test of all clients, compiled at its first call.
 
@@ -98,22 +102,23 @@ def make_client_tests(
       std: of each channel.
       task: what is learned.
       clients_per_chunk: clients side by side on each device.
+      kept: the images, uint8 [n, H, W, 3], and who trains on which, if they stay in host memory.
     """
     test = _test_data(data, held_out)
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     test_device = _make_test_device(network, algorithm, config, mean, std, task, clients_per_chunk)
-    sharded = jax.shard_map(
-        test_device,
-        mesh=mesh,
-        in_specs=(*[everywhere] * 5, spread, spread),
-        out_specs=spread,
-    )
 
     def test_block(state: ServerState, data, test, clients, rows, key):
         tested = algorithm.server.evaluated(state.server, state.model)
         broadcast = algorithm.server.broadcast(state.server)
         key = round_key(key, Stream.FINE_TUNING, state.round)
         models = (tested, state.model)
+        sharded = jax.shard_map(
+            test_device,
+            mesh=mesh,
+            in_specs=(*[everywhere] * 2, data.specs(), test.specs(), everywhere, spread, spread),
+            out_specs=spread,
+        )
         found = sharded(models, broadcast, data, test, key, clients, rule_state(rows))
         # Replicated, so that every process can read all of it.
         return jax.lax.with_sharding_constraint(found, replicated(mesh))
@@ -128,13 +133,22 @@ def make_client_tests(
         everyone = state.clients if personal else ()  # else nobody's state is looked at
         state = state._replace(clients=())
         block = _block_size(everyone, num_clients, step)
+        train_of = test_of = None
+        if kept is not None:
+            images, trained_on = kept
+            most = block // mesh.devices.size
+            test_of = HostImages(images, held_out, mesh, most).of
+            if config.client_test.fine_tune_steps:
+                train_of = HostImages(images, trained_on, mesh, most).of
         found = []
         for start in range(0, num_clients, block):
             ids = np.arange(start, start + block, dtype=np.int32)
             ids = np.where(ids < num_clients, ids, -1).astype(np.int32)
             rows = _rows(everyone, ids, mesh, take)
             clients = put(ids, split(mesh))
-            found.append(jax.device_get(run(state, data, test, clients, rows, key)))
+            here = data if train_of is None else train_of(data, ids)
+            seen = test if test_of is None else test_of(test, ids)
+            found.append(jax.device_get(run(state, here, seen, clients, rows, key)))
         joined = jax.tree.map(lambda *parts: np.concatenate(parts)[:num_clients], *found)
         return {name: ClientFigures(*figures) for name, figures in joined.items()}
 
@@ -154,6 +168,8 @@ def _block_size(everyone: PyTree, num_clients: int, step: int) -> int:
     """Return how many clients are done at a time: a multiple of `step`."""
     most = min(num_clients, _LARGEST)
     one = size_in_bytes(everyone) / num_clients
+    if isinstance(everyone, DiskRows):
+        one = everyone.row_bytes
     if one:
         most = min(most, int(_STATES / one))
     return step * max(1, -(-most // step))
@@ -162,11 +178,10 @@ def _block_size(everyone: PyTree, num_clients: int, step: int) -> int:
 def _rows(everyone: PyTree, ids: np.ndarray, mesh: Mesh, take: Callable[..., PyTree]) -> PyTree:
     """Return the states of clients `ids`, spread over the devices; any in empty places."""
     leaves = jax.tree.leaves(everyone)
+    if isinstance(everyone, DiskRows) or (leaves and isinstance(leaves[0], np.ndarray)):
+        return KeptRows(mesh).take(everyone, ids)
     if not leaves:
         return everyone
-    if isinstance(leaves[0], np.ndarray):  # in host memory
-        some = np.maximum(ids, 0)
-        return put(jax.tree.map(lambda x: x[some], everyone), split(mesh))
     return take(everyone, put(ids, replicated(mesh)), mesh)
 
 

@@ -3,6 +3,7 @@
 The cohort depends on (seed, round), what befalls a client on (seed, round, client id).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -14,6 +15,9 @@ from semanticfl_jax.randomness import Stream, client_key, round_key, stream_key
 # From so many clients on, cohorts of no more than half of them are drawn without sorting all. Below
 # it, seeds draw the cohorts that they always drew.
 _MANY = 200_000
+# Rounds of the Feistel network: four make a permutation that passes for random (Luby and Rackoff,
+# SIAM J. Comput., 1988) if each is; twice as many cost nothing here.
+_FEISTEL = 8
 
 
 class Sampler(Protocol):
@@ -44,18 +48,19 @@ def _at_random(
 def _uniform(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
     """Draw at random, all alike."""
     num_clients = sizes.shape[0]
-    if num_clients >= _MANY and 2 * count <= num_clients:
+    if _few_of_many(num_clients, count):
         return draw_distinct(round_key(key, Stream.COHORT, number), num_clients, count)
     return _at_random(key, number, num_clients, count, None)
+
+
+def _few_of_many(num_clients: int, count: int) -> bool:
+    return num_clients >= _MANY and 2 * count <= num_clients
 
 
 def draw_distinct(key: jax.Array, total: int, count: int) -> jax.Array:
     """Draw `count` different numbers below `total` in O(count log count): int32 [count].
 
-    All are drawn at once; of equal ones the first stays and the others are drawn again, until none
-    are equal. What is drawn again depends on which are equal, never on what they are: so the result
-    is the same for every renaming of the numbers, and hence every ordered draw equally likely. (Our
-    choice; Floyd's algorithm, Commun. ACM 1987, needs `count` steps one after another.)
+    Every ordered draw is equally likely.
 
     Args:
       key: of this draw.
@@ -63,8 +68,31 @@ def draw_distinct(key: jax.Array, total: int, count: int) -> jax.Array:
       count: how many.
     """
 
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, (count,), 0, total, jnp.int32)
+
+    return first_distinct(key, draw, count)
+
+
+def first_distinct(
+    key: jax.Array, draw_all: Callable[[jax.Array], jax.Array], count: int
+) -> jax.Array:
+    """Draw `count` different numbers, one after another of those that are left: int32 [count].
+
+    All are drawn at once; of equal ones the first stays and the others are drawn again, until none
+    are equal. A number is only drawn again because one before it holds the same, and then that or
+    one still before it holds it in the end: so each is the first of its independent draws that
+    those before it do not hold, as if drawn in proportion among those left. (Our choice; Floyd's
+    algorithm, Commun. ACM 1987, needs `count` steps one after another.)
+
+    Args:
+      key: of this draw.
+      draw_all: key -> int32 [count], independent, equal ones allowed.
+      count: how many; with numbers enough that are not unlikely, or it takes many turns.
+    """
+
     def draw(turn: jax.Array) -> jax.Array:
-        return jax.random.randint(jax.random.fold_in(key, turn), (count,), 0, total, jnp.int32)
+        return draw_all(jax.random.fold_in(key, turn))
 
     def again(carry: tuple[jax.Array, jax.Array, jax.Array]):
         turn, drawn, _ = carry
@@ -79,8 +107,26 @@ def draw_distinct(key: jax.Array, total: int, count: int) -> jax.Array:
 
 def _size_weighted(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
     """Draw one after another, each time in proportion to the sizes of those that are left."""
-    shares = sizes / jnp.sum(sizes.astype(jnp.float32))
-    return _at_random(key, number, sizes.shape[0], count, shares)
+
+    def among_all() -> jax.Array:
+        shares = sizes / jnp.sum(sizes.astype(jnp.float32))
+        return _at_random(key, number, sizes.shape[0], count, shares)
+
+    if not _few_of_many(sizes.shape[0], count):
+        return among_all()
+    # A sample at random has an owner in proportion to sizes; it is found among where they end.
+    ends = jnp.cumsum(sizes)
+
+    def owners(key: jax.Array) -> jax.Array:
+        samples = jax.random.randint(key, (count,), 0, ends[-1], jnp.int32)
+        return jnp.searchsorted(ends, samples, side="right").astype(jnp.int32)
+
+    def by_samples() -> jax.Array:
+        return first_distinct(round_key(key, Stream.COHORT, number), owners, count)
+
+    # The largest clients together hold half of the samples at most: few are drawn twice.
+    even = 2.0 * count * jnp.max(sizes) <= ends[-1]
+    return jax.lax.cond(even, by_samples, among_all)
 
 
 def _in_turn(number: jax.Array, num_clients: int, count: int) -> jax.Array:
@@ -91,9 +137,47 @@ def _in_turn(number: jax.Array, num_clients: int, count: int) -> jax.Array:
 
 def _round_robin(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
     """Take clients in turn, in a random order drawn once."""
+    if _few_of_many(sizes.shape[0], count):
+        places = _in_turn(number, sizes.shape[0], count)
+        return permuted(stream_key(key, Stream.ORDER), places, sizes.shape[0])
     ids = jnp.arange(sizes.shape[0], dtype=jnp.int32)
     order = jax.random.permutation(stream_key(key, Stream.ORDER), ids)
     return order[_in_turn(number, sizes.shape[0], count)]
+
+
+def permuted(key: jax.Array, places: jax.Array, total: int) -> jax.Array:
+    """Return what a random permutation of 0..total-1 has at some places, int32 as they are.
+
+    A Feistel network permutes the numbers of as many bits; what it takes out of range is permuted
+    again until it is not (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+    Nothing is computed of other places.
+
+    Args:
+      key: of the permutation.
+      places: int32 [count], from 0 to total - 1.
+      total: how many are permuted.
+    """
+    half = max(1, -(-(total - 1).bit_length() // 2))
+    mask = jnp.uint32(2**half - 1)
+    keys = jax.random.split(key, _FEISTEL)
+
+    def mixed(key: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x: jax.random.bits(jax.random.fold_in(key, x), (), jnp.uint32))(x)
+
+    def permute(x: jax.Array) -> jax.Array:
+        def turn(index: jax.Array, halves: tuple[jax.Array, jax.Array]):
+            left, right = halves
+            return right, left ^ (mixed(keys[index], right) & mask)
+
+        left, right = jax.lax.fori_loop(0, _FEISTEL, turn, (x >> half, x & mask))
+        return (left << half) | right
+
+    def outside(x: jax.Array) -> jax.Array:
+        return jnp.any(x >= total)
+
+    first = permute(places.astype(jnp.uint32))
+    found = jax.lax.while_loop(outside, lambda x: jnp.where(x >= total, permute(x), x), first)
+    return found.astype(jnp.int32)
 
 
 def _fixed_order(key: jax.Array, number: jax.Array, sizes: jax.Array, count: int) -> jax.Array:

@@ -44,7 +44,8 @@ class RunBlock(Protocol):
 
 def longest_block(config: ExperimentConfig) -> int:
     """Return the rounds that a block can have at most; 1: rounds are dispatched one by one."""
-    if config.runtime.client_state_memory == "host":  # clients' states come and go with every round
+    runtime = config.runtime  # clients' states or images come and go with every round
+    if runtime.client_state_memory != "device" or runtime.data_memory != "device":
         return 1
     wanted = config.runtime.rounds_per_dispatch
     wanted = _LONGEST if wanted == "auto" else wanted

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.base import Algorithm, Contact
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.devices.mesh import CLIENTS, replicated
+from semanticfl_jax.devices.mesh import CLIENTS, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.types import PyTree
 
@@ -28,7 +28,11 @@ _BLOCK = 256
 
 
 def with_own_rows(
-    algorithm: Algorithm, sent: Mapping[str, PyTree], data: FederatedDataset, mesh: Mesh
+    algorithm: Algorithm,
+    sent: Mapping[str, PyTree],
+    data: FederatedDataset,
+    mesh: Mesh,
+    kept: np.ndarray | None = None,
 ) -> dict[str, PyTree]:
     """Return `sent` with the rows that clients compute themselves among those of single images.
 
@@ -37,49 +41,62 @@ def with_own_rows(
       sent: `Algorithm.sent_once`, replicated over the mesh.
       data: the clients' images; images of no client get rows of zeros.
       mesh: the devices, each of which computes a share.
+      kept: the images, uint8 [n, H, W, 3], if they stay in host memory; they come block by block.
     """
     completed = dict(sent)
     samples = np.unique(np.asarray(data.indices))
     for term in algorithm.terms:
         if term.contact is not None:
             shared, per_sample, holders = sent[term.name]
-            rows = _rows(term.contact, shared, data, samples, mesh)
+            rows = _rows(term.contact, shared, data, samples, mesh, kept)
             completed[term.name] = (shared, {**dict(per_sample or {}), **rows}, holders)
     return completed
 
 
 def _rows(
-    contact: Contact, shared: PyTree, data: FederatedDataset, samples: np.ndarray, mesh: Mesh
+    contact: Contact,
+    shared: PyTree,
+    data: FederatedDataset,
+    samples: np.ndarray,
+    mesh: Mesh,
+    kept: np.ndarray | None,
 ) -> Mapping[str, jax.Array]:
     """Return the rows of all images, {name: [n, ...]}, replicated."""
     total, count = len(data.labels), len(samples)
     of = samples if contact.order is None else samples[np.asarray(contact.order(count))]
     block = min(_BLOCK, count)
     together = block * mesh.devices.size
-    shape = jax.ShapeDtypeStruct((block, *data.image_shape), data.images.dtype)
+    shape = jax.ShapeDtypeStruct((block, *data.image_shape), np.uint8)
     forms = jax.eval_shape(contact.rows, shared, shape)
     zeros = {name: np.zeros((total, *form.shape[1:]), form.dtype) for name, form in forms.items()}
     rows = put(zeros, replicated(mesh))
-    compute = _block_of(contact, mesh, data.image_shape)
+    compute = _block_of(contact, mesh, data.image_shape, kept is not None)
     for start in range(0, count, together):
         # The last block is filled up with repetitions, which write the same numbers again.
         chosen = np.arange(start, start + together).clip(max=count - 1)
         places, sources = samples[chosen].astype(np.int32), of[chosen].astype(np.int32)
+        images = data.images
+        if kept is not None:
+            images = put(kept[sources].reshape(len(sources), -1), split(mesh))
+            sources = np.tile(np.arange(block, dtype=np.int32), mesh.devices.size)
         places, sources = put((places, sources), replicated(mesh))
-        rows = compute(rows, shared, data.images, places, sources)
+        rows = compute(rows, shared, images, places, sources)
     return rows
 
 
 def _block_of(
-    contact: Contact, mesh: Mesh, image_shape: tuple[int, ...]
+    contact: Contact, mesh: Mesh, image_shape: tuple[int, ...], spread_images: bool
 ) -> Callable[..., Mapping[str, jax.Array]]:
-    """Return (rows, shared, images, places, sources) -> rows with a block more, jitted."""
+    """Return (rows, shared, images, places, sources) -> rows with a block more, jitted.
+
+    `sources` are places among all images, or, if these are spread, among those of each device.
+    """
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
 
     @partial(
         jax.shard_map,
         mesh=mesh,
-        in_specs=(everywhere, everywhere, spread),
+        in_specs=(everywhere, spread if spread_images else everywhere, spread),
         out_specs=spread,
     )
     def of_device(shared, images, sources):

@@ -6,6 +6,7 @@ A round that keeps neither takes the memory of a chunk, whatever the number of c
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms import Algorithm
@@ -29,7 +30,7 @@ def check_client_memory(
       model: the initial model, or its shapes.
       num_clients: N.
       mesh: the devices.
-      memory: "device" or "host".
+      memory: "device", "host" or "disk".
 
     Raises:
       ValueError: if they do not fit into what is free, where that is known, with both numbers; for
@@ -37,24 +38,30 @@ def check_client_memory(
     """
     if memory == "host" and jax.process_count() > 1:
         raise SemanticFLError(
-            "client_state_memory must be device in a run of several processes: the cohort's states "
-            f"would have to travel between hosts, got {memory!r}"
+            "client_state_memory must be device or disk in a run of several processes: from host "
+            "memory no checkpoint could save them; files on a disk that memory holds are as fast, "
+            f"got {memory!r}"
         )
     one = size_in_bytes(jax.eval_shape(lambda model: init_state(algorithm, model), model))
     if one == 0:
         return None
     devices, total = mesh.devices.size, one * num_clients
     spread = num_clients % devices == 0
-    said = f"client states: {_readable(total)}, {_readable(one)} for each of {num_clients} clients"
+    said = f"client states: {readable(total)}, {readable(one)} for each of {num_clients} clients"
     if memory == "device":
         how = "spread over" if spread else "whole on each of"
         said += f", {how} {_counted(devices)}"
         place = _on_devices(mesh, total // devices if spread else total)
-        remedy = "use fewer clients, a smaller model, or client_state_memory=host (in one process)"
+        remedy = (
+            "use fewer clients, a smaller model, or client_state_memory=host (in one process) or "
+            "disk"
+        )
+    elif memory == "disk":
+        return f"{said}, on the disk as clients take part"
     else:
         said += ", in host memory"
         place = _Place(total, free_host_memory(), "in host memory")
-        remedy = "use fewer clients or a smaller model"
+        remedy = "use fewer clients, a smaller model, or client_state_memory=disk"
     _refuse(said, place, "the copy that is made for a checkpoint", remedy)
     return said
 
@@ -77,13 +84,28 @@ def check_update_memory(
     if total == 0:
         return None
     said = (
-        f"updates for the {algorithm.aggregator.name}: {_readable(total)}, "
-        f"{_readable(total // clients_per_round)} of each of {clients_per_round} clients, "
+        f"updates for the {algorithm.aggregator.name}: {readable(total)}, "
+        f"{readable(total // clients_per_round)} of each of {clients_per_round} clients, "
         f"whole on each of {_counted(mesh.devices.size)}"
     )
     remedy = "use fewer clients a round, a smaller model, or the mean"
     _refuse(said, _on_devices(mesh, total), "the copy in which they are put in order", remedy)
     return said
+
+
+def check_image_memory(images: np.ndarray, mesh: Mesh) -> None:
+    """Raise `SemanticFLError` if all training images do not fit on a device, where that is known.
+
+    Args:
+      images: uint8 [n, H, W, 3].
+      mesh: the devices.
+    """
+    free = free_device_memory(mesh.local_devices[0])
+    if free is not None and images.nbytes > free:
+        raise SemanticFLError(
+            f"the training images take {readable(images.nbytes)} on each device, and "
+            f"{readable(free)} are free: runtime.data_memory=host keeps them in host memory"
+        )
 
 
 class _Place(NamedTuple):
@@ -108,7 +130,7 @@ def _refuse(said: str, place: _Place, copy: str, remedy: str) -> None:
     needed, free, where = _COPIES * place.needed, place.free, place.where
     if free is not None and needed > free:
         raise SemanticFLError(
-            f"{said}. With {copy} they need {_readable(needed)} {where}, and {_readable(free)} are "
+            f"{said}. With {copy} they need {readable(needed)} {where}, and {readable(free)} are "
             f"free: {remedy}"
         )
 
@@ -117,7 +139,7 @@ def _counted(devices: int) -> str:
     return f"{devices} device{'s' * (devices > 1)}"
 
 
-def _readable(count: int) -> str:
+def readable(count: int) -> str:
     """Return a number of bytes in decimal units, as in "588.4 MB"."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):

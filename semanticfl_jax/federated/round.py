@@ -142,11 +142,8 @@ def make_round(
     if poisson or most % (devices * chunk):  # empty places have no steps
         steps = None
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
-    train_cohort = jax.shard_map(
-        make_train_device(local_training, algorithm, chunk, batch_size, steps, skip_diverged),
-        mesh=mesh,
-        in_specs=(*[everywhere] * 4, spread, everywhere),
-        out_specs=(everywhere, spread, spread, spread),
+    train_device = make_train_device(
+        local_training, algorithm, chunk, batch_size, steps, skip_diverged
     )
 
     def cohort_of(number: jax.Array, sizes: jax.Array, key: jax.Array) -> jax.Array:
@@ -171,6 +168,12 @@ def make_round(
             root = train_root(local_training, algorithm, *given)
             broadcast = broadcast._replace(aggregator=root)
 
+        train_cohort = jax.shard_map(
+            train_device,
+            mesh=mesh,
+            in_specs=(*[everywhere] * 3, data.specs(), spread, everywhere),
+            out_specs=(everywhere, spread, spread, spread),
+        )
         totals, after, updates, diverged = train_cohort(sent, broadcast, shared, data, places, keys)
         clients, used, taken = places.clients, sizes > 0, totals.update
         if updates is not None:

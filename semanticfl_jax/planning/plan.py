@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.data.host_images import with_shapes
+from semanticfl_jax.devices.mesh import split
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.dispatch import in_blocks
 from semanticfl_jax.models.client_conv import choose_lowering
@@ -124,6 +126,11 @@ def make_plan(
     Raises:
       SemanticFLError: for a configuration that cannot be planned.
     """
+    if config.runtime.data_memory == "host" and "block" in programs:
+        raise SemanticFLError(
+            "runtime.data_memory must be device for a block of rounds: from host memory, images "
+            "come round by round"
+        )
     if config.runtime.client_state_memory != "device":
         raise SemanticFLError(
             "runtime.client_state_memory must be device to be planned: from host memory, a round "
@@ -208,6 +215,10 @@ def _lower(
         steps = None
     built = make_programs(parts, topology.mesh, choice, steps)
     state, data, shared, key, rates, test = arguments
+    if config.runtime.data_memory == "host":
+        (places,) = jax.eval_shape(built.cohort, np.int32(0), data.sizes, key).shape
+        most = min(places, topology.devices * config.clients_per_round)
+        data = with_shapes(data, most * each, places, split(topology.mesh))
     if program == "evaluation":
         return built.evaluate.lower(*jax.eval_shape(built.tested, state), test)
     if program == "round":

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from semanticfl_jax.devices import processes
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.disk_rows import DiskRows
 from semanticfl_jax.types import PyTree, Say
 
 
@@ -41,12 +42,39 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, rounds_done: int, state: PyTree) -> None:
-        """Save `state` as it is now; writing goes on in the background."""
+        """Save `state` as it is now; writing goes on in the background.
+
+        Of states of clients on a disk it has no copy: they can be rolled back to each checkpoint.
+        """
+        rows = _on_disk(state)
+        if rows is not None:
+            rows.flush()
+            state = state._replace(clients=())
         self._manager.save(rounds_done, args=ocp.args.StandardSave(state))
+        if rows is not None:
+            # The ones before are whole: `save` has waited for them. This one may not be yet.
+            whole = set(self._manager.all_steps()) - {rounds_done}
+            rows.forget(min(whole, default=0))
+
+    def begin_anew(self, state: PyTree) -> None:
+        """Undo what rounds without a checkpoint, of a run that was killed, left on a disk."""
+        rows = _on_disk(state)
+        if rows is not None:
+            rows.roll_back(0)
 
     def restore(self, shapes: PyTree) -> PyTree:
         """Return the newest checkpoint, with structure, types and shardings of `shapes_of`."""
-        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(shapes))
+        return self._restore(self.latest(), shapes)
+
+    def _restore(self, step: int | None, shapes: PyTree) -> PyTree:
+        rows = _on_disk(shapes)
+        if rows is not None:
+            shapes = shapes._replace(clients=())
+        state = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+        if rows is not None:
+            rows.roll_back(step)
+            state = state._replace(clients=rows)
+        return state
 
     def restore_newest(
         self, shapes: PyTree, recorded: int, aside: Path, say: Say
@@ -71,7 +99,7 @@ class Checkpoints:
             try:
                 if step > recorded:
                     raise SemanticFLError(f"metrics.jsonl has the rows of {recorded} rounds only")
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+                state = self._restore(step, shapes)
             except Exception as error:  # as many kinds as there are files
                 failure = error
             if not processes.anywhere(failure is not None):
@@ -97,6 +125,12 @@ class Checkpoints:
     def restore_as_saved(self) -> PyTree:
         """Return the newest checkpoint as nested dicts of arrays on the host."""
         return self._manager.restore(self.latest(), args=ocp.args.StandardRestore())
+
+
+def _on_disk(state: PyTree) -> DiskRows | None:
+    """Return the clients' states, if they are on a disk."""
+    rows = getattr(state, "clients", None)
+    return rows if isinstance(rows, DiskRows) else None
 
 
 def first_line(error: BaseException) -> str:

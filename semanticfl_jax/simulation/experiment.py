@@ -166,9 +166,7 @@ class Simulation:
             self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
             ledger = self.parts.ledger
             self.rounds = config.rounds if ledger is None else ledger.rounds
-            with _directory(self.workdir) as directory:
-                kept = None if self.workdir is None else directory / files.TUNING
-                self.engine = prepare(self.parts, self._mesh, kept=kept, say=self.say)
+            self.engine = self._prepare()
             about = () if ledger is None else ledger.describe(config.rounds)
             for line in (*self.engine.description, *about, *self._advice()):
                 self.say(line)
@@ -245,6 +243,13 @@ class Simulation:
             *(federation.public, dealt.indices, dealt.offsets),
         )
         return federation, parts
+
+    def _prepare(self) -> Engine:
+        """Put the run on the devices, and compile it."""
+        if self.workdir is None:
+            return prepare(self.parts, self._mesh, say=self.say)
+        kept, states = self.workdir / files.TUNING, self.workdir / files.STATES
+        return prepare(self.parts, self._mesh, kept=kept, states=states, say=self.say)
 
     def _anchors(self, federation: Federation, features: Any) -> Anchors | None:
         if not self.config.uses_anchors:
@@ -325,6 +330,7 @@ class Simulation:
         checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
         rows = read_metrics(self.workdir)
         if checkpoints.latest():
+            files.check_states(self.workdir, self.config)
             shapes = shapes_of(self.engine.state)
             self.engine.state = None  # else it would be in memory beside the one that is restored
             done, self.engine.state = checkpoints.restore_newest(
@@ -335,6 +341,8 @@ class Simulation:
             self.round = done
             total = self.rounds
             self.say(f"resuming after round {done} of {total}, from {self.workdir}")
+        else:
+            checkpoints.begin_anew(self.engine.state)
         return checkpoints
 
     def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -409,19 +417,23 @@ class Simulation:
     ) -> Iterator[Step]:
         if self._finished is not None or self._ended is not None:
             return
+        rounds = finished_rounds(
+            self.engine,
+            self.config,
+            self.round,
+            asked_to_stop,
+            total=self.rounds,
+            until=until,
+            one_by_one=one_by_one,
+        )
+        yield from self._take(rounds)
+
+    def _take(self, rounds: Iterator[FinishedRound]) -> Iterator[Step]:
+        """Record rounds as they come, and end the run with its last one."""
         if self._closed:
             raise RuntimeError("this simulation is closed: a round failed, or close() was called")
         try:
             self._callbacks.start(self)
-            rounds = finished_rounds(
-                self.engine,
-                self.config,
-                self.round,
-                asked_to_stop,
-                total=self.rounds,
-                until=until,
-                one_by_one=one_by_one,
-            )
             for finished in rounds:
                 self._require_lock()
                 self.round = finished.number

@@ -38,9 +38,14 @@ from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.measured import RoundMetrics
-from semanticfl_jax.federated.memory import check_client_memory, check_update_memory
+from semanticfl_jax.federated.memory import (
+    check_client_memory,
+    check_image_memory,
+    check_update_memory,
+)
+from semanticfl_jax.federated.prefetch import DataOf, rounds_data
 from semanticfl_jax.federated.rates import Rates, make_rates
-from semanticfl_jax.federated.round import make_round
+from semanticfl_jax.federated.round import DrawCohort, make_round
 from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.federated.uploads import travelling
@@ -187,6 +192,11 @@ def _check_uploads(parts: Parts) -> None:
     config, algorithm = parts.config, parts.algorithm
     shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
     refuse_extra(algorithm, extra_shapes(algorithm, shapes))
+    if config.runtime.data_memory == "host" and algorithm.aggregator.needs_root:
+        raise SemanticFLError(
+            f"runtime.data_memory must be device with {algorithm.aggregator.name}, which trains "
+            "on the server's images in every round: host sends those of clients alone"
+        )
     statistics = jax.tree.leaves(travelling(algorithm, shapes).batch_stats)
     if config.privacy.enabled and statistics:
         raise SemanticFLError(
@@ -202,7 +212,8 @@ class Engine:
 
     Attributes:
       state: the server, after as many rounds as were dispatched; the next one takes its memory.
-      data: the clients' images.
+      data: the index table of the clients, with their images if these stay on the devices.
+      data_of: what each round takes.
       shared: what clients have from their first contact on: `Algorithm.sent_once`, and the rows
         that they compute themselves (`first_contact`).
       key: the run's random key.
@@ -223,6 +234,7 @@ class Engine:
 
     state: ServerState
     data: FederatedDataset
+    data_of: DataOf
     shared: PyTree
     key: jax.Array
     rates: Callable[[int, int], Rates]
@@ -244,7 +256,7 @@ class Engine:
         Returns:
           Their metrics, stacked where rounds are dispatched in blocks.
         """
-        arguments = (self.state, self.data, self.shared, self.key)
+        arguments = (self.state, self.data_of(self.round), self.shared, self.key)
         rates = self.rates(self.round, self.longest)
         if self.run_block is None:
             rates = jax.tree.map(lambda x: x[0], rates)
@@ -259,11 +271,13 @@ class Programs(NamedTuple):
     """What a run compiles.
 
     Attributes:
+      cohort: (number, sizes, key) -> the ids of its clients by place.
       run_round: (state, data, shared, key, rates) -> (state, metrics), jitted; donates `state`.
       evaluate: (params, batch_stats, batches) -> the task's figures, jitted.
       tested: state -> the model that is tested.
     """
 
+    cohort: DrawCohort
     run_round: RunRound
     evaluate: Evaluate
     tested: Callable[[ServerState], Model]
@@ -284,7 +298,7 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
     trained = make_network(choice.applied(config), parts.federation, parts.module)
     moments = (dataset.mean, dataset.std)
     local_training = make_local_training(trained, algorithm, config, *moments, parts.task)
-    run_round = make_round(
+    parted = make_round(
         local_training,
         algorithm,
         mesh,
@@ -298,79 +312,136 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
         skip_diverged=config.on_divergence == "skip_client",
         arrivals=simulate(config, sizes) if config.asynchronous.enabled else None,
     )
-    run_round = join_clients(run_round, mesh, config.runtime.client_state_memory)
+    run_round = join_clients(parted, mesh, config.runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
 
     def tested(state: ServerState) -> Model:
         return algorithm.server.evaluated(state.server, state.model)
 
-    return Programs(run_round, evaluate, tested)
+    return Programs(parted.cohort, run_round, evaluate, tested)
 
 
-def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = print) -> Engine:
+class Placed(NamedTuple):
+    """What a run has on the devices before anything is compiled.
+
+    Attributes:
+      data: the clients' index table, with their images if these stay there.
+      shared: what clients have from their first contact on.
+      test: the test images.
+      stamped: those with an attack's trigger; None without any.
+      received: the initial model, as drawn.
+      state: of the server, with the clients'.
+      key: the run's.
+      description: lines about what was computed.
+    """
+
+    data: FederatedDataset
+    shared: PyTree
+    test: Batch
+    stamped: Batch | None
+    received: Model
+    state: ServerState
+    key: jax.Array
+    description: list[str]
+
+
+def place(
+    parts: Parts, mesh: Mesh, kept_images: np.ndarray | None, states: Path | None = None
+) -> Placed:
+    """Put data and model on the devices.
+
+    Args:
+      parts: what to train.
+      mesh: the devices.
+      kept_images: the training images, if they do not go there now; None: they do.
+      states: folder of clients' states on a disk; None: a temporary one.
+    """
+    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
+    everywhere = replicated(mesh)
+    data = federate(
+        dataset.train_images,
+        dataset.train_labels,
+        parts.federation.partition,
+        dataset.num_classes,
+        sharding=everywhere,
+        with_images=kept_images is None,
+    )
+    sent = put(algorithm.sent_once, everywhere)
+    began = time.perf_counter()
+    shared = jax.block_until_ready(with_own_rows(algorithm, sent, data, mesh, kept_images))
+    own_rows = _describe_own_rows(sent, shared, time.perf_counter() - began)
+    key = run_key(config.seed)
+    received = parts.init_model(key)
+    state = init_server(*received, algorithm, config.num_clients, config.asynchronous.versions)
+    state, key = put((state, key), everywhere)
+    clients = init_clients(
+        algorithm,
+        state.model,
+        config.num_clients,
+        mesh,
+        config.runtime.client_state_memory,
+        states,
+    )
+    state = state._replace(clients=clients)
+    return Placed(data, shared, *_test_images(parts, mesh), received, state, key, own_rows)
+
+
+def prepare(
+    parts: Parts,
+    mesh: Mesh,
+    *,
+    kept: Path | None = None,
+    states: Path | None = None,
+    say: Say = print,
+) -> Engine:
     """Put data and model on the devices and compile the round and the evaluation.
 
     Args:
       parts: what to train.
       mesh: the devices.
       kept: file of the run with the choice of lowering and chunk; None: no run.
+      states: folder of clients' states on a disk; None: a temporary one.
       say: takes lines for the user, should that choice take a measurement.
     """
-    config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
-    partition, runtime = parts.federation.partition, config.runtime
-    data = federate(
-        dataset.train_images,
-        dataset.train_labels,
-        partition,
-        dataset.num_classes,
-        sharding=replicated(mesh),
-    )
-    sent = put(algorithm.sent_once, replicated(mesh))
-    began = time.perf_counter()
-    shared = jax.block_until_ready(with_own_rows(algorithm, sent, data, mesh))
-    own_rows = _describe_own_rows(sent, shared, time.perf_counter() - began)
-    test = pad_batches(
-        dataset.test_images, dataset.test_labels, runtime.eval_batch_size, mesh.devices.size
-    )
-    stamped = with_trigger(algorithm.attack, test)
-    test, stamped = put((test, stamped), split(mesh))
-    key = run_key(config.seed)
-    received = parts.init_model(key)
-    state = init_server(*received, algorithm, config.num_clients, config.asynchronous.versions)
-    state, key = put((state, key), replicated(mesh))
-    clients = init_clients(
-        algorithm, state.model, config.num_clients, mesh, runtime.client_state_memory
-    )
-    state = state._replace(clients=clients)
+    config, images = parts.config, parts.federation.dataset.train_images
+    partition = parts.federation.partition
+    kept_images = images if config.runtime.data_memory == "host" else None
+    placed = place(parts, mesh, kept_images, states)
+    data, shared, test, stamped, received, state, key, own_rows = placed
 
-    choice = choose.choose(_workload(parts, received), mesh, kept, say)
-    run_round, evaluate, tested = make_programs(
+    choice = choose.choose(workload(parts, received), mesh, kept, say)
+    draw, run_round, evaluate, tested = make_programs(
         parts, mesh, choice, known_steps(partition.sizes, config)
+    )
+    data_of, shapes, about_data = rounds_data(
+        data, images, partition, mesh, draw, key, cohort_places(config)
     )
 
     began, found = time.perf_counter(), found_in_cache()
     longest, run_block, rates = longest_block(config), None, make_rates(config)
     if longest > 1:
         run_block = in_blocks(run_round, longest)
-        arguments = (state, data, shared, key, rates(0, longest), np.int32(1))
+        arguments = (state, shapes, shared, key, rates(0, longest), np.int32(1))
         run_block = run_block.lower(*arguments).compile()
         run_round = single(run_block, longest)
     else:
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
-        run_round = run_round.lower(state, data, shared, key, first).compile()
+        run_round = run_round.lower(state, shapes, shared, key, first).compile()
     evaluate = evaluate.lower(*tested(state), test).compile()
 
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
     description = (
-        _describe_task(parts, received.params),
+        describe_task(parts, received.params),
         *own_rows,
+        *about_data,
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
     return Engine(
         state=state,
         data=data,
+        data_of=data_of,
         shared=shared,
         key=key,
         rates=rates,
@@ -381,11 +452,18 @@ def prepare(parts: Parts, mesh: Mesh, *, kept: Path | None = None, say: Say = pr
         evaluate=lambda state: _figures(evaluate, tested(state), test, stamped),
         test_clients=_client_tests(parts, choice, mesh, data, key),
         tested=tested,
-        traffic=make_traffic(algorithm, state, data),
+        traffic=make_traffic(parts.algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,
     )
+
+
+def _test_images(parts: Parts, mesh: Mesh) -> tuple[Batch, Batch | None]:
+    """Return the test images on the devices, and with the trigger of an attack that has one."""
+    dataset, rows = parts.federation.dataset, parts.config.runtime.eval_batch_size
+    test = pad_batches(dataset.test_images, dataset.test_labels, rows, mesh.devices.size)
+    return put((test, with_trigger(parts.algorithm.attack, test)), split(mesh))
 
 
 def _figures(
@@ -407,7 +485,9 @@ def _client_tests(
     """
     if parts.federation.client_test is None:
         return None
-    dataset = parts.federation.dataset
+    dataset, kept = parts.federation.dataset, None
+    if parts.config.runtime.data_memory == "host":
+        kept = (dataset.train_images, parts.federation.partition)
     return make_client_tests(
         make_network(choice.applied(parts.config), parts.federation, parts.module),
         parts.algorithm,
@@ -420,6 +500,7 @@ def _client_tests(
         dataset.std,
         parts.task,
         choice.clients_per_chunk,
+        kept,
     )
 
 
@@ -431,10 +512,12 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
     """
     config, algorithm = parts.config, parts.algorithm
     shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    if config.runtime.data_memory == "device":
+        check_image_memory(parts.federation.dataset.train_images, mesh)
     states = check_client_memory(
         algorithm, shapes, config.num_clients, mesh, config.runtime.client_state_memory
     )
-    if states:
+    if states and config.runtime.client_state_memory != "disk":
         every = config.checkpoint_every
         states += (
             f"; checkpoints include all client states; with many clients, raise checkpoint_every "
@@ -444,7 +527,7 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
     return [line for line in (states, updates) if line]
 
 
-def _workload(parts: Parts, received: Model) -> Workload:
+def workload(parts: Parts, received: Model) -> Workload:
     """Return what the clients compute, to be timed; `received` is the initial model."""
     dataset = parts.federation.dataset
     return Workload(
@@ -473,7 +556,8 @@ def _describe_own_rows(sent: PyTree, shared: PyTree, seconds: float) -> list[str
     ]
 
 
-def _describe_task(parts: Parts, params: PyTree) -> str:
+def describe_task(parts: Parts, params: PyTree) -> str:
+    """Return a line on what is trained on what; `params` are the initial ones."""
     config, algorithm = parts.config, parts.algorithm
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     names = [term.name for term in algorithm.terms if term.name != algorithm.name]

@@ -34,11 +34,13 @@ ANCHORS, TUNING, MODEL = "anchors.npz", "tuning.json", "model.safetensors"
 CLIENT_TESTS = "client_tests.npz"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 DAMAGED = "checkpoints-damaged"
+STATES = "client_states"
 _PARTS = "data_parts"
 _OF_A_RUN = (
     SUMMARY,
     CHECKPOINTS,
     DAMAGED,
+    STATES,
     METRICS_FILE,
     MODEL,
     PARTITION,
@@ -73,6 +75,16 @@ def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = 
         _refuse(directory, _differences(there, config))
         _check_rounds(directory, there.get("rounds"), config)
     return directory
+
+
+def check_states(directory: Path, config: ExperimentConfig) -> None:
+    """Raise `ConfigError` if the run's client states are on the disk, and should not be."""
+    memory = config.runtime.client_state_memory
+    if memory != "disk" and (directory / STATES).exists():
+        raise ConfigError(
+            f"runtime.client_state_memory must be disk to resume {directory}, whose checkpoints "
+            f"have no states of clients, got {memory!r}"
+        )
 
 
 def open_run(

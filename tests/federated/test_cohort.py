@@ -13,6 +13,7 @@ from semanticfl_jax.federated.cohort import (
     SAMPLERS,
     draw_distinct,
     draw_reporting,
+    permuted,
     place_cohort,
     straggle,
     with_contacts,
@@ -75,6 +76,54 @@ def test_few_of_many_clients_are_drawn_without_sorting_all(monkeypatch):
     assert len(set(drawn.tolist())) == 32
     assert drawn.min() >= 0
     assert drawn.max() < 64
+
+
+@pytest.mark.parametrize("total", [1, 37, 64])
+def test_every_place_of_a_permutation_has_a_number_of_its_own(total):
+    at = jax.jit(permuted, static_argnums=2)
+    order = np.asarray(at(KEY, jnp.arange(total), total))
+    assert sorted(order.tolist()) == list(range(total))
+    # Nothing depends on which places are asked for.
+    for place in (0, total // 2):
+        assert at(KEY, jnp.array([place]), total).tolist() == [order[place]]
+
+
+def test_permutations_are_drawn_alike():
+    draws = 6000
+    keys = jax.random.split(KEY, draws)
+    orders = np.asarray(jax.jit(jax.vmap(lambda key: permuted(key, jnp.arange(3), 3)))(keys))
+    frequency = np.unique(orders @ [9, 3, 1], return_counts=True)[1] / draws
+    assert len(frequency) == 6
+    np.testing.assert_allclose(frequency, 1 / 6, atol=4 * np.sqrt(1 / 6 / draws))
+
+
+def test_many_clients_in_turn_take_part_equally_often(monkeypatch):
+    monkeypatch.setattr(module, "_MANY", 30)
+    drawing = jax.jit(jax.vmap(lambda r: SAMPLERS["round_robin"](KEY, r, jnp.ones(35), 7)))
+    robin = np.asarray(drawing(jnp.arange(15)))
+    assert set(np.bincount(np.ravel(robin), minlength=35)) == {3}
+    np.testing.assert_array_equal(robin[:5], robin[5:10])
+    assert np.ravel(robin)[:35].tolist() != list(range(35))
+
+
+@pytest.mark.parametrize("large", [4, 100])  # the second draws as among few clients
+def test_many_clients_are_drawn_by_the_sizes_of_those_left(monkeypatch, large):
+    monkeypatch.setattr(module, "_MANY", 12)
+    sizes = np.array([large, 3, *[2] * 10])
+    draws = 8000
+
+    def draw(number):
+        return SAMPLERS["size_weighted"](KEY, number, jnp.asarray(sizes, jnp.int32), 3)
+
+    drawn = np.asarray(jax.jit(jax.vmap(draw))(jnp.arange(draws)))
+    assert all(len(set(cohort)) == 3 for cohort in drawn.tolist())
+    first = sizes / sizes.sum()
+    # The second is not the first, and comes in proportion of the others.
+    second = (first * (1 - np.eye(12))) / (1 - first)[:, None]
+    expected = first, first @ second
+    for place, shares in enumerate(expected):
+        frequency = np.bincount(drawn[:, place], minlength=12) / draws
+        np.testing.assert_allclose(frequency, shares, atol=4 * 0.5 / np.sqrt(draws))
 
 
 def test_contacts_are_added():

@@ -29,12 +29,14 @@ def algorithm(order=None):
     return FEDAVG.with_term(term)
 
 
-def computed(federation, devices, order=None):
+def computed(federation, devices, order=None, host=False):
     mesh = make_mesh(devices)
     _, data, _, _ = federation.start(FEDAVG, mesh)
-    own = algorithm(order)
+    own, kept = algorithm(order), None
+    if host:
+        data, kept = data.replace(images=None), federation.images
     sent = jax.device_put(own.sent_once, replicated(mesh))
-    return jax.device_get(with_own_rows(own, sent, data, mesh)["own"])
+    return jax.device_get(with_own_rows(own, sent, data, mesh, kept)["own"])
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
@@ -48,6 +50,17 @@ def test_every_image_of_a_client_has_its_row(federation, devices, monkeypatch):
     expected[own] = 3 * federation.images[own].mean(axis=(1, 2))
     np.testing.assert_allclose(per_sample["means"], expected, rtol=1e-5)
     assert np.count_nonzero(expected.any(axis=1)) == len(own) < len(expected)
+
+
+def test_images_in_host_memory_get_the_same_rows(federation, monkeypatch):
+    monkeypatch.setattr(first_contact, "_BLOCK", 7)
+    order = np.random.default_rng(0).permutation(60)
+
+    def chosen(count):
+        return order[:count]
+
+    found = computed(federation, 2, chosen, host=True)[1]["means"]
+    np.testing.assert_array_equal(found, computed(federation, 2, chosen)[1]["means"])
 
 
 def test_a_control_gives_images_the_rows_of_others(federation):

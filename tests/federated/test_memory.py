@@ -76,7 +76,7 @@ def test_where_an_accelerator_does_not_tell_its_memory_nothing_is_refused(monkey
 def test_host_memory_needs_a_single_process(monkeypatch):
     mesh, algorithm = make_mesh(2), algorithm_of(ExperimentConfig())
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="client_state_memory must be device in a run of several"):
+    with pytest.raises(ValueError, match="client_state_memory must be device or disk in a run of"):
         check_client_memory(algorithm, MODEL, 10, mesh, "host")
 
 

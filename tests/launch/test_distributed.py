@@ -90,7 +90,49 @@ def numbers(directory):
         return rows, step, manager.restore(step, args=ocp.args.StandardRestore(template))
 
 
-def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(tmp_path):
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The directory of the run in one process of two devices."""
+    cwd = tmp_path_factory.mktemp("single")
+    outputs, codes = finish([start(cwd, "--workdir=one", *SMALL, devices=2)])
+    assert codes == [0], outputs
+    return cwd / "one"
+
+
+# Another transport may add in another order, hence float32's rounding.
+CLOSE = {"rtol": 1e-6, "atol": 1e-7}
+
+
+def require_same_rows(rows, expected_rows):
+    assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
+    for row, expected in zip(rows, expected_rows, strict=True):
+        assert row.keys() == expected.keys()
+        for name, value in expected.items():
+            if isinstance(value, int | float):
+                np.testing.assert_allclose(row[name], value, **CLOSE, err_msg=name)
+
+
+def test_images_and_states_stay_with_the_processes_that_keep_them(one, tmp_path):
+    memories = [
+        f"--config.runtime.{name}" for name in ("client_state_memory=disk", "data_memory=host")
+    ]
+    outputs, codes = finish(start_two(tmp_path, "--workdir=kept", *SMALL, *memories))
+    assert codes == [0, 0], outputs
+    rows, _, state = numbers(tmp_path / "kept")
+    expected_rows, _, expected = numbers(one)
+    require_same_rows(rows, expected_rows)
+    for name in ("params", "server"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), state[name], expected[name]
+        )
+    states = tmp_path / "kept" / "client_states"
+    for index, array in enumerate(jax.tree.leaves(expected["clients"])):
+        for process in range(2):
+            kept = np.load(states / f"process-{process}-of-2" / f"{index}.npy")
+            np.testing.assert_allclose(kept, array[process::2], **CLOSE)
+
+
+def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(one, tmp_path):
     metrics = tmp_path / "two" / "metrics.jsonl"
     processes = start_two(tmp_path, "--workdir=two", *SMALL)
     deadline = time.monotonic() + SECONDS
@@ -114,22 +156,12 @@ def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(tmp_path):
     assert said.count("final_accuracy") == 1
     assert nothing == ""
 
-    single = start(tmp_path, "--workdir=one", *SMALL, devices=2)
-    outputs, codes = finish([single])
-    assert codes == [0], outputs
     rows, step, state = numbers(tmp_path / "two")
-    expected_rows, expected_step, expected_state = numbers(tmp_path / "one")
+    expected_rows, expected_step, expected_state = numbers(one)
     assert step == expected_step == ROUNDS
-    # Another transport may add in another order, hence float32's rounding.
-    close = {"rtol": 1e-6, "atol": 1e-7}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, expected_state)
-    assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
-    for row, expected in zip(rows, expected_rows, strict=True):
-        assert row.keys() == expected.keys()
-        for name, value in expected.items():
-            if isinstance(value, int | float):
-                np.testing.assert_allclose(row[name], value, **close, err_msg=name)
-    made = {str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").glob("*")}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), state, expected_state)
+    require_same_rows(rows, expected_rows)
+    made = {str(path.relative_to(one)) for path in one.glob("*")}
     assert {
         str(path.relative_to(tmp_path / "two")) for path in (tmp_path / "two").glob("*")
     } == made

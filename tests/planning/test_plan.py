@@ -51,6 +51,21 @@ def test_collectives_are_read_of_a_program():
     ]
 
 
+def test_images_in_host_memory_are_planned_as_those_of_a_cohort():
+    found = {}
+    for memory in ("device", "host"):
+        runtime = dataclasses.replace(CONFIG.runtime, data_memory=memory)
+        config = dataclasses.replace(CONFIG, runtime=runtime)
+        plan = make_plan(
+            config, make_topology("cpu:2"), IMAGES, 4, programs=("round",), say=lambda line: None
+        )
+        found[memory] = plan.programs[0].memory.arguments
+    # Two clients a device of four images each, in place of all, and where they begin.
+    assert found["device"] - found["host"] == (64 - 2 * 4) * 8 * 8 * 3 - 2 * 2 * 4
+    with pytest.raises(SemanticFLError, match="data_memory must be device for a block"):
+        make_plan(config, make_topology("cpu:2"), IMAGES, 4, programs=("block",))
+
+
 def gathered(compiled):
     """Bytes that devices gather of one another."""
     return sum(each.bytes for each in compiled.collectives if each.kind == "all-gather")

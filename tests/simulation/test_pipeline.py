@@ -46,7 +46,7 @@ def simulation():
 
     return Counting(
         state=jnp.zeros((), jnp.int32),
-        data=None,
+        data_of=lambda number: None,
         shared=None,
         key=None,
         rates=lambda done, count: None,
