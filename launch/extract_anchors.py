@@ -24,7 +24,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.lock import Lock
     from semanticfl_jax.simulation.anchors import server_anchors
-    from semanticfl_jax.simulation.prepare import make_network
+    from semanticfl_jax.simulation.parts import make_network
 
     with Lock(Path(workdir)):
         federation = make_federation(sources.from_config(config), config)

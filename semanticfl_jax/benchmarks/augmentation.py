@@ -26,7 +26,8 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.reporting.writers.metrics import spread
-from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
+from semanticfl_jax.simulation.parts import make_parts
+from semanticfl_jax.simulation.prepare import Engine, prepare
 from semanticfl_jax.tuning.choose import choose
 
 # Clients side by side, at most.

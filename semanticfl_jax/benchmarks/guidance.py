@@ -16,7 +16,8 @@ from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation.prepare import make_network, make_parts, prepare
+from semanticfl_jax.simulation.parts import make_network, make_parts
+from semanticfl_jax.simulation.prepare import prepare
 
 #: Width of Stable Diffusion 1.5's pooled text embedding.
 TEXT_WIDTH = 768

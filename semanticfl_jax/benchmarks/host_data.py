@@ -23,7 +23,8 @@ from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.memory import readable
 from semanticfl_jax.reporting.writers.metrics import spread
-from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
+from semanticfl_jax.simulation.parts import make_parts
+from semanticfl_jax.simulation.prepare import Engine, prepare
 from semanticfl_jax.types import Say
 
 #: Images of each client, and their side in pixels.

@@ -15,7 +15,8 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.simulation.prepare import Engine, make_parts, prepare
+from semanticfl_jax.simulation.parts import make_parts
+from semanticfl_jax.simulation.prepare import Engine, prepare
 
 #: Images of each client.
 IMAGES = 20

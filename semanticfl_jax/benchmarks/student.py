@@ -17,7 +17,8 @@ from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.models import make_model
 from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.simulation.prepare import make_parts, prepare
+from semanticfl_jax.simulation.parts import make_parts
+from semanticfl_jax.simulation.prepare import prepare
 from semanticfl_jax.types import Say
 
 

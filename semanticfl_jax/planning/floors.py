@@ -12,7 +12,7 @@ from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.planning.chips import Chip
 from semanticfl_jax.randomness import run_key
-from semanticfl_jax.simulation.prepare import Parts
+from semanticfl_jax.simulation.parts import Parts
 
 
 class Floors(NamedTuple):

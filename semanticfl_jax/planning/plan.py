@@ -22,7 +22,8 @@ from semanticfl_jax.planning.floors import Floors, find_floors
 from semanticfl_jax.planning.images import Images
 from semanticfl_jax.planning.shapes import Arguments, make_arguments, make_shapes
 from semanticfl_jax.planning.topology import Topology
-from semanticfl_jax.simulation.prepare import Parts, make_programs
+from semanticfl_jax.simulation.parts import Parts
+from semanticfl_jax.simulation.prepare import make_programs
 from semanticfl_jax.tuning.choose import Choice, default_chunk
 from semanticfl_jax.types import Say
 

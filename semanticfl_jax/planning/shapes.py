@@ -25,7 +25,7 @@ from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.planning.images import Images
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.simulation.prepare import Parts, make_network, make_parts
+from semanticfl_jax.simulation.parts import Parts, make_network, make_parts
 from semanticfl_jax.types import PyTree
 
 # Words of a text anchor: of Stable Diffusion 1.5's text tower.

@@ -55,15 +55,9 @@ from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
 from semanticfl_jax.simulation.loggers import make_loggers
+from semanticfl_jax.simulation.parts import Parts, check_memory, make_network, make_parts
 from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, finished_rounds
-from semanticfl_jax.simulation.prepare import (
-    Engine,
-    Parts,
-    check_memory,
-    make_network,
-    make_parts,
-    prepare,
-)
+from semanticfl_jax.simulation.prepare import Engine, prepare
 from semanticfl_jax.simulation.result import Result
 from semanticfl_jax.simulation.student import require_model_by_name, server_student
 from semanticfl_jax.tasks import CLASSIFICATION

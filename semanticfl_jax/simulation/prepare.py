@@ -3,207 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
-from semanticfl_jax.algorithms.student import starts_from
-from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad_batches
-from semanticfl_jax.data.federation import Federation
-from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.devices.compilation_cache import found_in_cache
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import describe, replicated, split
 from semanticfl_jax.devices.placement import put
-from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.arrivals import simulate
 from semanticfl_jax.federated.client_state import RunRound, init_clients, join_clients
 from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
-from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
 from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation, with_trigger
 from semanticfl_jax.federated.first_contact import with_own_rows
-from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.measured import RoundMetrics
-from semanticfl_jax.federated.memory import (
-    check_client_memory,
-    check_image_memory,
-    check_update_memory,
-)
 from semanticfl_jax.federated.prefetch import DataOf, rounds_data
 from semanticfl_jax.federated.rates import Rates, make_rates
 from semanticfl_jax.federated.round import DrawCohort, make_round
 from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
-from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.models import Network, make_model
-from semanticfl_jax.privacy.accounting import Ledger, make_ledger
 from semanticfl_jax.randomness import run_key
-from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.simulation.initial_weights import replace_weights
-from semanticfl_jax.tasks import Task, make_task
+from semanticfl_jax.simulation.parts import Parts, describe_task, make_network
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.choose import Choice
 from semanticfl_jax.tuning.timing import Workload
 from semanticfl_jax.types import PyTree, Say
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Parts:
-    """What a run trains, and how: everything but the devices.
-
-    Attributes:
-      config: of the run.
-      federation: its data set, in the hands of server and clients.
-      network: what the clients train.
-      algorithm: with its weights, its guidance and its terms.
-      task: what is learned of the images.
-      ledger: what the rounds cost in privacy; None without a mechanism.
-      module: the Flax module that was given in place of `config.model`; None: none was.
-      init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
-      student: of a run that has one; the network may start from it.
-    """
-
-    config: ExperimentConfig
-    federation: Federation
-    network: Network
-    algorithm: Algorithm
-    task: Task
-    ledger: Ledger | None = None
-    module: nn.Module | None = None
-    init: Mapping[str, PyTree] | None = None
-    student: Student | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """H, W, 3."""
-        return self.federation.dataset.train_images.shape[1:]
-
-    @functools.cached_property
-    def starts_from_student(self) -> bool:
-        """Whether the network's weights are the student's at first, its output layer apart."""
-        if self.student is None:
-            return False
-        variables = self.network.variables(self.image_shape)
-        return starts_from(self.student, self.config.guidance.student, variables)
-
-    def init_model(self, key: jax.Array) -> Model:
-        """Return the initial model for the run's key."""
-        drawn = init_params(self.network, self.algorithm, self.image_shape, key)
-        if self.starts_from_student:
-            assert self.student is not None
-            of = "guidance.student.init (false starts from elsewhere): the student"
-            return Model(*replace_weights(*drawn, self.student.start, of))
-        return Model(*replace_weights(*drawn, self.init))
-
-
-def make_network(
-    config: ExperimentConfig, federation: Federation, module: nn.Module | None = None
-) -> Network:
-    """Return the network that the clients train: `module`, or what the configuration names."""
-    if module is not None:
-        return Network(module)
-    dataset = federation.dataset
-    outputs = task_of(config, federation).outputs(dataset.num_classes)
-    return make_model(config, outputs, dataset.train_images.shape[1:])
-
-
-def task_of(config: ExperimentConfig, federation: Federation) -> Task:
-    """Return the task that the configuration names, for this data set."""
-    return make_task(config, federation.dataset.num_classes, federation.dataset.test_labels)
-
-
-def make_parts(
-    config: ExperimentConfig,
-    federation: Federation,
-    anchors: Anchors | None = None,
-    *,
-    student: Student | None = None,
-    module: nn.Module | None = None,
-    algorithm: Algorithm | None = None,
-    init: Mapping[str, PyTree] | None = None,
-) -> Parts:
-    """Put together what a run trains.
-
-    Args:
-      config: of the run.
-      federation: its data.
-      anchors: of a run that uses them.
-      student: of a run that has one.
-      module: a Flax module in place of `config.model`.
-      algorithm: an algorithm in place of `config.algorithm`; guidance is added to it all the same.
-      init: weights to start from.
-
-    Raises:
-      SemanticFLError: if the algorithm needs what the model does not return, or anchors that do not
-        fit the model.
-    """
-    network = make_network(config, federation, module)
-    image_shape = federation.dataset.train_images.shape[1:]
-    outputs = network.outputs(image_shape)
-    classes, task = federation.dataset.num_classes, task_of(config, federation)
-    logits = task.outputs(classes)
-    if outputs.logits.shape != (1, logits):
-        word = FORMS[federation.dataset.labels][1]
-        what = f"one for each {word}" if logits == classes else f"for {classes} {word}s an image"
-        raise SemanticFLError(
-            f"{network.name} must return logits [B, {logits}], {what} of "
-            f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
-        )
-    variables = network.variables(image_shape)
-    context = AlgorithmContext(
-        config, classes, outputs, anchors, federation.holders, student, variables
-    )
-    algorithm = make_algorithm(context) if algorithm is None else complete(algorithm, context)
-    if algorithm.sends_label_counts and not federation.dataset.has_classes:
-        raise SemanticFLError(
-            f"{algorithm.name} needs one class an image, and task is {config.task}: its weights go "
-            "by how many images of each class a client has"
-        )
-    for term in algorithm.terms:
-        for need in term.needs:
-            if getattr(outputs, need) is None or len(getattr(outputs, need)) == 0:
-                raise SemanticFLError(
-                    f"{term.name} needs the model's {need}, which {network.name} does not return; "
-                    f"let it return semanticfl_jax.Outputs(logits, features, levels)"
-                )
-    ledger = make_ledger(config)
-    parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
-    _check_uploads(parts)
-    return parts
-
-
-def _check_uploads(parts: Parts) -> None:
-    """Raise `SemanticFLError` for what clients send and transforms or noise would not cover."""
-    config, algorithm = parts.config, parts.algorithm
-    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
-    refuse_extra(algorithm, extra_shapes(algorithm, shapes))
-    if config.runtime.data_memory == "host" and algorithm.aggregator.needs_root:
-        raise SemanticFLError(
-            f"runtime.data_memory must be device with {algorithm.aggregator.name}, which trains "
-            "on the server's images in every round: host sends those of clients alone"
-        )
-    statistics = jax.tree.leaves(travelling(algorithm, shapes).batch_stats)
-    if config.privacy.enabled and statistics:
-        raise SemanticFLError(
-            f"{parts.network.name} keeps running statistics, which privacy.name="
-            f"{config.privacy.name} does not go with: they would take most of the clipping norm, "
-            "and noise would make some variances negative; use group normalisation"
-        )
 
 
 @dataclasses.dataclass
@@ -504,29 +338,6 @@ def _client_tests(
     )
 
 
-def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
-    """Return a line each on what clients' states and single updates will take, if there are any.
-
-    Raises:
-      SemanticFLError: if they cannot fit.
-    """
-    config, algorithm = parts.config, parts.algorithm
-    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
-    if config.runtime.data_memory == "device":
-        check_image_memory(parts.federation.dataset.train_images, mesh)
-    states = check_client_memory(
-        algorithm, shapes, config.num_clients, mesh, config.runtime.client_state_memory
-    )
-    if states and config.runtime.client_state_memory != "disk":
-        every = config.checkpoint_every
-        states += (
-            f"; checkpoints include all client states; with many clients, raise checkpoint_every "
-            f"({every})"
-        )
-    updates = check_update_memory(algorithm, shapes, cohort_places(config), mesh)
-    return [line for line in (states, updates) if line]
-
-
 def workload(parts: Parts, received: Model) -> Workload:
     """Return what the clients compute, to be timed; `received` is the initial model."""
     dataset = parts.federation.dataset
@@ -554,19 +365,3 @@ def _describe_own_rows(sent: PyTree, shared: PyTree, seconds: float) -> list[str
         f"first contact: what clients compute of their images took {seconds:.1f} s for all, "
         f"and takes {size / 1e6:.1f} MB on each device"
     ]
-
-
-def describe_task(parts: Parts, params: PyTree) -> str:
-    """Return a line on what is trained on what; `params` are the initial ones."""
-    config, algorithm = parts.config, parts.algorithm
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    names = [term.name for term in algorithm.terms if term.name != algorithm.name]
-    terms = f" with {' and '.join(names)}" if names else ""
-    partition = config.partition.file or config.partition.scheme
-    partition = "given" if parts.federation.given else partition
-    model = config.model.name if parts.module is None else parts.network.name
-    return (
-        f"{algorithm.name}{terms} on {parts.federation.dataset.name}: {config.clients_per_round} "
-        f"of {config.num_clients} clients a round, {partition} partition; "
-        f"{model} with {count:,} parameters"
-    )

@@ -32,16 +32,9 @@ from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.simulation.experiment import Simulation
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.parts import Parts, describe_task
 from semanticfl_jax.simulation.pipeline import FinishedRound
-from semanticfl_jax.simulation.prepare import (
-    Engine,
-    Parts,
-    Placed,
-    Programs,
-    describe_task,
-    make_programs,
-    place,
-)
+from semanticfl_jax.simulation.prepare import Engine, Placed, Programs, make_programs, place
 from semanticfl_jax.tuning.choose import Choice, default_chunk
 from semanticfl_jax.types import PyTree, Say, silent
 

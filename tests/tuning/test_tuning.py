@@ -19,7 +19,8 @@ from semanticfl_jax.federated.initial import init_params
 from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation.experiment import run
-from semanticfl_jax.simulation.prepare import make_parts, prepare
+from semanticfl_jax.simulation.parts import make_parts
+from semanticfl_jax.simulation.prepare import prepare
 from semanticfl_jax.tuning import cache, timing
 from semanticfl_jax.tuning import choose as choosing
 from semanticfl_jax.tuning.search import best, chunks_up_to, expected, search
