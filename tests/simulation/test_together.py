@@ -19,7 +19,7 @@ from semanticfl_jax.config import (
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.writers.metrics import read_metrics
-from semanticfl_jax.simulation import experiment, prepare, together
+from semanticfl_jax.simulation import experiment, parts, together
 from semanticfl_jax.simulation.callbacks import Callback
 from semanticfl_jax.simulation.interrupt import Stopped
 from tests.federation import CLASSES, MEAN, STD, TwoLayers
@@ -135,7 +135,7 @@ def test_what_cannot_be_one_program_is_refused(options, tmp_path):
 
 
 def test_an_algorithm_that_holds_something_of_the_seed_is_found_out(options, tmp_path):
-    made = prepare.make_algorithm
+    made = parts.make_algorithm
 
     def of_seed(context):
         drawn = np.float32(np.random.default_rng(context.config.seed).uniform())
@@ -145,6 +145,6 @@ def test_an_algorithm_that_holds_something_of_the_seed_is_found_out(options, tmp
 
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "make_algorithm", of_seed)
+        patch.setattr(parts, "make_algorithm", of_seed)
         with pytest.raises(SemanticFLError, match="builds something drawn by the seed"):
             together.run_together(with_seeds(config), tmp_path, **options)
