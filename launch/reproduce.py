@@ -129,6 +129,7 @@ def _check(runs: list[Run], directory: Path) -> None:
 
 def _measure(runs: list[Run], directory: Path, jobs: int, plugins: list[str]) -> None:
     """Make the short run that tells how long others take, on the share of the machine of one."""
+    from semanticfl_jax.devices.machine import BUSY, busy_share
     from semanticfl_jax.simulation import workdir
     from semanticfl_jax.simulation.sweep import run_side_by_side
 
@@ -142,6 +143,9 @@ def _measure(runs: list[Run], directory: Path, jobs: int, plugins: list[str]) ->
         again = True
     if again or not (directory / name / workdir.SUMMARY).exists():
         print("measuring how long runs take ...")
+        share = busy_share(1.0)
+        if share > BUSY:
+            print(f"warning: others use {share:.0%} of the cores; the hours will be too many")
         run_side_by_side({name: config}, directory, jobs, plugins=plugins, overwrite=again)
 
 

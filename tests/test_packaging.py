@@ -57,7 +57,7 @@ def test_a_command_in_a_clone_is_the_same_as_the_module(tmp_path):
     arguments = ("train", "--workdir=run", "--config=nothing")
     code, text = output(command("semanticfl_jax", *arguments, cwd=tmp_path))
     assert code == 2
-    assert text.startswith("error: --config=nothing: no such file. Installed: availability")
+    assert text.startswith("error: --config=nothing: no such file. Installed: audit")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_the_wheels_commands_run_beside_a_users_launch_py(wheel, tmp_path, start
     arguments = ("--workdir=run", "--config=nothing")
     code, text = installed(wheel, *start, *arguments, cwd=tmp_path)
     assert code == 2
-    assert text.startswith("error: --config=nothing: no such file. Installed: availability")
+    assert text.startswith("error: --config=nothing: no such file. Installed: audit")
 
 
 def test_configurations_do_not_import_launch():

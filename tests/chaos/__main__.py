@@ -10,7 +10,7 @@ truncate     every file that a run writes or is given, cut at random lengths: th
 configure    malformed values for every field of everything that can be chosen: refused within 2 s
              by the field's name
 partition    random requests of the partitioner: refused, or no index twice and no client empty
-full_disk    a run by the real command on a file system of some hundred kB: one line, and it goes
+full_disk    a run by the real command on file systems of some kB to some MB: one line, and it goes
              on when there is room (needs the right to mount one)
 
 With --keep, what was tried is kept in DIR, and the same command does what is left; with --seconds

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.chaos.case import ROOT, Case, Options, same_end
 
-#: Kilobytes that are left for the run: too few to begin, for some rounds, for all but the end.
-_ROOM = (8, 60, 300, 700)
+#: Kilobytes that the run has: too few to begin with, or for a checkpoint, or for the last ones.
+_ROOM = (8, 60, 300, 2500, 4500)
 _FLAGS = (
     "--config.rounds=4",
     "--config.model.name=linear",

@@ -16,7 +16,7 @@ import pytest
 
 import semanticfl_jax as sfl
 from docs._ext.commands import flags_of
-from launch import compare, flags
+from launch import compare, config_files, flags
 from semanticfl_jax import registry
 from semanticfl_jax.__main__ import commands
 from semanticfl_jax.config import to_dict
@@ -121,7 +121,7 @@ def check_configuration(command, arguments):
     if command == "reproduce":
         check_table(rest, overrides)
         return rest
-    values = flags._read_file(flags._find_config(file or default))
+    values = config_files.read_config(config_files.find_config(file or default))
     given = flags.Given(cls, values, {**FORCED.get(command, {}), **overrides})
     if command != "compare":
         given.config()

@@ -146,10 +146,11 @@ def test_so_it_is_whatever_is_made_of_updates(name, devices, chunk):
 @pytest.mark.parametrize("aggregator", ["mean", "median", "norm_bound"])
 def test_who_forges_what_is_not_finite_is_left_out(attack, aggregator, devices, chunk):
     federation = make_federation(SoftmaxRegression(CLASSES), SIZES)
-    # Beyond the largest float32: alone, or agreed on.
-    forging = {"name": attack, "share": 0.3, attack: {"scale": 1e39}}
+    forging = {"name": attack, "share": 0.3}
     values = {**to_dict(EVERYONE), "aggregation": {"aggregator": aggregator}}
     config = from_dict(type(CONFIG), {**values, "algorithm": {"name": "moon"}, "attack": forging})
+    # No configuration takes such a number: forged alone, or agreed on.
+    object.__setattr__(config.attack.settings, "scale", np.inf)
     algorithm = algorithm_of(config, model=federation.model)
     drawn = draw_attackers(algorithm.attack, federation.key, len(SIZES))
     attackers = np.flatnonzero(drawn)
