@@ -6,13 +6,10 @@ image source -> partition -> corruption -> anchors, student -> data on devices -
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -20,13 +17,10 @@ import jax
 import numpy as np
 
 from semanticfl_jax.algorithms import Algorithm
-from semanticfl_jax.config import ConfigError, ExperimentConfig
-from semanticfl_jax.data import sources
-from semanticfl_jax.data.federation import Federation, make_federation
+from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
-from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.start import start_jax
 from semanticfl_jax.devices.versions import code_commit, versions
@@ -42,24 +36,19 @@ from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics, summarize
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
-from semanticfl_jax.semantics.anchors import Anchors
-from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
-from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.arguments import check_kinds
 from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.divergence import Divergence, summary_of
 from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
-from semanticfl_jax.simulation.initial_weights import digest, read_initial
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
 from semanticfl_jax.simulation.loggers import make_loggers
-from semanticfl_jax.simulation.parts import Parts, check_memory, make_network, make_parts
 from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, finished_rounds
 from semanticfl_jax.simulation.prepare import Engine, prepare
 from semanticfl_jax.simulation.result import Result
-from semanticfl_jax.simulation.student import require_model_by_name, server_student
+from semanticfl_jax.simulation.setting_up import Given, advice, set_up
 from semanticfl_jax.tasks import CLASSIFICATION
 from semanticfl_jax.types import PyTree, Say, silent
 
@@ -157,12 +146,15 @@ class Simulation:
             return
         try:
             self._loggers = make_loggers(config, self.workdir)
-            self.federation, self.parts = self._set_up(dataset, partition, algorithm, init_params)
+            self._mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
+            given = Given(config, dataset, partition, model, algorithm, init_params)
+            self.parts = set_up(given, self._mesh, self.workdir, self.say)
+            self.federation = self.parts.federation
             ledger = self.parts.ledger
             self.rounds = config.rounds if ledger is None else ledger.rounds
             self.engine = self._prepare()
             about = () if ledger is None else ledger.describe(config.rounds)
-            for line in (*self.engine.description, *about, *self._advice()):
+            for line in (*self.engine.description, *about, *advice(self.parts)):
                 self.say(line)
             self._label_counts = self.federation.label_counts()
             self._divergence = Divergence(config, self.parts.task.headline)
@@ -198,124 +190,12 @@ class Simulation:
         if self._lock is not None:
             self._lock.release()
 
-    def _set_up(
-        self,
-        dataset: ImageDataset | None,
-        partition: Partition | Sequence[np.ndarray] | None,
-        algorithm: Algorithm | None,
-        init_params: PyTree | str | os.PathLike | None,
-    ) -> tuple[Federation, Parts]:
-        """Read the data, and check all that can be checked before anything compiles."""
-        config = self.config
-        with processes.main_first():
-            self._mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
-            init = read_initial(init_params)
-            federation = make_federation(dataset or sources.from_config(config), config, partition)
-            network = make_network(config, federation, self._model)
-            anchors = self._anchors(federation, network.outputs(_image_shape(federation)).features)
-            student = self._student(federation, init)
-            parts = make_parts(
-                config,
-                federation,
-                anchors,
-                student=student,
-                module=self._model,
-                algorithm=algorithm,
-                init=init,
-            )
-            if student is not None:
-                does = "starts" if parts.starts_from_student else "does not start"
-                self.say(f"the clients' network {does} from the student")
-            for line in check_memory(parts, self._mesh):
-                self.say(line)
-            if self.workdir is not None:
-                self._bind(parts, anchors, algorithm)
-        data, dealt = federation.dataset, federation.partition
-        processes.require_equal(
-            "images, labels and partition",
-            *(data.train_images, data.train_labels, data.test_images, data.test_labels),
-            *(federation.public, dealt.indices, dealt.offsets),
-        )
-        return federation, parts
-
     def _prepare(self) -> Engine:
         """Put the run on the devices, and compile it."""
         if self.workdir is None:
             return prepare(self.parts, self._mesh, say=self.say)
         kept, states = self.workdir / files.TUNING, self.workdir / files.STATES
         return prepare(self.parts, self._mesh, kept=kept, states=states, say=self.say)
-
-    def _anchors(self, federation: Federation, features: Any) -> Anchors | None:
-        if not self.config.uses_anchors:
-            return None
-        if features is None:
-            what = (
-                "guidance.enabled=true"
-                if self.config.guidance.enabled
-                else (f"algorithm.name={self.config.algorithm.name}")
-            )
-            raise ConfigError(
-                f"{what} is not possible with this model: anchors pull its features, and it "
-                "returns none; let it return semanticfl_jax.Outputs(logits, features)"
-            )
-        with _directory(self.workdir) as directory:
-            return server_anchors(federation, self.config, features.shape[-1], directory, self.say)
-
-    def _student(self, federation: Federation, init: Any) -> Student | None:
-        if not self.config.guidance.uses_student:
-            return None
-        if self._model is not None:
-            require_model_by_name(self.config)
-        if init is not None and self.config.guidance.student.may_start:
-            raise ConfigError(
-                "guidance.student.init must be false with init_params: both say what the clients' "
-                "network starts from"
-            )
-        with _directory(self.workdir) as directory:
-            return server_student(federation, self.config, directory, self.say)
-
-    def _bind(self, parts: Parts, anchors: Anchors | None, algorithm: Algorithm | None) -> None:
-        """Check the directory against the data, and claim it.
-
-        Only now: a directory must not be bound to a configuration that cannot run.
-        """
-        # Process 0 has claimed it by now; what it was claimed for must be what this one runs.
-        files.check(self.workdir, self.config, claimed=not processes.is_main())
-        federation = parts.federation
-        dealt = federation.partition
-        bound = {
-            "data": federation.clean.fingerprint(),
-            "data_parts": federation.clean.parts(),
-            "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
-            "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
-            "student": None if parts.student is None else digest(parts.student.variables),
-            "model": None if self._model is None else repr(self._model),
-            "algorithm": None if algorithm is None else algorithm.name,
-            "init_params": digest(parts.init),
-            "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),
-        }
-        files.check_bound(self.workdir, bound)
-        if processes.is_main():
-            files.claim(self.workdir, self.config, bound)
-            federation.save(self.workdir, self.config)
-
-    def _advice(self) -> list[str]:
-        """Return a line each on personal models that are not tested, and on cores not used."""
-        rule, lines = self.parts.algorithm.client, []
-        if rule is not None and rule.personal is not None and not self.config.client_test.share:
-            lines.append(
-                "the clients' own models are not tested: client_test.share=0.2 keeps a fifth of "
-                "every client's images for it"
-            )
-        cores, devices = available_cores(), jax.local_device_count()
-        wanted = self.config.runtime.num_devices or self.config.clients_per_round
-        if jax.default_backend() != "cpu" or devices >= min(cores, wanted):
-            return lines
-        return [
-            *lines,
-            f"JAX has {devices} CPU device{'s' * (devices > 1)} and there are {cores} cores: call "
-            "semanticfl_jax.use_all_cores() before JAX starts to train a client on each",
-        ]
 
     def _resume(self) -> Checkpoints | None:
         """Restore the newest checkpoint, if the directory has one."""
@@ -614,17 +494,3 @@ def run(
         if simulation.engine is not None and directory is not None:
             simulation.say(f"wrote {directory / files.SUMMARY} and {directory / files.PLOTS}/")
         return result
-
-
-def _image_shape(federation: Federation) -> tuple[int, ...]:
-    return federation.dataset.train_images.shape[1:]
-
-
-@contextlib.contextmanager
-def _directory(workdir: Path | None) -> Iterator[Path]:
-    """Yield the run's directory, or one that is deleted again."""
-    if workdir is not None:
-        yield workdir
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        yield Path(directory)

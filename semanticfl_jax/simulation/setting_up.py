@@ -1,0 +1,181 @@
+"""All that comes before anything compiles: data, anchors, student, checks, and the directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from semanticfl_jax.algorithms import Algorithm
+from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.data import sources
+from semanticfl_jax.data.federation import Federation, make_federation
+from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.devices import processes
+from semanticfl_jax.devices.cpu_threads import available_cores
+from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.semantics.student import Student
+from semanticfl_jax.simulation import workdir as files
+from semanticfl_jax.simulation.anchors import server_anchors
+from semanticfl_jax.simulation.initial_weights import digest, read_initial
+from semanticfl_jax.simulation.parts import Parts, check_memory, make_network, make_parts
+from semanticfl_jax.simulation.student import require_model_by_name, server_student
+from semanticfl_jax.types import PyTree, Say
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given:
+    """What a user gives of a run; attributes as of `Simulation`."""
+
+    config: ExperimentConfig
+    dataset: ImageDataset | None = None
+    partition: Partition | Sequence[np.ndarray] | None = None
+    model: nn.Module | None = None
+    algorithm: Algorithm | None = None
+    init_params: PyTree | str | os.PathLike | None = None
+
+
+def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
+    """Read the data, and check all that can be checked before anything compiles.
+
+    Args:
+      given: by the user.
+      mesh: the devices.
+      workdir: of the run, which is claimed for it; None: it has none.
+      say: takes lines for the user.
+
+    Raises:
+      SemanticFLError: for what cannot be run.
+    """
+    config = given.config
+    with processes.main_first():
+        init = read_initial(given.init_params)
+        dataset = given.dataset or sources.from_config(config)
+        federation = make_federation(dataset, config, given.partition)
+        network = make_network(config, federation, given.model)
+        features = network.outputs(federation.dataset.train_images.shape[1:]).features
+        anchors = _anchors(config, federation, features, workdir, say)
+        student = _student(given, federation, init, workdir, say)
+        parts = make_parts(
+            config,
+            federation,
+            anchors,
+            student=student,
+            module=given.model,
+            algorithm=given.algorithm,
+            init=init,
+        )
+        if student is not None:
+            does = "starts" if parts.starts_from_student else "does not start"
+            say(f"the clients' network {does} from the student")
+        for line in check_memory(parts, mesh):
+            say(line)
+        if workdir is not None:
+            _bind(given, parts, anchors, workdir)
+    data, dealt = federation.dataset, federation.partition
+    processes.require_equal(
+        "images, labels and partition",
+        *(data.train_images, data.train_labels, data.test_images, data.test_labels),
+        *(federation.public, dealt.indices, dealt.offsets),
+    )
+    return parts
+
+
+def advice(parts: Parts) -> list[str]:
+    """Return a line each on personal models that are not tested, and on cores not used."""
+    config, rule, lines = parts.config, parts.algorithm.client, []
+    if rule is not None and rule.personal is not None and not config.client_test.share:
+        lines.append(
+            "the clients' own models are not tested: client_test.share=0.2 keeps a fifth of "
+            "every client's images for it"
+        )
+    cores, devices = available_cores(), jax.local_device_count()
+    wanted = config.runtime.num_devices or config.clients_per_round
+    if jax.default_backend() != "cpu" or devices >= min(cores, wanted):
+        return lines
+    return [
+        *lines,
+        f"JAX has {devices} CPU device{'s' * (devices > 1)} and there are {cores} cores: call "
+        "semanticfl_jax.use_all_cores() before JAX starts to train a client on each",
+    ]
+
+
+def _anchors(
+    config: ExperimentConfig, federation: Federation, features: Any, workdir: Path | None, say: Say
+) -> Anchors | None:
+    """Return the anchors of a run that uses them; `features` is the shape of the network's."""
+    if not config.uses_anchors:
+        return None
+    if features is None:
+        guided, name = config.guidance.enabled, config.algorithm.name
+        what = "guidance.enabled=true" if guided else f"algorithm.name={name}"
+        raise ConfigError(
+            f"{what} is not possible with this model: anchors pull its features, and it "
+            "returns none; let it return semanticfl_jax.Outputs(logits, features)"
+        )
+    with _directory(workdir) as directory:
+        return server_anchors(federation, config, features.shape[-1], directory, say)
+
+
+def _student(
+    given: Given, federation: Federation, init: Any, workdir: Path | None, say: Say
+) -> Student | None:
+    """Return the student of a run that has one; `init` are the weights to start from, if any."""
+    config = given.config
+    if not config.guidance.uses_student:
+        return None
+    if given.model is not None:
+        require_model_by_name(config)
+    if init is not None and config.guidance.student.may_start:
+        raise ConfigError(
+            "guidance.student.init must be false with init_params: both say what the clients' "
+            "network starts from"
+        )
+    with _directory(workdir) as directory:
+        return server_student(federation, config, directory, say)
+
+
+def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) -> None:
+    """Check the directory against the data, and claim it.
+
+    Only now: a directory must not be bound to a configuration that cannot run.
+    """
+    # Process 0 has claimed it by now; what it was claimed for must be what this one runs.
+    files.check(workdir, given.config, claimed=not processes.is_main())
+    federation = parts.federation
+    dealt = federation.partition
+    bound = {
+        "data": federation.clean.fingerprint(),
+        "data_parts": federation.clean.parts(),
+        "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
+        "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
+        "student": None if parts.student is None else digest(parts.student.variables),
+        "model": None if given.model is None else repr(given.model),
+        "algorithm": None if given.algorithm is None else given.algorithm.name,
+        "init_params": digest(parts.init),
+        "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),
+    }
+    files.check_bound(workdir, bound)
+    if processes.is_main():
+        files.claim(workdir, given.config, bound)
+        federation.save(workdir, given.config)
+
+
+@contextlib.contextmanager
+def _directory(workdir: Path | None) -> Iterator[Path]:
+    """Yield the run's directory, or one that is deleted again."""
+    if workdir is not None:
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
