@@ -82,7 +82,7 @@ against() {
 }
 
 if [ -n "$SMALL" ]; then
-    ROUNDS=1 COHORT=2 NARROW=2 WIDE=4 MANY="--num_clients=40 --cohort=4 --width=2" IMAGES=40 PAIRS=1
+    ROUNDS=1 COHORT=2 NARROW=2 WIDE=4 MANY="--num_clients=40 --cohort=4 --width=2" IMAGES=200 PAIRS=1
     SD="--checkpoint=tests/diffusion/goldens/sd1 --batch_sizes=2 --repeats=1" SIDES="32 64"
     PLATFORM=${JAX_PLATFORMS:-cpu}
 else

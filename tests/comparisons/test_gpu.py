@@ -96,7 +96,8 @@ def test_noise_is_read_as_cifar10(tmp_path):
 
 @pytest.mark.slow
 def test_a_rehearsal_on_cpu(tmp_path):
-    status, steps, out = gpu(tmp_path, LIMIT="900")
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    status, steps, out = gpu(tmp_path, LIMIT="900", XLA_FLAGS=quick)
     torch = [name for name in PEERS if name.startswith("torch") and find_spec("torch")]
     expected = dict.fromkeys(STEPS + torch, "done")
     assert {name: step["came_to"] for name, step in steps.items()} == expected
