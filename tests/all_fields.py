@@ -1,4 +1,4 @@
-"""All fields of a configuration class, those of all built-in entries that can be chosen included."""
+"""All fields of a configuration class, and of all built-in entries that it can choose."""
 
 import typing
 from collections.abc import Iterator, Mapping
