@@ -1,10 +1,11 @@
-"""All fields of a configuration class, those of everything that can be chosen by name included."""
+"""All fields of a configuration class, and of all built-in entries that it can choose."""
 
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from semanticfl_jax.config.fields import Choosing, field_types, group_class, settings_fields
+from tests.built_in import built_in
 
 
 class Field(NamedTuple):
@@ -29,7 +30,7 @@ def all_fields(
     for name, hint in field_types(cls).items():
         if name in choices:
             field, registry = choices[name]
-            for entry in registry.values():
+            for entry in map(registry.get, built_in(registry)):
                 also = {**chosen, f"{prefix}{field}": entry.name}
                 yield from all_fields(entry.settings, f"{prefix}{name}.", also)
         elif group_class(hint) is None:
@@ -39,6 +40,6 @@ def all_fields(
     if issubclass(cls, Choosing):
         for field, registry in cls.registries.items():
             several = typing.get_origin(field_types(cls)[field]) is tuple
-            for entry in registry.values():
+            for entry in map(registry.get, built_in(registry)):
                 also = {**chosen, f"{prefix}{field}": (entry.name,) if several else entry.name}
                 yield from all_fields(entry.settings, f"{prefix}{entry.name}.", also)
