@@ -141,9 +141,15 @@ def test_so_it_is_whatever_is_made_of_updates(name, devices, chunk):
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
-@pytest.mark.parametrize(("devices", "chunk"), [(1, 3), (2, 2)])
-@pytest.mark.parametrize("attack", ["sign_flip", "alie"])
-@pytest.mark.parametrize("aggregator", ["mean", "median", "norm_bound"])
+@pytest.mark.parametrize(
+    ("attack", "aggregator", "devices", "chunk"),
+    [
+        ("sign_flip", "mean", 1, 3),
+        ("sign_flip", "norm_bound", 2, 2),
+        ("alie", "median", 2, 2),
+        ("alie", "norm_bound", 1, 3),
+    ],
+)
 def test_who_forges_what_is_not_finite_is_left_out(attack, aggregator, devices, chunk):
     federation = make_federation(SoftmaxRegression(CLASSES), SIZES)
     forging = {"name": attack, "share": 0.3}
@@ -165,6 +171,9 @@ def test_who_forges_what_is_not_finite_is_left_out(attack, aggregator, devices, 
         assert sorted(named.tolist()) == attackers.tolist() and metrics.finite
         parts, expected = (state.model, state.clients), (other.model, other.clients)
         chex.assert_trees_all_close(host(parts), host(expected), rtol=2e-5, atol=1e-6)
+    if aggregator == "norm_bound":
+        return
+    # Without leaving out, they are named all the same.
     warned, (state, *rest) = federation.round(algorithm, devices, chunk, config)
     _, metrics = warned(state, *rest)
     named = np.asarray(metrics.cohort)[np.asarray(metrics.diverged)]
