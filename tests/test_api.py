@@ -254,7 +254,7 @@ def test_weights_to_start_from(tmp_path, whole):
         ({"partition": [[0], [50]]}, {}, "client 1 must have indices from 0 to 49, has 50 to 50"),
         ({"partition": [[], [1]]}, {}, "client 0 must have a list of whole numbers, one at least"),
         ({"model": TinyNet(3)}, {}, r"TinyNet must return logits \[B, 4\], one for each class"),
-        ({"model": TinyNet}, {}, "must be an instance of a Flax module"),
+        ({"model": TinyNet}, {}, r"must be an instance of a Flax \(Linen\) module"),
         (
             {"model": ViT(CLASSES)},
             {"algorithm": sfl.AlgorithmConfig("moon")},

@@ -19,7 +19,7 @@ MODULES = {
     "plan": {"libtpu"},
     "diffusion": {"diffusers", "transformers", "tokenizers", "huggingface_hub"},
     "tfds": {"tensorflow_datasets", "array_record"},
-    "privacy": {"dp_accounting"},
+    "privacy": {"dp_accounting", "jax_privacy"},
     "parquet": {"pyarrow"},
     "tensorboard": {"tensorboardX"},
     "wandb": {"wandb"},

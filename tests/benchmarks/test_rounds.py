@@ -94,7 +94,7 @@ def test_simulations_take_turns_in_both_directions(clock):
 def test_a_task_is_measured(monkeypatch):
     dataset = noise_dataset(120, side=8)
     monkeypatch.setattr(rounds.sources, "from_config", lambda config: dataset)
-    monkeypatch.setattr(rounds, "matmul_rate", lambda mesh: 1e9 * mesh.size)
+    monkeypatch.setattr(rounds, "matmul_rate", lambda mesh, dtype: 1e9 * mesh.size)
     lines = []
     figures = rounds.measure(TINY, 1, say=lines.append)
     json.dumps(to_json_values(figures))

@@ -181,8 +181,9 @@ def test_a_partition_object_must_fit_the_data(dataset):
         made(np.arange(9), [0, 3, 9])
     with pytest.raises(ValueError, match="partition must have indices from 0 to 199, has 200"):
         made(np.arange(192, 201), offsets)
-    with pytest.raises(ValueError, match="partition: client 2 must have one sample at least"):
-        made(np.arange(9), [0, 2, 3, 3, 5, 6, 9])
+    with pytest.raises(ValueError, match="partition must give one client a sample at least"):
+        made(np.arange(0), [0] * 7)
+    assert made(np.arange(9), [0, 2, 3, 3, 5, 6, 9]).sizes[2] == 0
 
 
 def test_fltrust_has_public_images_beside_a_given_partition(dataset):

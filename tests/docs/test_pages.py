@@ -126,7 +126,7 @@ def check_configuration(command, arguments):
     if command != "compare":
         given.config()
         return rest
-    own = dict(each.removeprefix("--").split("=", 1) for each in rest)
+    own = dict(each.removeprefix("--").partition("=")[::2] for each in rest)
     text = own.get("methods") or own.get("algorithms", "fedavg,semanticfl").replace(",", ";")
     methods = compare.guide(compare.parse_methods(text), own.get("guided"))
     assert compare.plan(given, methods, own.get("seeds", "0").split(","))

@@ -14,7 +14,10 @@ SD1 = Path(__file__).parents[1] / "diffusion" / "goldens" / "sd1"
     ("arguments", "message"),
     [
         (["--task=anchors", "--rounds=3"], "--rounds is not for --task=anchors, which takes --ch"),
-        (["--dtype=bfloat16"], "--dtype is not for --task=family_cifar10, which takes --data_dir"),
+        (
+            ["--task=many_clients", "--dtype=bfloat16"],
+            "--dtype is not for --task=many_clients, which takes --data_dir",
+        ),
         (
             ["--task=augmentation", "--batch_sizes=2"],
             "--batch_sizes is not for --task=augmentation, which takes --width, --repeats",

@@ -53,7 +53,7 @@ def output(process):
         (["--plugin=nowhere"], "--plugin=nowhere: there is no module nowhere"),
         (["--config.algorithm=moon"], "as in --config.algorithm.name=moon"),
         (["--config.partition.alpha=0"], "partition.alpha must be greater than 0"),
-        (["--config=nothing"], "no such file. Installed: availability, cifar10, cifar100, "),
+        (["--config=nothing"], "no such file. Installed: audit, availability, cifar10, "),
         (["--config.rounds"], "--config.rounds needs a value"),
         (["extra"], "unexpected argument 'extra'"),
         (["--bogus=1"], "Unknown command line flag 'bogus'"),

@@ -152,7 +152,7 @@ def test_a_run_given_twice_counts_once_and_a_copy_is_refused(tmp_path, six_runs)
 
 def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
     out = tmp_path / "out"
-    names = [".md", ".csv", "_seeds.csv", ".tex", ".png", "_bars.png"]
+    names = [".md", ".csv", "_seeds.csv", ".tex", ".png", "_traffic.png", "_bars.png"]
     paths = [out / f"comparison{name}" for name in names]
     table = compare(six_runs)
     assert compare(six_runs, out) == "\n".join([table, "", *(f"wrote {path}" for path in paths)])

@@ -37,8 +37,8 @@ class Endless(SimpleNamespace):
     advance = Engine.advance
 
 engine = Endless(
-    state=start, run_round=run_round, run_block=None, data=None, shared=None, key=None,
-    rates=lambda done, count: None, round=0, longest=1,
+    state=start, run_round=run_round, run_block=None, shared=None, key=None,
+    data_of=lambda done: None, rates=lambda done, count: None, round=0, longest=1,
 )
 number, before = int(sys.argv[1]), sys.argv[2]
 usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL

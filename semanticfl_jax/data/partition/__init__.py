@@ -218,14 +218,16 @@ def from_lists(
 
 
 def require_fit(partition: Partition, samples: int, num_clients: int) -> None:
-    """Raise `SemanticFLError` unless a partition is one of `samples` among `num_clients`."""
+    """Raise `SemanticFLError` unless a partition is one of `samples` among `num_clients`.
+
+    Some clients may be empty; they take part, and their updates have no weight.
+    """
     if partition.num_clients != num_clients:
         raise SemanticFLError(
             f"num_clients must be {partition.num_clients}, as partition has, got {num_clients}"
         )
-    if partition.sizes.min() < 1:
-        empty = int(partition.sizes.argmin())
-        raise SemanticFLError(f"partition: client {empty} must have one sample at least")
+    if not len(partition.indices):
+        raise SemanticFLError("partition must give one client a sample at least")
     if partition.indices.max() >= samples:
         raise SemanticFLError(
             f"partition must have indices from 0 to {samples - 1}, has {partition.indices.max()}"
