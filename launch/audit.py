@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
+from semanticfl_jax.config.methods import parse_seeds
 from semanticfl_jax.config.overrides import combine
 
 from . import flags
@@ -35,12 +36,11 @@ def main(given: flags.Given, workdir: str) -> None:
     values = absl_flags.FLAGS
     try:
         noises = [float(noise) for noise in values.noises]
-        seeds = [int(seed) for seed in values.seeds]
     except ValueError as error:
-        raise ConfigError(f"--noises and --seeds must be numbers: {error}") from None
+        raise ConfigError(f"--noises must be numbers: {error}") from None
     configs = {
         seed: combine(ExperimentConfig, given.values, {"seed": seed}, optional=given.overrides)
-        for seed in seeds
+        for seed in parse_seeds(values.seeds)
     }
 
     from semanticfl_jax.api import Stopped
@@ -48,15 +48,14 @@ def main(given: flags.Given, workdir: str) -> None:
     from semanticfl_jax.data.sources import from_config
     from semanticfl_jax.files import write_json, write_text
 
+    dataset = from_config(next(iter(configs.values())))  # the same for every seed
     rows: dict[float, list[dict]] = {noise: [] for noise in noises}
     for noise in noises:
         for seed, config in configs.items():
             print(f"noise multiplier {noise:g}, seed {seed}", flush=True)
             name = f"noise{noise:g}-seed{seed}"
             try:
-                found = audit.audit(
-                    from_config(config), config, values.canaries, noise, Path(workdir) / name
-                )
+                found = audit.audit(dataset, config, values.canaries, noise, Path(workdir) / name)
             except Stopped as stop:
                 flags.stop(stop)
             rows[noise].append({"seed": seed, **found})

@@ -29,7 +29,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     with Lock(Path(workdir)):
         federation = make_federation(sources.from_config(config), config)
         network = make_network(config, federation)
-        features = network.outputs(federation.dataset.train_images.shape[1:]).features
+        features = network.outputs(federation.dataset.image_shape).features
         server_anchors(federation, config, features.shape[-1], Path(workdir), print)
 
 

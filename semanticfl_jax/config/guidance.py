@@ -137,9 +137,9 @@ class GuidanceConfig(Config):
         require_at_least(self, 0, "lambda_kd", "lambda_con")
         require_positive(self, "temperature_kd", "temperature_con")
         if self.uses_student and self.student.is_bundled:
-            for name in ("checkpoint", "timestep", "resolution"):
+            for name in changed_fields(self):
                 require(
-                    getattr(self, name) == getattr(type(self), name),
+                    name not in ("checkpoint", "timestep", "resolution"),
                     "student.images",
                     f"public, directory, generated or dataset:NAME when {name} is given: the "
                     "bundled student is tiny-sd's, and made already",

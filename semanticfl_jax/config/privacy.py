@@ -85,8 +85,7 @@ class DPFTRLConfig(Config):
 
     def bands_of(self, config: ExperimentConfig) -> int:
         """Return b, of the rounds of a run at most."""
-        most = min(config.num_clients // config.clients_per_round, config.rounds)
-        return self.bands or min(most, 16)
+        return self.bands or min(_most_bands(config), 16)
 
     def check_experiment(self, config: ExperimentConfig) -> None:
         """Raise `ConfigError` where a client's turns could come too soon after one another."""
@@ -96,13 +95,18 @@ class DPFTRLConfig(Config):
                 "availability.sampling must be round_robin or fixed_order with privacy.name="
                 f"dp_ftrl: clients must take turns, got {sampling!r}"
             )
-        most = min(config.num_clients // config.clients_per_round, config.rounds)
+        most = _most_bands(config)
         require(
             self.bands <= most,
             "privacy.dp_ftrl.bands",
             f"at most num_clients // clients_per_round, and rounds ({most})",
             self.bands,
         )
+
+
+def _most_bands(config: ExperimentConfig) -> int:
+    """Return the rounds between two turns of a client, of those of the run."""
+    return min(config.num_clients // config.clients_per_round, config.rounds)
 
 
 PRIVACY.register("none", "semanticfl_jax.privacy.mechanism:none", about="No guarantee")

@@ -90,6 +90,11 @@ class Plan:
         ]
         return self.table.protocol + (f"; changed: {', '.join(own)}" if own else "")
 
+    def finished_paths(self, column: str) -> list[Path]:
+        """Return the directories of a column's finished runs."""
+        mine = [each for each in self.runs if each.run.column == column and each.finished]
+        return [self.directory / each.run.name for each in mine]
+
     def seconds(self, planned: Planned, whole: bool = False) -> float | None:
         """Return the estimated seconds that a run still takes; None: nothing is known.
 

@@ -73,7 +73,7 @@ def collect(plan: Plan) -> Results:
     cells, runs, metric = [], [], ACCURACY
     for column in plan.table.columns:
         mine = [each for each in plan.runs if each.run.column == column]
-        paths = [plan.directory / each.run.name for each in mine if each.finished]
+        paths = plan.finished_paths(column)
         comparison = Comparison.load(paths) if paths else None
         method_of = {each.run.name: each.run.method for each in mine}
         found = {}
@@ -119,11 +119,7 @@ def write_results(plan: Plan, record: Record) -> str:
     write_text(directory / "table.csv", as_csv(results.cells))
     written = [directory / "table.md", directory / "table.csv"]
     for column in plan.table.columns:
-        paths = [
-            plan.directory / each.run.name
-            for each in plan.runs
-            if each.run.column == column and each.finished
-        ]
+        paths = plan.finished_paths(column)
         if paths:
             compare(paths, out=directory / column)
             written.append(directory / column)

@@ -66,7 +66,7 @@ class Parts:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """H, W, 3."""
-        return self.federation.dataset.train_images.shape[1:]
+        return self.federation.dataset.image_shape
 
     @functools.cached_property
     def starts_from_student(self) -> bool:
@@ -94,7 +94,7 @@ def make_network(
         return Network(module)
     dataset = federation.dataset
     outputs = task_of(config, federation).outputs(dataset.num_classes)
-    return make_model(config, outputs, dataset.train_images.shape[1:])
+    return make_model(config, outputs, dataset.image_shape)
 
 
 def task_of(config: ExperimentConfig, federation: Federation) -> Task:
@@ -128,7 +128,7 @@ def make_parts(
         fit the model.
     """
     network = make_network(config, federation, module)
-    image_shape = federation.dataset.train_images.shape[1:]
+    image_shape = federation.dataset.image_shape
     outputs = network.outputs(image_shape)
     classes, task = federation.dataset.num_classes, task_of(config, federation)
     logits = task.outputs(classes)

@@ -63,7 +63,7 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
         dataset = given.dataset or sources.from_config(config)
         federation = make_federation(dataset, config, given.partition)
         network = make_network(config, federation, given.model)
-        features = network.outputs(federation.dataset.train_images.shape[1:]).features
+        features = network.outputs(federation.dataset.image_shape).features
         anchors = _anchors(config, federation, features, workdir, say)
         student = _student(given, federation, init, workdir, say)
         parts = make_parts(

@@ -52,9 +52,7 @@ def server_student(
 
 def client_side(config: ExperimentConfig, dataset: ImageDataset) -> ClientSide:
     """Return what the student of a run is made for."""
-    return ClientSide(
-        config, dataset.train_images.shape[1:], dataset.mean, dataset.std, dataset.class_names
-    )
+    return ClientSide(config, dataset.image_shape, dataset.mean, dataset.std, dataset.class_names)
 
 
 def _images(config: ExperimentConfig, federation: Federation) -> StudentImages | None:

@@ -61,6 +61,11 @@ class ImageDataset:
         return kind_of(self.train_labels)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """H, W, 3."""
+        return self.train_images.shape[1:]
+
+    @property
     def has_classes(self) -> bool:
         """Whether every image has one class."""
         return self.labels == "class"
