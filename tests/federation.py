@@ -12,6 +12,7 @@ from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.cohort import cohort_places
@@ -37,6 +38,17 @@ CONFIG = ExperimentConfig(
     learning_rate=0.05,
     weight_decay=1e-3,
 )
+
+
+def noise_images(train=140, test=30, below=256):
+    """A data set of noise, 8 x 8 pixels with values under `below`; its classes take turns."""
+    rng = np.random.default_rng(0)
+
+    def split(count):
+        images = rng.integers(0, below, (count, 8, 8, 3), dtype=np.uint8)
+        return images, np.arange(count, dtype=np.int32) % CLASSES
+
+    return ImageDataset("noise", *split(train), *split(test), tuple("abcd"), MEAN, STD)
 
 
 def algorithm_of(config, anchors=None, feature_dim=0, holders=None, model=None):

@@ -18,7 +18,6 @@ from semanticfl_jax.config import (
     ExperimentConfig,
     RuntimeConfig,
 )
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.federated.aggregation import updates_in_bytes
 from semanticfl_jax.simulation import experiment
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
@@ -26,12 +25,11 @@ from tests.federation import (
     CLASSES,
     CONFIG,
     FEDAVG,
-    MEAN,
     SIZES,
-    STD,
     SoftmaxRegression,
     algorithm_of,
     make_federation,
+    noise_images,
 )
 
 
@@ -205,13 +203,7 @@ def test_poisoned_data_are_learned_by_attackers_alone(federation, name):
 
 
 def test_the_success_of_a_backdoor_is_measured(tmp_path):
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 200, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    world = ImageDataset("noise", *split(240), *split(40), tuple("abcd"), MEAN, STD)
+    world = noise_images(240, 40, below=200)
     config = ExperimentConfig(
         dataset="digits",
         num_clients=4,

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModelConfig, RuntimeConfig
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.simulation import experiment
-from tests.federation import CLASSES, MEAN, SIZES, STD, TinyNet, make_federation
+from tests.federation import CLASSES, SIZES, TinyNet, make_federation, noise_images
 
 pytestmark = pytest.mark.accelerator
 
@@ -69,13 +68,7 @@ def test_every_lowering_in_the_round_and_chunks_against_one_by_one(lowering, one
 @pytest.fixture(scope="module")
 def noise():
     """A data set of noise, 8 x 8 pixels."""
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    return ImageDataset("noise", *split(130), *split(30), tuple("abcd"), MEAN, STD)
+    return noise_images(130, 30)
 
 
 def simulate(config, noise, workdir=None):

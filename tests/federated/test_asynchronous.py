@@ -14,7 +14,6 @@ from semanticfl_jax.config import (
     RuntimeConfig,
     from_dict,
 )
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.arrivals import simulate
 from semanticfl_jax.randomness import HostStream, host_generator
@@ -23,13 +22,12 @@ from tests.federated.by_hand import ByHand, host, minus
 from tests.federation import (
     CLASSES,
     CONFIG,
-    MEAN,
     SIZES,
-    STD,
     SoftmaxRegression,
     TwoLayers,
     algorithm_of,
     make_federation,
+    noise_images,
 )
 
 ASYNCHRONOUS = AsynchronousConfig(enabled=True, concurrency=4, speed_spread=1.5, most_stale=3)
@@ -125,13 +123,7 @@ def test_updates_are_those_of_the_models_that_clients_began_from(model, algorith
 
 
 def test_a_resumed_run_is_the_same_and_tells_the_time(tmp_path):
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    world = ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    world = noise_images()
     config = dataclasses.replace(
         BUFFERED,
         dataset="digits",

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import AlgorithmConfig, ClientTestConfig, ExperimentConfig, RuntimeConfig
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated import disk_rows
 from semanticfl_jax.federated.disk_rows import DiskRows
@@ -16,7 +15,7 @@ from semanticfl_jax.federated.kept_rows import make_table
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import experiment
 from semanticfl_jax.simulation.callbacks import Callback
-from tests.federation import CLASSES, MEAN, STD, TwoLayers
+from tests.federation import CLASSES, TwoLayers, noise_images
 
 ONE = {"zeros": np.zeros((2, 3), np.float32), "ones": np.ones((), np.int32)}
 CLIENTS = 7
@@ -137,13 +136,7 @@ class Kill(Callback):
 
 @pytest.mark.parametrize("killed", [(1, 5), (4,)])
 def test_a_run_goes_on_from_its_disk(killed, tmp_path):
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    noise = ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    noise = noise_images()
 
     def simulate(memory, directory, *callbacks):
         runtime = dataclasses.replace(CONFIG.runtime, client_state_memory=memory)

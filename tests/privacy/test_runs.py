@@ -18,7 +18,6 @@ from semanticfl_jax.config import (
     RuntimeConfig,
     from_dict,
 )
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.privacy import report
 from semanticfl_jax.registry import ALGORITHMS
@@ -26,7 +25,7 @@ from semanticfl_jax.reporting.runs import load_run
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import experiment
 from tests.built_in import built_in
-from tests.federation import CLASSES, MEAN, STD, SoftmaxRegression, TwoLayers
+from tests.federation import CLASSES, SoftmaxRegression, TwoLayers, noise_images
 
 CONFIG = ExperimentConfig(
     dataset="digits",
@@ -47,13 +46,7 @@ CONFIG = ExperimentConfig(
 
 @pytest.fixture(scope="module")
 def run():
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    world = ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    world = noise_images()
 
     def run(config, directory, model=None, say=None, **options):
         model = SoftmaxRegression(CLASSES) if model is None else model

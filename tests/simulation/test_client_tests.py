@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import ExperimentConfig, from_dict
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.reporting.client_tests import is_field
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation.experiment import Simulation
-from tests.federation import CLASSES, MEAN, STD, DeepLinear
+from tests.federation import CLASSES, DeepLinear, noise_images
 
 CONFIG = from_dict(
     ExperimentConfig,
@@ -34,13 +33,7 @@ CONFIG = from_dict(
 
 @pytest.fixture(scope="module")
 def simulate():
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    data = ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    data = noise_images()
 
     def simulate(config, directory=None, say=None):
         options = {"dataset": data, "model": DeepLinear(CLASSES), "progress": False, "say": say}

@@ -21,7 +21,6 @@ from semanticfl_jax.config import (
     to_dict,
 )
 from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated import dispatch
 from semanticfl_jax.federated.dispatch import next_block
@@ -32,7 +31,7 @@ from semanticfl_jax.simulation import experiment, pipeline
 from semanticfl_jax.simulation.callbacks import Callback
 from semanticfl_jax.simulation.interrupt import Stopped
 from semanticfl_jax.simulation.prepare import Engine
-from tests.federation import CLASSES, MEAN, STD, TinyNet
+from tests.federation import CLASSES, TinyNet, noise_images
 
 CONFIG = ExperimentConfig(
     dataset="digits",
@@ -55,13 +54,7 @@ def runtime(**changes):
 @pytest.fixture(scope="module")
 def small_world():
     """A data set of noise."""
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    return ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    return noise_images()
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student.building import expected_provenance
 from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.student import client_side
-from tests.federation import CLASSES, TinyNet
-from tests.students import MEAN, STD, TWO_LAYERS, make_student
+from tests.federation import CLASSES, TinyNet, noise_images
+from tests.students import TWO_LAYERS, make_student
 
 CONFIG = ExperimentConfig(
     model=TWO_LAYERS,
@@ -42,13 +42,7 @@ CONFIG = ExperimentConfig(
 @pytest.fixture(scope="module")
 def world():
     """A data set of noise."""
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    return ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    return noise_images()
 
 
 @pytest.fixture(scope="module")

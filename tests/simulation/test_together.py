@@ -16,13 +16,12 @@ from semanticfl_jax.config import (
     PartitionConfig,
     RuntimeConfig,
 )
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import experiment, parts, together
 from semanticfl_jax.simulation.callbacks import Callback
 from semanticfl_jax.simulation.interrupt import Stopped
-from tests.federation import CLASSES, MEAN, STD, TwoLayers
+from tests.federation import CLASSES, TwoLayers, noise_images
 
 CONFIG = ExperimentConfig(
     dataset="digits",
@@ -48,13 +47,7 @@ def with_seeds(config=CONFIG, seeds=SEEDS):
 
 @pytest.fixture(scope="module")
 def noise():
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        return images, np.arange(count, dtype=np.int32) % CLASSES
-
-    return ImageDataset("noise", *split(140), *split(30), tuple("abcd"), MEAN, STD)
+    return noise_images()
 
 
 @pytest.fixture(scope="module")
