@@ -22,6 +22,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path):
+        _quieten_leftovers()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._directory = Path(directory)
         self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
@@ -93,7 +94,6 @@ class Checkpoints:
           SemanticFLError: if none can be read; all stay where they are.
         """
         damaged: list[int] = []
-        _quieten_leftovers()
         for step in sorted(self._manager.all_steps(), reverse=True):
             failure: Exception | None = None
             try:
@@ -143,10 +143,10 @@ _quiet = False
 
 
 def _quieten_leftovers() -> None:
-    """Leave out what reads of a damaged checkpoint still say after the first of them failed.
+    """Leave out what reads and writes of a checkpoint still say after the first of them failed.
 
-    Orbax reads all arrays at once and is done when one fails; each of the others would print a
-    traceback of its own. All else is said as before.
+    Orbax reads or writes all arrays at once and is done when one fails, as on a full disk; each of
+    the others would print a traceback of its own. All else is said as before.
     """
     global _quiet
     if _quiet:

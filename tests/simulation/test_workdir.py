@@ -278,12 +278,12 @@ def test_a_logger_that_is_missing_leaves_no_lock(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_reads_that_end_after_a_failed_one_are_not_told_of(monkeypatch):
+def test_reads_and_writes_that_end_after_a_failed_one_are_not_told_of(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(checkpoint, "_quiet", False)
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(str(error)))
     monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
-    checkpoint._quieten_leftovers()
+    checkpoint.Checkpoints(tmp_path / "checkpoints").close()
 
     async def ours():
         pass
