@@ -56,7 +56,7 @@ def _ask(count: int, first: int) -> str | None:
         uses = PARTITIONS[scheme].uses
         chosen = {name: value for name, value in values.items() if name in uses}
         labels = np.random.default_rng(draw).integers(0, classes, samples).astype(np.int32)
-        began = time.perf_counter()
+        began = time.process_time()  # others may use the cores as well
         try:
             config = PartitionConfig(scheme=scheme, imbalance_factor=tail, **chosen)
             made = make_partition(config, labels, clients, seed=draw)
@@ -68,7 +68,7 @@ def _ask(count: int, first: int) -> str | None:
             assert made.sizes.min() >= 1, "a client without samples"
             assert made.indices.min() >= 0, "an index below 0"
             assert made.indices.max() < samples, "an index out of range"
-        assert time.perf_counter() - began < 10, "over 10 s"
+        assert time.process_time() - began < 10, "over 10 s"
 
     try:
         ask()
