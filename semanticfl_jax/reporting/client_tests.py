@@ -29,6 +29,11 @@ def fields(model: str, metric: Metric) -> tuple[str, str, str, str]:
     return name, f"{name}_worst_decile", f"{name}_std", f"{model}_client_loss"
 
 
+def all_fields(metric: Metric) -> set[str]:
+    """Return the names of all models' figures."""
+    return {name for model in MODELS for name in fields(model, metric)}
+
+
 def is_field(name: str) -> bool:
     """Return whether a field of a row is one of these figures."""
     return any(name.startswith(f"{model}_client_") for model in MODELS)
