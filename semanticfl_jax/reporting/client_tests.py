@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.reporting import markdown
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import Method
 
@@ -94,7 +95,7 @@ def table(methods: Sequence[Method], metric: Metric) -> str | None:
         [line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))]
         for line in [lines[0], rule, *lines[1:]]
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    return "\n".join(map(markdown.row, padded))
 
 
 def save(path: str | os.PathLike, tests: Tests, metric: Metric) -> None:
