@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from semanticfl_jax.config import ConfigError, check_override
-from semanticfl_jax.config.fields import guesses
+from semanticfl_jax.config.fields import known_fields
 from semanticfl_jax.config.overrides import combine, parse
+from semanticfl_jax.config.unknown_fields import guesses
 from semanticfl_jax.devices.cpu_threads import use_all_cores
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import user_cache_dir
@@ -275,6 +276,6 @@ def _explain(message: str, config_class: type) -> str:
         check_override(config_class, found[1])
         return f"there is no flag --{found[1]}. Fields are set as --config.{found[1]}=VALUE"
     except ConfigError:
-        near = [f"--config.{name}" for name in guesses(config_class, found[1])]
+        near = [f"--config.{name}" for name in guesses(known_fields(config_class), found[1])]
         hint = f". Did you mean {' or '.join(near)}?" if near else ""
         return f"{message.partition('. Did you')[0]}{hint}"

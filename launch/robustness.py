@@ -29,7 +29,9 @@ from semanticfl_jax.config.describe import describe_choices
 from semanticfl_jax.config.methods import parse_seeds
 from semanticfl_jax.config.overrides import combine
 from semanticfl_jax.registry import AGGREGATORS, ATTACKS
+from semanticfl_jax.reporting import markdown
 from semanticfl_jax.reporting.metric import Metric
+from semanticfl_jax.reporting.spread import mean_and_spread
 
 from . import flags
 
@@ -74,9 +76,7 @@ def cell(summaries: list[dict]) -> str:
     values = [each[metric.fields[2]] for each in summaries]
     if None in values:
         return "not finite"
-    found = [metric.factor * value for value in values]
-    text = f"{statistics.fmean(found):.1f}"
-    text += f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    text = mean_and_spread(values, ".1f", metric.factor)
     success = [100 * s["final_attack_success"] for s in summaries if "final_attack_success" in s]
     return text + (f" ({statistics.fmean(success):.0f})" if success else "")
 
@@ -132,7 +132,7 @@ def main(given: flags.Given, workdir: str) -> None:
     lines += [
         [a, *(cell(summaries[a, attack]) for attack in values.attacks)] for a in values.aggregators
     ]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = "\n".join(map(markdown.row, lines))
     write_text(Path(workdir) / "robustness.md", text + "\n")
     print(f"\n{text}\n\nwrote {Path(workdir) / 'robustness.md'}")
 

@@ -4,7 +4,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from semanticfl_jax.config.fields import Choosing, field_types, group_class, settings_fields
+from semanticfl_jax.config.fields import Choosing, field_types, settings_fields
+from semanticfl_jax.config.values import group_class
 from tests.built_in import built_in
 
 

@@ -10,10 +10,12 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import semanticfl_jax as sfl
+from semanticfl_jax.algorithms.aggregators import mean
 from tests.federation import CLASSES, MEAN, STD, TinyNet
 from tests.own_vit import ViT, confidence_penalty, stripes
 
@@ -196,6 +198,40 @@ def test_a_run_can_be_made_longer_and_equals_one_of_that_length(tmp_path, whole)
     assert without_times(result.history) == without_times(at_once.history)
     with pytest.raises(sfl.ConfigError, match=r"not shorter\. Different: rounds was 3, is 2"):
         sfl.run(short, tmp_path, **tiny())
+
+
+@sfl.register_aggregator("own_count", about="The mean, which counts its rounds")
+def own_count(settings, context):
+    del settings, context
+    base = mean()
+    return dataclasses.replace(
+        base,
+        name="own_count",
+        finish=lambda totals, key, count: (base.finish(totals, key), count + 1),
+        start=lambda model: jnp.int32(0),
+        figures=lambda count: {"own_rounds": count},
+    )
+
+
+def test_a_longer_run_drops_the_evaluation_of_its_former_last_round_and_nothing_else(tmp_path):
+    config = dataclasses.replace(
+        CONFIG,
+        rounds=1,
+        eval_every=2,
+        aggregation=sfl.AggregationConfig("own_count"),
+        attack=sfl.AttackConfig("backdoor", share=0.5),
+    )
+    (short,) = sfl.run(config, tmp_path, **tiny()).history
+    longer = dataclasses.replace(config, rounds=2)
+    result = sfl.run(longer, tmp_path, **tiny())
+    at_once = sfl.run(longer, **tiny())
+    assert without_times(result.history) == without_times(at_once.history)
+    first, last = result.history
+    assert (first["own_rounds"], last["own_rounds"]) == (1, 2)
+    assert first.items() <= short.items()
+    dropped = {"test_accuracy", "test_loss", "class_accuracy", "ece", "attack_success"}
+    dropped |= {"worst_class_accuracy", "worst_decile_accuracy", "client_accuracy_variance"}
+    assert short.keys() - first.keys() == dropped <= last.keys()
 
 
 def test_a_warm_up_that_is_a_share_of_the_rounds_keeps_them_fixed(tmp_path):

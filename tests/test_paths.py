@@ -9,8 +9,8 @@ import pytest
 
 import semanticfl_jax as sfl
 from semanticfl_jax.config import from_dict
-from semanticfl_jax.config.fields import PathOrName, PathText
 from semanticfl_jax.config.overrides import parse
+from semanticfl_jax.config.values import PathOrName, PathText
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.paths import local_path, path_or_name
 from semanticfl_jax.pretraining.config import PretrainConfig

@@ -106,7 +106,12 @@ def figures_of(task, logits, labels, batch=8):
         taken, mask = np.minimum(rows, len(logits) - 1), rows < len(logits)
         sums = task.totals(jnp.asarray(logits[taken]), jnp.asarray(labels[taken]), mask)
         total = sums if total is None else type(sums)(*map(jnp.add, total, sums))
-    return task.checked_figures(total)
+    found = task.checked_figures(total)
+    shapes = task.figure_shapes(labels.shape[1], labels)
+    assert {name: x.shape for name, x in shapes.items()} == {
+        name: np.shape(x) for name, x in found.items()
+    }
+    return found
 
 
 def test_multilabel_against_numpy_and_scikit_learn():

@@ -20,7 +20,8 @@ from docs._ext.markdown import code, table
 from semanticfl_jax import contexts, registry
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.describe import entry_settings
-from semanticfl_jax.config.fields import describe, field_types, group_class
+from semanticfl_jax.config.fields import field_types
+from semanticfl_jax.config.values import describe, group_class
 from semanticfl_jax.registry import ALGORITHMS, Entry, Registry
 
 

@@ -1,4 +1,4 @@
-"""Federated algorithms, one file each; the registry knows them by name (config/algorithm.py)."""
+"""Federated algorithms, one file each; the registry knows them by name (config/baselines.py)."""
 
 import dataclasses
 

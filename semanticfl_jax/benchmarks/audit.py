@@ -31,6 +31,8 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.randomness import HostStream, host_generator
+from semanticfl_jax.reporting import markdown
+from semanticfl_jax.reporting.spread import mean_and_spread
 
 #: Probability that a bound is too high.
 SIGNIFICANCE = 0.05
@@ -195,16 +197,10 @@ def table(rows: dict[float, list[dict[str, Any]]]) -> str:
             [
                 f"{noise:g}",
                 "no bound" if upper is None else f"{upper:.3g}",
-                _spread([each["epsilon_lower"] for each in found], 1, ".2f"),
-                _spread([each["correct"] for each in found], 100, ".1f"),
-                _spread([each["auc"] for each in found], 1, ".3f"),
-                _spread([each["accuracy"] for each in found], 100, ".1f"),
+                mean_and_spread([each["epsilon_lower"] for each in found], ".2f"),
+                mean_and_spread([each["correct"] for each in found], ".1f", 100),
+                mean_and_spread([each["auc"] for each in found], ".3f"),
+                mean_and_spread([each["accuracy"] for each in found], ".1f", 100),
             ]
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _spread(values: list[float], factor: float, form: str) -> str:
-    scaled = factor * np.array(values)
-    text = format(float(scaled.mean()), form)
-    return text + (f" ± {scaled.std(ddof=1):{form}}" if len(values) > 1 else "")
+    return "\n".join(map(markdown.row, lines))

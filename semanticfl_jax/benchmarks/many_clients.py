@@ -15,8 +15,9 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import make_parts
-from semanticfl_jax.simulation.prepare import Engine, prepare
+from semanticfl_jax.simulation.prepare import prepare
 
 #: Images of each client.
 IMAGES = 20

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from semanticfl_jax.diffusion.fingerprint import BUNDLED
+from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS
 from semanticfl_jax.diffusion.networks import Networks
 from semanticfl_jax.diffusion.random_weights import random_params
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
@@ -82,7 +82,7 @@ def networks(dtype: Any = jnp.float32) -> Networks:
             path = Path(directory, name)
             path.parent.mkdir()
             path.write_text(json.dumps(values))
-        shutil.copytree(BUNDLED["tiny-sd"] / "tokenizer", Path(directory, "tokenizer"))
+        shutil.copytree(BUNDLED_CHECKPOINTS["tiny-sd"] / "tokenizer", Path(directory, "tokenizer"))
         return Networks(Path(directory), jnp.dtype(dtype))
 
 

@@ -19,8 +19,9 @@ from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import make_parts
-from semanticfl_jax.simulation.prepare import Engine, prepare
+from semanticfl_jax.simulation.prepare import prepare
 
 Say = Callable[[str], None]
 

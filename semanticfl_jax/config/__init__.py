@@ -3,6 +3,7 @@
     experiment      one run
     model           the clients' network
     algorithm       what clients and server do
+    baselines       algorithms that guidance is compared with
     personal        algorithms that leave every client with a model of its own
     objectives      algorithms with another local objective, solver, or server's step
     client_test     clients' own test images
@@ -19,6 +20,8 @@
     task            what is learned of the images
     runtime         devices, chunks, memory: what does not decide results
     fields          what these classes are made of
+    values          what their fields take
+    unknown_fields  answers to fields that do not exist
     overrides       values typed on the command line
 
 `describe` turns all of it into text, for --help.
@@ -26,8 +29,10 @@
 
 from semanticfl_jax.config import data, original_data, task  # noqa: F401 - they register
 from semanticfl_jax.config.aggregation import AggregationConfig, ClipConfig
-from semanticfl_jax.config.algorithm import (
-    AlgorithmConfig,
+from semanticfl_jax.config.algorithm import AlgorithmConfig
+from semanticfl_jax.config.asynchronous import AsynchronousConfig
+from semanticfl_jax.config.attack import AttackConfig
+from semanticfl_jax.config.baselines import (
     FedCDAConfig,
     FedDifRCConfig,
     FedDiscoConfig,
@@ -37,13 +42,10 @@ from semanticfl_jax.config.algorithm import (
     FedRCLConfig,
     MoonConfig,
 )
-from semanticfl_jax.config.asynchronous import AsynchronousConfig
-from semanticfl_jax.config.attack import AttackConfig
 from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.fields import (
     Config,
-    describe,
     free,
     from_dict,
     require,
@@ -87,6 +89,7 @@ from semanticfl_jax.config.privacy import (
 )
 from semanticfl_jax.config.runtime import RuntimeConfig
 from semanticfl_jax.config.student import StudentConfig
+from semanticfl_jax.config.values import describe
 from semanticfl_jax.errors import ConfigError
 
 __all__ = [

@@ -13,7 +13,6 @@ from semanticfl_jax.config.client_test import ClientTestConfig
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
-    PathText,
     SettingsOf,
     changed_fields,
     free,
@@ -32,6 +31,7 @@ from semanticfl_jax.config.optimizer import OptimizerConfig
 from semanticfl_jax.config.overrides import unused_is_an_error
 from semanticfl_jax.config.privacy import PrivacyConfig
 from semanticfl_jax.config.runtime import RuntimeConfig
+from semanticfl_jax.config.values import PathText
 from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.registry import AGGREGATORS, DATASETS, MODELS, OPTIMIZERS, TASKS
 

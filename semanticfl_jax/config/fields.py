@@ -9,63 +9,17 @@ alone is imported, so that a mistake is answered at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import math
-import os
-import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
+from semanticfl_jax.config.unknown_fields import unknown_field
+from semanticfl_jax.config.values import convert, group_class
 from semanticfl_jax.errors import ConfigError
-from semanticfl_jax.paths import local_path, path_or_name
 from semanticfl_jax.registry import Entry, NoSettings, Registry
 
 T = TypeVar("T")
-
-#: Numbers that a program of 32 bits holds; others would become infinite or wrap around in it.
-LEAST_INT, MOST_INT = -(2**31), 2**31 - 1
-MOST_FLOAT = 3.4028234e38
-
-#: A text that is a path on this machine, or a name that may be one.
-PathText = Annotated[str, local_path]
-PathOrName = Annotated[str, path_or_name]
-
-#: Fields that were elsewhere before, and where they are now.
-MOVED = {
-    "num_devices": "runtime.num_devices",
-    "clients_per_chunk": "runtime.clients_per_chunk",
-    "rounds_per_dispatch": "runtime.rounds_per_dispatch",
-    "eval_batch_size": "runtime.eval_batch_size",
-    "tuning": "runtime.tuning",
-    "client_state_memory": "runtime.client_state_memory",
-    "model.conv": "runtime.conv",
-}
-
-
-#: What other frameworks, and people in a hurry, call fields.
-CALLED_ELSEWHERE = {
-    "lr": "learning_rate",
-    "wd": "weight_decay",
-    "bs": "batch_size",
-    "batch": "batch_size",
-    "epochs": "local_epochs",
-    "local_ep": "local_epochs",
-    "clients": "num_clients",
-    "n_clients": "num_clients",
-    "cohort": "clients_per_round",
-    "cohort_size": "clients_per_round",
-    "num_rounds": "rounds",
-    "comm_rounds": "rounds",
-    "algo": "algorithm.name",
-    "method": "algorithm.name",
-    "strategy": "algorithm.name",
-    "arch": "model.name",
-    "net": "model.name",
-    "data": "dataset",
-    "gpus": "runtime.num_devices",
-}
 
 
 def require(condition: bool, field: str, allowed: str, value: Any) -> None:
@@ -113,7 +67,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
-            object.__setattr__(self, name, convert(hint, getattr(self, name), name))
+            object.__setattr__(self, name, convert(hint, getattr(self, name), name, make_group))
         for name, (field, registry) in settings_fields(type(self)).items():
             entry, given = registry[getattr(self, field)], getattr(self, name)
             if given is not None or entry.settings is not NoSettings:
@@ -266,11 +220,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     arguments, groups = {}, {}
     for name, value in values.items():
         if name in hints:
-            arguments[name] = convert(hints[name], value, prefix + name)
+            arguments[name] = convert(hints[name], value, prefix + name, make_group)
         elif name in entries:
-            groups[name] = _group(entries[name].settings, value, prefix + name)
+            groups[name] = make_group(entries[name].settings, value, prefix + name)
         else:
-            raise ConfigError(unknown_field(cls, prefix, name))
+            raise ConfigError(unknown_field(known_fields(cls), prefix, name))
     if groups:
         arguments["settings"] = _chosen_groups(cls, arguments, groups, prefix)
     try:
@@ -284,7 +238,18 @@ def entries_of(cls: type) -> dict[str, Entry]:
     return cls.entries() if issubclass(cls, Choosing) else {}
 
 
-def _group(cls: type, value: Any, path: str) -> Any:
+def known_fields(cls: type) -> dict[str, tuple[str, ...]]:
+    """Return the fields of `cls`, groups of settings included, each with those of its group."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, hint in field_types(cls).items():
+        group = group_class(hint)
+        found[name] = () if group is None else tuple(field_types(group))
+    own = [name for name, entry in entries_of(cls).items() if dataclasses.fields(entry.settings)]
+    return found | dict.fromkeys(own, ())
+
+
+def make_group(cls: type, value: Any, path: str) -> Any:
+    """Return the group `cls` with the fields in `value`, which may be one; `path` is its place."""
     if isinstance(value, cls):
         return value
     if not isinstance(value, Mapping):
@@ -330,156 +295,6 @@ def changed_fields(group: Any) -> list[str]:
         for field in dataclasses.fields(group)
         if getattr(group, field.name) != getattr(default, field.name)
     ]
-
-
-def unknown_field(cls: type, prefix: str, name: str) -> str:
-    """Return the message for a field that does not exist: the nearest name, and all that do."""
-    path = prefix + name
-    if path in MOVED:
-        return f"config field {path} is now {MOVED[path]}"
-    known = sorted(prefix + each for each in [*field_types(cls), *_with_settings(cls)])
-    return unknown_name(path, known, [prefix + each for each in guesses(cls, name)])
-
-
-def unknown_name(path: str, known: list[str], near: list[str] | None = None) -> str:
-    """Return the message for the dotted `path`, which is none of `known`; `near` may be meant."""
-    near = difflib.get_close_matches(path, known, n=1) if near is None else near
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    fields = f" Fields: {', '.join(known)}" if known else ""
-    return f"unknown config field {path}.{hint}{fields}"
-
-
-def guesses(cls: type, name: str) -> list[str]:
-    """Return the fields of `cls`, by dotted path, that may be meant by an unknown `name`.
-
-    What it is called elsewhere, the nearest name, or fields of that name in groups.
-    """
-    if name in CALLED_ELSEWHERE and CALLED_ELSEWHERE[name].split(".")[0] in field_types(cls):
-        return [CALLED_ELSEWHERE[name]]
-    known = [*field_types(cls), *_with_settings(cls)]
-    inside = [
-        f"{group}.{name}"
-        for group, hint in field_types(cls).items()
-        if group_class(hint) is not None and name in field_types(group_class(hint))
-    ]
-    return inside or difflib.get_close_matches(name, known, n=1)
-
-
-def _with_settings(cls: type) -> list[str]:
-    return [name for name, entry in entries_of(cls).items() if dataclasses.fields(entry.settings)]
-
-
-def group_class(hint: Any) -> type | None:
-    """Return the dataclass that a field of type `hint` holds; None if it holds a plain value."""
-    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
-
-
-def describe(hint: Any) -> str:
-    """Return what a field of type `hint` accepts, in words."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        if args[1] is local_path:
-            return "a path"
-        return (
-            "one of " + ", ".join(args[1]) if isinstance(args[1], Registry) else describe(args[0])
-        )
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(part) for part in args)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    names[type(None)] = "none"
-    if origin is tuple:
-        choices = _choices(args[0])
-        if choices:
-            return "none or a list of " + ", ".join(map(str, choices))
-        kinds = {int: "whole numbers", float: "numbers"}
-        return "a list of " + kinds.get(args[0], "texts")
-    return names.get(hint, str(hint))
-
-
-def _choices(hint: Any) -> list[Any]:
-    """Return the names that a field of type `hint` chooses from; none for a plain value."""
-    if typing.get_origin(hint) is Literal:
-        return list(typing.get_args(hint))
-    if typing.get_origin(hint) is Annotated and isinstance(typing.get_args(hint)[1], Registry):
-        return list(typing.get_args(hint)[1])
-    return []
-
-
-def convert(hint: Any, value: Any, path: str) -> Any:
-    """Return `value` as the type `hint`; raise `ConfigError` naming `path` if it is none."""
-    if group_class(hint) is not None:
-        return _group(hint, value, path)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is Any:
-        return value
-    if origin is Annotated:
-        if args[1] in (local_path, path_or_name) and isinstance(value, str | os.PathLike):
-            return str(args[1](value, path))
-        if not isinstance(args[1], Registry):
-            return convert(args[0], value, path)
-        args[1].check(value, path)
-        return value
-    if origin in (typing.Union, types.UnionType):
-        for kind in (PathText, PathOrName):  # with messages of their own; "" is not none
-            if kind in args and value is not None and str(value).lower() != "none":
-                return convert(kind, value, path)
-        for part in sorted(args, key=lambda part: part is not type(None)):
-            try:
-                return convert(part, value, path)
-            except ConfigError:
-                continue
-    elif origin is Literal and isinstance(value, str | int) and value in args:
-        return value
-    elif origin is tuple:
-        items = _items(args[0], value)
-        if items is not None:
-            return items
-    elif hint is bool and str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    elif hint is int and number and isinstance(value, int):
-        require(_holds(int, value), path, f"from {LEAST_INT} to {MOST_INT}", value)
-        return value
-    elif hint is float and number and (isinstance(value, int) or math.isfinite(value)):
-        require(_holds(float, value), path, "a number that 32 bits hold, up to 3.4e38", value)
-        return float(value)
-    elif hint is str and isinstance(value, str):
-        return value
-    elif hint is str and number and isinstance(value, int):
-        return str(value)  # as in data_dir=2024; of 1e5 nobody knows how it was written
-    elif hint is type(None) and str(value).lower() in ("none", ""):
-        return None
-    raise ConfigError(f"{path} must be {describe(hint)}, got {value!r}")
-
-
-def _items(hint: Any, value: Any) -> tuple | None:
-    """Return a list, or a text with commas, as a tuple of `hint`s; None if it is none."""
-    items = value.split(",") if isinstance(value, str) else value
-    if isinstance(items, int | float) and not isinstance(items, bool):
-        items = [items]
-    if not isinstance(items, list | tuple):
-        return None
-    items = [item.strip() if isinstance(item, str) else item for item in items]
-    items = [item for item in items if item != ""]
-    if hint in (int, float):
-        try:
-            numbers = [hint(str(item).replace("_", "?")) for item in items]  # no 1_000
-        except ValueError:
-            return None
-        return tuple(numbers) if all(_holds(hint, number) for number in numbers) else None
-    if not all(isinstance(item, str) for item in items):
-        return None
-    choices = _choices(hint)
-    if choices and items == ["none"]:
-        return ()
-    return tuple(items) if not choices or set(items) <= set(choices) else None
-
-
-def _holds(hint: Any, number: float) -> bool:
-    """Return whether 32 bits hold a number as an `int` or a `float`."""
-    return LEAST_INT <= number <= MOST_INT if hint is int else abs(number) <= MOST_FLOAT
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -9,8 +9,6 @@ from typing import Literal
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
-    PathOrName,
-    PathText,
     changed_fields,
     free,
     require,
@@ -18,6 +16,7 @@ from semanticfl_jax.config.fields import (
     require_positive,
 )
 from semanticfl_jax.config.student import StudentConfig
+from semanticfl_jax.config.values import PathOrName, PathText
 
 #: Fields of the terms that anchors add to the loss.
 _TERMS = ("kd", "visual_head", "lambda_kd", "lambda_con", "temperature_kd", "temperature_con")

@@ -14,14 +14,8 @@ import dataclasses
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import (
-    FREE,
-    Choosing,
-    Config,
-    PathText,
-    require,
-    require_at_least,
-)
+from semanticfl_jax.config.fields import FREE, Choosing, Config, require, require_at_least
+from semanticfl_jax.config.values import PathText
 from semanticfl_jax.registry import PARTITIONS, Entry
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from semanticfl_jax.config.fields import Config, PathText
+from semanticfl_jax.config.fields import Config
+from semanticfl_jax.config.values import PathText
 from semanticfl_jax.registry import LOGGERS
 
 

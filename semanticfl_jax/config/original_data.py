@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from semanticfl_jax.config.fields import FREE, Config, PathText, require
+from semanticfl_jax.config.fields import FREE, Config, require
+from semanticfl_jax.config.values import PathText
 from semanticfl_jax.registry import DATASETS
 
 #: CIFAR-10-C's corruptions, as its files are called; the last four are its extra ones.

@@ -19,15 +19,15 @@ from typing import Any, Literal, TypeVar
 from semanticfl_jax.config.fields import (
     Choosing,
     chosen_names,
-    convert,
     entries_of,
     field_types,
     from_dict,
-    group_class,
+    known_fields,
+    make_group,
     settings_fields,
-    unknown_field,
-    unknown_name,
 )
+from semanticfl_jax.config.unknown_fields import unknown_field, unknown_name
+from semanticfl_jax.config.values import convert, group_class
 from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.registry import Registry
 
@@ -65,7 +65,7 @@ def parse(cls: type, path: str, text: str) -> Any:
         raise ConfigError(
             f"{path} is a group of fields; set one of them, as in --config.{example}={text}"
         )
-    return convert(hint, _read(hint, text), path)
+    return convert(hint, _read(hint, text), path, make_group)
 
 
 def check_override(cls: type, path: str) -> Any:
@@ -91,7 +91,7 @@ def check_override(cls: type, path: str) -> Any:
         elif name in entries_of(group):
             hint = entries_of(group)[name].settings
         else:
-            raise ConfigError(unknown_field(group, prefix, name))
+            raise ConfigError(unknown_field(known_fields(group), prefix, name))
         prefix += f"{name}."
     return hint
 

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from semanticfl_jax.config.fields import (
     FREE,
     Config,
-    PathText,
     changed_fields,
     require,
     require_at_least,
     require_positive,
 )
+from semanticfl_jax.config.values import PathText
 from semanticfl_jax.registry import DATASETS, MODELS
 
 #: What `images` begins with where they are those of a data set.

@@ -26,7 +26,8 @@ from semanticfl_jax.files import read_json_object
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.paths import local_path, path_or_name
 
-BUNDLED = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
+#: Checkpoints that come with the package: where each lies.
+BUNDLED_CHECKPOINTS = {"tiny-sd": Path(__file__).parent / "tiny_sd"}
 
 #: Per component with weights: the stems of its weight files, Flax's and PyTorch's.
 WEIGHTS = {
@@ -246,8 +247,8 @@ def resolve_checkpoint(
       FileNotFoundError: if there is no such checkpoint, or files of it are missing.
       MissingDependencyError: for a hub id, without huggingface_hub.
     """
-    if str(checkpoint) in BUNDLED:
-        path = BUNDLED[str(checkpoint)]
+    if str(checkpoint) in BUNDLED_CHECKPOINTS:
+        path = BUNDLED_CHECKPOINTS[str(checkpoint)]
     elif (path := Path(path_or_name(checkpoint, "checkpoint"))).is_dir():
         pass
     elif path.is_file():
@@ -256,8 +257,8 @@ def resolve_checkpoint(
         path = _download(str(checkpoint), revision, cache_dir, offline)
     else:
         raise MissingFileError(
-            f"checkpoint {str(checkpoint)!r} is neither {', '.join(BUNDLED)} (bundled), nor a "
-            "directory, nor a hub id of the form owner/name"
+            f"checkpoint {str(checkpoint)!r} is neither {', '.join(BUNDLED_CHECKPOINTS)} "
+            "(bundled), nor a directory, nor a hub id of the form owner/name"
         )
     checkpoint_files(path)
     return path

@@ -15,11 +15,14 @@ from semanticfl_jax.devices.mesh import CLIENTS, varying
 from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
 
+#: The figure that an attack with a trigger adds to an evaluation.
+ATTACK_SUCCESS = "attack_success"
+
 
 def with_trigger(attack: Attack | None, test: Batch) -> Batch | None:
     """Return the test images of other classes with an attack's trigger, labelled as its target.
 
-    The accuracy on them is the attack's success. None for an attack without a trigger.
+    The accuracy on them is `ATTACK_SUCCESS`. None for an attack without a trigger.
     """
     if attack is None or attack.trigger is None:
         return None

@@ -3,13 +3,9 @@
 import dataclasses
 
 from semanticfl_jax.config import require
-from semanticfl_jax.config.fields import (
-    PathOrName,
-    PathText,
-    require_at_least,
-    require_positive,
-)
+from semanticfl_jax.config.fields import require_at_least, require_positive
 from semanticfl_jax.config.guidance import is_prompt
+from semanticfl_jax.config.values import PathOrName, PathText
 
 #: What `unet.alignment_encoder` may name, and what the model card says of it.
 ENCODERS = {

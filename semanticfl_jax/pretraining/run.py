@@ -8,7 +8,7 @@ import numpy as np
 
 from semanticfl_jax.config import ConfigError, to_dict
 from semanticfl_jax.diffusion import stable_diffusion
-from semanticfl_jax.diffusion.fingerprint import BUNDLED
+from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS
 from semanticfl_jax.files import read_json_object
 from semanticfl_jax.pretraining import (
     card,
@@ -200,7 +200,7 @@ def _text_stage(config, directory, workdir, names, class_names):
         for key, members in lists.items()
     }
     if config.text_from:
-        source = BUNDLED.get(config.text_from, Path(config.text_from))
+        source = BUNDLED_CHECKPOINTS.get(config.text_from, Path(config.text_from))
         return text.take_over(source, directory, held_out, config.prompt)
     return text.train(
         config.text,

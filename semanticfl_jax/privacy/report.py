@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from semanticfl_jax.config.privacy import AT_SERVER
 from semanticfl_jax.registry import ALGORITHMS, Entry
+from semanticfl_jax.reporting import markdown
 
 if TYPE_CHECKING:
     from semanticfl_jax.config import ExperimentConfig
@@ -97,7 +98,7 @@ def table() -> str:
     for name, entry in ALGORITHMS.items():
         if entry.source.startswith("semanticfl_jax."):
             lines.append([f"`{name}`", _up(entry), _down(entry), _protected(entry)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(map(markdown.row, lines))
 
 
 def _up(entry: Entry) -> str:

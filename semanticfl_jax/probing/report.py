@@ -8,7 +8,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semanticfl_jax.reporting import markdown
 from semanticfl_jax.reporting.plots import drawing
+from semanticfl_jax.reporting.spread import mean_and_spread
 
 #: Features that a trained network is compared with, and the one that the comparison is about.
 PIXELS, SUBJECT = "raw pixels", "AMDA, adaptive"
@@ -20,14 +22,14 @@ def probe_table(result: Mapping[str, Any]) -> str:
     others = [network for network in figures if network != "trained"]
     header = ["features", "dimensions", "separability", "linear %", "k-NN %"]
     header += [f"{network}, {kind} %" for network in others for kind in ("linear", "k-NN")]
-    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    lines = [markdown.row(header), "|---" + "|---:" * (len(header) - 1) + "|"]
     for name, own in figures["trained"].items():
-        cells = [name, str(max(own["dimensions"])), _spread(own["separability"], 2)]
+        cells = [name, str(max(own["dimensions"])), mean_and_spread(own["separability"], ".2f")]
         cells += [_percent(own[kind]) for kind in ("linear", "knn")]
         for network in others:
             other = figures[network].get(name)
             cells += [_percent(other[kind]) if other else "" for kind in ("linear", "knn")]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(markdown.row(cells))
     return "\n".join(lines)
 
 
@@ -48,7 +50,7 @@ def probe_report(result: Mapping[str, Any]) -> str:
     lines = [settings, "", probe_table(result), ""]
     for kind, title in (("linear", "Linear probe"), ("knn", "k-NN")):
         gains = "; ".join(
-            f"{_spread([100 * x for x in values], 2, '+')} over {name}"
+            f"{mean_and_spread(values, '.2f', 100, '+')} over {name}"
             for name, values in differences(result, kind).items()
         )
         lines.append(f"{title}: {SUBJECT} is {gains} (points, seed by seed).")
@@ -143,9 +145,4 @@ def _standard_error(values: Sequence[float], result: Mapping[str, Any]) -> float
 
 
 def _percent(fractions: Sequence[float]) -> str:
-    return _spread([100 * x for x in fractions], 1)
-
-
-def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:
-    mean = f"{statistics.fmean(values):{sign}.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    return mean_and_spread(fractions, ".1f", 100)

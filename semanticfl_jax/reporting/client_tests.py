@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax import files
+from semanticfl_jax.reporting import markdown
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import Method
 
@@ -27,6 +28,11 @@ def fields(model: str, metric: Metric) -> tuple[str, str, str, str]:
     """Return the names of a model's figures: mean, worst decile, spread, and loss."""
     name = f"{model}_client_{metric.short}"
     return name, f"{name}_worst_decile", f"{name}_std", f"{model}_client_loss"
+
+
+def all_fields(metric: Metric) -> set[str]:
+    """Return the names of all models' figures."""
+    return {name for model in MODELS for name in fields(model, metric)}
 
 
 def is_field(name: str) -> bool:
@@ -89,7 +95,7 @@ def table(methods: Sequence[Method], metric: Metric) -> str | None:
         [line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))]
         for line in [lines[0], rule, *lines[1:]]
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    return "\n".join(map(markdown.row, padded))
 
 
 def save(path: str | os.PathLike, tests: Tests, metric: Metric) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from semanticfl_jax.reporting.spread import mean_and_spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +74,17 @@ class Metric:
 
     def write(self, value: float, sign: str = "") -> str:
         """Return a value as text, without its unit."""
-        return f"{self.factor * value:{sign}{'.2f' if self.is_accuracy else '.4g'}}"
+        return f"{self.factor * value:{sign}{self._form}}"
 
     def write_spread(self, values: Sequence[float], sign: str = "") -> str:
         """Return mean ± sample standard deviation; the mean alone of one, "-" of none."""
         if not values:
             return "-"
-        mean = self.write(statistics.fmean(values), sign)
-        return f"{mean} ± {self.write(statistics.stdev(values))}" if len(values) > 1 else mean
+        return mean_and_spread(values, self._form, self.factor, sign)
+
+    @property
+    def _form(self) -> str:
+        return ".2f" if self.is_accuracy else ".4g"
 
 
 ACCURACY = Metric()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semanticfl_jax.files import write_text
-from semanticfl_jax.reporting import client_tests, tables
+from semanticfl_jax.reporting import client_tests, markdown, tables
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.runs import Method
@@ -76,7 +76,7 @@ def _table(comparison: Comparison) -> str:
     def row(cells):
         padded = [cells[0].ljust(widths[0])]
         padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return "| " + " | ".join(padded) + " |"
+        return markdown.row(padded)
 
     rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|"
     text = [row(header), rule, *map(row, lines[1:])]

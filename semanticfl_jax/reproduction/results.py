@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from semanticfl_jax.files import write_text
+from semanticfl_jax.reporting import markdown
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.report import compare
@@ -159,7 +160,7 @@ def _rows(cells: Sequence[Cell], metric: Metric) -> list[str]:
             line.append("" if cell.published is None else f"{cell.published:.2f}")
             line.append("" if cell.difference is None else f"{cell.difference:+.2f}")
         lines.append(line)
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return list(map(markdown.row, lines))
 
 
 def _origin(plan: Plan, results: Results, record: Record) -> list[str]:

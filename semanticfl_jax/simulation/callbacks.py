@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from semanticfl_jax.reporting.writers.metrics import MetricsWriter
 from semanticfl_jax.reporting.writers.progress import RoundProgress
 from semanticfl_jax.simulation import workdir
 from semanticfl_jax.simulation.checkpoint import Checkpoints
+from semanticfl_jax.types import Say
 
 if TYPE_CHECKING:
     from semanticfl_jax.simulation.experiment import Simulation
@@ -191,7 +192,7 @@ class WriteSummary(Callback):
 class DrawPlots(Callback):
     """Draw curves, accuracy maps of classes, and the partition; a failure is a warning."""
 
-    def __init__(self, directory: Path, say: Callable[[str], None]):
+    def __init__(self, directory: Path, say: Say):
         self._plots, self._say = directory / workdir.PLOTS, say
 
     def on_end(self, simulation: Simulation) -> None:
@@ -228,6 +229,40 @@ class Callbacks:
     def __init__(self, members: list[Callback]):
         self._members = members
         self._open = False
+
+    @classmethod
+    def of_run(
+        cls,
+        bar: ShowProgress | None,
+        loggers: Sequence[Callback],
+        given: Sequence[Callback],
+        directory: Path | None,
+        checkpoints: Checkpoints | None,
+        say: Say,
+    ) -> Callbacks:
+        """Return a run's own callbacks and those `given`, in the order in which they are called.
+
+        Args:
+          bar: None for none.
+          loggers: of the configuration.
+          given: by the user.
+          directory: of the run; None writes nothing.
+          checkpoints: of the run; None if nothing is written.
+          say: takes lines for the user.
+        """
+        members = [*loggers, *given] if bar is None else [bar, *loggers, *given]
+        if directory is None or checkpoints is None:
+            return cls(members)
+        return cls(
+            [
+                WriteMetrics(directory),
+                *members,
+                # After the row: a run that is resumed from here keeps the rows up to here.
+                SaveCheckpoints(checkpoints),
+                WriteSummary(directory),
+                DrawPlots(directory, say),
+            ]
+        )
 
     def start(self, simulation: Simulation) -> None:
         """Tell all that the run begins; once."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,53 +23,31 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.start import start_jax
-from semanticfl_jax.devices.versions import code_commit, versions
 from semanticfl_jax.errors import DivergedError, SemanticFLError
 from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.server_state import ServerState
-from semanticfl_jax.files import to_json_values, write_json
+from semanticfl_jax.files import write_json
 from semanticfl_jax.lock import Lock
 from semanticfl_jax.paths import local_path
-from semanticfl_jax.privacy.report import report
-from semanticfl_jax.reporting import client_tests
-from semanticfl_jax.reporting.client_accuracy import evaluated, final_figures
 from semanticfl_jax.reporting.metric import Metric
-from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics, summarize
+from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
-from semanticfl_jax.simulation import callbacks as following
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.arguments import check_kinds
-from semanticfl_jax.simulation.callbacks import Callback, Callbacks, Step
+from semanticfl_jax.simulation.callbacks import Callback, Callbacks, ShowProgress, Step
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
-from semanticfl_jax.simulation.divergence import Divergence, summary_of
-from semanticfl_jax.simulation.export import TrainedModel, describe_model, load_model
+from semanticfl_jax.simulation.divergence import Divergence
+from semanticfl_jax.simulation.engine import Engine
+from semanticfl_jax.simulation.export import load_model
 from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
 from semanticfl_jax.simulation.loggers import make_loggers
-from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, finished_rounds
-from semanticfl_jax.simulation.prepare import Engine, prepare
+from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
+from semanticfl_jax.simulation.prepare import prepare
 from semanticfl_jax.simulation.result import Result
+from semanticfl_jax.simulation.rows import Rows
 from semanticfl_jax.simulation.setting_up import Given, advice, set_up
-from semanticfl_jax.tasks import CLASSIFICATION
+from semanticfl_jax.simulation.summary import summarize_run
 from semanticfl_jax.types import PyTree, Say, silent
-
-# What a row has of a round that was not evaluated.
-_ROW = {
-    "round",
-    "train_loss",
-    "seconds",
-    "images_per_second",
-    "padding_share",
-    "bytes_up",
-    "bytes_down",
-    "private",
-    "epsilon",
-    "clip",
-    "clock",
-    "staleness",
-    "diverged",
-    "diverged_clients",
-    "diverged_count",
-}
 
 
 class Simulation:
@@ -145,7 +123,7 @@ class Simulation:
             self.rounds = self.round
             return
         try:
-            self._loggers = make_loggers(config, self.workdir)
+            loggers = make_loggers(config, self.workdir)
             self._mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
             given = Given(config, dataset, partition, model, algorithm, init_params)
             self.parts = set_up(given, self._mesh, self.workdir, self.say)
@@ -156,10 +134,13 @@ class Simulation:
             about = () if ledger is None else ledger.describe(config.rounds)
             for line in (*self.engine.description, *about, *advice(self.parts)):
                 self.say(line)
-            self._label_counts = self.federation.label_counts()
             self._divergence = Divergence(config, self.parts.task.headline)
+            self._rows = Rows(self.parts, self.engine.traffic, self._divergence, self.rounds)
             checkpoints = self._resume()
-            self._callbacks = self._follow(callbacks, progress, checkpoints)
+            self._bar = ShowProgress() if progress else None
+            self._callbacks = Callbacks.of_run(
+                self._bar, loggers, callbacks, self.workdir, checkpoints, self.say
+            )
         except BaseException:
             self._unlock()
             raise
@@ -176,14 +157,8 @@ class Simulation:
             )
         if summary is not None:
             self.say(files.finished_line(self.workdir, summary))
-            self.history = read_metrics(self.workdir)
             self.round = summary["rounds"]
-            known = files.rounds_in(self.history)
-            if known < self.round:
-                self.say(
-                    f"warning: {self.workdir / METRICS_FILE} has the rows of {known} of "
-                    f"{self.round} rounds only: the history is not whole"
-                )
+            self.history = files.read_history(self.workdir, self.round, self.say)
         return summary
 
     def _unlock(self) -> None:
@@ -211,43 +186,13 @@ class Simulation:
                 shapes, files.rounds_in(rows), self.workdir / files.DAMAGED, self.say
             )
             self.engine.round = done
-            self.history = [self._as_planned(row) for row in rows if row["round"] <= done]
+            self.history = [self._rows.as_planned(row) for row in rows if row["round"] <= done]
             self.round = done
             total = self.rounds
             self.say(f"resuming after round {done} of {total}, from {self.workdir}")
         else:
             checkpoints.begin_anew(self.engine.state)
         return checkpoints
-
-    def _as_planned(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row without the evaluation that its round had only as the last of a plan."""
-        number = row["round"]
-        if number % self.config.eval_every and number != self.rounds:
-            row = {name: row[name] for name in row if name in _ROW or client_tests.is_field(name)}
-        if not clients_due(self.config, number, self.rounds):
-            row = {name: row[name] for name in row if not client_tests.is_field(name)}
-        return row
-
-    def _follow(
-        self, callbacks: Sequence[Callback], progress: bool, checkpoints: Checkpoints | None
-    ) -> Callbacks:
-        """Return the run's own callbacks and the user's, in the order in which they are called."""
-        self._progress = following.ShowProgress() if progress else None
-        members: list[Callback] = [] if self._progress is None else [self._progress]
-        members += self._loggers
-        if self.workdir is None:
-            return Callbacks([*members, *callbacks])
-        return Callbacks(
-            [
-                following.WriteMetrics(self.workdir),
-                *members,
-                *callbacks,
-                # After the row: a run that is resumed from here keeps the rows up to here.
-                following.SaveCheckpoints(checkpoints),
-                following.WriteSummary(self.workdir),
-                following.DrawPlots(self.workdir, self.say),
-            ]
-        )
 
     # Training
 
@@ -277,7 +222,7 @@ class Simulation:
         until = self.rounds
         if rounds is not None:
             until = min(until, self.round + rounds)
-        line = self.say if self._finished or self._progress is None else self._progress.say
+        line = self.say if self._finished or self._bar is None else self._bar.say
         with stop_between_rounds(line) as asked_to_stop:
             for _ in self._train(until, asked_to_stop):
                 pass
@@ -332,7 +277,9 @@ class Simulation:
 
     def _record(self, finished: FinishedRound) -> Step:
         """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
-        step = Step(finished.number, self._row(finished), finished.state)
+        step = Step(finished.number, self._rows.of(finished), finished.state)
+        if finished.client_tests is not None:
+            self.client_tests = finished.client_tests
         self.history.append(step.metrics)
         try:
             self._divergence.heed(step.metrics, self._aloud)
@@ -347,55 +294,13 @@ class Simulation:
 
     def _aloud(self, line: str) -> None:
         """Say a line in the midst of training: above the bar, if both are on the terminal."""
-        above = self.say is print and self._progress is not None
-        (self._progress.say if above else self.say)(line)
-
-    def _row(self, finished: FinishedRound) -> dict[str, Any]:
-        result = finished.result
-        row = {
-            "round": finished.number,
-            "train_loss": float(result.train_loss),
-            "seconds": finished.seconds,
-            "images_per_second": float(result.images) / finished.seconds,
-            "padding_share": float(result.padding_share),
-            **self.engine.traffic.of_round(result),
-            **{name: float(value) for name, value in result.figures.items()},
-        }
-        if self.parts.ledger is not None:
-            row["epsilon"] = self.parts.ledger.epsilon(finished.number)
-        if not self.config.private:
-            row["private"] = False
-        if finished.evaluation is not None:
-            figures = finished.evaluation
-            if self._knows_classes(figures):
-                figures = evaluated(figures, self._label_counts)
-            row |= figures
-        row |= self._divergence.columns(result, finished.evaluation)
-        if finished.client_tests is not None:
-            self.client_tests = finished.client_tests
-            row |= client_tests.over_clients(self.client_tests, self.metric)
-        return to_json_values(row)
-
-    def _knows_classes(self, figures: Mapping[str, Any]) -> bool:
-        """Return whether figures tell the accuracy of every class of the data set."""
-        return "class_accuracy" in figures and self.federation.dataset.has_classes
+        above = self.say is print and self._bar is not None
+        (self._bar.say if above else self.say)(line)
 
     @property
     def metric(self) -> Metric:
         """The metric by which the task judges models."""
-        task = self.parts.task
-        return Metric(task.headline, task.higher_is_better)
-
-    def _about_task(self) -> dict[str, Any]:
-        """Return the task and its headline for the summary, unless it is classification."""
-        task = self.parts.task
-        if task is CLASSIFICATION:
-            return {}
-        return {
-            "task": self.config.task,
-            "metric": task.headline,
-            "higher_is_better": task.higher_is_better,
-        }
+        return self.parts.metric
 
     def close(self) -> None:
         """Close the run's files; it is called at the end of the run, too."""
@@ -419,54 +324,13 @@ class Simulation:
         if self._finished is not None and self.workdir is not None:
             model = load_model(self.workdir / files.MODEL, self._model)
             return Result(model, self.history, self._finished, self.workdir)
-        return Result(self._trained_model(), self.history, self.summary(), self.workdir)
-
-    def _trained_model(self) -> TrainedModel:
         tested = jax.device_get(self.engine.tested(self.engine.state))
-        parts = self.parts
-        about = describe_model(
-            self.config,
-            parts.network,
-            self._model is not None,
-            parts.image_shape,
-            self.federation.dataset,
-        )
-        params, batch_stats = tested.params["model"], tested.batch_stats
-        return TrainedModel(parts.network, params, batch_stats, about, parts.task)
+        model = self.parts.trained_model(tested)
+        return Result(model, self.history, self.summary(), self.workdir)
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""
-        config, federation = self.config, self.federation
-        evaluations = [row for row in self.history if self._knows_classes(row)]
-        final = {}
-        if evaluations:
-            names = federation.dataset.class_names
-            final = final_figures(evaluations[-1], names, self._label_counts)
-            if "attack_success" in evaluations[-1]:
-                final["final_attack_success"] = evaluations[-1]["attack_success"]
-        figures = {
-            "algorithm": self.parts.algorithm.name,
-            "guidance": config.guidance.anchors if config.guidance.enabled else None,
-            **({"student": config.guidance.student.control} if self.parts.student else {}),
-            **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
-            "privacy": report(config, self.parts.ledger, self.round),
-            "dataset": federation.dataset.name,
-            "model": config.model.name if self._model is None else self.parts.network.name,
-            "num_params": sum(x.size for x in jax.tree.leaves(self.state.params["model"])),
-            "seed": config.seed,
-            **self._about_task(),
-            **summarize(self.history, metric=self.metric),
-            **final,
-            **summary_of(config, self.history),
-            **client_tests.last_figures(self.history),
-            "partition": federation.summary(),
-            "compile_seconds": self.engine.compile_seconds,
-            "device": self.engine.device,
-            "versions": versions(),
-            "commit": code_commit(),
-            "finished": self._ended,
-        }
-        return to_json_values(figures)
+        return summarize_run(self.parts, self.engine, self.history, self.round, self._ended)
 
 
 def run(

@@ -30,8 +30,10 @@ from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.privacy.accounting import Ledger, make_ledger
 from semanticfl_jax.randomness import run_key
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
+from semanticfl_jax.simulation.export import TrainedModel, describe_model
 from semanticfl_jax.simulation.initial_weights import replace_weights
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.types import PyTree
@@ -68,6 +70,11 @@ class Parts:
         """H, W, 3."""
         return self.federation.dataset.image_shape
 
+    @property
+    def metric(self) -> Metric:
+        """The metric by which the task judges models."""
+        return Metric(self.task.headline, self.task.higher_is_better)
+
     @functools.cached_property
     def starts_from_student(self) -> bool:
         """Whether the network's weights are the student's at first, its output layer apart."""
@@ -84,6 +91,13 @@ class Parts:
             of = "guidance.student.init (false starts from elsewhere): the student"
             return Model(*replace_weights(*drawn, self.student.start, of))
         return Model(*replace_weights(*drawn, self.init))
+
+    def trained_model(self, model: Model) -> TrainedModel:
+        """Return the network with the weights of `model`, and what is to be known of both."""
+        given, dataset = self.module is not None, self.federation.dataset
+        about = describe_model(self.config, self.network, given, self.image_shape, dataset)
+        weights = (model.params["model"], model.batch_stats)
+        return TrainedModel(self.network, *weights, about, self.task)
 
 
 def make_network(

@@ -20,7 +20,7 @@ from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.dispatch import next_block
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.server_state import ServerState
-from semanticfl_jax.simulation.prepare import Engine
+from semanticfl_jax.simulation.engine import Engine
 
 
 class FinishedRound(NamedTuple):
@@ -111,7 +111,7 @@ def finished_rounds(
             seconds = (ended.result() - began) / count
             done += count
             # Blocks end where something is due (`next_block`).
-            tested = done == total or done % config.eval_every == 0
+            tested = evaluation_due(config, done, total)
             evaluation = engine.evaluate(engine.state) if tested else None
             if not ahead:
                 jax.block_until_ready(evaluation)
@@ -130,6 +130,11 @@ def finished_rounds(
             if last or not ahead:
                 yield from _rounds(engine, block)
                 block = None
+
+
+def evaluation_due(config: ExperimentConfig, done: int, total: int) -> bool:
+    """Return whether the model is to be evaluated after `done` rounds of `total`."""
+    return done == total or done % config.eval_every == 0
 
 
 def clients_due(config: ExperimentConfig, done: int, total: int) -> bool:

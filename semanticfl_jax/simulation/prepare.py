@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,82 +22,26 @@ from semanticfl_jax.federated.client_state import RunRound, init_clients, join_c
 from semanticfl_jax.federated.client_tests import TestClients, make_client_tests
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks, longest_block, single
-from semanticfl_jax.federated.evaluation import Evaluate, make_evaluation, with_trigger
+from semanticfl_jax.federated.evaluation import (
+    ATTACK_SUCCESS,
+    Evaluate,
+    make_evaluation,
+    with_trigger,
+)
 from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
-from semanticfl_jax.federated.measured import RoundMetrics
-from semanticfl_jax.federated.prefetch import DataOf, rounds_data
-from semanticfl_jax.federated.rates import Rates, make_rates
+from semanticfl_jax.federated.prefetch import rounds_data
+from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.round import DrawCohort, make_round
 from semanticfl_jax.federated.server_state import ServerState, init_server
-from semanticfl_jax.federated.traffic import Traffic, make_traffic
+from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.randomness import run_key
+from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import Parts, describe_task, make_network
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.choose import Choice
 from semanticfl_jax.tuning.timing import Workload
 from semanticfl_jax.types import PyTree, Say
-
-
-@dataclasses.dataclass
-class Engine:
-    """Everything that a run's rounds need, on the devices, and its compiled programs.
-
-    Attributes:
-      state: the server, after as many rounds as were dispatched; the next one takes its memory.
-      data: the index table of the clients, with their images if these stay on the devices.
-      data_of: what each round takes.
-      shared: what clients have from their first contact on: `Algorithm.sent_once`, and the rows
-        that they compute themselves (`first_contact`).
-      key: the run's random key.
-      rates: (rounds done, count) -> the learning rates of the next ones.
-      round: rounds dispatched.
-      run_round: (state, data, shared, key, rates) -> (state, metrics); donates `state`.
-      run_block: (state, data, shared, key, rates, count) -> (state, stacked metrics), see
-        `dispatch`; None where rounds are dispatched one by one.
-      longest: rounds of a block at most.
-      evaluate: state -> the task's figures of the test set.
-      test_clients: state -> figures on every client's own test images; None without any.
-      tested: state -> the model that is tested, which is also what a run results in.
-      traffic: how much clients and server send each other.
-      compile_seconds: time spent compiling both programs.
-      device: how many devices of what kind.
-      description: the choices that were made, a line each.
-    """
-
-    state: ServerState
-    data: FederatedDataset
-    data_of: DataOf
-    shared: PyTree
-    key: jax.Array
-    rates: Callable[[int, int], Rates]
-    round: int
-    run_round: Callable[..., Any]
-    run_block: Callable[..., Any] | None
-    longest: int
-    evaluate: Callable[[ServerState], dict[str, jax.Array]]
-    test_clients: TestClients | None
-    tested: Callable[[ServerState], Model]
-    traffic: Traffic
-    compile_seconds: float
-    device: str
-    description: tuple[str, ...]
-
-    def advance(self, count: int) -> RoundMetrics:
-        """Dispatch `count` rounds, together if they can be.
-
-        Returns:
-          Their metrics, stacked where rounds are dispatched in blocks.
-        """
-        arguments = (self.state, self.data_of(self.round), self.shared, self.key)
-        rates = self.rates(self.round, self.longest)
-        if self.run_block is None:
-            rates = jax.tree.map(lambda x: x[0], rates)
-            self.state, metrics = self.run_round(*arguments, rates)
-        else:
-            self.state, metrics = self.run_block(*arguments, rates, np.int32(count))
-        self.round += count
-        return metrics
 
 
 class Programs(NamedTuple):
@@ -306,7 +249,7 @@ def _figures(
     """Return the figures of the test set, and a backdoor's success on the `stamped` one."""
     figures = evaluate(*model, test)
     if stamped is not None:
-        figures["attack_success"] = evaluate(*model, stamped)["test_accuracy"]
+        figures[ATTACK_SUCCESS] = evaluate(*model, stamped)["test_accuracy"]
     return figures
 
 

@@ -26,7 +26,7 @@ from semanticfl_jax.data.federation import CLIENTS, PARTITION
 from semanticfl_jax.devices.versions import code_commit
 from semanticfl_jax.files import write_json
 from semanticfl_jax.lock import Lock
-from semanticfl_jax.reporting.writers.metrics import METRICS_FILE
+from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 from semanticfl_jax.types import Say
 
 CONFIG, BOUND, SUMMARY = "config.json", "run.json", "summary.json"
@@ -157,6 +157,18 @@ def rounds_in(rows: Sequence[Mapping[str, Any]]) -> int:
     """Return how many rounds, from the first, have a row."""
     known = {row["round"] for row in rows}
     return next(number for number in itertools.count() if number + 1 not in known)
+
+
+def read_history(directory: Path, rounds: int, say: Say) -> list[dict[str, Any]]:
+    """Return the rows of a run that is finished after so many rounds; warn if some are missing."""
+    rows = read_metrics(directory)
+    known = rounds_in(rows)
+    if known < rounds:
+        say(
+            f"warning: {directory / METRICS_FILE} has the rows of {known} of {rounds} rounds only: "
+            "the history is not whole"
+        )
+    return rows
 
 
 def claim(directory: Path, config: ExperimentConfig, bound: Mapping[str, Any]) -> None:

@@ -103,3 +103,15 @@ class Task:
                     f"{', '.join(figures)}"
                 )
         return figures
+
+    def figure_shapes(self, num_labels: int, labels: np.ndarray) -> dict[str, jax.ShapeDtypeStruct]:
+        """Return the shapes of the figures by name, which are known before any test.
+
+        Args:
+          num_labels: K, as `outputs` takes it.
+          labels: of any images of the data set.
+        """
+        logits = jax.ShapeDtypeStruct((1, self.outputs(num_labels)), np.float32)
+        one = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
+        mask = jax.ShapeDtypeStruct((1,), np.bool_)
+        return jax.eval_shape(self.figures, jax.eval_shape(self.totals, logits, one, mask))

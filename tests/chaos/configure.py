@@ -48,7 +48,7 @@ def malformed() -> Iterator[tuple[type, Field, str]]:
 
 def wrong_values(field: Field) -> list[str]:
     """Return texts that a field cannot take; none where it takes any."""
-    from semanticfl_jax.config.fields import PathOrName, PathText, describe
+    from semanticfl_jax.config.values import PathOrName, PathText, describe
 
     hint, args = field.hint, typing.get_args(field.hint)
     if hint in (PathText, PathOrName) or PathText in args or PathOrName in args:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from semanticfl_jax.diffusion.fingerprint import (
-    BUNDLED,
+    BUNDLED_CHECKPOINTS,
     checkpoint_files,
     fingerprint,
     resolve_checkpoint,
@@ -60,7 +60,7 @@ def test_missing_files_are_all_named(copy):
 
 def test_names_and_directories(copy, monkeypatch):
     assert resolve_checkpoint(str(copy)) == copy
-    monkeypatch.setitem(BUNDLED, "tiny-sd", copy)
+    monkeypatch.setitem(BUNDLED_CHECKPOINTS, "tiny-sd", copy)
     assert resolve_checkpoint("tiny-sd") == copy
     with pytest.raises(
         FileNotFoundError, match=r"neither tiny-sd .* nor a directory, nor a hub id"

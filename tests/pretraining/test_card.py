@@ -1,6 +1,6 @@
 """The model card takes in notes that lie beside it, so that writing it anew loses nothing."""
 
-from semanticfl_jax.diffusion.fingerprint import BUNDLED
+from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS
 from semanticfl_jax.pretraining.card import _notes
 
 
@@ -13,5 +13,5 @@ def test_notes_are_taken_in_where_they_are(tmp_path):
 
 
 def test_the_bundled_card_holds_its_notes():
-    directory = BUNDLED["tiny-sd"]
+    directory = BUNDLED_CHECKPOINTS["tiny-sd"]
     assert _notes(directory) in (directory / "README.md").read_text()

@@ -29,8 +29,8 @@ from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation import experiment, pipeline
 from semanticfl_jax.simulation.callbacks import Callback
+from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.interrupt import Stopped
-from semanticfl_jax.simulation.prepare import Engine
 from tests.federation import CLASSES, TinyNet, noise_images
 
 CONFIG = ExperimentConfig(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.simulation import pipeline
 from semanticfl_jax.simulation.interrupt import stop_between_rounds
-from semanticfl_jax.simulation.prepare import Engine
+from semanticfl_jax.simulation.engine import Engine
 
 def count(state):
     return jax.lax.while_loop(lambda x: x[0, 0] >= 0, lambda x: (x @ x + 1) % 10, state)

@@ -13,7 +13,7 @@ import pytest
 
 from semanticfl_jax.config import ExperimentConfig, RuntimeConfig
 from semanticfl_jax.simulation import pipeline
-from semanticfl_jax.simulation.prepare import Engine
+from semanticfl_jax.simulation.engine import Engine
 
 CONFIG = ExperimentConfig(
     rounds=7,

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax.reporting.spread import mean_and_spread
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -54,11 +56,7 @@ def spread(values: Sequence[float], form: str = ".2f", factor: float = 1.0) -> C
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return Cell("–")
-    mean = statistics.fmean(known)
-    text = f"{factor * mean:{form}}"
-    if len(known) > 1:
-        text += f" ± {factor * statistics.stdev(known):{form}}"
-    return Cell(text, mean)
+    return Cell(mean_and_spread(known, form, factor), statistics.fmean(known))
 
 
 def table(

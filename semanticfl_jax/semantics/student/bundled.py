@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semanticfl_jax.config import ModelConfig
-from semanticfl_jax.diffusion.fingerprint import BUNDLED
+from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS
 
 CHECKPOINT = "tiny-sd"
 NETWORK = "resnet10"
@@ -25,4 +25,4 @@ def bundled_student(model: ModelConfig, width: int = 0) -> Path:
     """
     own = model.width if model.name == NETWORK else max(WIDTHS)
     nearest = min(WIDTHS, key=lambda there: abs(there - (width or own)))
-    return BUNDLED[CHECKPOINT] / "students" / f"{NETWORK}_width{nearest}.safetensors"
+    return BUNDLED_CHECKPOINTS[CHECKPOINT] / "students" / f"{NETWORK}_width{nearest}.safetensors"

@@ -13,13 +13,13 @@ from semanticfl_jax.config import (
     ModelConfig,
     StudentConfig,
 )
-from semanticfl_jax.diffusion.fingerprint import BUNDLED, fingerprint
+from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS, fingerprint
 from semanticfl_jax.models import make_model
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.building import ClientSide, obtain_student
 from semanticfl_jax.semantics.student.bundled import WIDTHS, bundled_student
 
-DIRECTORY = BUNDLED["tiny-sd"]
+DIRECTORY = BUNDLED_CHECKPOINTS["tiny-sd"]
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 of_width = functools.cache(lambda width: Student.load(bundled_student(ModelConfig(width=width))))

@@ -1,0 +1,17 @@
+"""A mean over seeds with its spread, as reports write it."""
+
+import statistics
+from collections.abc import Sequence
+
+
+def mean_and_spread(values: Sequence[float], form: str, factor: float = 1.0, sign: str = "") -> str:
+    """Return mean ± sample standard deviation as text; of one value the mean alone.
+
+    Args:
+      values: one at least.
+      form: of both, as in ".2f".
+      factor: that both are multiplied by: 100 writes fractions in per cent.
+      sign: "+" writes that of a mean above 0, too.
+    """
+    mean = f"{factor * statistics.fmean(values):{sign}{form}}"
+    return f"{mean} ± {factor * statistics.stdev(values):{form}}" if len(values) > 1 else mean

@@ -1,0 +1,87 @@
+"""A round's row in the history and in metrics.jsonl, and what of it a longer run keeps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from semanticfl_jax.federated.evaluation import ATTACK_SUCCESS
+from semanticfl_jax.federated.traffic import Traffic
+from semanticfl_jax.files import to_json_values
+from semanticfl_jax.reporting import client_tests
+from semanticfl_jax.reporting.client_accuracy import evaluated
+from semanticfl_jax.simulation.divergence import Divergence
+from semanticfl_jax.simulation.parts import Parts
+from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, evaluation_due
+
+
+class Rows:
+    """Makes the rows of a run.
+
+    Args:
+      parts: what is trained.
+      traffic: how much clients and server send each other.
+      divergence: watches the rounds.
+      rounds: of the whole run.
+    """
+
+    def __init__(self, parts: Parts, traffic: Traffic, divergence: Divergence, rounds: int):
+        self._parts = parts
+        self._traffic = traffic
+        self._divergence = divergence
+        self._rounds = rounds
+        self._label_counts = parts.federation.label_counts()
+
+    def of(self, finished: FinishedRound) -> dict[str, Any]:
+        """Return the row of a round, as JSON values."""
+        result, evaluation, ledger = finished.result, finished.evaluation, self._parts.ledger
+        row = {
+            "round": finished.number,
+            "train_loss": float(result.train_loss),
+            "seconds": finished.seconds,
+            "images_per_second": float(result.images) / finished.seconds,
+            "padding_share": float(result.padding_share),
+            **self._traffic.of_round(result),
+            **{name: float(value) for name, value in result.figures.items()},
+        }
+        if ledger is not None:
+            row["epsilon"] = ledger.epsilon(finished.number)
+        if not self._parts.config.private:
+            row["private"] = False
+        if evaluation is not None:
+            row |= self._evaluated(evaluation)
+        row |= self._divergence.columns(result, evaluation)
+        if finished.client_tests is not None:
+            row |= client_tests.over_clients(finished.client_tests, self._parts.metric)
+        return to_json_values(row)
+
+    def as_planned(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row without tests that its round had only as the last of a shorter run."""
+        config, number, dropped = self._parts.config, row["round"], set()
+        if not evaluation_due(config, number, self._rounds):
+            dropped |= self._of_evaluations
+        if not clients_due(config, number, self._rounds):
+            dropped |= client_tests.all_fields(self._parts.metric)
+        return {name: value for name, value in row.items() if name not in dropped}
+
+    def _evaluated(self, figures: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what an evaluation with these figures puts into a row."""
+        if tells_classes(self._parts, figures):
+            return evaluated(figures, self._label_counts)
+        return figures
+
+    @functools.cached_property
+    def _of_evaluations(self) -> set[str]:
+        """The names of all that an evaluation puts into a row."""
+        dataset = self._parts.federation.dataset
+        shapes = self._parts.task.figure_shapes(dataset.num_classes, dataset.test_labels)
+        zeros = {name: np.zeros(figure.shape) for name, figure in shapes.items()}
+        return {*self._evaluated(zeros), ATTACK_SUCCESS}
+
+
+def tells_classes(parts: Parts, fields: Iterable[str]) -> bool:
+    """Return whether an evaluation, or a row, has the accuracy of every class of the data set."""
+    return "class_accuracy" in fields and parts.federation.dataset.has_classes
