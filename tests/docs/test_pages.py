@@ -8,14 +8,12 @@ import importlib
 import json
 import re
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import flax.linen as nn
 import pytest
 
 import semanticfl_jax as sfl
-from docs._ext.commands import flags_of
 from launch import compare, config_files, flags
 from semanticfl_jax import registry
 from semanticfl_jax.__main__ import commands
@@ -27,9 +25,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted(
     path
-    for name in ("guides", "reference", "results")
+    for name in ("guides", "notebooks", "project", "reference", "results")
     for path in (ROOT / "docs" / name).glob("*.md")
 )
+PAGES += [ROOT / "CONTRIBUTING.md"]
 COMMANDS = commands(ROOT / "launch")
 #: Commands without a configuration; what they are given is checked by name alone.
 WITHOUT_CONFIG = ("benchmark", "report", "watch")
@@ -90,14 +89,6 @@ def registries():
     for each, entries in zip(there, before, strict=True):
         each._entries.clear()
         each._entries.update(entries)
-
-
-@pytest.fixture(scope="module")
-def known_flags():
-    """{command: {flag: about}}, as each command's --help has them."""
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(flags_of, COMMANDS)
-    return {name: {*about["flags"]} for name, about in zip(COMMANDS, found, strict=True)}
 
 
 def check_table(arguments, overrides):
