@@ -365,11 +365,10 @@ class ServerRule:
       init: initial model -> state before the first round.
       broadcast: state -> what clients receive in every round besides the model.
       evaluated: (state, model) -> the model to be tested, if it is not the one that is sent.
-      batch_stats: (state after `update`, running statistics) -> running statistics; for a rule
-        whose parameters are not the old ones and an update, as FedCDA's are the average of models
-        that it selects: then the statistics belong to those. None, as nearly everywhere: the
-        statistics that it would be given stay, the old ones and what was aggregated of their
-        differences.
+      batch_stats: (state after `update`, aggregated running statistics) -> running statistics; for a
+        rule whose parameters are not the old ones plus an update. FedCDA's are the average of models
+        that it selects, and so its statistics are theirs. None, as nearly everywhere: the aggregated
+        statistics.
     """
 
     update: Callable[[PyTree, PyTree, Aggregate], tuple[PyTree, PyTree]]
@@ -392,9 +391,9 @@ class Algorithm:
       sends_label_counts: whether `weights` needs the label counts, sent at the first contact.
       transforms: of every client's update, in turn, before it is sent.
       aggregator: makes one update of the clients'.
-      logits: `TermInputs` -> what the task's loss sees in training in place of the network's
-        logits, float32 [B, K]; None: those themselves.
-      attack: what some clients do in place of what they should; None: nobody does.
+      logits: `TermInputs` -> float32 [B, K], what the task's loss sees in training in place of the
+        network's logits; None: the network's logits.
+      attack: what the clients that attack do; None: none does.
     """
 
     name: str
