@@ -7,8 +7,8 @@ r"""Makes the student of an experiment, without training clients.
 The diffusion model of `guidance.checkpoint` looks at images that are not the clients', and a small
 network learns what it sees. Writes DIR/student.safetensors and DIR/student.json, for use with
 --config.guidance.student.file=DIR/student.safetensors; with --config.guidance.student.directory=DIR
-runs find students by what decides them, and make those that are missing. Interrupted, the command
-goes on when it is run again. --config.guidance.student.control=random_unet, labels or encoder makes
+runs find students there by their inputs, and make those that are missing. Run again, an
+interrupted command resumes. --config.guidance.student.control=random_unet, labels or encoder makes
 the students of these controls.
 """
 

@@ -1,11 +1,11 @@
 r"""Makes the anchors file of an experiment, without training.
 
-    python -m launch.extract_anchors --config=launch/configs/cifar10.py --workdir=DIR \\
+    python -m launch.extract_anchors --config=launch/configs/cifar10.py --workdir=DIR \
         [--config.FIELD=VALUE ...]
 
 Writes DIR/anchors.npz, for use with --config.guidance.anchors_file=DIR/anchors.npz: where clients
-are trained, neither diffusers nor transformers nor the checkpoint is needed then. Interrupted, the
-command goes on from the last batch of images when it is run again. A real checkpoint:
+are trained, neither diffusers nor transformers nor the checkpoint is needed then. Run again,
+an interrupted command resumes after its last batch of images. A real checkpoint:
 
     --config.guidance.checkpoint=stable-diffusion-v1-5/stable-diffusion-v1-5 \
     --config.guidance.resolution=256

@@ -1,4 +1,4 @@
-r"""Deals a data set to clients and shows what came of it, without training.
+r"""Divides a data set among clients and shows the partition, without training.
 
     python -m launch.partition --config=launch/configs/digits.py --workdir=DIR \
         [--config.partition.scheme=dirichlet --config.partition.alpha=0.1 ...]

@@ -1,4 +1,4 @@
-"""Pre-trains a small latent diffusion model, such as the bundled tiny-sd.
+r"""Pre-trains a small latent diffusion model, such as the bundled tiny-sd.
 
     python -m launch.pretrain_diffusion --config=launch/configs/pretrain_tiny_sd.py \
         --workdir=DIR --config.words=FILE --config.images=DIR_OR_TAR [--config.FIELD=VALUE ...]

@@ -6,7 +6,7 @@ r"""Do the features of a diffusion checkpoint mean something? Asks simple classi
 Accuracy of a linear probe and of k-NN on every feature map and on AMDA's aggregate, beside raw
 pixels and the same network with random weights; the network is not told what is in an image. Writes
 probe.md, probe.json and probe.png to WORKDIR, and keeps features in WORKDIR/features: run again, an
-interrupted command goes on.
+interrupted command resumes.
 """
 
 import dataclasses

@@ -3,9 +3,8 @@
     python -m launch.train --config=launch/configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]
 
 Run again with the same --workdir it resumes from the last checkpoint; --overwrite sets aside what
-is there and begins anew. One of several processes of the same run (docs/guides/machines.md) is also
-told --distributed, or --coordinator_address,
---num_processes and --process_id.
+is there and begins anew. Each of several processes of one run (docs/guides/machines.md) also gets
+--distributed, or --coordinator_address, --num_processes and --process_id.
 """
 
 from absl import flags as absl_flags

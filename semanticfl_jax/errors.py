@@ -2,7 +2,7 @@
 
 
 class SemanticFLError(ValueError):
-    """What a user can mend; the message says how."""
+    """An error that the user can mend; the message says how."""
 
 
 class ConfigError(SemanticFLError):
@@ -14,7 +14,7 @@ class DirectoryInUseError(SemanticFLError):
 
 
 class DivergedError(SemanticFLError):
-    """A loss, an update or a figure is not finite, and the run is to stop then."""
+    """A loss, an update or a metric is not finite, and `on_divergence` is "stop"."""
 
 
 class MissingDependencyError(SemanticFLError, ImportError):

@@ -136,20 +136,21 @@ SECTIONS = (
 
 
 def comments(cls: type) -> dict[str, str]:
-    """Return the `#:` comments above the fields of a class, by field.
+    """Return the `#:` comments above the fields of a class and of those it derives from, by field.
 
     One comment may stand above several fields; it belongs to the first.
     """
     found: dict[str, str] = {}
-    text: list[str] = []
-    for line in inspect.getsource(cls).splitlines():
-        comment = re.match(r"    #: ?(.*)", line)
-        field = re.match(r"    (\w+)\s*:(?!:)", line)
-        if comment:
-            text.append(comment[1])
-        elif field:
-            found[field[1]] = " ".join(text)
-            text = []
+    for each in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        text: list[str] = []
+        for line in inspect.getsource(each).splitlines():
+            comment = re.match(r"    #: ?(.*)", line)
+            field = re.match(r"    (\w+)\s*:(?!:)", line)
+            if comment:
+                text.append(comment[1])
+            elif field:
+                found[field[1]] = " ".join(text) or found.get(field[1], "")
+                text = []
     return found
 
 
@@ -210,7 +211,7 @@ def class_of(cls: type) -> str:
 def settings_cell(field: str, entry: Entry) -> str:
     """Return an entry's settings with their defaults."""
     settings = entry_settings(field, entry)
-    return ", ".join(f"`{name}` ({value!s})" for name, value in settings.items())
+    return ", ".join(f"`{name}` ({code(value).strip('`')})" for name, value in settings.items())
 
 
 def algorithms() -> str:

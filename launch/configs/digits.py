@@ -2,8 +2,8 @@
 
     python -m launch.train --config=launch/configs/digits.py --workdir=runs/digits
 
-About 85 % after 12 rounds (seeds 0 to 2), in under half a minute on 2 cores; single rounds jump by
-ten points. `make demo` compares FedAvg and SemanticFL here.
+FedAvg ends at 83 ± 4 % (seeds 0 to 2), after half a minute on 2 cores; single rounds jump by ten
+points. `make demo` compares FedAvg and SemanticFL here.
 """
 
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, PartitionConfig

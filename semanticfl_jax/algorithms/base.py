@@ -81,9 +81,9 @@ class Algorithm:
       sends_label_counts: whether `weights` needs the label counts, sent at the first contact.
       transforms: of every client's update, in turn, before it is sent.
       aggregator: makes one update of the clients'.
-      logits: `TermInputs` -> what the task's loss sees in training in place of the network's
-        logits, float32 [B, K]; None: those themselves.
-      attack: what some clients do in place of what they should; None: nobody does.
+      logits: `TermInputs` -> float32 [B, K], what the task's loss sees in training in place of the
+        network's logits; None: the network's logits.
+      attack: what the clients that attack do; None: none does.
     """
 
     name: str

@@ -62,11 +62,10 @@ class ServerRule:
       init: initial model -> state before the first round.
       broadcast: state -> what clients receive in every round besides the model.
       evaluated: (state, model) -> the model to be tested, if it is not the one that is sent.
-      batch_stats: (state after `update`, running statistics) -> running statistics; for a rule
-        whose parameters are not the old ones and an update, as FedCDA's are the average of models
-        that it selects: then the statistics belong to those. None, as nearly everywhere: the
-        statistics that it would be given stay, the old ones and what was aggregated of their
-        differences.
+      batch_stats: (state after `update`, aggregated running statistics) -> running statistics, for
+        a rule whose parameters are not the old ones plus an update. FedCDA's are the average of
+        models that it selects, and its statistics are those models'. None, as nearly everywhere:
+        the aggregated statistics.
     """
 
     update: Callable[[PyTree, PyTree, Aggregate], tuple[PyTree, PyTree]]

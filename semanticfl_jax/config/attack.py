@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class SignFlipConfig(Config):
     """Updates are sent backwards."""
 
+    #: What the update is multiplied by, besides -1.
     scale: float = 1.0
 
     def check(self) -> None:

@@ -36,6 +36,7 @@ class MoonConfig(Config):
 
     #: Weight of the contrast; its authors' best: 5 on CIFAR-10, 1 on CIFAR-100.
     mu: float = 1.0
+    #: Temperature tau of the contrast.
     temperature: float = 0.5
 
     def check(self) -> None:
@@ -50,10 +51,13 @@ class FedRCLConfig(Config):
 
     #: Depths that are contrasted, 0 the stem; ResNet-10 has 5, the CNN 3. None: plain FedAvg.
     levels: tuple[int, ...] | Literal["all"] = "all"
+    #: Temperature tau of contrast and penalty.
     temperature: float = 0.05
     #: Cosine from which a pair of one class counts as too similar.
     threshold: float = 0.7
+    #: Weight of the contrast.
     weight: float = 1.0
+    #: Weight of the penalty on pairs that are too similar.
     penalty_weight: float = 1.0
 
     def check(self) -> None:
@@ -69,8 +73,9 @@ class FedRCLConfig(Config):
 class FedDiscoConfig(Config):
     """FedDisco (ICML 2023): less weight for clients whose labels are far from uniform."""
 
-    #: What discrepancy costs, and what every client gets, beside its relative size.
+    #: What discrepancy costs a client, beside its relative size.
     a: float = 0.5
+    #: What every client gets, beside its relative size.
     b: float = 0.1
 
     def check(self) -> None:
@@ -118,9 +123,11 @@ class FedCDAConfig(Config):
 class FedDifRCConfig(Config):
     """FedDifRC (ICCV 2025): contrast with, and regression to, a diffusion model's features."""
 
-    #: Weight of the text-driven contrast TDCL, and of the noise-driven regression NDCR.
+    #: Weight of the text-driven contrast TDCL.
     lambda_tdcl: float = 1.0
+    #: Weight of the noise-driven regression NDCR.
     lambda_ndcr: float = 1.0
+    #: Temperature tau of TDCL.
     temperature: float = 0.04
 
     def check(self) -> None:
@@ -145,6 +152,7 @@ class FedNovaConfig(Config):
 class FedDynConfig(Config):
     """FedDyn (ICLR 2021): local objectives shifted so that their optima agree."""
 
+    #: Weight of |y - x|^2 / 2, and of the client's drift in its gradient.
     alpha: float = 0.01
 
     def check(self) -> None:

@@ -30,6 +30,7 @@ class SparseConfig(Config):
 class QSGDConfig(Config):
     """Numbers are levels of the update's norm."""
 
+    #: Levels s between 0 and the norm.
     levels: int = 15
 
     def check(self) -> None:
@@ -41,6 +42,7 @@ class QSGDConfig(Config):
 class QuantizeConfig(Config):
     """Numbers have few bits."""
 
+    #: Bits of a number, from 1 to 8.
     bits: int = 8
 
     def check(self) -> None:
@@ -52,6 +54,7 @@ class QuantizeConfig(Config):
 class PowerSGDConfig(Config):
     """Matrices are products of narrow ones."""
 
+    #: Columns of the narrow matrices.
     rank: int = 2
 
     def check(self) -> None:

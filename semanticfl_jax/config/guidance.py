@@ -45,12 +45,15 @@ def is_prompt(text: str) -> bool:
 class GuidanceConfig(Config):
     """Semantic guidance: anchors of classes, and a student that speaks of single images."""
 
+    #: Whether clients are guided, whatever the algorithm; semanticfl is.
     enabled: bool = False
     #: "tiny-sd" (bundled), a diffusers-layout directory, or a hub id.
     checkpoint: PathOrName = "tiny-sd"
-    #: Of a hub id: branch, tag or commit; where downloads are kept; whether to look there only.
+    #: Branch, tag or commit of a hub id.
     revision: str | None = None
+    #: Where downloads of the hub are kept; none: the hub's own cache.
     cache_dir: PathText | None = dataclasses.field(default=None, metadata=FREE)
+    #: Whether to look there only, and download nothing.
     offline: bool = free(False)
     #: Precision of the diffusion model; "auto": bfloat16 on accelerators, float32 on CPU.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -63,30 +66,38 @@ class GuidanceConfig(Config):
     anchor_source: Literal["public", "generated", "directory", "oracle"] = "public"
     #: Folder of class-named folders of images (anchor_source = "directory").
     anchor_dir: PathText | None = None
-    #: Images a class, steps and guidance scale of DDIM (anchor_source = "generated").
+    #: Images drawn for each class (anchor_source = "generated").
     generated_per_class: int = 20
+    #: Steps of DDIM for each of them.
     generation_steps: int = 20
+    #: Scale of classifier-free guidance with which they are drawn.
     generation_scale: float = 7.5
     #: "semantic", or a control: random orthogonal anchors, or the class names permuted.
     anchors: Literal["semantic", "random_orthogonal", "shuffled"] = "semantic"
     #: Anchors made earlier; by default they are built into the run's directory.
     anchors_file: PathText | None = dataclasses.field(default=None, metadata=FREE)
+    #: What the text tower reads; {} is the name of the class.
     prompt: str = "a photo of a {}"
     #: Diffusion step, of 1000, at which features are taken.
     timestep: int = 150
     #: Feature maps; empty: those of vae, mid, up_1, up_2, up_3 that the checkpoint has.
     maps: tuple[str, ...] = ()
+    #: Weights of the maps: "adaptive" by how well each separates the classes, "uniform"; or a
+    #: "single" map.
     aggregation: Literal["adaptive", "uniform", "single"] = "adaptive"
     #: Dimensions of each of `maps`, summing to `dim`; empty: as even as their channels allow.
     budgets: tuple[int, ...] = ()
     #: Visual anchor dimensions; 0: the model's feature width (512 for ResNet-10 of width 64).
     dim: int = 0
+    #: Form of the distillation: the paper's KL divergence, or a distance of ours.
     kd: Literal["kl", "l2", "cosine"] = "kl"
     #: Whether the distillation compares the features themselves, as the paper does, or a linear map
     #: of them: visual anchors have negative entries, which features after a ReLU cannot reach.
     visual_head: Literal["linear", "none"] = "linear"
+    #: Weight of the distillation from the visual anchors.
     lambda_kd: float = 1.0
-    #: Chosen by measurement (docs/results); the paper's weight is 0.01 (launch/configs/paper.py).
+    #: Weight of the contrast with the text anchors, chosen by measurement (docs/results); the
+    #: paper's is 0.01 (launch/configs/paper.py).
     lambda_con: float = 1.0
     #: Temperature of the distillation's two softmaxes (kd = "kl").
     temperature_kd: float = 1.0

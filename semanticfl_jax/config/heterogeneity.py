@@ -82,10 +82,11 @@ class PartitionConfig(Choosing):
     alpha: float = 0.2
     #: Pieces of one class, or nearly so, that each client gets (shards).
     shards_per_client: int = 2
-    #: nid2: clients that hold few classes, how many, and the share of such a class that its biased
-    #: clients take; all other clients hold every class.
+    #: Clients that hold few classes (nid2); all others hold every class.
     biased_clients: int = 6
+    #: Classes that each of those holds (nid2).
     classes_per_biased: int = 1
+    #: Share of such a class that its biased clients take (nid2).
     biased_share: float = 0.5
     #: Column of the data set whose values are the clients (natural).
     column: str | None = None
@@ -127,6 +128,7 @@ class FeatureSkewConfig(Config):
     share: float = 1.0
     #: A client's severity is drawn uniformly from here to there; 0 changes nothing.
     min_severity: float = 0.2
+    #: The other end.
     max_severity: float = 1.0
 
     def check(self) -> None:
@@ -144,9 +146,11 @@ class FeatureSkewConfig(Config):
 class ModalityConfig(Config):
     """Clients that lack a part of semantic guidance, and therefore its term of the loss."""
 
-    #: Shares of the clients without text anchors, without visual anchors, and with neither.
+    #: Share of the clients without text anchors.
     without_text: float = 0.0
+    #: Share of the clients without visual anchors.
     without_visual: float = 0.0
+    #: Share of the clients without either.
     without_both: float = 0.0
     #: Share of the clients without the student, whatever anchors they have.
     without_student: float = 0.0
@@ -176,9 +180,9 @@ class AvailabilityConfig(Config):
     )
     #: Probability that a chosen client receives the model and never reports.
     dropout: float = 0.0
-    #: Probability that a client does only part of its local steps in a round; the part is drawn
-    #: uniformly from here to 1.
+    #: Probability that a client does only part of its local steps in a round.
     straggler_share: float = 0.0
+    #: Least part of its steps that such a client does; the part is drawn uniformly up to 1.
     straggler_min_work: float = 0.1
 
     def check(self) -> None:

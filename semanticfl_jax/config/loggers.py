@@ -22,6 +22,7 @@ class TensorBoardConfig(Config):
 class WandbConfig(Config):
     """A run of Weights & Biases."""
 
+    #: Name of the project.
     project: str = "semanticfl_jax"
     #: User or team; none: as the login has it.
     entity: str | None = None
@@ -33,6 +34,7 @@ class WandbConfig(Config):
 class MlflowConfig(Config):
     """A run of an MLflow experiment."""
 
+    #: Name of the experiment.
     experiment: str = "semanticfl_jax"
     #: Server; none: $MLFLOW_TRACKING_URI, or MLflow's default, a database beside the run, which
     #: needs the whole package mlflow.

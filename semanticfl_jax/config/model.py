@@ -36,6 +36,7 @@ class ModelConfig(Choosing):
     name: Annotated[str, MODELS] = "resnet10"
     #: Channels of ResNet-10's first stage; its feature has 8 x width dimensions (64 in the paper).
     width: int = 64
+    #: ResNet-10's normalisation: by batch, with running statistics, or by groups of channels.
     norm: Literal["batch", "group"] = "batch"
     #: Settings of a network that has some of its own.
     settings: Any = None

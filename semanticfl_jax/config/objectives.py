@@ -50,6 +50,7 @@ class FedNTDConfig(Config):
 
     #: Weight of the distillation; 0 is FedAvg.
     beta: float = 1.0
+    #: Temperature tau of both softmaxes.
     temperature: float = 1.0
 
     def check(self) -> None:

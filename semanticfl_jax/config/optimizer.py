@@ -28,6 +28,7 @@ _ADAPTIVE = "semanticfl_jax.algorithms.fedadam"
 class SGDConfig(Config):
     """SGD with `momentum`, in PyTorch's form."""
 
+    #: Whether the step looks ahead along the momentum.
     nesterov: bool = False
 
 
@@ -35,8 +36,11 @@ class SGDConfig(Config):
 class AdamConfig(Config):
     """Adam's moments; they start from zero in every round, as momentum does."""
 
+    #: Decay of the mean of the gradients.
     beta1: float = 0.9
+    #: Decay of the mean of their squares.
     beta2: float = 0.999
+    #: Added to the root of the second.
     epsilon: float = 1e-8
 
     def check(self) -> None:
@@ -51,7 +55,9 @@ class AdamConfig(Config):
 class RMSPropConfig(Config):
     """RMSProp's second moment."""
 
+    #: Decay of the mean square, from step to step.
     decay: float = 0.9
+    #: Added to the mean square.
     epsilon: float = 1e-8
 
     def check(self) -> None:
@@ -88,7 +94,9 @@ class ExponentialConfig(Config):
 class StepConfig(Config):
     """A factor every so many rounds."""
 
+    #: What the rate is multiplied by.
     factor: float = 0.1
+    #: Rounds between two such steps.
     every: int = 100
 
     def check(self) -> None:

@@ -77,9 +77,11 @@ class DittoConfig(Config):
 class PFedMeConfig(Config):
     """pFedMe (NeurIPS 2020): common training by Moreau envelopes of the clients' losses."""
 
-    #: Weight of |theta - w|^2 / 2, steps that solve for theta on every batch, and their rate.
+    #: Weight of |theta - w|^2 / 2.
     weight: float = 15.0
+    #: Steps that solve for theta on every batch.
     inner_steps: int = 5
+    #: Rate of these steps.
     inner_rate: float = 0.01
 
     def check(self) -> None:
@@ -108,8 +110,9 @@ class FedALAConfig(Config):
 
     #: As in FedPer: layers that are mixed; all others are taken over.
     layers: Literal["classifier"] | tuple[str, ...] = "classifier"
-    #: Rate of the mixture's weights, and the share of the first epoch's batches they learn from.
+    #: Rate of the mixture's weights.
     rate: float = 1.0
+    #: Share of the first epoch's batches that the mixture's weights learn from.
     share: float = 0.8
 
     def check(self) -> None:

@@ -37,6 +37,7 @@ class StudentConfig(Config):
     The server distils it and sends it once; clients compute a target for each of their own images.
     """
 
+    #: Whether clients get a student.
     enabled: bool = False
     #: Weight of the clients' mean squared distance to the targets.
     weight: float = 5.0
@@ -68,9 +69,11 @@ class StudentConfig(Config):
     model: Annotated[str, MODELS] | None = None
     #: Its width; 0: that of the clients' network; of the bundled ones, 8 and 16, the nearest.
     width: int = 0
-    #: Of its training, with AdamW.
+    #: Steps of its training, with AdamW.
     steps: int = 4000
+    #: Images of such a step.
     batch_size: int = 64
+    #: Rate of such a step.
     learning_rate: float = 2e-3
     #: Of its training, of the diffusion noise and of random weights; not the run's.
     seed: int = 0

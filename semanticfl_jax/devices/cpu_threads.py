@@ -37,12 +37,12 @@ def forced_devices(environment: Mapping[str, str]) -> int | None:
 
 
 def use_all_cores() -> bool:
-    """Make every processor core a device, should JAX run on the CPU; call it before JAX starts.
+    """Make every processor core a device, if JAX runs on the CPU; call it before JAX starts.
 
-    One client a core beats all cores on one client: 1.6 times the images a second on two cores
-    (`launch.benchmark`, ResNet-10 of width 16), because XLA runs narrow convolutions on one thread.
-    XLA gets the thread to spare that it needs then. `JAX_NUM_CPU_DEVICES` and the number in
-    `XLA_FLAGS`, where they are set, are respected.
+    One client on each core is faster than all cores on one client: 1.6 times the images a second on
+    two cores (`launch.benchmark`, ResNet-10 of width 16), because XLA runs narrow convolutions on
+    one thread. XLA also gets the thread to spare that it then needs. `JAX_NUM_CPU_DEVICES`, and the
+    number in `XLA_FLAGS`, are respected where they are set.
 
     Returns:
       Whether it came in time; if not, it says so on standard error and changes nothing.

@@ -211,7 +211,7 @@ class DrawPlots(Callback):
             )
         if tests is not None:
             drawings["client_tests.png"] = lambda path: plot_client_tests(
-                tests, path, note, metric=metric
+                tests, path, note, metric=metric, about=about
             )
         for name, draw in drawings.items():
             path = self._plots / name

@@ -15,7 +15,7 @@ from semanticfl_jax.types import PyTree
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
-    """A trained model and how it came about.
+    """A trained model, and the metrics of its run.
 
     Attributes:
       model: the network with its weights.

@@ -45,6 +45,7 @@ _OF_A_RUN = (
     MODEL,
     PARTITION,
     CLIENTS,
+    CLIENT_TESTS,
     ANCHORS,
     TUNING,
     PLOTS,
@@ -237,7 +238,8 @@ def set_aside(directory: Path) -> Path | None:
     Nothing is deleted. The configuration goes last: a directory that is left half moved is still
     that run's.
     """
-    names = (*_OF_A_RUN, *(path.name for path in directory.glob("anchors[.-]*")), BOUND, CONFIG)
+    made = (path.name for kind in ("anchors", "student") for path in directory.glob(f"{kind}[.-]*"))
+    names = (*_OF_A_RUN, *made, BOUND, CONFIG)
     there = [name for name in dict.fromkeys(names) if (directory / name).exists()]
     if not there:
         return None

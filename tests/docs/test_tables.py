@@ -1,6 +1,7 @@
 """Reference pages are made of the code: every name, field and flag is on one."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -37,6 +38,12 @@ def test_every_field_is_listed_with_its_default(configuration):
             assert markdown.code(tuple(value) if isinstance(value, list) else value) in line
 
 
+def test_every_field_says_what_it_means(configuration):
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\|([^|]*)\|$", configuration, re.MULTILINE)
+    assert len(rows) > 150
+    assert [field for field, meaning in rows if not meaning.strip()] == []
+
+
 def test_comments_above_fields_are_their_meaning(configuration):
     (line,) = [row for row in configuration.splitlines() if row.startswith("| `clip_norm`")]
     assert "Norm that every gradient is cut to" in line
@@ -49,6 +56,7 @@ def test_all_that_is_chosen_by_name_is_listed():
     for name in built_in(registry.ALGORITHMS):
         assert f"| `{name}` | {registry.ALGORITHMS[name].about}" in algorithms
         assert all(f"`{knob}`" in algorithms for knob in knobs(name))
+    assert "`apfl.adaptive` (true)" in algorithms and "`fedbn.names` (norm)" in algorithms
     for kind in tables.KINDS:
         assert f"`{kind.field}`" in choices
         assert all(f"| `{name}` |" in choices for name in built_in(kind.entries))

@@ -106,6 +106,8 @@ def test_a_finished_run_says_when_and_with_what_it_ended(copy):
 
 
 def test_a_run_that_is_overwritten_is_set_aside_whole(copy, finished):
+    for name in ("client_tests.npz", "anchors.npz", "student.safetensors", "student.json"):
+        (copy / name).write_text("of other settings")
     before = sorted(path.relative_to(copy) for path in copy.rglob("*") if path.is_file())
     config = dataclasses.replace(CONFIG, learning_rate=0.1)
     with pytest.raises(sfl.ConfigError, match=r"or --overwrite.*learning_rate was 0.01, is 0.1"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +160,18 @@ def privacy(comparison: Comparison) -> str:
     parts, private = [], True
     for method in comparison.methods:
         summary = method.runs[0].summary
-        entry = summary.get("privacy")
-        known = {} if entry is None else dict(flatten({"privacy": entry}))
+        entry = dict(summary.get("privacy") or {})
+        seen = entry.pop("seen", None)
+        known = dict(flatten({"privacy": entry})) if entry else {}
         transforms = method.runs[0].config.get("aggregation", {}).get("transforms")
         known |= {"aggregation.transforms": transforms} if transforms else {}
         if not summary.get("private", True):
             private = False
             note = summary.get("note", "This method is not private.")
             parts.append(paragraph(f"{method.label}: {note}", "warning"))
-        if known:
-            parts.append(details(method.label, pairs(known), shown=len(comparison.methods) < 4))
+        if known or seen:
+            content = pairs(known) + (_who_sees_what(seen) if seen else "")
+            parts.append(details(method.label, content, shown=len(comparison.methods) < 4))
     said = (
         "Clients send updates of the model, never images"
         + (". " if private else ", except in the methods marked above. ")
@@ -177,6 +179,12 @@ def privacy(comparison: Comparison) -> str:
         "clipping and noise, whose guarantee is shown here where a run has one."
     )
     return "".join(parts) + paragraph(said, "note")
+
+
+def _who_sees_what(seen: Sequence[Mapping[str, Any]]) -> str:
+    keys = {"who": "Who", "what": "Sees", "guarantee": "Guarantee"}
+    rows = [[Cell(plain(each.get(key))) for key in keys] for each in seen]
+    return table([*keys.values()], rows, sortable=False, kind="text prose")
 
 
 def partition(comparison: Comparison) -> str:

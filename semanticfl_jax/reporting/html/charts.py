@@ -53,11 +53,16 @@ def chart(title: str, horizontal: str, vertical: str, lines: Sequence[Line]) -> 
     bands = [line.spread if line.spread is not None else 0.0 for line in lines]
     heights = [line.y + s * b for line, b in zip(lines, bands, strict=True) for s in (-1, 1)]
     y_low, y_high = _range(heights, margin=0.04)
+    if min(float(np.nanmin(line.y)) for line in lines) >= 0:
+        # A figure that is never negative has no axis below 0, though a band may reach there.
+        y_low = max(0.0, y_low)
     plane = _Plane(x_low, x_high, y_low, y_high)
     axes = json.dumps(
         [x_low, x_high, y_low, y_high, _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP]
     )
-    content = [_axes(plane, horizontal, vertical), *(_series(plane, line) for line in lines)]
+    # There is no round 1.5.
+    whole = all(bool(np.all(line.x == np.round(line.x))) for line in lines)
+    content = [_axes(plane, horizontal, vertical, whole), *(_series(plane, line) for line in lines)]
     return (
         f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" '
@@ -93,9 +98,12 @@ class _Plane:
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Return about `count` round numbers from `low` to `high`: steps of 1, 2 or 5 times 10^n."""
-    rough = (high - low) / count
+def ticks(low: float, high: float, count: int = 6, whole: bool = False) -> list[float]:
+    """Return about `count` round numbers from `low` to `high`: steps of 1, 2 or 5 times 10^n.
+
+    With `whole`, they are whole numbers.
+    """
+    rough = max((high - low) / count, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * f for f in (1, 2, 5, 10) if power * f >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -111,8 +119,7 @@ def _range(values: Sequence[np.ndarray], margin: float = 0.0) -> tuple[float, fl
         half = 0.1 * abs(low) or 0.5
         low, high = low - half, high + half
     room = margin * (high - low)
-    # A figure that is never negative has no axis below 0.
-    return (max(0.0, low - room) if low >= 0 else low - room), high + room
+    return low - room, high + room
 
 
 def _thin(line: Line) -> Line:
@@ -124,14 +131,14 @@ def _thin(line: Line) -> Line:
     return dataclasses.replace(line, x=line.x[kept], y=line.y[kept], spread=spread)
 
 
-def _axes(plane: _Plane, horizontal: str, vertical: str) -> str:
+def _axes(plane: _Plane, horizontal: str, vertical: str, whole: bool) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     parts = []
     for value in ticks(plane.y_low, plane.y_high):
         y = plane.y(value)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>')
         parts.append(f'<text x="{_LEFT - 7}" y="{y + 4.5:.1f}" class="end">{value:g}</text>')
-    for value in ticks(plane.x_low, plane.x_high):
+    for value in ticks(plane.x_low, plane.x_high, whole=whole):
         x = plane.x(value)
         parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" class="middle">{value:g}</text>')
@@ -152,7 +159,8 @@ def _series(plane: _Plane, line: Line) -> str:
     if line.spread is not None and (known & (line.spread > 0)).any():
         x, y, half = (values[known] for values in (line.x, line.y, line.spread))
         upper = [f"{plane.x(a):.1f} {plane.y(b):.1f}" for a, b in zip(x, y + half, strict=True)]
-        lower = [f"{plane.x(a):.1f} {plane.y(b):.1f}" for a, b in zip(x, y - half, strict=True)]
+        least = np.maximum(y - half, plane.y_low)
+        lower = [f"{plane.x(a):.1f} {plane.y(b):.1f}" for a, b in zip(x, least, strict=True)]
         band = f'<path class="band" d="M{"L".join([*upper, *lower[::-1]])}Z"/>'
     drawn, pen = [], "M"
     for x, y in zip(line.x, line.y, strict=True):

@@ -94,6 +94,8 @@ def _about_tests(comparison: Comparison, found: dict[str, Paired]) -> str:
         "Mean ± sample standard deviation over seeds. The best round is chosen on the test set and "
         "is therefore optimistic."
     )
+    if len(comparison.methods) > 1:
+        text += " Bold: the best mean of a column, which may be chance, and every p below 0.05."
     if comparison.reference is None:
         why = "Gains are shown when exactly one method is plain FedAvg."
         return paragraph(f"{text} {why}" if len(comparison.methods) > 1 else text, "note")

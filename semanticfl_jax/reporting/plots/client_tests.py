@@ -12,12 +12,14 @@ from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 
 
+@drawing.picture
 def plot_client_tests(
     tests: Tests,
     path: str | os.PathLike,
     note: str | None = None,
     *,
     metric: Metric = ACCURACY,
+    about: str | None = None,
 ) -> None:
     """Draw the clients' figures of the last test.
 
@@ -30,6 +32,7 @@ def plot_client_tests(
       path: PNG file to write.
       note: what must be known with the figures, written above them.
       metric: by which the task judges models.
+      about: what the run is, in the title.
     """
     models = [model for model in MODELS if model in tests]
     figure = drawing.figure(9.6 if len(models) > 1 else 5.2, 3.8)
@@ -37,13 +40,13 @@ def plot_client_tests(
     axes = np.atleast_1d(figure.subplots(1, 2 if len(models) > 1 else 1))
     values = {model: metric.factor * np.asarray(tests[model][0], float) for model in models}
     known = {model: x[np.isfinite(x)] for model, x in values.items()}
-    _histogram(axes[0], known, metric)
+    _histogram(axes[0], known, metric, about)
     if len(models) > 1:
         _before_and_after(axes[1], values, metric)
     drawing.save(figure, path)
 
 
-def _histogram(axes, known: dict[str, np.ndarray], metric: Metric) -> None:
+def _histogram(axes, known: dict[str, np.ndarray], metric: Metric, about: str | None) -> None:
     everything = np.concatenate(list(known.values()))
     if not len(everything):
         axes.text(0.5, 0.5, "no client has test images", ha="center", transform=axes.transAxes)
@@ -55,13 +58,15 @@ def _histogram(axes, known: dict[str, np.ndarray], metric: Metric) -> None:
     for index, (model, x) in enumerate(known.items()):
         tail = np.quantile(x, 0.1 if metric.higher else 0.9)
         style = {"color": COLOURS[index], "linestyle": DASHES[index]}
-        label = f"{TITLES[model]}: mean {x.mean():.3g}, worst tenth beyond {tail:.3g}"
+        side = "below" if metric.higher else "above"
+        label = f"{TITLES[model]}: mean {x.mean():.3g}, worst tenth {side} {tail:.3g}"
         axes.hist(x, bins=bins, histtype="step", linewidth=1.6, label=label, **style)
-        axes.axvline(tail, linewidth=0.9, **style)
-    drawing.label(axes, "Clients' own test images", metric.axis, "Clients")
+        axes.axvline(tail, ymax=0.8, linewidth=0.9, **style)
+    title = drawing.headline("Clients' own test images", about)
+    drawing.label(axes, title, metric.axis, "Clients")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(fontsize=8, loc="upper left", **drawing.LEGEND)
 
 
 def _before_and_after(axes, values: dict[str, np.ndarray], metric: Metric) -> None:
@@ -74,4 +79,4 @@ def _before_and_after(axes, values: dict[str, np.ndarray], metric: Metric) -> No
             axes.scatter(before, after, label=label, **style)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=0.9)
     drawing.label(axes, "Each client", f"With the server's model: {metric.axis}", "With another")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(fontsize=8, **drawing.LEGEND)

@@ -100,7 +100,7 @@ def plot_clients(values: Mapping[str, np.ndarray], path: str | os.PathLike) -> N
         axes.axhline(mean, color=COLOURS[1], linestyle="--", linewidth=1)
         corner = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(0.98, 0.95, f"mean {mean:,.4g}", color=COLOURS[1], **corner)
-        axes.set_ylim(0, 1.08 * max(column[0], 1e-9))
+        axes.set_ylim(0, 1.22 * max(column[0], 1e-9))  # room for the text above the curve
         drawing.label(axes, title, "Clients, sorted", "")
         axes.xaxis.get_major_locator().set_params(integer=True)
     drawing.save(figure, path)

@@ -83,7 +83,11 @@ def full_runs(tmp_path):
             "client_accuracy_variance": 0.04,
             "worst_class_accuracy": 0.25,
             "ece": 0.125,
-            "privacy": {"epsilon": 7.5, "delta": 1e-5},
+            "privacy": {
+                "epsilon": 7.5,
+                "delta": 1e-5,
+                "seen": [{"who": "server", "what": "updates", "guarantee": "none: <trusted>"}],
+            },
             "partition": {"clients": 3, "sizes": {"min": 5}},
         }
         write_json(directory / "summary.json", summary)
@@ -122,6 +126,8 @@ def test_every_section_shows_what_the_runs_know(full_runs):
     assert rows_of(reader, "calibration")["fedavg"]["ECE %"] == "12.50 ± 0.00"
     assert rows_of(reader, "partition")["0"]["sizes: min"] == "5"
     assert "privacy.epsilon" in text and "<dd>7.5</dd>" in text
+    row = {"Who": "server", "Sees": "updates", "Guarantee": "none: <trusted>"}
+    assert rows_of(reader, "privacy") == {"server": row} and "privacy.seen" not in text
     differing = rows_of(reader, "configuration")
     assert differing["algorithm.name"]["semanticfl"] == "semanticfl"
     assert len(rows_of(reader, "runs")) == 2 and len(reader.tables["runs"][0]) == 7
@@ -177,6 +183,26 @@ def test_axes_have_round_numbers():
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert ticks(3, 47) == [10, 20, 30, 40]
     assert ticks(-1e-3, 1e-3) == [-0.001, -0.0005, 0, 0.0005, 0.001]
+    assert ticks(1, 4, whole=True) == [1, 2, 3, 4]
+
+
+def axis_numbers(text, place):
+    """Numbers of a chart's axis: "end" stand at the left, "middle" below."""
+    found = re.findall(rf'<text x="[^"]*" y="[^"]*" class="{place}">([^<]*)</text>', text)
+    return [float(each) for each in found if re.fullmatch(r"-?[\d.e-]+", each)]
+
+
+def test_rounds_are_whole_and_what_is_never_negative_has_no_axis_below_zero():
+    rounds, nothing = np.array([1.0, 2, 3]), np.zeros(3)
+    text = chart("t", "Round", "y", [Line(0, "a", rounds, nothing, np.full(3, 5.0))])
+    assert axis_numbers(text, "middle") == [1, 2, 3]
+    assert min(axis_numbers(text, "end")) == 0
+    bottom = json.loads(re.search(r'data-axes="([^"]*)"', text)[1])[6]
+    band = re.search(r'class="band" d="M([^"]*)Z"', text)[1]
+    assert max(float(pair.split()[1]) for pair in band.split("L")) == bottom
+    text = chart("t", "MB", "y", [Line(0, "a", rounds / 4, -nothing - 1, None)])
+    assert min(axis_numbers(text, "end")) < 0
+    assert any(each % 1 for each in axis_numbers(text, "middle"))
 
 
 def test_a_curve_is_drawn_where_the_numbers_are():
