@@ -158,6 +158,15 @@ def test_the_summary_tells_what_each_party_sees():
     variates = told(algorithm={"name": "scaffold"})
     assert any("control variates" in what for who, what in variates if who == "server")
     assert not any("how many images" in what for _, what in variates)
+    # Of a client alone the server sees nothing under masks; weights that nobody heeds tell nothing.
+    update = ("server", "every client's update, in every round")
+    assert update in told() and update not in told(aggregation={"aggregator": "secure"})
+    assert "many images" in str(told(aggregation={"aggregator": "secure"}))
+    median = told(aggregation={"aggregator": "median"})
+    assert update in median and "many images" not in str(median)
+    alone = told(algorithm={"name": "local"})
+    assert [what for who, what in alone if who == "server"] == ["who takes part, and when"]
+    assert ("clients, and whoever gets the model", "the initial model") in alone
     for source, guarantee in (("public", "epsilon 0"), ("oracle", "none")):
         guidance = dataclasses.asdict(GuidanceConfig(enabled=True, anchor_source=source))
         guidance = {"enabled": True, "anchor_source": guidance["anchor_source"]}
