@@ -11,8 +11,8 @@ State: none. Sent: F_i^q d_i in place of the update, and h_i. Cost: a forward pa
 
 Ours: F_i is measured on the batches of the first epoch as they are trained on, in training mode,
 with all terms of the loss; its authors take a pass over all samples. It is 1e-10 at least, which
-they add to it: a loss can be exactly 0 in float32, and 0^(q - 1) is no number. eta is the clients'
-rate of the round, and running statistics are averaged alike.
+they add to it: a loss can be exactly 0 in float32, and 0^(q - 1) infinite. eta is the clients' rate
+of the round, and running statistics are averaged alike.
 """
 
 from typing import NamedTuple

@@ -102,7 +102,7 @@ class MultiKrumConfig(KrumConfig):
 class BulyanConfig(Config):
     """Krum's choice, one after another, and the values closest to their median."""
 
-    #: How many of a round may be wrong, f. With 0, which cohorts below 7 have to take, it is the mean.
+    #: How many of a round may be wrong, f. 0, all that a cohort below 7 allows, is the mean.
     attackers: int = 0
 
     def check(self) -> None:

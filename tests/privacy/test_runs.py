@@ -118,6 +118,10 @@ def values(**changes):
         (values(aggregation={"aggregator": "median"}), "aggregation.aggregator must be mean"),
         (values(availability={"sampling": "size_weighted"}), "sampling must be uniform, poisson"),
         (values(guidance={"enabled": True, "anchor_source": "oracle"}), "another than oracle"),
+        (
+            values(guidance={"enabled": True, "student": {"enabled": True, "control": "permuted"}}),
+            "guidance.student.control must be another than permuted with privacy.name=central",
+        ),
         (values(privacy={"name": "central"}), "noise_multiplier must be a number with name=cent"),
         (values(privacy={"name": "local", "noise_multiplier": 0.1}), "must be at least 0.2"),
         (values(privacy={"delta": 1e-5}), "privacy.delta is set, but privacy.name is none"),
