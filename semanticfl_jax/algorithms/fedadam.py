@@ -8,6 +8,9 @@ Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan.
     v' = v - (1 - b2) Delta^2 sign(v - Delta^2)                Yogi
     v' = v + Delta^2                                           Adagrad
     x' = x + eta_g m' / (sqrt(v') + tau)                       without bias correction, v_0 = tau^2
+
+b1 is `server_momentum`, 0.9 by default in all three; Flower's FedAdagrad has no first moment, which
+is b1 = 0.
 """
 
 from typing import NamedTuple

@@ -22,6 +22,7 @@ that are not followed. z is the input of the classifier. State: none. Sent once:
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm, TermInputs
 from semanticfl_jax.algorithms.fedavg import fedavg
@@ -37,11 +38,17 @@ def feddifrc(settings: FedDifRCConfig, context: AlgorithmContext) -> Algorithm:
     algorithm = fedavg(None, context)
     if context.anchors is None:
         return algorithm
-    term = feddifrc_term(context.anchors, settings, context.feature_dim)
+    holders = context.holders.get("visual") if context.holders else None
+    term = feddifrc_term(context.anchors, settings, context.feature_dim, holders)
     return algorithm.with_term(term) if term else algorithm
 
 
-def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) -> LossTerm | None:
+def feddifrc_term(
+    anchors: Anchors,
+    config: FedDifRCConfig,
+    feature_dim: int,
+    holders: np.ndarray | None = None,
+) -> LossTerm | None:
     """Return both losses, or None when both weights are zero.
 
     Args:
@@ -49,6 +56,8 @@ def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) ->
         have any, take the place of the own class's.
       config: weights and temperature.
       feature_dim: width d of the clients' features.
+      holders: bool [num_clients], who receives visual anchors, as `draw_modalities` says; others
+        drop the term. None: all do.
 
     Raises:
       ValueError: if the anchors' width is not `feature_dim`.
@@ -73,9 +82,10 @@ def feddifrc_term(anchors: Anchors, config: FedDifRCConfig, feature_dim: int) ->
             total += config.lambda_tdcl * tdcl
         if config.lambda_ndcr > 0:
             total += config.lambda_ndcr * distillation(features, own, mask, "l2", 1.0)
-        return total
+        return inputs.holds.get("classes", 1.0) * total
 
-    return LossTerm("feddifrc", loss, shared=shared, per_sample=per_sample, needs=("features",))
+    who = {} if holders is None else dict.fromkeys((*shared, *per_sample), holders)
+    return LossTerm("feddifrc", loss, shared, per_sample, who, needs=("features",))
 
 
 def text_driven_contrast(

@@ -38,7 +38,8 @@ def fedexp(settings: FedExPConfig, context: AlgorithmContext) -> Algorithm:
     def update(state: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
         del state
         length = squared_norm(aggregate.update) + settings.epsilon
-        rate = jnp.maximum(1.0, aggregate.extra / (2 * length))
+        squares = aggregate.extra / aggregate.weight  # a mean, like the update, whoever is left out
+        rate = jnp.maximum(1.0, squares / (2 * length))
         return jax.tree.map(lambda x, u: x + rate * u, params, aggregate.update), params
 
     def evaluated(previous: PyTree, model: Model) -> Model:

@@ -6,7 +6,8 @@ Calibration". ICML 2022.
     z'_c = z_c - tau n_c^(-1/4),   min_y  CE(z', y),   n_c the client's samples of class c
 
 Server: FedAvg. State: none. Sent: nothing besides; the counts stay with the client. Ours: a class
-that a client lacks is left out of its softmax, as n_c -> 0 makes of the formula.
+that a client lacks is left out of its softmax, as n_c -> 0 makes of the formula; where an attacker
+gives an image the label of such a class, it counts as one image of it.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ def fedlc(settings: FedLCConfig, context: AlgorithmContext) -> Algorithm:
         counts = inputs.label_counts.astype(jnp.float32)
         margins = settings.tau * jnp.maximum(counts, 1.0) ** -0.25
         logits = inputs.outputs.logits - margins[None]
-        return jnp.where(counts[None] > 0, logits, -1e9)
+        own = jnp.arange(len(counts))[None] == inputs.labels[:, None]
+        return jnp.where((counts[None] > 0) | own, logits, -1e9)
 
     return dataclasses.replace(algorithm, logits=calibrated)

@@ -10,8 +10,9 @@ Li, Sanjabi, Beirami, Smith. "Fair Resource Allocation in Federated Learning". I
 State: none. Sent: F_i^q d_i in place of the update, and h_i. Cost: a forward pass a step more.
 
 Ours: F_i is measured on the batches of the first epoch as they are trained on, in training mode,
-with all terms of the loss; its authors take a pass over all samples. eta is the clients' rate of
-the round, and running statistics are averaged alike.
+with all terms of the loss; its authors take a pass over all samples. It is 1e-10 at least, which
+they add to it: a loss can be exactly 0 in float32, and 0^(q - 1) infinite. eta is the clients' rate
+of the round, and running statistics are averaged alike.
 """
 
 from typing import NamedTuple
@@ -34,6 +35,9 @@ from semanticfl_jax.config import QFFLConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.types import PyTree
 
+#: The least F_i.
+_LEAST = 1e-10
+
 
 class Seen(NamedTuple):
     """Float32 scalars: the loss of the received model summed over samples, and their number."""
@@ -55,7 +59,7 @@ def qffl(settings: QFFLConfig, context: AlgorithmContext) -> Algorithm:
         return Descent(loss, statistics, gradient, own)
 
     def finish(trained: Trained) -> Finished:
-        loss = trained.own.loss / trained.own.samples
+        loss = jnp.maximum(trained.own.loss / trained.own.samples, _LEAST)
         x, y = trained.received.params, trained.model.params
         back = jax.tree.map(lambda x, y: (x - y) / trained.rate, x, y)
         squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(back))

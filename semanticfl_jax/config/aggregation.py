@@ -102,7 +102,7 @@ class MultiKrumConfig(KrumConfig):
 class BulyanConfig(Config):
     """Krum's choice, one after another, and the values closest to their median."""
 
-    #: How many of a round may be wrong, f.
+    #: How many of a round may be wrong, f. 0, all that a cohort below 7 allows, is the mean.
     attackers: int = 0
 
     def check(self) -> None:
@@ -286,6 +286,12 @@ class AggregationConfig(Choosing):
             raise ConfigError(
                 f"aggregation.aggregator={self.aggregator} cannot be used with guidance.student: "
                 "targets are computed of clients' images alone, and the server trains on its own"
+            )
+        if traits.public and not config.private:
+            raise ConfigError(
+                f"aggregation.aggregator={self.aggregator} cannot be used with guidance."
+                "anchor_source=oracle: it has features of clients' images alone, and the server "
+                "trains on its own"
             )
         smaller = [each for each in self.transforms if TRANSFORMS[each].traits.compresses]
         coder = smaller + [self.aggregator] * traits.codes

@@ -105,7 +105,13 @@ class FedCDAConfig(Config):
         require(0 <= self.warmup <= 1, "warmup", "from 0 to 1", self.warmup)
 
     def check_experiment(self, config: ExperimentConfig) -> None:
-        """Raise `ConfigError` where the combinations to be tried are too many."""
+        """Raise `ConfigError` where the combinations to be tried are too many, or not all."""
+        if self.selection != "newest" and config.availability.sampling == "poisson":
+            raise ConfigError(
+                "selection must be newest with availability.sampling=poisson, got "
+                f"{self.selection!r}: combinations are tried of clients_per_round clients, and "
+                "more can take part"
+            )
         part = -(-config.clients_per_round // self.batches)
         if self.selection != "newest" and self.models**part > 2**16:
             raise ConfigError(

@@ -232,6 +232,14 @@ class PrivacyConfig(Choosing):
             "every client without noise",
             config.guidance.anchor_source,
         )
+        student = config.guidance.student
+        require(
+            not (config.guidance.uses_student and student.control == "permuted"),
+            "guidance.student.control",
+            f"another than permuted with {mechanism}: clients are given targets of other clients' "
+            "images without noise",
+            student.control,
+        )
         require(
             config.availability.sampling != "size_weighted",
             "availability.sampling",

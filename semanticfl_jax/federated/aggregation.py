@@ -170,7 +170,11 @@ def _colluding(
 
 
 def finish(
-    aggregator: Aggregator, taken: PyTree, key: jax.Array, state: PyTree
+    aggregator: Aggregator,
+    taken: PyTree,
+    key: jax.Array,
+    state: PyTree,
+    weight: jax.Array | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Return the aggregated update, and the aggregator's state after the round.
 
@@ -179,10 +183,12 @@ def finish(
       taken: its totals over all devices, or the `Updates` that it needs.
       key: of the round, in the stream `AGGREGATOR`.
       state: before the round; () if it keeps nothing.
+      weight: float32 scalar, the sum of the weights of those who are not left out; None: nobody is.
     """
     if aggregator.start is None:
-        return aggregator.finish(taken, key), state
-    return aggregator.finish(taken, key, state)
+        return over_those_left(aggregator, aggregator.finish(taken, key), weight), state
+    # Before, so that what it keeps is of the scale of other rounds.
+    return aggregator.finish(over_those_left(aggregator, taken, weight), key, state)
 
 
 def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:
@@ -218,9 +224,9 @@ def without(
     return totals._replace(weight=weight), states
 
 
-def over_those_left(aggregator: Aggregator, update: PyTree, weight: jax.Array) -> PyTree:
+def over_those_left(aggregator: Aggregator, update: PyTree, weight: jax.Array | None) -> PyTree:
     """Return an aggregated update of clients whose weights sum to `weight`, not to 1, as a mean."""
-    if aggregator.needs_updates or not aggregator.weighted:
+    if weight is None or aggregator.needs_updates or not aggregator.weighted:
         return update
     return jax.tree.map(lambda x: x / jnp.where(weight > 0, weight, 1.0), update)
 

@@ -17,7 +17,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.federated.versions import received_by
+from semanticfl_jax.federated.versions import difference, received_by
 from semanticfl_jax.randomness import RoundKeys, client_key, run_key
 from semanticfl_jax.types import PyTree
 
@@ -104,8 +104,11 @@ def finish_client(
       result: what its training gave.
     """
     rule, worked = algorithm.client, result.steps > 0
-    received = received_by(received, None if broadcast.slots is None else broadcast.slots[client])
-    update = jax.tree.map(jnp.subtract, result.model, received)
+    kept = received
+    received = received_by(kept, None if broadcast.slots is None else broadcast.slots[client])
+    update = difference(result.model, received, kept, broadcast.newest)
+    if broadcast.newest is not None:  # else zero without a step, as it is
+        update = _or_zeros(worked, update)
     own, extra, made_otherwise = rule_state(state), (), None
     if rule is not None:
         finished = rule.finish(

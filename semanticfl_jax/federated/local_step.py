@@ -72,6 +72,7 @@ class Broadcast(NamedTuple):
       cohort: int32 [places], the ids of those who report; -1 in other places.
       attackers: bool [N], who attacks, which is not sent; None: nobody does.
       slots: int32 [N], which of the server's kept models each client received; None: the newest.
+      newest: int32 scalar, which of them the server has now; None likewise. Not sent.
     """
 
     rule: PyTree
@@ -80,6 +81,7 @@ class Broadcast(NamedTuple):
     cohort: PyTree = ()
     attackers: jax.Array | None = None
     slots: jax.Array | None = None
+    newest: jax.Array | None = None
 
 
 class Progress(NamedTuple):

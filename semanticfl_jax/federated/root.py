@@ -49,6 +49,11 @@ def train_root(
     )
     nobody = jnp.int32(data.sizes.shape[0])  # beyond the last client, who may attack
     state = rule_state(init_state(algorithm, model))
-    broadcast = broadcast._replace(slots=None)
+    broadcast = broadcast._replace(slots=None, newest=None)
+    # The server has all that it sends.
+    shared = {
+        name: (common, of_samples, jax.tree.map(jnp.ones_like, holders))
+        for name, (common, of_samples, holders) in shared.items()
+    }
     trained = local_training.alone(model, broadcast, shared, own, nobody, state, key)
     return travelling(algorithm, jax.tree.map(jnp.subtract, trained.model, model))

@@ -33,7 +33,6 @@ from semanticfl_jax.federated.aggregation import (
     keeps_updates,
     merge_devices,
     no_totals,
-    over_those_left,
     taken_of,
     without,
 )
@@ -120,6 +119,7 @@ def make_round(
     public: np.ndarray | None = None,
     skip_diverged: bool = False,
     arrivals: Arrivals | None = None,
+    some_empty: bool = False,
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
@@ -128,6 +128,7 @@ def make_round(
     `public` the server's own training images, int [p], for an aggregator that needs them. With
     `skip_diverged`, clients that diverge are treated as if they had dropped out. `arrivals` says
     who reports in each round, and from which model they began; None: a cohort begins together.
+    `some_empty` says that some clients have no images, of whom alone a cohort may consist.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
@@ -137,7 +138,7 @@ def make_round(
     most = clients_per_round if most is None else most
     chunk = min(clients_per_chunk, -(-most // devices))
     poisson = availability.sampling == "poisson"
-    sometimes_nobody = availability.dropout > 0 or poisson or skip_diverged
+    sometimes_nobody = availability.dropout > 0 or poisson or skip_diverged or some_empty
     sometimes_nobody = sometimes_nobody and not algorithm.aggregator.adds_noise
     if poisson or most % (devices * chunk):  # empty places have no steps
         steps = None
@@ -185,14 +186,15 @@ def make_round(
                 diverged |= wrong
         if skip_diverged:
             used, clients = used & ~diverged, jnp.where(diverged, -1, clients)
-        update, kept = finish(algorithm.aggregator, taken, keys.aggregator, state.aggregator)
-        if skip_diverged:
-            update = over_those_left(algorithm.aggregator, update, totals.weight)
+        weight = totals.weight if skip_diverged else None
+        update, kept = finish(
+            algorithm.aggregator, taken, keys.aggregator, state.aggregator, weight
+        )
         update = with_zeros(algorithm, update, state.model)
         aggregate = Aggregate(
             update=update.params,
             extra=totals.extra,
-            weight=totals.weight if skip_diverged else 1.0,
+            weight=1.0 if weight is None else weight,
             participants=jnp.sum(used.astype(jnp.float32)),
             clients=clients,
             before=rule_state(rows),

@@ -19,6 +19,9 @@ from semanticfl_jax.types import PyTree
 class Traffic(NamedTuple):
     """Bytes by direction and occasion.
 
+    What a client keeps begins as the initial model, or a part of it; that is not counted, as if the
+    client drew it by the seed. Nor are reports that are thrown away in asynchronous rounds.
+
     Attributes:
       up: of one client in a round: the part of its model that travels, as its transforms leave
         it, and what the client rule adds.

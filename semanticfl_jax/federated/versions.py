@@ -1,6 +1,11 @@
 """The last versions of the server's model, for clients that began to train some rounds ago.
 
 A ring of H models, stacked: version v, the model after v steps of the server, is in slot v mod H.
+
+An update is the difference to the model that a client received, but for running statistics, which
+are averages and no sums of steps: their differences are to the server's newest (ours). So they move
+towards the client's, by its weight; by differences to old ones they would move there once for every
+report, and variances below zero.
 """
 
 from __future__ import annotations
@@ -46,7 +51,8 @@ def begun_before(
     Args:
       arrivals: of the run.
       number: of the round in which they report, int32 scalar.
-      broadcast: what the server sends; which of its models each client received is added.
+      broadcast: what the server sends; which of its models each client received, and which is the
+        newest, is added.
       places: of those who report; their weights are multiplied by what staleness leaves of them.
       num_clients: N.
     """
@@ -55,7 +61,24 @@ def begun_before(
     slots = jnp.zeros(num_clients, jnp.int32).at[clients].set(began % arrivals.versions)
     scales = jnp.zeros(num_clients).at[clients].set(jnp.asarray(arrivals.weights)[number])
     weights = scales[places.clients] * places.weights
-    return broadcast._replace(slots=slots), places._replace(weights=weights)
+    broadcast = broadcast._replace(slots=slots, newest=number % arrivals.versions)
+    return broadcast, places._replace(weights=weights)
+
+
+def difference(model: Model, received: Model, kept: PyTree, newest: jax.Array | None) -> Model:
+    """Return the update of a client: how its model differs from what the server sent, or has.
+
+    Args:
+      model: as trained.
+      received: by the client.
+      kept: the models that the server keeps, stacked; not used where rounds are synchronous.
+      newest: which of them it has now, int32 scalar; None: the received one.
+    """
+    update = jax.tree.map(jnp.subtract, model, received)
+    if newest is None:
+        return update
+    now = received_by(kept.batch_stats, newest)
+    return update._replace(batch_stats=jax.tree.map(jnp.subtract, model.batch_stats, now))
 
 
 def figures_of(arrivals: Arrivals, number: jax.Array) -> dict[str, jax.Array]:

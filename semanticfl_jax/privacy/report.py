@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from semanticfl_jax.config.privacy import AT_SERVER
-from semanticfl_jax.registry import ALGORITHMS, Entry
+from semanticfl_jax.registry import AGGREGATORS, ALGORITHMS, Entry
 from semanticfl_jax.reporting import markdown
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ STUDENTS = {
     "directory": "epsilon 0, if no client holds an image of guidance.student.data_dir",
 }
 _NONE = "none"
+_UPDATE = "every client's update, in every round"
+_SUM = (
+    "the weighted sum of the clients' updates, in every round; of a single one, noise (simulated)"
+)
 
 
 def report(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> dict[str, Any]:
@@ -64,15 +68,18 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
     of_update = dict.fromkeys(AT_SERVER, "none: it is trusted to clip and to add the noise")
     of_update["local"] = told
     rows = [("server", "who takes part, and when", _NONE)]
-    rows += [("server", "every client's update, in every round", of_update.get(name, _NONE))]
-    if ledger is None and not _uniform(config):
+    if not entry.traits.silent:
+        hidden = config.aggregation.aggregator == "secure"
+        rows.append(("server", _SUM if hidden else _UPDATE, of_update.get(name, _NONE)))
+    if ledger is None and _weighs(config):
         rows.append(("server", "how many images every client has, by its weight", _NONE))
     if config.algorithm.uses_label_counts:
         counts = ALGORITHMS["feddisco"].traits.once
         rows.append(("server", f"of clients, once, {counts}", _NONE))
     if entry.traits.extra:
         rows.append(("server", f"of clients, in every round, {entry.traits.extra}", _NONE))
-    rows.append(("clients, and whoever gets the model", "the model, in every round", told))
+    model = "the initial model" if entry.traits.silent else "the model, in every round"
+    rows.append(("clients, and whoever gets the model", model, told))
     if entry.traits.broadcast:
         rows.append(("clients", f"{entry.traits.broadcast}, in every round", _NONE))
     if config.uses_anchors:
@@ -86,9 +93,12 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
     return [dict(zip(("who", "what", "guarantee"), row, strict=True)) for row in rows]
 
 
-def _uniform(config: ExperimentConfig) -> bool:
-    chosen = config.algorithm.weights
-    return chosen == "uniform" or (chosen == "auto" and config.algorithm.entry.traits.uniform)
+def _weighs(config: ExperimentConfig) -> bool:
+    """Return whether the server weighs clients by how many images they have."""
+    chosen, traits = config.algorithm.weights, config.algorithm.entry.traits
+    uniform = chosen == "uniform" or (chosen == "auto" and traits.uniform)
+    heeded = AGGREGATORS[config.aggregation.aggregator].traits.weighted
+    return heeded and not (uniform or traits.silent)
 
 
 def table() -> str:

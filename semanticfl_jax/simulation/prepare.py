@@ -88,6 +88,7 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
         steps=steps,
         skip_diverged=config.on_divergence == "skip_client",
         arrivals=simulate(config, sizes) if config.asynchronous.enabled else None,
+        some_empty=bool(np.any(sizes == 0)),
     )
     run_round = join_clients(parted, mesh, config.runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.algorithms.compression.count_sketch import hashes
+from semanticfl_jax.algorithms.compression.majority_sign import majority_sign
 from semanticfl_jax.algorithms.compression.powersgd import powersgd
 from semanticfl_jax.algorithms.compression.qsgd import qsgd
 from semanticfl_jax.algorithms.compression.quantize import quantize
@@ -24,6 +26,7 @@ from semanticfl_jax.config import (
     PrivacyConfig,
 )
 from semanticfl_jax.config.compression import (
+    MajoritySignConfig,
     PowerSGDConfig,
     QSGDConfig,
     QuantizeConfig,
@@ -50,11 +53,20 @@ def update(seed=0):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
 
 
-NUMBERS = 72 + 10 + 5 + 7
+NUMBERS, STATISTICS = 72 + 10 + 5, 4 * 7  # parameters; bytes of what travels as it is
 
 
 def numbers(tree):
+    """All parameters of an update, or all numbers of another tree."""
+    tree = tree.params if isinstance(tree, Model) else tree
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def plain(transform):
+    """Whether running statistics are sent as they are."""
+    state = transform.init(jax.tree.map(jnp.zeros_like, update()))
+    sent, _ = transform.apply(update(), state, jax.random.key(0))
+    return np.array_equal(sent.batch_stats["mean"], update().batch_stats["mean"])
 
 
 def test_top_k_sends_the_largest_numbers_and_keeps_the_rest_for_the_next_update():
@@ -69,32 +81,40 @@ def test_top_k_sends_the_largest_numbers_and_keeps_the_rest_for_the_next_update(
         np.testing.assert_array_equal(numbers(sent), expected)
         left = whole - expected
         np.testing.assert_array_equal(numbers(state), left)
+    assert plain(transform)
     without = top_k(SparseConfig(0.1, feedback=False))
     assert without.init(update()) == ()
-    assert without.bytes_up(update(), 0) == 4 * count + math.ceil(count * 7 / 8)  # 94 < 2^7
+    places = math.ceil(count * 7 / 8)  # 87 < 2^7
+    assert without.bytes_up(update(), 0) == 4 * count + places + STATISTICS
 
 
 def test_random_k_sends_numbers_at_random_places():
     feedback, free = random_k(SparseConfig(0.25)), random_k(SparseConfig(0.25, feedback=False))
     given, count = numbers(update()), math.ceil(0.25 * NUMBERS)
-    zeros = jax.tree.map(jnp.zeros_like, update())
+    zeros = feedback.init(update())
     sent, left = feedback.apply(update(), zeros, jax.random.key(1))
     chosen = numbers(sent) != 0
     np.testing.assert_array_equal(numbers(sent)[chosen], given[chosen])
     np.testing.assert_allclose(numbers(sent) + numbers(left), given, atol=1e-6)
     apply = jax.jit(jax.vmap(lambda key: free.apply(update(), (), key)[0]))
     many = apply(jax.random.split(jax.random.key(2), 4000))
-    many = np.concatenate([np.reshape(x, (4000, -1)) for x in jax.tree.leaves(many)], axis=1)
+    many = of_rows(many.params, 4000)
     drawn = np.sum(many[:, given != 0] != 0, axis=0)
     np.testing.assert_allclose(drawn / 4000, count / NUMBERS, atol=0.03)
     np.testing.assert_allclose(many.mean(axis=0), given, atol=0.12 * np.abs(given).max())
-    assert free.bytes_up(update(), 0) == feedback.bytes_up(update(), 0) == 4 * count + 8
+    assert plain(feedback) and plain(free)
+    expected = 4 * count + 8 + STATISTICS
+    assert free.bytes_up(update(), 0) == feedback.bytes_up(update(), 0) == expected
 
 
 def of_many(transform, count=4000):
     apply = jax.jit(jax.vmap(lambda key: transform.apply(update(), (), key)[0]))
     found = apply(jax.random.split(jax.random.key(2), count))
-    return np.concatenate([np.reshape(x, (count, -1)) for x in jax.tree.leaves(found)], axis=1)
+    return of_rows(found.params, count)
+
+
+def of_rows(tree, count):
+    return np.concatenate([np.reshape(x, (count, -1)) for x in jax.tree.leaves(tree)], axis=1)
 
 
 def test_qsgd_keeps_the_mean_and_sends_levels_of_the_norm():
@@ -107,8 +127,15 @@ def test_qsgd_keeps_the_mean_and_sends_levels_of_the_norm():
     np.testing.assert_allclose(found.mean(axis=0), given, atol=5 * norm / 3 / 2 / np.sqrt(4000))
     variance = (norm / 3) ** 2 * (share - np.floor(share)) * (1 - share + np.floor(share))
     np.testing.assert_allclose(found.var(axis=0), variance, atol=0.02 * norm**2)
-    assert qsgd(QSGDConfig(3)).bytes_up(update(), 0) == math.ceil(NUMBERS * 3 / 8) + 4
-    assert qsgd(QSGDConfig(15)).bytes_up(update(), 0) == math.ceil(NUMBERS * 5 / 8) + 4
+    for levels, bits in ((3, 3), (15, 5)):
+        expected = math.ceil(NUMBERS * bits / 8) + 4 + STATISTICS
+        assert qsgd(QSGDConfig(levels)).bytes_up(update(), 0) == expected
+    assert plain(qsgd(QSGDConfig(3)))
+    # The norm of one number may be a little less than that number: there is no level beyond.
+    one = Model({"a": jnp.float32([0.3, 0.0])}, {})
+    keys = jax.random.split(jax.random.key(3), 2000)
+    sent = jax.vmap(lambda key: qsgd(QSGDConfig(3)).apply(one, (), key)[0].params["a"][0])(keys)
+    np.testing.assert_allclose(sent, 0.3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 8])
@@ -116,7 +143,7 @@ def test_rounding_keeps_the_mean_and_the_ends_of_every_array(bits):
     transform = quantize(QuantizeConfig(bits))
     found = of_many(transform)
     start = 0
-    for leaf in jax.tree.leaves(update()):
+    for leaf in jax.tree.leaves(update().params):
         x = np.ravel(leaf)
         part = found[:, start : start + x.size]
         step = (x.max() - x.min()) / (2**bits - 1)
@@ -130,15 +157,15 @@ def test_rounding_keeps_the_mean_and_the_ends_of_every_array(bits):
         # No further than a step from the number, and right on average.
         assert np.abs(part - x).max() <= step * 1.001
         np.testing.assert_allclose(part.mean(axis=0), x, atol=5 * step / 2 / np.sqrt(4000))
-    sizes = [72, 10, 5, 7]
-    assert transform.bytes_up(update(), 0) == sum(math.ceil(n * bits / 8) + 8 for n in sizes)
+    expected = sum(math.ceil(n * bits / 8) + 8 for n in (72, 10, 5)) + STATISTICS
+    assert transform.bytes_up(update(), 0) == expected and plain(transform)
 
 
 def test_powersgd_finds_a_matrix_of_low_rank_and_sends_what_is_left_later():
     transform, key = powersgd(PowerSGDConfig(2)), jax.random.key(0)
     rng = np.random.default_rng(5)
     low = (rng.normal(size=(12, 2)) @ rng.normal(size=(2, 6))).astype(np.float32)
-    exact = {"a": jnp.asarray(low.reshape(3, 4, 6)), "b": jnp.arange(5.0)}
+    exact = Model({"a": jnp.asarray(low.reshape(3, 4, 6)), "b": jnp.arange(5.0)}, {})
     state = transform.init(jax.tree.map(jnp.zeros_like, exact))
     sent, (left, _) = jax.jit(transform.apply)(exact, state, key)
     chex.assert_trees_all_close(sent, exact, atol=1e-5)
@@ -200,15 +227,28 @@ def test_the_majority_of_signs_is_voted_for(federation, devices, chunk):
     config = dataclasses.replace(UNRELIABLE, aggregation=signs)
     algorithm = algorithm_of(config)
     run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config)
-    numbers_of_model = sum(x.size for x in jax.tree.leaves(state.model))
+    numbers_of_model = len(numbers(state.model))
     traffic = make_traffic(algorithm, state, data)
-    assert traffic.up == math.ceil(numbers_of_model / 8)
+    assert traffic.up == math.ceil(numbers_of_model / 8) + 4 * 12
     before, by_hand = host(state.model), ByHand(federation, config)
     state, metrics = run(state, data, shared, key)
     trained = [by_hand.train(before, data, key, 0, c) for c in reported(metrics)]
     updates = [minus(model, before) for model in trained]
     votes = combine(lambda x: 0.01 * np.sign(np.sign(x).sum(axis=0)), *updates)
-    chex.assert_trees_all_close(host(state.model), plus(before, votes), rtol=1e-6, atol=1e-7)
+    # Running statistics are averaged, all clients alike.
+    means = combine(lambda x: x.mean(axis=0), *updates)
+    expected = plus(before, votes._replace(batch_stats=means.batch_stats))
+    chex.assert_trees_all_close(host(state.model), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_no_number_has_no_vote():
+    given = np.float32([[1, -2, 3], [np.nan, -1, np.nan], [-2, np.nan, np.inf], [0, 0, 0]])
+    aggregator = majority_sign(MajoritySignConfig(0.5))
+    sent = jax.vmap(lambda x: aggregator.encode(Model({"a": x}, {}), (), None))(given)
+    present = jnp.array([True, True, True, False])
+    zeros = aggregator.init(Model({"a": jnp.zeros(3)}, {}))
+    totals = aggregator.add(zeros, Updates(sent, present / 3, present))
+    np.testing.assert_array_equal(aggregator.finish(totals, None).params["a"], [0, -0.5, 0.5])
 
 
 def sketched(vector, places, signs, columns):
@@ -227,9 +267,9 @@ def test_the_largest_numbers_are_read_from_the_sum_of_sketches(federation, devic
     config = dataclasses.replace(UNRELIABLE, aggregation=chosen)
     algorithm = algorithm_of(config)
     run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config)
-    size = sum(x.size for x in jax.tree.leaves(state.model))
+    size = len(numbers(state.model))
     columns, count = math.ceil(0.5 * size / 3), math.ceil(0.1 * size)
-    assert make_traffic(algorithm, state, data).up == 4 * 3 * columns
+    assert make_traffic(algorithm, state, data).up == 4 * 3 * columns + 4 * 12
     seed = int(host_generator(config.seed, HostStream.SKETCH).integers(2**31))
     places, signs = map(np.asarray, hashes(seed, 3, columns, size))
     assert places.min() == 0 and places.max() == columns - 1 and set(np.unique(signs)) == {-1, 1}
@@ -241,9 +281,14 @@ def test_the_largest_numbers_are_read_from_the_sum_of_sketches(federation, devic
         given = [minus(by_hand.train(before, data, key, number, c), before) for c in clients]
         weights = np.array([SIZES[c] for c in clients]) / sum(SIZES[c] for c in clients)
         mean = sum(w * numbers(each) for w, each in zip(weights, given, strict=True))
+        running = combine(lambda x, w=weights: np.average(x, axis=0, weights=w), *given)
         held += sketched(mean, places, signs, columns)
         told = np.median([signs[r] * held[r, places[r]] for r in range(3)], axis=0)
-        found = numbers(minus(host(state.model), before))
+        moved = minus(host(state.model), before)
+        np.testing.assert_allclose(
+            moved.batch_stats["mean"], running.batch_stats["mean"], rtol=1e-4, atol=1e-6
+        )
+        found = numbers(moved)
         # Which of nearly equal numbers is read, rounding may decide: so those that were.
         read = np.abs(found) > 0
         assert read.sum() <= count

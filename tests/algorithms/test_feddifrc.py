@@ -52,6 +52,13 @@ def test_loss_follows_the_equations(anchors, oracle):
     )
     assert set(term.per_sample) == ({"images"} if oracle else set())
     np.testing.assert_allclose(term.loss(inputs), np.mean(expected), rtol=1e-5)
+    # Who lacks visual anchors drops the term, and is sent nothing.
+    some = feddifrc_term(anchors, config, DIM, np.array([True, False]))
+    assert set(some.holders) == {*some.shared, *some.per_sample} and "classes" in some.holders
+    for client, factor in enumerate((1, 0)):
+        holds = {name: who[client] for name, who in some.holders.items()}
+        found = some.loss(inputs._replace(holds=holds))
+        np.testing.assert_allclose(found, factor * np.mean(expected), rtol=1e-5)
 
 
 def test_without_weights_there_is_no_term_and_wrong_anchors_are_refused(anchors):

@@ -1,6 +1,7 @@
 """Robust aggregators, against loops in NumPy."""
 
 import dataclasses
+from functools import partial
 
 import chex
 import jax
@@ -10,7 +11,9 @@ import pytest
 from scipy.optimize import minimize
 
 from semanticfl_jax.algorithms.aggregators import Updates
+from semanticfl_jax.algorithms.base import LossTerm, Model
 from semanticfl_jax.algorithms.robust.bulyan import bulyan
+from semanticfl_jax.algorithms.robust.fltrust import fltrust
 from semanticfl_jax.algorithms.robust.geometric_median import geometric_median
 from semanticfl_jax.algorithms.robust.krum import krum, multi_krum
 from semanticfl_jax.algorithms.robust.trimmed_mean import trimmed_mean
@@ -22,8 +25,10 @@ from semanticfl_jax.config.aggregation import (
     MultiKrumConfig,
     TrimmedMeanConfig,
 )
+from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
+from semanticfl_jax.federated.root import train_root
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
 from tests.federation import (
     CLASSES,
@@ -203,3 +208,44 @@ def test_fltrust_weighs_updates_by_what_the_server_learns_itself(federation, dev
             trust += score
         expected = plus(before, jax.tree.map(lambda x, t=trust: x / t, total))
         chex.assert_trees_all_close(host(state.model), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_server_trains_with_all_that_it_sends(federation):
+    def pull(inputs):
+        squares = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(inputs.trained))
+        return inputs.holds["it"] * squares
+
+    config = dataclasses.replace(CONFIG, aggregation=AggregationConfig("fltrust"))
+    public = np.setdiff1d(np.arange(len(federation.images)), federation.partition.indices)
+    found = []
+    for who in (np.zeros(len(SIZES), bool), np.ones(len(SIZES), bool)):
+        term = LossTerm("pull", pull, shared={"it": jnp.zeros(1)}, holders={"it": who})
+        algorithm = algorithm_of(config).with_term(term)
+        training = make_local_training(federation.model, algorithm, config, MEAN, STD)
+        state, data, shared, key = federation.start(algorithm, make_mesh(1))
+        sent = Broadcast((), np.float32(0.05))
+        root = jax.jit(partial(train_root, training, algorithm, public=public))
+        found.append(root(state.model, sent, shared, data, key=key))
+    chex.assert_trees_all_equal(*found)
+    # The term does something at all.
+    training = make_local_training(federation.model, FEDAVG, config, MEAN, STD)
+    without = jax.jit(partial(train_root, training, FEDAVG, public=public))
+    assert length(minus(without(state.model, sent, {}, data, key=key), found[0])) > 1e-2
+
+
+def test_fltrust_lengthens_no_running_statistics():
+    aggregator, root = fltrust(), Model(np.float32([3.0, 0.0]), np.float32([-0.8]))
+    given = Model(np.float32([[2.0, 1.0], [9.0, 0.0]]), np.float32([[-0.9], [-0.6]]))
+    sent = jax.vmap(lambda update: aggregator.encode(update, root, None))(given)
+    present = jnp.ones(2, bool)
+    zeros = aggregator.init(jax.tree.map(lambda x: x[0], sent))
+    found = aggregator.finish(aggregator.add(zeros, Updates(sent, present / 2, present)), None)
+    whole, own = np.append(root.params, root.batch_stats), np.concatenate(given, axis=1)
+    lengths = np.linalg.norm(own, axis=1)
+    trust = own @ whole / lengths / np.linalg.norm(whole)
+    scale = np.linalg.norm(whole) / lengths
+    assert scale[0] > 1 > scale[1]
+    params = (trust * scale) @ given.params / trust.sum()
+    statistics = (trust * np.minimum(scale, 1)) @ given.batch_stats / trust.sum()
+    np.testing.assert_allclose(found.params, params, rtol=1e-5)
+    np.testing.assert_allclose(found.batch_stats, statistics, rtol=1e-5)

@@ -318,6 +318,27 @@ def test_the_servers_own_update_is_refused_beside_a_student():
         from_dict(ExperimentConfig, values)
 
 
+def test_features_of_clients_images_alone_are_refused_beside_the_servers_own_update():
+    values = {
+        "aggregation": {"aggregator": "fltrust"},
+        "guidance": {"enabled": True, "anchor_source": "oracle"},
+    }
+    with pytest.raises(
+        ConfigError, match=r"fltrust cannot be used with guidance\.anchor_source=ora"
+    ):
+        from_dict(ExperimentConfig, values)
+
+
+def test_fedcda_is_refused_where_more_than_clients_per_round_can_take_part():
+    values = {"algorithm": {"name": "fedcda"}, "availability": {"sampling": "poisson"}}
+    with pytest.raises(
+        ConfigError, match=r"algorithm\.fedcda\.selection must be newest with avail"
+    ):
+        from_dict(ExperimentConfig, values)
+    values["algorithm"]["fedcda"] = {"selection": "newest"}
+    from_dict(ExperimentConfig, values)
+
+
 def test_the_guide_has_the_tables_of_aggregators_transforms_and_attacks():
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "robustness.md").read_text()
     for field, registry in (

@@ -3,10 +3,13 @@
 import dataclasses
 
 import chex
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.algorithms.weights import uniform
 from semanticfl_jax.config import (
     AsynchronousConfig,
     ConfigError,
@@ -16,6 +19,7 @@ from semanticfl_jax.config import (
 )
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.arrivals import simulate
+from semanticfl_jax.models import Outputs
 from semanticfl_jax.randomness import HostStream, host_generator
 from semanticfl_jax.simulation import experiment
 from tests.federated.by_hand import ByHand, host, minus
@@ -28,6 +32,7 @@ from tests.federation import (
     algorithm_of,
     make_federation,
     noise_images,
+    squares,
 )
 
 ASYNCHRONOUS = AsynchronousConfig(enabled=True, concurrency=4, speed_spread=1.5, most_stale=3)
@@ -112,14 +117,44 @@ def test_updates_are_those_of_the_models_that_clients_began_from(model, algorith
             began = versions[number - stale]
             trained = by_hand.train(began, data, key, number, int(client), shared)
             scale = 0.5 / np.sqrt(1 + stale)  # of two reports
+            # Running statistics move from where they are now towards the client's.
+            since = began._replace(batch_stats=versions[-1].batch_stats)
             expected = jax.tree.map(
-                lambda x, u, s=scale: x + s * u, expected, minus(trained, began)
+                lambda x, u, s=scale: x + s * u, expected, minus(trained, since)
             )
         chex.assert_trees_all_close(host(state.model), expected, rtol=1e-4, atol=1e-5)
         versions.append(host(state.model))
         assert sorted(int(c) for c in metrics.cohort if c >= 0) == sorted(arrivals.clients[number])
         np.testing.assert_allclose(metrics.figures["clock"], arrivals.clock[number])
         np.testing.assert_allclose(metrics.figures["staleness"], arrivals.staleness[number].mean())
+
+
+class Settled(nn.Module):
+    """Logits, and a variance that is a tenth of what it was as soon as a client has trained."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train, mask=None):
+        running = self.variable("batch_stats", "var", lambda: jnp.ones(()))
+        if train:
+            running.value = 0.1 + 0 * running.value
+        x = squares(images) / jnp.sqrt(running.value)
+        return Outputs(nn.Dense(self.num_classes)(x), None)
+
+
+def test_a_variance_never_falls_below_that_of_the_clients():
+    federation = make_federation(Settled(CLASSES), SIZES)
+    algorithm = algorithm_of(BUFFERED)
+    algorithm = dataclasses.replace(algorithm, weights=uniform)
+    arrivals = simulate(BUFFERED, federation.partition.sizes)
+    run, (state, *rest) = federation.round(algorithm, 1, 2, BUFFERED, arrivals=arrivals)
+    expected = 1.0
+    for number in range(8):
+        state, _ = run(state, *rest)
+        expected += 0.5 * arrivals.weights[number].sum() * (0.1 - expected)
+        np.testing.assert_allclose(state.batch_stats["var"], expected, rtol=1e-5)
+    np.testing.assert_allclose(expected, 0.1, rtol=1e-2)
 
 
 def test_a_resumed_run_is_the_same_and_tells_the_time(tmp_path):

@@ -12,7 +12,7 @@ from semanticfl_jax.algorithms.aggregators import median
 from semanticfl_jax.algorithms.base import LossTerm
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.attacks.base import draw_attackers
-from semanticfl_jax.config import ConfigError, from_dict, to_dict
+from semanticfl_jax.config import AvailabilityConfig, ConfigError, from_dict, to_dict
 from semanticfl_jax.data.partition import Partition
 from tests.federated.by_hand import host
 from tests.federation import (
@@ -74,6 +74,7 @@ WAYS = [
     ("scaffold", SIZES, 2, 1),
     ("feddyn", SIZES, 1, 1),
     ("fedcda", SIZES, 1, 1),
+    ("fedexp", SIZES, 1, 2),
     ("median", SIZES, 2, 2),
 ]
 
@@ -102,6 +103,9 @@ GROUPS = {
     "norm_bound": {"aggregation": {"aggregator": "norm_bound", "norm_bound": {"max_norm": 0.05}}},
     "fltrust": {"aggregation": {"aggregator": "fltrust"}},
     "majority_sign": {"aggregation": {"aggregator": "majority_sign"}},
+    "count_sketch": {
+        "aggregation": {"aggregator": "count_sketch", "count_sketch": {"share": 0.5, "kept": 0.2}}
+    },
     "secure": {"aggregation": {"aggregator": "secure", "secure": {"masks": False}}},
     "private": {
         "model": {"norm": "group"},
@@ -197,6 +201,25 @@ def test_without_leaving_out_the_client_is_named_and_the_model_is_not_finite(chu
     assert np.asarray(metrics.cohort)[np.asarray(metrics.diverged)].tolist() == [BAD]
     assert not metrics.finite and not np.isfinite(metrics.train_loss)
     assert not all(np.isfinite(x).all() for x in jax.tree.leaves(host(state.params)))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fednova", "scaffold"])
+def test_a_cohort_without_any_images_changes_nothing(name):
+    federation = without(make_federation(SoftmaxRegression(CLASSES), (5, 7, 6)), 0, 2)
+    config, algorithm = chosen(name)
+    order = AvailabilityConfig(sampling="fixed_order")
+    config = dataclasses.replace(config, num_clients=3, clients_per_round=1, availability=order)
+    run, (state, *rest) = federation.round(algorithm, 1, 1, config, some_empty=True)
+    for client in (0, 1, 2):
+        before = host((state.model, state.server, state.clients))
+        state, metrics = run(state, *rest)
+        after = host((state.model, state.server, state.clients))
+        assert metrics.finite and not metrics.diverged.any()
+        if client == 1:
+            moved = jax.tree.map(lambda a, b: np.any(a != b), before, after)
+            assert any(jax.tree.leaves(moved))
+        else:
+            chex.assert_trees_all_equal(before, after)
 
 
 def test_a_round_in_which_all_diverge_changes_nothing():

@@ -118,6 +118,10 @@ def values(**changes):
         (values(aggregation={"aggregator": "median"}), "aggregation.aggregator must be mean"),
         (values(availability={"sampling": "size_weighted"}), "sampling must be uniform, poisson"),
         (values(guidance={"enabled": True, "anchor_source": "oracle"}), "another than oracle"),
+        (
+            values(guidance={"enabled": True, "student": {"enabled": True, "control": "permuted"}}),
+            "guidance.student.control must be another than permuted with privacy.name=central",
+        ),
         (values(privacy={"name": "central"}), "noise_multiplier must be a number with name=cent"),
         (values(privacy={"name": "local", "noise_multiplier": 0.1}), "must be at least 0.2"),
         (values(privacy={"delta": 1e-5}), "privacy.delta is set, but privacy.name is none"),
@@ -158,6 +162,15 @@ def test_the_summary_tells_what_each_party_sees():
     variates = told(algorithm={"name": "scaffold"})
     assert any("control variates" in what for who, what in variates if who == "server")
     assert not any("how many images" in what for _, what in variates)
+    # Of a client alone the server sees nothing under masks; weights that nobody heeds tell nothing.
+    update = ("server", "every client's update, in every round")
+    assert update in told() and update not in told(aggregation={"aggregator": "secure"})
+    assert "many images" in str(told(aggregation={"aggregator": "secure"}))
+    median = told(aggregation={"aggregator": "median"})
+    assert update in median and "many images" not in str(median)
+    alone = told(algorithm={"name": "local"})
+    assert [what for who, what in alone if who == "server"] == ["who takes part, and when"]
+    assert ("clients, and whoever gets the model", "the initial model") in alone
     for source, guarantee in (("public", "epsilon 0"), ("oracle", "none")):
         guidance = dataclasses.asdict(GuidanceConfig(enabled=True, anchor_source=source))
         guidance = {"enabled": True, "anchor_source": guidance["anchor_source"]}

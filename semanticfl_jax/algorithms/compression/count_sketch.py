@@ -10,7 +10,7 @@ Efficient Federated Learning with Sketching". ICML 2020.
     E'  = E - S(u)                            error feedback, at the server
 
 Clients keep nothing. Its authors have momentum in the sketch as well; here, a server optimiser is
-given u.
+given u. u_i are the parameters; running statistics travel as they are (ours, see `flat`).
 Hashes are random numbers of the run's seed. Sent: the table, 4 bytes a number.
 """
 
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, Sender, mean
-from semanticfl_jax.algorithms.compression.flat import size_of, to_vector
+from semanticfl_jax.algorithms.compression.flat import bytes_of_statistics, size_of, to_vector
 from semanticfl_jax.algorithms.compression.top_k import kept
 from semanticfl_jax.config.compression import CountSketchConfig
 from semanticfl_jax.contexts import AlgorithmContext
@@ -40,29 +41,30 @@ def count_sketch(settings: CountSketchConfig, context: AlgorithmContext) -> Aggr
     def columns(size: int) -> int:
         return math.ceil(settings.share * size / rows)
 
-    def start(model: PyTree) -> tuple[jax.Array, PyTree]:
+    def start(model: Any) -> tuple[jax.Array, PyTree]:
         # The zeros tell `finish` the update's form.
-        table = jnp.zeros((rows, columns(size_of(model))))
-        return table, jax.tree.map(jnp.zeros_like, model)
+        table = jnp.zeros((rows, columns(size_of(model.params))))
+        return table, jax.tree.map(jnp.zeros_like, model.params)
 
-    def encode(update: PyTree, received: PyTree, sender: Sender) -> jax.Array:
+    def encode(update: Any, received: PyTree, sender: Sender) -> PyTree:
         del received, sender
-        vector, _ = to_vector(update)
+        vector, _ = to_vector(update.params)
         wide = columns(vector.size)
-        return sketch(vector, *hashes(seed, rows, wide, vector.size), wide)
+        return update._replace(params=sketch(vector, *hashes(seed, rows, wide, vector.size), wide))
 
     def finish(
-        total: jax.Array, key: jax.Array, state: tuple[jax.Array, PyTree]
+        total: Any, key: jax.Array, state: tuple[jax.Array, PyTree]
     ) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
         del key
         held, form = state
         zeros, back = to_vector(form)
         places, signs = hashes(seed, rows, held.shape[1], zeros.size)
-        held = held + total
+        held = held + total.params
         told = estimate(held, places, signs)
         _, largest = jax.lax.top_k(jnp.abs(told), kept(settings.kept, zeros.size))
         update = zeros.at[largest].set(told[largest])
-        return back(update), (held - sketch(update, places, signs, held.shape[1]), form)
+        left = held - sketch(update, places, signs, held.shape[1])
+        return total._replace(params=back(update)), (left, form)
 
     return dataclasses.replace(
         mean(),
@@ -70,7 +72,9 @@ def count_sketch(settings: CountSketchConfig, context: AlgorithmContext) -> Aggr
         encode=encode,
         start=start,
         finish=finish,
-        bytes_up=lambda update, size: 4 * rows * columns(size_of(update)),
+        bytes_up=lambda update, size: (
+            4 * rows * columns(size_of(update.params)) + bytes_of_statistics(update)
+        ),
     )
 
 

@@ -1,13 +1,21 @@
-"""Updates as one vector, what was left out of them, and how many bytes numbers take."""
+"""Updates as one vector, what was left out of them, and how many bytes numbers take.
+
+Of a model, the parameters are compressed. Running statistics travel as they are, in four bytes a
+number (ours): they are averages and no sums of steps, so that what was left out of several rounds
+must not be added up, and a variance with noise, or moved by a vote, may fall below zero.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.types import PyTree
 
 
@@ -69,3 +77,23 @@ def feed_back(
         return sent, jax.tree.map(jnp.subtract, whole, sent)
 
     return apply
+
+
+def of_parameters(transform: UpdateTransform) -> UpdateTransform:
+    """Return the transform of an update's parameters, made of one of any tree of arrays."""
+
+    def apply(update: Any, state: PyTree, key: jax.Array) -> tuple[PyTree, PyTree]:
+        params, state = transform.apply(update.params, state, key)
+        return update._replace(params=params), state
+
+    def bytes_up(update: Any, size: int) -> int:
+        return transform.bytes_up(update.params, size) + bytes_of_statistics(update)
+
+    return dataclasses.replace(
+        transform, apply=apply, init=lambda update: transform.init(update.params), bytes_up=bytes_up
+    )
+
+
+def bytes_of_statistics(update: Any) -> int:
+    """Return the bytes that an update's running statistics, or their shapes, take as they are."""
+    return 4 * size_of(update.batch_stats)

@@ -6,15 +6,19 @@ Vote is Communication Efficient and Fault Tolerant". ICLR 2019.
 
     u[k] = step sign( sum_i sign(u_i[k]) )
 
-Clients count alike, whatever their weights. The model itself still travels down whole, since
+Clients count alike, whatever their weights. Running statistics are no directions: their differences
+travel as they are, and are averaged (ours). What did not change, and what is no number, votes for
+neither; a bit cannot say so, and these are few. The model itself still travels down whole, since
 clients that were not asked before have none to add the vote to.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, Sender, Updates, zeros_like
-from semanticfl_jax.algorithms.compression.flat import packed, size_of
+from semanticfl_jax.algorithms.compression.flat import bytes_of_statistics, packed, size_of
 from semanticfl_jax.config.compression import MajoritySignConfig
 from semanticfl_jax.types import PyTree
 
@@ -23,24 +27,39 @@ def majority_sign(settings: MajoritySignConfig, context: object = None) -> Aggre
     """Build the aggregator, a running sum."""
     del context
 
-    def encode(update: PyTree, received: PyTree, sender: Sender) -> PyTree:
+    def vote(x: jax.Array) -> jax.Array:
+        return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)  # NaN is neither
+
+    def encode(update: Any, received: PyTree, sender: Sender) -> PyTree:
         del received, sender
-        return jax.tree.map(jnp.sign, update)
+        return update._replace(params=jax.tree.map(vote, update.params))
 
-    def add(totals: PyTree, updates: Updates) -> PyTree:
-        return jax.tree.map(lambda t, x: t + jnp.sum(x, axis=0), totals, updates.update)
+    def init(update: PyTree) -> tuple[PyTree, jax.Array]:
+        return zeros_like(update), jnp.zeros(())
 
-    def finish(votes: PyTree, key: jax.Array) -> PyTree:
+    def add(totals: tuple[PyTree, jax.Array], updates: Updates) -> tuple[PyTree, jax.Array]:
+        total, count = totals
+        total = jax.tree.map(lambda t, x: t + jnp.sum(x, axis=0), total, updates.update)
+        return total, count + jnp.sum(updates.present.astype(jnp.float32))
+
+    def finish(totals: tuple[Any, jax.Array], key: jax.Array) -> PyTree:
         del key
-        return jax.tree.map(lambda x: settings.step * jnp.sign(x), votes)
+        (votes, statistics), count = totals
+        params = jax.tree.map(lambda x: settings.step * jnp.sign(x), votes)
+        count = jnp.maximum(count, 1.0)
+        return totals[0]._replace(
+            params=params, batch_stats=jax.tree.map(lambda x: x / count, statistics)
+        )
 
     return Aggregator(
         "majority of signs",
         finish,
-        zeros_like,
+        init,
         add,
         jax.lax.psum,
         encode=encode,
-        bytes_up=lambda update, size: packed(size_of(update), 1),
+        bytes_up=lambda update, size: (
+            packed(size_of(update.params), 1) + bytes_of_statistics(update)
+        ),
         weighted=False,
     )

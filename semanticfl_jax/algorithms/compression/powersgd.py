@@ -16,7 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.compression.flat import zeros_of
+from semanticfl_jax.algorithms.compression.flat import of_parameters, zeros_of
 from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.config.compression import PowerSGDConfig
 from semanticfl_jax.types import PyTree
@@ -62,7 +62,7 @@ def powersgd(settings: PowerSGDConfig, context: object = None) -> UpdateTransfor
             count += rank * (rows + x.shape[-1]) if narrow(x, rank) else math.prod(x.shape)
         return 4 * count
 
-    return UpdateTransform("powersgd", apply, init, bytes_up)
+    return of_parameters(UpdateTransform("powersgd", apply, init, bytes_up))
 
 
 def narrow(x: jax.Array, rank: int) -> bool:

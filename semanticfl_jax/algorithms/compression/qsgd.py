@@ -14,7 +14,13 @@ bytes.
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.compression.flat import index_bits, packed, size_of, to_vector
+from semanticfl_jax.algorithms.compression.flat import (
+    index_bits,
+    of_parameters,
+    packed,
+    size_of,
+    to_vector,
+)
 from semanticfl_jax.algorithms.transforms import UpdateTransform, nothing
 from semanticfl_jax.config.compression import QSGDConfig
 from semanticfl_jax.types import PyTree
@@ -30,10 +36,11 @@ def qsgd(settings: QSGDConfig, context: object = None) -> UpdateTransform:
         norm = jnp.sqrt(jnp.sum(jnp.square(vector)))
         scaled = levels * jnp.abs(vector) / jnp.where(norm > 0, norm, 1.0)
         level = jnp.floor(scaled + jax.random.uniform(key, vector.shape))
+        level = jnp.minimum(level, levels)  # rounding may reach one more
         return back(norm / levels * jnp.sign(vector) * level), state
 
     def bytes_up(update: PyTree, size: int) -> int:
         del size
         return packed(size_of(update), 1 + index_bits(levels + 1)) + 4
 
-    return UpdateTransform("qsgd", apply, nothing, bytes_up)
+    return of_parameters(UpdateTransform("qsgd", apply, nothing, bytes_up))

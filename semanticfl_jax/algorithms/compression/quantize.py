@@ -13,7 +13,7 @@ E v = u. A number costs `bits`, each array two numbers of 4 bytes.
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.compression.flat import packed
+from semanticfl_jax.algorithms.compression.flat import of_parameters, packed
 from semanticfl_jax.algorithms.transforms import UpdateTransform, nothing
 from semanticfl_jax.config.compression import QuantizeConfig
 from semanticfl_jax.types import PyTree
@@ -40,4 +40,4 @@ def quantize(settings: QuantizeConfig, context: object = None) -> UpdateTransfor
         del size
         return sum(packed(x.size, settings.bits) + 8 for x in jax.tree.leaves(update))
 
-    return UpdateTransform("quantize", apply, nothing, bytes_up)
+    return of_parameters(UpdateTransform("quantize", apply, nothing, bytes_up))

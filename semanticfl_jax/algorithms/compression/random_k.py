@@ -14,7 +14,13 @@ The places follow from a seed of 8 bytes, which travels in their stead.
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.compression.flat import feed_back, size_of, to_vector, zeros_of
+from semanticfl_jax.algorithms.compression.flat import (
+    feed_back,
+    of_parameters,
+    size_of,
+    to_vector,
+    zeros_of,
+)
 from semanticfl_jax.algorithms.compression.top_k import kept
 from semanticfl_jax.algorithms.transforms import UpdateTransform, nothing
 from semanticfl_jax.config.compression import SparseConfig
@@ -37,4 +43,5 @@ def random_k(settings: SparseConfig, context: object = None) -> UpdateTransform:
         return 4 * kept(settings.share, size_of(update)) + 8
 
     init = zeros_of if settings.feedback else nothing
-    return UpdateTransform("random_k", feed_back(compress, settings.feedback), init, bytes_up)
+    apply = feed_back(compress, settings.feedback)
+    return of_parameters(UpdateTransform("random_k", apply, init, bytes_up))

@@ -5,7 +5,7 @@ Cordonnier, Jaggi. "Sparsified SGD with Memory". NeurIPS 2018.
 
     v[j] = u[j] for the k places of largest |u[j]|, else 0
 
-k is a share of all P numbers of the update, across its arrays. Each costs 4 bytes and a place of
+k is a share of all P parameters, across their arrays. Each costs 4 bytes and a place of
 ceil(log2 P) bits.
 """
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from semanticfl_jax.algorithms.compression.flat import (
     feed_back,
     index_bits,
+    of_parameters,
     packed,
     size_of,
     to_vector,
@@ -44,7 +45,8 @@ def top_k(settings: SparseConfig, context: object = None) -> UpdateTransform:
         return 4 * count + packed(count, index_bits(numbers))
 
     init = zeros_of if settings.feedback else nothing
-    return UpdateTransform("top_k", feed_back(compress, settings.feedback), init, bytes_up)
+    apply = feed_back(compress, settings.feedback)
+    return of_parameters(UpdateTransform("top_k", apply, init, bytes_up))
 
 
 def kept(share: float, size: int) -> int:

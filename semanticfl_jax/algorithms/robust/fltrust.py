@@ -7,8 +7,11 @@ Cao, Fang, Liu, Gong. "FLTrust: Byzantine-robust Federated Learning via Trust Bo
 
 u_0 is what the server's own training on the public split gives, done as a client's. A running sum,
 since u_0 is there before the clients' updates are. Where nobody is trusted, the model stays.
-Clients count alike, whatever their weights.
+Clients count alike, whatever their weights. Running statistics are shortened alike and never
+lengthened (ours): a variance could fall below zero.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +35,7 @@ def fltrust(settings: object = None, context: object = None) -> Aggregator:
     )
 
 
-def _encode(update: PyTree, root: PyTree, sender: Sender) -> tuple[PyTree, jax.Array]:
+def _encode(update: Any, root: PyTree, sender: Sender) -> tuple[PyTree, jax.Array]:
     del sender
     whole = jnp.isfinite(_norm(update))  # else it is zero, and is not trusted
     update = jax.tree.map(lambda x: jnp.where(whole, x, 0.0), update)
@@ -40,8 +43,13 @@ def _encode(update: PyTree, root: PyTree, sender: Sender) -> tuple[PyTree, jax.A
     product = sum(jax.tree.leaves(jax.tree.map(lambda x, r: jnp.sum(x * r), update, root)))
     tiny = jnp.finfo(jnp.float32).tiny
     trust = jax.nn.relu(product / jnp.maximum(own * length, tiny))
-    scale = trust * length / jnp.maximum(own, tiny)
-    return jax.tree.map(lambda x: scale * x, update), trust
+    scale = length / jnp.maximum(own, tiny)
+
+    def scaled(tree: PyTree, scale: jax.Array) -> PyTree:
+        return jax.tree.map(lambda x: trust * scale * x, tree)
+
+    shortened = scaled(update.batch_stats, jnp.minimum(scale, 1.0))
+    return update._replace(params=scaled(update.params, scale), batch_stats=shortened), trust
 
 
 def _norm(tree: PyTree) -> jax.Array:
