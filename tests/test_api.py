@@ -226,6 +226,7 @@ def test_a_longer_run_drops_the_evaluation_of_its_former_last_round_and_nothing_
     result = sfl.run(longer, tmp_path, **tiny())
     at_once = sfl.run(longer, **tiny())
     assert without_times(result.history) == without_times(at_once.history)
+    assert sfl.run(longer, tmp_path, **tiny()).history == result.history  # as the file has it
     first, last = result.history
     assert (first["own_rounds"], last["own_rounds"]) == (1, 2)
     assert first.items() <= short.items()

@@ -112,7 +112,7 @@ class WriteMetrics(Callback):
 
     def on_start(self, simulation: Simulation) -> None:
         """Open the file, and keep the rows of the rounds that were done before."""
-        self._writer = MetricsWriter(self._directory, simulation.round)
+        self._writer = MetricsWriter(self._directory, simulation.history)
 
     def on_round(self, simulation: Simulation, step: Step) -> None:
         """Write the row."""

@@ -31,7 +31,7 @@ def made_up_config(name="fedavg", seed=0, anchors="semantic", guided=None, **fie
 
 def write_run(directory, config, values=(0.1, 0.2, 0.3), metric=ACCURACY):
     directory.mkdir(parents=True)
-    with metrics.MetricsWriter(directory, 0) as writer:
+    with metrics.MetricsWriter(directory) as writer:
         for number, value in enumerate(values, start=1):
             row = {"round": number, metric.name: value, "seconds": 2.0}
             writer.write(row | {"bytes_up": 1_000_000, "bytes_down": 3_000_000})

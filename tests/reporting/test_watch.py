@@ -9,7 +9,7 @@ from rich.console import Console
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import watch
 from semanticfl_jax.reporting.runs import ReportError
-from semanticfl_jax.reporting.writers.metrics import MetricsWriter
+from semanticfl_jax.reporting.writers.metrics import MetricsWriter, read_metrics
 from tests.reporting.made_up import MSE, made_up_config, write_run
 
 NOW = 1_800_000_000.0
@@ -111,7 +111,7 @@ def test_watching_ends_when_all_runs_are_finished(tmp_path, monkeypatch):
     def sleep(seconds):
         looks.append(seconds)
         write_run(tmp_path / f"b{len(looks)}", made_up_config())
-        with MetricsWriter(directory, 4) as writer:
+        with MetricsWriter(directory, read_metrics(directory)[:4]) as writer:
             for number in range(5, 11):
                 writer.write({"round": number, "seconds": 1.0})
         write_json(directory / "summary.json", {"rounds": 10})

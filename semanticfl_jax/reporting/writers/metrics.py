@@ -25,22 +25,16 @@ class MetricsWriter:
 
     Args:
       workdir: directory of the run; made if missing.
-      resume_round: rounds already trained (0 for a new run). Lines after it, which a run that was
-        killed between checkpoints leaves behind, are dropped.
-
-    Raises:
-      ValueError: if `resume_round` is negative or the file has a damaged line before its last.
+      history: rows of the rounds already trained, which take the place of what the file has; it
+        may have more, from a run that was killed between checkpoints.
     """
 
-    def __init__(self, workdir: str | os.PathLike, resume_round: int = 0):
-        if resume_round < 0:
-            raise SemanticFLError(f"resume_round must be at least 0, got {resume_round}")
+    def __init__(self, workdir: str | os.PathLike, history: Sequence[Mapping[str, Any]] = ()):
         directory = Path(workdir)
         directory.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(directory) if row["round"] <= resume_round]
         path = directory / METRICS_FILE
-        write_text(path, "".join(map(_line, kept)))
-        self._last_round = kept[-1]["round"] if kept else 0
+        write_text(path, "".join(map(_line, history)))
+        self._last_round = history[-1]["round"] if history else 0
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, row: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@ from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.writers import metrics
 
 
-def write_rounds(workdir, rounds, resume_round=0):
-    with metrics.MetricsWriter(workdir, resume_round) as writer:
+def write_rounds(workdir, rounds, kept=0):
+    with metrics.MetricsWriter(workdir, metrics.read_metrics(workdir)[:kept]) as writer:
         for number in rounds:
             writer.write({"round": number, "train_loss": 1.0 / number})
 
@@ -26,7 +26,7 @@ def rounds_of(workdir):
 
 
 def test_each_round_is_on_disk_before_the_next_one(tmp_path):
-    writer = metrics.MetricsWriter(tmp_path, 0)
+    writer = metrics.MetricsWriter(tmp_path)
     writer.write({"round": 1, "train_loss": 2.5})
     assert metrics.read_metrics(tmp_path) == [{"round": 1, "train_loss": 2.5}]
     writer.close()
@@ -34,7 +34,7 @@ def test_each_round_is_on_disk_before_the_next_one(tmp_path):
 
 def test_resume_drops_the_rounds_after_the_checkpoint(tmp_path):
     write_rounds(tmp_path, range(1, 6))
-    write_rounds(tmp_path, [4, 5, 6], resume_round=3)
+    write_rounds(tmp_path, [4, 5, 6], kept=3)
     assert rounds_of(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
@@ -52,7 +52,7 @@ def test_a_file_cut_anywhere_can_be_resumed(tmp_path_factory, cut):
     path.write_bytes(path.read_bytes()[:cut])
     whole = rounds_of(workdir)
     assert whole == list(range(1, len(whole) + 1))
-    write_rounds(workdir, [len(whole) + 1], resume_round=len(whole))
+    write_rounds(workdir, [len(whole) + 1], kept=len(whole))
     assert rounds_of(workdir) == [*whole, len(whole) + 1]
     assert path.read_text().endswith("}\n")
 
@@ -71,19 +71,14 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path, damage
 def test_rounds_must_go_up(tmp_path, number):
     write_rounds(tmp_path, [1, 2])
     with (
-        metrics.MetricsWriter(tmp_path, resume_round=2) as writer,
+        metrics.MetricsWriter(tmp_path, metrics.read_metrics(tmp_path)) as writer,
         pytest.raises(ValueError, match="round must be above 2"),
     ):
         writer.write({"round": number})
 
 
-def test_negative_resume_round_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="resume_round"):
-        metrics.MetricsWriter(tmp_path, -1)
-
-
 def test_numbers_of_every_library_become_plain_json(tmp_path):
-    with metrics.MetricsWriter(tmp_path, 0) as writer:
+    with metrics.MetricsWriter(tmp_path) as writer:
         writer.write(
             {
                 "round": np.int64(1),
