@@ -335,6 +335,9 @@ def changed_fields(group: Any) -> list[str]:
 def unknown_field(cls: type, prefix: str, name: str) -> str:
     """Return the message for a field that does not exist: the nearest name, and all that do."""
     path = prefix + name
+    if "." in name:  # in a file, where groups are objects in objects
+        group, _, rest = name.partition(".")
+        return f'unknown config field {path}; write it as a group, {{"{group}": {{"{rest}": ...}}}}'
     if path in MOVED:
         return f"config field {path} is now {MOVED[path]}"
     known = sorted(prefix + each for each in [*field_types(cls), *_with_settings(cls)])
@@ -415,6 +418,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is Any:
         return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return convert(hint, value.item(), path)  # a number of NumPy's or JAX's
     if origin is Annotated:
         if args[1] in (local_path, path_or_name) and isinstance(value, str | os.PathLike):
             return str(args[1](value, path))
