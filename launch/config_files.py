@@ -52,7 +52,7 @@ def _run_file(path: Path) -> dict[str, Any]:
             raise ConfigError(f"--config={path} must be a Python file that defines get_config()")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    if not callable(getattr(module, "get_config", None)):
         raise ConfigError(f"--config={path} must define get_config()")
     config = module.get_config()
     if dataclasses.is_dataclass(config):
@@ -96,7 +96,11 @@ def as_one_line(what: str) -> Iterator[None]:
         yield
     except (SemanticFLError, KeyboardInterrupt):
         raise
+    except SystemExit as error:
+        raise ConfigError(f"{what} ends the program (sys.exit, status {error.code})") from None
     except Exception as error:
+        if isinstance(error, SyntaxError) and error.filename is None:
+            raise ConfigError(f"{what} is no Python file: {error.msg}") from None
         if isinstance(error, SyntaxError):
             file, line, reason = error.filename, error.lineno, error.msg
         else:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from semanticfl_jax.devices.start import cannot_start
+from semanticfl_jax.errors import SemanticFLError
 
 #: What stands for characters that a terminal's encoding does not have.
 _PLAIN = {"±": "+/-", "µ": "u", "×": "x", "–": "-", "—": "-", "…": "...", "’": "'"}
@@ -61,12 +62,28 @@ class _Steady:
 def prepare_output() -> None:
     """See to it that a line is written at once, in any encoding, and that a closed pipe is none."""
     codecs.register_error("semanticfl", _replace)
+    _fill_closed()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, _Steady) or not hasattr(stream, "reconfigure"):
             continue
         stream.reconfigure(errors="semanticfl", line_buffering=True)
         setattr(sys, name, _Steady(stream))
+
+
+def _fill_closed() -> None:
+    """Open nothing in place of standard streams that are closed, as a daemon's are.
+
+    The next file that is opened would take their number, and what libraries print would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def fail(error: BaseException | str, debug: bool = False) -> NoReturn:
@@ -99,7 +116,9 @@ def explain(error: BaseException) -> str | None:
                 f"out of memory ({text[:200] or 'of the host'}); lower batch_size, model.width, "
                 "runtime.clients_per_chunk or runtime.eval_batch_size"
             )
-        if _from_jax_start(each):
+        if _raised_in(each, "jax/_src/config.py"):
+            return f"JAX cannot start: {text[:200]}; correct that variable of JAX's, or unset it"
+        if not isinstance(each, SemanticFLError) and _from_jax_start(each):  # and not its line
             return cannot_start(each)
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
@@ -148,7 +167,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _from_jax_start(error: BaseException) -> bool:
-    if "Unable to initialize backend" in str(error):
-        return True
+    return "Unable to initialize backend" in str(error) or _raised_in(error, "xla_bridge.py")
+
+
+def _raised_in(error: BaseException, file: str) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.endswith("xla_bridge.py")
+    return bool(frames) and frames[-1].filename.endswith(file)

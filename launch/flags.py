@@ -92,7 +92,7 @@ def run(
     define()
     command = sys.modules["__main__"]
     if any(argument.lstrip("-").startswith("help") for argument in arguments):
-        command.__doc__ = f"{command.__doc__}\n{help()}\n"
+        command.__doc__ = f"{command.__doc__ or ''}\n{help()}\n"
 
     def parse_flags(arguments: Sequence[str]) -> list[str]:
         try:

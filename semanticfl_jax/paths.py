@@ -43,7 +43,7 @@ def local_path(given: str | os.PathLike, name: str) -> Path:
             f"{name} must be a path on this machine, got {text!r}; mount the bucket (gcsfuse, "
             "s3fs, an HDFS gateway), or use a local directory and copy what it holds"
         )
-    if "\0" in text:
+    if "\0" in text or not _is_encodable(text):
         raise ConfigError(f"{name} must be a path, got {text!r}")
     expanded = os.path.expandvars(text)
     missing = _VARIABLE.search(expanded)
@@ -63,6 +63,14 @@ def local_path(given: str | os.PathLike, name: str) -> Path:
         return local_path(whole, f"{name}={text}, which")
     path = Path(whole)
     return Path.cwd() / path if str(path).startswith("~") else path  # it was given as ./~
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def path_or_name(given: str | os.PathLike, name: str) -> str:

@@ -59,6 +59,9 @@ def read(
     """
     from safetensors import SafetensorError, safe_open
 
+    with open(path, "rb") as head:
+        if files.is_git_lfs_pointer(head.read(len(files.GIT_LFS_POINTER))):
+            raise SemanticFLError(f"{path} is a pointer of Git LFS: run `git lfs pull`")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -71,6 +74,11 @@ def read(
                 for group in groups:
                     place = place.setdefault(group, {})
                 place[last] = file.get_tensor(name)
-            return trees, json.loads(metadata["about"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            about = json.loads(metadata["about"])
+            if not isinstance(about, dict):
+                raise TypeError("what it is is no JSON object")
+            return trees, about
+    except (SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SemanticFLError(f"{path} is damaged: {error}") from error
+    except json.JSONDecodeError as error:
         raise SemanticFLError(f"{path} is damaged: {error}") from error

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from semanticfl_jax.array_files import kept_npz, read_npy, read_npz
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources.array_cache import cached_arrays
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.files import read_json_object
+from semanticfl_jax.files import GIT_LFS_POINTER, read_json_object
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.simulation.export import load_model
 
 ARRAYS = {"key": np.array("mine"), "a": np.arange(300)}
 
@@ -103,3 +105,23 @@ def test_damaged_json_is_named(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(SemanticFLError, match=r"x[.]json " + message):
         read_json_object(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "about", "message"),
+    [
+        (("params/a", "params/a/b"), "{}", "is damaged"),
+        (("params/a",), "[]", "is damaged: what it is is no JSON object"),
+        (("params/a",), "[" * 100_000, "is damaged"),
+        (("params/a",), "{}", "it does not say its architecture, class_names, image_shape, mean"),
+    ],
+)
+def test_damaged_weights_are_named(tmp_path, arrays, about, message):
+    path = tmp_path / "x.safetensors"
+    values = {name: np.zeros(3, np.float32) for name in arrays}
+    save_file(values, path, metadata={"format": "semanticfl_jax", "about": about})
+    with pytest.raises(SemanticFLError, match=rf"x\.safetensors .*{message}"):
+        load_model(path)
+    path.write_bytes(GIT_LFS_POINTER + b"v1")
+    with pytest.raises(SemanticFLError, match="a pointer of Git LFS: run"):
+        load_model(path)

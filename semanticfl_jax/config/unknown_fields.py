@@ -46,6 +46,9 @@ Fields = Mapping[str, Collection[str]]
 def unknown_field(fields: Fields, prefix: str, name: str) -> str:
     """Return the message for a field that does not exist: the nearest name, and all that do."""
     path = prefix + name
+    if "." in name:  # in a file, where groups are objects in objects
+        group, _, rest = name.partition(".")
+        return f'unknown config field {path}; write it as a group, {{"{group}": {{"{rest}": ...}}}}'
     if path in MOVED:
         return f"config field {path} is now {MOVED[path]}"
     known = sorted(prefix + each for each in fields)

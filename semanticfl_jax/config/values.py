@@ -43,6 +43,8 @@ def convert(hint: Any, value: Any, path: str, make_group: MakeGroup) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is Any:
         return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return convert(hint, value.item(), path, make_group)  # a number of NumPy's or JAX's
     if origin is Annotated:
         if args[1] in (local_path, path_or_name) and isinstance(value, str | os.PathLike):
             return str(args[1](value, path))

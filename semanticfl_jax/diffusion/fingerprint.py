@@ -120,7 +120,7 @@ def shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         paths = [index.parent / name for name in names]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SemanticFLError(f"{index} is no index of weight files: {error}") from None
     missing = [path.name for path in paths if not path.is_file()]
     if missing or not paths:
@@ -196,6 +196,11 @@ def _settings(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         missing = [name for name in names if name not in found[component]]
         if missing:
             raise SemanticFLError(f"{path} lacks {', '.join(missing)}")
+        for name in names:
+            value, kind = found[component][name], int if name == "sample_size" else list
+            if type(value) is not kind or not value:
+                wanted = "a whole number" if kind is int else "a list"
+                raise SemanticFLError(f"{path}: {name} must be {wanted}, is {value!r}")
     return found["unet"], found["vae"]
 
 

@@ -8,10 +8,11 @@ were trained with, `Networks._as_pytorch` puts it right.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -110,16 +111,20 @@ class Networks:
         self.dtype = dtype
         self.unet = _build(FlaxUNet2DConditionModel, unet_config, dtype)
         self.vae = _build(FlaxAutoencoderKL, vae_config, dtype)
-        self.text_config = CLIPTextConfig.from_pretrained(directory / "text_encoder")
-        self.text_encoder = FlaxCLIPTextModel(self.text_config, dtype=dtype, _do_init=False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(directory / "tokenizer")
+        text_config = _read_config(directory / "text_encoder" / "config.json", {})
+        with _naming(directory / "text_encoder"):
+            self.text_config = CLIPTextConfig.from_pretrained(directory / "text_encoder")
+            self.text_encoder = FlaxCLIPTextModel(self.text_config, dtype=dtype, _do_init=False)
+        with _naming(directory / "tokenizer"):
+            self.tokenizer = CLIPTokenizer.from_pretrained(directory / "tokenizer")
         self.norm_groups = unet_config.get("norm_num_groups", 32)
         self.norm_eps = unet_config.get("norm_eps", 1e-5)
         self.vae_factor = 2 ** (len(self.vae.block_out_channels) - 1)
-        self.alphas_cumprod = alphas_cumprod(schedule)
+        with _naming(directory / "scheduler"):
+            self.alphas_cumprod = alphas_cumprod(schedule)
         self.prediction_type = schedule.get("prediction_type", "epsilon")
+        self._directory = directory
         self._check()
-        text_config = _read_config(directory / "text_encoder" / "config.json", {})
         settings = [unet_config, vae_config, schedule, text_config]
         self._settings = json.dumps([jnp.dtype(dtype).name, *settings], sort_keys=True)
         downs, ups = len(self.unet.down_block_types), len(self.unet.up_block_types)
@@ -178,13 +183,12 @@ class Networks:
             "unet": self.init_unet,
             "text_encoder": partial(self.text_encoder.init_weights, input_shape=(1, 1)),
         }
-        return {
-            component: {
-                path: leaf.shape
-                for path, leaf in flatten_dict(jax.eval_shape(init, jax.random.key(0))).items()
-            }
-            for component, init in inits.items()
-        }
+        found = {}
+        for component, init in inits.items():
+            with _naming(self._directory / component):
+                shapes = flatten_dict(jax.eval_shape(init, jax.random.key(0)))
+            found[component] = {path: leaf.shape for path, leaf in shapes.items()}
+        return found
 
     def init_unet(self, rng: jax.Array) -> dict[str, Any]:
         """Draw random parameters of the U-Net."""
@@ -276,7 +280,27 @@ def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
         raise SemanticFLError(
             f"scheduler: beta_schedule {kind}; supported are linear, scaled_linear"
         )
+    if not len(betas) or not ((betas > 0) & (betas < 1)).all():
+        raise SemanticFLError(
+            "scheduler: betas must be between 0 and 1, and there must be some; beta_start is "
+            f"{start}, beta_end {end}, num_train_timesteps {steps}"
+        )
     return np.cumprod(1 - betas)
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Name a component's folder in whatever the libraries raise of its files."""
+    try:
+        yield
+    except (SemanticFLError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SemanticFLError(
+            f"{folder} is damaged, or of a kind that is not supported: {type(error).__name__}: "
+            f"{reason}"
+        ) from error
 
 
 def _read_config(path: Path, fixed: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _pipeline(index: Path) -> dict:
     """Return what model_index.json says; nothing where it is missing or damaged."""
     try:
         described = json.loads(index.read_bytes())
-    except (ValueError, OSError):
+    except (ValueError, RecursionError, OSError):
         described = {}
         if index.is_file() and is_pointer(index):
             raise SemanticFLError(pointer_message(index)) from None

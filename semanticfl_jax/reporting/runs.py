@@ -79,12 +79,23 @@ def load_run(directory: str | os.PathLike) -> Run:
             f"{path}: damaged (in config.json {' and '.join(groups) or 'rounds'} is of another "
             "kind than a run writes)"
         )
+    try:
+        figures = summarize(rows, metric=Metric.of(summary))
+    except SemanticFLError as error:
+        raise ReportError(f"{path}: damaged (in metrics.jsonl {error})") from None
+    wrong = [name for name in figures if not isinstance(summary.get(name), int | float | None)]
+    wrong += [name for name in ("privacy",) if not isinstance(summary.get(name), dict | None)]
+    if wrong:
+        raise ReportError(
+            f"{path}: damaged (in summary.json {' and '.join(wrong)} is of another kind than a run "
+            "writes)"
+        )
     if (summary.get("privacy") or {}).get("used_up"):  # a budget stopped it
         wanted = trained
     if trained < wanted:
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
     config = _with_objects(config, summary)
-    return Run(path, config, {**summarize(rows, metric=Metric.of(summary)), **summary}, rows)
+    return Run(path, config, {**figures, **summary}, rows)
 
 
 def _with_objects(config: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:

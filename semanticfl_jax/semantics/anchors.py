@@ -95,12 +95,19 @@ class Anchors:
             file = read_npz(path)
             visual, text = file["visual"], file["text"]
             described = json.loads(file["described"].item())
-            names = tuple(described["class_names"])
+            names, samples = described["class_names"], file.get("samples")
             provenance, maps = described["provenance"], described["maps"]
-            padding, samples = described["padding"], file.get("samples")
+            padding = described["padding"]
+            if not isinstance(names, list) or not isinstance(provenance, dict):
+                raise SemanticFLError("class_names must be a list, and provenance an object")
+            for name, array in (("visual", visual), ("text", text), ("samples", samples)):
+                if array is not None and array.dtype.kind != "f":
+                    raise SemanticFLError(f"{name} must be floating-point numbers")
+            if samples is not None and samples.shape[1:] != visual.shape[1:]:
+                raise SemanticFLError(f"samples are {samples.shape}, visual {visual.shape}")
             if not visual.ndim == text.ndim == 2 or not len(visual) == len(text) == len(names):
                 raise SemanticFLError(f"{visual.shape} and {text.shape} for {len(names)} classes")
-            return Anchors(visual, text, names, provenance, maps, padding, samples)
+            return Anchors(visual, text, tuple(map(str, names)), provenance, maps, padding, samples)
         except FileNotFoundError:
             raise MissingFileError(f"guidance.anchors_file: {path} does not exist") from None
         except (*DAMAGE, OSError) as error:

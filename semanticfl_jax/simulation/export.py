@@ -151,12 +151,22 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
     """
     path = local_path(path, "path")
     weights, about = read_weights(path / "model.safetensors" if path.is_dir() else path)
+    kinds = {
+        "architecture": dict,
+        "class_names": list,
+        "image_shape": list,
+        "mean": list,
+        "std": list,
+    }
+    wrong = [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]
+    if wrong:
+        raise SemanticFLError(f"{path} is damaged: it does not say its {', '.join(wrong)}")
     architecture = about["architecture"]
     config = from_dict(
         ExperimentConfig,
         {
             "model": architecture.get("model", {}),
-            "precision": architecture["precision"],
+            "precision": architecture.get("precision"),
             # Files of earlier versions do not say.
             "task": about.get("task", "classification"),
             "task_settings": about.get("task_settings"),
@@ -166,7 +176,7 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
     task = make_task(config, labels)
     if model is not None:
         network = Network(model)
-    elif "model" in architecture:
+    elif "module" not in architecture:
         network = make_model(config, task.outputs(labels), tuple(about["image_shape"]))
     else:
         raise SemanticFLError(

@@ -143,12 +143,12 @@ def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
         for name, value in bound.items()
         if value is not None and there.get(name) not in (None, value) and name != _PARTS
     ]
-    parts = {**(bound.get(_PARTS) or {})}
-    if differences and parts and _PARTS in there and there.get("data") != bound.get("data"):
+    parts, had = bound.get(_PARTS), there.get(_PARTS)
+    if differences and parts and isinstance(had, dict) and there.get("data") != bound.get("data"):
         changed = [
-            f"{part} were {there[_PARTS].get(part)}, are {now}"
+            f"{part} were {had.get(part)}, are {now}"
             for part, now in parts.items()
-            if there[_PARTS].get(part) != now
+            if had.get(part) != now
         ]
         differences[0] = f"data: {'; '.join(changed) or 'the pixels of the images'}"
     _refuse(directory, differences)
@@ -208,9 +208,13 @@ def read_summary(directory: Path, say: Say) -> dict[str, Any] | None:
     """Return the summary of a finished run; None without one, or where it is damaged."""
     try:
         summary = read_json(directory / SUMMARY)
-        if summary is None or isinstance(summary.get("rounds"), int):
+        if summary is None or (
+            type(summary.get("rounds")) is int
+            and isinstance(summary.get("versions", {}), dict)
+            and isinstance(summary.get("privacy"), dict | None)
+        ):
             return summary
-        raise ConfigError("it does not say how many rounds were done")
+        raise ConfigError("it does not say how many rounds were done, or with what")
     except ConfigError:
         say(f"warning: {directory / SUMMARY} is damaged; it is made anew from the checkpoint")
         return None
@@ -270,8 +274,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is damaged ({'it is empty' if path.stat().st_size == 0 else error}); use "
             "another --workdir, or --overwrite, which sets aside what is there"

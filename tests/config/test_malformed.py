@@ -1,5 +1,6 @@
 """Malformed values for every field of everything that can be chosen: refused by its name."""
 
+import numpy as np
 import pytest
 
 from semanticfl_jax import ConfigError, ExperimentConfig
@@ -77,3 +78,25 @@ def test_numbers_must_fit_into_32_bits():
         ExperimentConfig(weight_decay=1e39)
     with pytest.raises(ConfigError, match="rounds must be a whole number, got '999"):
         parse(ExperimentConfig, "rounds", "9" * 5000)
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = ExperimentConfig(
+        seed=np.int64(3), learning_rate=np.float32(0.5), rounds=np.array(2), download=np.bool_(True)
+    )
+    assert (config.seed, config.learning_rate, config.rounds, config.download) == (3, 0.5, 2, True)
+    assert type(config.seed) is int and type(config.learning_rate) is float
+    for wrong in (np.float32(2), np.array([2]), np.bool_(True), np.str_("x")):
+        with pytest.raises(ConfigError, match="rounds must be a whole number"):
+            ExperimentConfig(rounds=wrong)
+
+
+def test_a_dotted_name_in_a_file_is_told_to_be_a_group():
+    with pytest.raises(ConfigError, match=r'model\.width; write it as a group, {"model": {"width"'):
+        from_dict(ExperimentConfig, {"model.width": 8})
+
+
+def test_a_path_that_no_file_can_have_is_refused():
+    for path in ("a\0b", "\ud800"):
+        with pytest.raises(ConfigError, match="data_dir must be a path, got"):
+            ExperimentConfig(data_dir=path)

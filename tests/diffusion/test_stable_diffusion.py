@@ -141,6 +141,13 @@ def test_other_precisions_are_refused(goldens):
             {"intermediate_size": 24},
             r"fc1/bias has shape \(32,\), .* asks for \(24,\)",
         ),
+        ("unet/config.json", {"block_out_channels": None}, "unet is damaged, or of a kind"),
+        ("unet/config.json", {"norm_num_groups": 7}, "unet is damaged, .*groups .7. does not"),
+        ("text_encoder/config.json", {"hidden_size": "x"}, "text_encoder is damaged, or"),
+        ("scheduler/scheduler_config.json", {"beta_start": "x"}, "scheduler is damaged, or of a k"),
+        ("scheduler/scheduler_config.json", {"beta_start": -1}, "betas must be between 0 and 1"),
+        ("scheduler/scheduler_config.json", {"beta_end": 5}, "betas must be between 0 and 1"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "betas must be between"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "cosine"}, "beta_schedule cosine"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "trained_betas"),
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type"),
@@ -158,6 +165,15 @@ def test_a_damaged_configuration_is_named(goldens, tmp_path):
     shutil.copytree(goldens / "sd1", tmp_path, dirs_exist_ok=True)
     (tmp_path / "vae" / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"vae/config.json is damaged"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"", b'{"\xe9": 1}'])
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer_config.json"])
+def test_a_damaged_tokenizer_is_named(goldens, tmp_path, name, content):
+    shutil.copytree(goldens / "sd1", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer is damaged, or of a kind"):
         load(tmp_path)
 
 

@@ -4,11 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from launch.console import explain, is_full
+from semanticfl_jax.devices.start import cannot_start
+from semanticfl_jax.errors import SemanticFLError
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +96,34 @@ def test_errors_of_the_machine_are_one_line(error, line):
 def test_errors_of_the_program_are_not_explained_away():
     for error in (KeyError("a"), RuntimeError("shape mismatch"), AssertionError()):
         assert explain(raised(error)) is None
+
+
+def test_closed_streams_are_not_what_is_opened_next(tmp_path):
+    """As of a daemon: what is printed, also by C libraries, would go into the first files."""
+    code = f"""
+        import os
+        from launch.console import prepare_output
+        prepare_output()
+        with open({str(tmp_path / "kept")!r}, "w") as file:
+            for number in (1, 2):
+                os.write(number, b"noise")
+            print("noise")
+            file.write("kept")
+    """
+    command = ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, textwrap.dedent(code)]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_jax_that_does_not_start_is_explained_once():
+    """By a variable that it cannot read, and by a device that is not there."""
+    try:
+        exec(compile("raise ValueError('no JAX_X')", "x/jax/_src/config.py", "exec"))
+    except ValueError as error:
+        assert explain(error) == (
+            "JAX cannot start: no JAX_X; correct that variable of JAX's, or unset it"
+        )
+    started = RuntimeError("Unable to initialize backend 'x'")
+    told = SemanticFLError(cannot_start(started))
+    told.__cause__ = started
+    assert explain(told).count("JAX cannot start") == 1

@@ -16,7 +16,9 @@ def written(path, content):
     ("name", "content", "message"),
     [
         ("c.py", "def get_config(:", r"c[.]py, line 1: invalid syntax"),
-        ("c.py", b"x = 1\0", r"c[.]py.*null bytes"),
+        ("c.py", b"x = 1\0", r"c[.]py is no Python file: .*null bytes"),
+        ("c.py", "import sys\nsys.exit(0)\n", r"ends the program .sys.exit, status 0"),
+        ("c.py", "get_config = {}\n", r"must define get_config"),
         ("c.py", "def get_config():\n    return {}['x']\n", r"c[.]py, line 2: KeyError: 'x'"),
         ("c.py", "import not_there_at_all\n", r"c[.]py, line 1: ModuleNotFoundError"),
         ("c.py", "def get_config(x):\n    return {}\n", r"missing 1 required positional argument"),

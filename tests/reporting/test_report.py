@@ -226,3 +226,26 @@ def test_a_configuration_of_another_kind_is_damaged(tmp_path, changes):
     path = write_run(tmp_path / "run", {**made_up_config(), **changes})
     with pytest.raises(ReportError, match=f"damaged .in config.json {next(iter(changes))}"):
         load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "summary.json",
+            '{"rounds": 3, "privacy": "x"}',
+            "summary.json privacy is of another kind",
+        ),
+        ("summary.json", '{"rounds": 3, "final_accuracy": "high"}', "json final_accuracy is of an"),
+        (
+            "metrics.jsonl",
+            '{"round": 1, "test_accuracy": "high"}',
+            "test_accuracy of round 1 must be",
+        ),
+        ("metrics.jsonl", '{"round": 1}\n{"round": 1}', "line 2: not a metrics row"),
+    ],
+)
+def test_files_that_were_edited_are_named(six_runs, file, content, message):
+    (six_runs[0] / file).write_text(content)
+    with pytest.raises(ReportError, match=rf"damaged \(.*{message}"):
+        load_runs(six_runs[:1])

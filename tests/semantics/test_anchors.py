@@ -99,3 +99,24 @@ def test_anchors_that_are_not_finite_are_refused_by_the_class():
     text[2, 1] = np.nan
     with pytest.raises(SemanticFLError, match="semantic anchors of class 2 are not finite"):
         dataclasses.replace(anchors, text=text).require_finite()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"visual": np.ones((2, 3), int)},
+        {"visual": np.full((2, 3), "x")},
+        {"text": np.ones((2, 3), complex)},
+        {"samples": np.ones((5, 4), np.float16)},
+        {"class_names": "ab"},
+        {"provenance": None},
+    ],
+)
+def test_arrays_and_descriptions_of_another_kind_are_refused(tmp_path, changes):
+    described = {"class_names": ["a", "b"], "provenance": {}, "maps": {}, "padding": 0}
+    arrays = {"visual": np.ones((2, 3), np.float32), "text": np.ones((2, 3), np.float32)}
+    for name, value in changes.items():
+        (described if name in described else arrays)[name] = value
+    np.savez(tmp_path / "x.npz", described=json.dumps(described), **arrays)
+    with pytest.raises(ValueError, match=r"x\.npz is not an anchors file"):
+        Anchors.load(tmp_path / "x.npz")

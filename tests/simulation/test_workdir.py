@@ -16,7 +16,7 @@ import pytest
 
 import semanticfl_jax as sfl
 from semanticfl_jax import __version__
-from semanticfl_jax.errors import DirectoryInUseError
+from semanticfl_jax.errors import ConfigError, DirectoryInUseError
 from semanticfl_jax.reporting.plots import curves
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import callbacks, checkpoint, workdir
@@ -254,7 +254,17 @@ def test_rows_that_are_lost_of_a_finished_run_are_said(copy):
     assert len(result.history) == 1 and result.summary["rounds"] == 3
 
 
-@pytest.mark.parametrize("content", ["{}", '{"rounds": "many"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"rounds": "many"}',
+        '{"rounds": true}',
+        '{"rounds": 3, "versions": null}',
+        '{"rounds": 3, "privacy": "x"}',
+        '{"rounds": ' + "[" * 100_000,
+    ],
+)
 def test_a_summary_without_its_rounds_is_damaged(copy, content):
     (copy / "summary.json").write_text(content)
     said = []
@@ -298,3 +308,18 @@ def test_reads_and_writes_that_end_after_a_failed_one_are_not_told_of(tmp_path, 
             sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=thing))
         coroutine.close()
     assert told == ["other"] * 3
+
+
+@pytest.mark.parametrize("had", [None, "x", []])
+def test_a_record_of_the_data_that_was_edited_is_a_difference_all_the_same(tmp_path, had):
+    (tmp_path / "run.json").write_text(json.dumps({"data": "a", "data_parts": had}))
+    with pytest.raises(ConfigError, match="data was a, is b"):
+        workdir.check_bound(tmp_path, {"data": "b", "data_parts": {"labels": "c"}})
+
+
+def test_json_is_read_with_a_mark_and_however_deep_it_is(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"rounds": 3}')
+    assert workdir.read_json(tmp_path / "x.json") == {"rounds": 3}
+    (tmp_path / "x.json").write_text('{"a":' + "[" * 100_000)
+    with pytest.raises(ConfigError, match=r"x\.json is damaged"):
+        workdir.read_json(tmp_path / "x.json")

@@ -18,6 +18,7 @@ from semanticfl_jax.array_files import read_npy
 from semanticfl_jax.config.original_data import CIFAR10CConfig
 from semanticfl_jax.contexts import DatasetContext
 from semanticfl_jax.data.sources.cifar import cifar10
+from semanticfl_jax.data.sources.contents import missing_file
 from semanticfl_jax.data.sources.dataset import ImageDataset
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
@@ -42,6 +43,7 @@ def corrupted_images(settings: CIFAR10CConfig) -> tuple[np.ndarray, np.ndarray]:
     if directory is None or not directory.is_dir():
         raise MissingFileError(
             f"dataset_settings.directory must be CIFAR-10-C's directory, got {settings.directory!r}"
+            + ("; unpack that file" if directory is not None and directory.is_file() else "")
         )
     labels = _read(directory / "labels.npy")
     whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
@@ -72,5 +74,5 @@ def corrupted_images(settings: CIFAR10CConfig) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise MissingFileError(f"{path} is not there")
+        raise missing_file("dataset_settings.directory", path.parent, path.name)
     return read_npy(path, mmap_mode="r")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from semanticfl_jax.data.sources.file_tree import Archive, is_ignored
 from semanticfl_jax.data.sources.image_formats import describe_unread
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 
 #: Folders below the path that are looked into, and entries looked at, at most.
 _DEPTH, _ENTRIES = 3, 20_000
@@ -82,6 +82,21 @@ def describe_contents(path: Path) -> str:
     if seen == _ENTRIES:
         parts.append("and more")
     return f"found are {'; '.join(parts)}" if parts else f"{path} is empty"
+
+
+def missing_file(field: str, directory: Path, *names: str) -> MissingFileError:
+    """Return the error for a file that a directory lacks, with where it is, or what is there.
+
+    Args:
+      field: that names the directory.
+      directory: where the file was sought.
+      names: that it may have.
+    """
+    line = f"{field}: {directory} has no {', nor '.join(names)}"
+    folders = dict.fromkeys(path.parent for path in walk(directory) if path.name in names)
+    if folders:
+        return MissingFileError(f"{line}; name its folder, {' or '.join(map(str, folders))}")
+    return MissingFileError(f"{line}; {describe_contents(directory)}")
 
 
 def _describe_archive(path: Path) -> str:

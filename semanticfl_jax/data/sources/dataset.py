@@ -186,7 +186,7 @@ class ImageDataset:
 
 def named(name: str, arrays: Mapping[str, Any]) -> ImageDataset:
     """Return the data set of a reader's arrays, with class names as they read in a sentence."""
-    class_names = tuple(words.replace("_", " ") for words in arrays["class_names"])
+    class_names = tuple(words.replace("_", " ").strip() or words for words in arrays["class_names"])
     return ImageDataset(name=name, **{**arrays, "class_names": class_names})
 
 

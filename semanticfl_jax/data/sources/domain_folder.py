@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.class_folders import class_names, class_of, classes_in
 from semanticfl_jax.data.sources.dataset import ImageDataset, named
 from semanticfl_jax.data.sources.file_tree import Directory
 from semanticfl_jax.data.sources.idx import directory_of
@@ -49,28 +50,37 @@ def list_files(tree: Directory) -> tuple[list[str], dict[str, Listing]]:
     Raises:
       SemanticFLError: unless there are two domains and two classes at least.
     """
-    found = [name.split("/") for name in tree.names if is_image(name) and name.count("/") >= 2]
-    domains, classes = (sorted({parts[i] for parts in found}) for i in (0, 1))
+    below = [name for name in tree.names if name.count("/") >= 2]
+    found = [name.split("/") for name in below if is_image(name)]
+    domains = sorted({parts[0] for parts in found})
+    of_domains = {
+        domain: classes_in(tree.path / domain, {parts[1] for parts in found if parts[0] == domain})
+        for domain in domains
+    }
+    classes = sorted(set().union(*of_domains.values()))
     if len(domains) < 2 or len(classes) < 2:
         raise SemanticFLError(
             f"{tree.path} must hold folders DOMAIN/CLASS of images, at least two of each; found "
             f"the domains {domains} and the classes {classes}"
         )
-    there = {(parts[0], parts[1]) for parts in found}
-    for domain in domains:
-        lacking = [each for each in classes if (domain, each) not in there]
-        if lacking:
+    names = class_names(tree.path, classes)
+    for domain, there in of_domains.items():
+        if lacking := [each for each in classes if each not in there]:
             print(f"{Path(tree.path) / domain} has no {', '.join(lacking)}", file=sys.stderr)
     is_test = _drawn([(parts[0], parts[1]) for parts in found])
     splits = {}
+    strays = [name for name in tree.names if is_image(name) and name.count("/") < 2]
+    problems = {**tree.problems, **dict.fromkeys(strays, "in no folder DOMAIN/CLASS")}
     for name, chosen in (("train", ~is_test), ("test", is_test)):
         files = [found[i] for i in np.flatnonzero(chosen)]
         splits[name] = Listing(
             ["/".join(parts) for parts in files],
-            [classes.index(parts[1]) for parts in files],
+            [classes.index(class_of(parts[1])) for parts in files],
             {"domain": [parts[0] for parts in files]},
+            problems if name == "train" else {},
+            [each for each in below if not is_image(each)] if name == "train" else (),
         )
-    return [each.replace("_", " ").replace("-", " ") for each in classes], splits
+    return names, splits
 
 
 def _drawn(groups: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import os
+import posixpath
 import stat
 import sys
 import tarfile
@@ -38,7 +39,7 @@ _LEFT_BEHIND = frozenset(
         "lost+found",
     }
 )
-_BROKEN_LINK = "a link to what is not there"
+_BROKEN_LINK, _NO_FILE = "a link to what is not there", "no regular file"
 
 
 def is_ignored(name: str) -> bool:
@@ -110,7 +111,7 @@ class Directory:
                 elif stat.S_ISREG(status.st_mode):
                     files[name] = status
                 else:
-                    problems[name] = "no regular file"
+                    problems[name] = _NO_FILE
         return dict(sorted(files.items())), dict(sorted(problems.items()))
 
     def _scan(self, prefix: str) -> list[os.DirEntry]:
@@ -155,25 +156,31 @@ class _Refused(SemanticFLError):
 class Archive:
     """The files in a .zip or .tar; a compressed .tar is held in memory, unpacked, while open.
 
-    Attributes:
-      problems: none: what cannot be read is found when it is opened.
+    Links in a .tar are followed to other files of it. Those that lead nowhere or to a folder, and
+    what is no regular file, are its `problems`, as a directory's are.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.problems: Mapping[str, str] = {}
 
     @property
     def cache_prefix(self) -> Path:
         """Where a cache of what is read goes; a suffix is added."""
         return self.path.with_name(f"{self.path.name}.decoded")
 
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why entries that should be files are none, by name, sorted."""
+        return self._found[1]
+
     @functools.cached_property
-    def _members(self) -> dict[str, Callable[[], bytes]]:
+    def _found(self) -> tuple[dict[str, Callable[[], bytes]], dict[str, str]]:
         try:
-            members = self._zip() if zipfile.is_zipfile(self.path) else self._tar()
-            found, outside = {}, []
-            for name, read in members:
+            # A .tar whose last file is a .zip, or an .npz, ends like a .zip.
+            tar = packing.is_tar(self.path) or not zipfile.is_zipfile(self.path)
+            found: dict[str, Callable[[], bytes] | str] = {}
+            outside = []
+            for name, read in self._tar() if tar else self._zip():
                 parts = [part for part in PurePosixPath(name).parts if part != "/"]
                 if ".." in parts:
                     outside.append(name)
@@ -187,7 +194,8 @@ class Archive:
         if outside:
             some = f"{len(outside)} files whose names lead out of it ({outside[0]}, ...)"
             print(f"{self.path}: not read are {some}", file=sys.stderr)
-        return found
+        files = {name: read for name, read in sorted(found.items()) if not isinstance(read, str)}
+        return files, {name: why for name, why in sorted(found.items()) if isinstance(why, str)}
 
     def _zip(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         archive = zipfile.ZipFile(self.path)
@@ -200,34 +208,37 @@ class Archive:
             name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
             yield name, functools.partial(packing.read_zipped, archive, info)
 
-    def _tar(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    def _tar(self) -> Iterator[tuple[str, Callable[[], bytes] | str]]:
         # Files are read out of order, for which a compressed stream would start again and again.
         unpacked = packing.unpacked(self.path)
 
         def read(member: tarfile.TarInfo) -> bytes:
-            if not member.isreg():
-                raise OSError("no regular file in the archive")
             with open(self.path, "rb") if unpacked is None else io.BytesIO(unpacked) as file:
-                file.seek(member.offset_data)
-                return file.read(member.size)
+                return packing.read_member(file, member)
 
         stream = None if unpacked is None else io.BytesIO(unpacked)
         with tarfile.open(self.path, mode="r:", fileobj=stream) as archive:
             members = archive.getmembers()
             packing.require_end(archive)
+            by_name = {posixpath.normpath(member.name): member for member in members}
             for member in members:
-                target = archive.getmember(member.linkname) if member.islnk() else member
-                if not member.isdir():
+                target = packing.link_target(by_name, member)
+                if target is None:
+                    yield member.name, _BROKEN_LINK
+                elif target.isreg():
                     yield member.name, functools.partial(read, target)
+                elif not member.isdir():
+                    folder = "a link to a folder; in archives only those to files are followed"
+                    yield member.name, folder if target.isdir() else _NO_FILE
 
     @functools.cached_property
     def names(self) -> list[str]:
         """Every file, relative and with forward slashes, sorted."""
-        return sorted(self._members)
+        return list(self._found[0])
 
     def folders(self, prefix: str = "") -> list[str]:
         """Return the folders in a folder that hold files, sorted; see `Directory.folders`."""
-        inside = (name.removeprefix(prefix) for name in self._members if name.startswith(prefix))
+        inside = (name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
         return sorted({name.partition("/")[0] for name in inside if "/" in name})
 
     def fingerprint(self) -> str:
@@ -241,7 +252,7 @@ class Archive:
           OSError: if it cannot be unpacked; the message is the reason alone.
         """
         try:
-            return io.BytesIO(self._members[name]())
+            return io.BytesIO(self._found[0][name]())
         except OSError:
             raise
         except (zipfile.BadZipFile, zlib.error, *packing.DAMAGE) as error:

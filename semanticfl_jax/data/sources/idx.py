@@ -17,8 +17,10 @@ import numpy as np
 
 from semanticfl_jax.config.original_data import EMNISTConfig
 from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.contents import missing_file
 from semanticfl_jax.data.sources.dataset import ImageDataset
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
 from semanticfl_jax.paths import local_path
 
 _CLOTHES = (
@@ -67,9 +69,17 @@ def _load(
     directory = directory_of(context, name)
 
     def split(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-        images = read_idx(_find(directory, prefix, "images", 3))
+        path = _find(directory, prefix, "images", 3)
+        images = read_idx(path)
+        if not images.size or images.ndim != 3:
+            raise SemanticFLError(f"{path} must hold images, [n, h, w], has {list(images.shape)}")
         path = _find(directory, prefix, "labels", 1)
         labels = read_idx(path).astype(np.int32) - first
+        if labels.shape != images.shape[:1]:
+            raise SemanticFLError(
+                f"{path} must have a label for each of {len(images)} images, has "
+                f"{list(labels.shape)}"
+            )
         if labels.size and not 0 <= labels.min() <= labels.max() < len(class_names):
             raise SemanticFLError(
                 f"{path} must have labels from {first} to {first + len(class_names) - 1}, "
@@ -88,6 +98,11 @@ def directory_of(context: DatasetContext, name: str) -> Path:
     if not context.config.data_dir:
         raise SemanticFLError(f"data_dir must be the directory of {name}'s files")
     directory = local_path(context.config.data_dir, "data_dir")
+    if directory.is_file():
+        raise SemanticFLError(
+            f"data_dir must be the directory of {name}'s files; {directory} is a file: unpack it, "
+            "and name the folder"
+        )
     if not directory.is_dir():
         raise MissingFileError(f"data_dir: no directory {directory}")
     return directory
@@ -103,7 +118,7 @@ def _find(directory: Path, prefix: str, kind: str, axes: int) -> Path:
     for name in names:
         if (directory / name).is_file():
             return directory / name
-    raise MissingFileError(f"data_dir: {directory} has no {names[0]}, nor {names[2]}")
+    raise missing_file("data_dir", directory, *names)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -118,7 +133,9 @@ def read_idx(path: Path) -> np.ndarray:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SemanticFLError(f"{path} is damaged or cut off: {error}") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
-        raise SemanticFLError(f"{path} is no IDX file of bytes")
+        pointer = is_git_lfs_pointer(raw[: len(GIT_LFS_POINTER)])
+        reason = "a pointer of Git LFS: run `git lfs pull`" if pointer else "no IDX file of bytes"
+        raise SemanticFLError(f"{path} is {reason}")
     axes = raw[3]
     shape = tuple(np.frombuffer(raw, ">u4", min(axes, (len(raw) - 4) // 4), 4).tolist())
     start = 4 + 4 * axes

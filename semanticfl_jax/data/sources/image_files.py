@@ -36,7 +36,7 @@ CHUNK = 16
 #: Files named in a message, of those that cannot be used.
 NAMED = 5
 #: Changes when the same files would give another cache.
-FORMAT = 2
+FORMAT = 3
 SKIP = "unreadable=skip leaves them out"
 
 

@@ -21,6 +21,12 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.contexts import DatasetContext
+from semanticfl_jax.data.sources.class_folders import (
+    class_names,
+    class_of,
+    classes_in,
+    without_images,
+)
 from semanticfl_jax.data.sources.contents import describe_contents
 from semanticfl_jax.data.sources.dataset import ImageDataset, named
 from semanticfl_jax.data.sources.file_tree import Archive, Directory, open_tree
@@ -94,16 +100,13 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
     """
     splits = find_splits(tree)
     prefixes = [splits.train, *([] if splits.test is None else [splits.test])]
-    classes = sorted({name for prefix in prefixes for name in tree.folders(prefix)})
+    of_splits = [classes_in(tree.path / prefix, tree.folders(prefix)) for prefix in prefixes]
+    classes = sorted(set().union(*of_splits))
     if len(classes) < 2:
         raise SemanticFLError(
             f"{tree.path} must hold a folder a class, at least two; {describe_contents(tree.path)}"
         )
-    names = [" ".join(name.replace("_", " ").replace("-", " ").split()) for name in classes]
-    if len(set(names)) < len(names):
-        raise SemanticFLError(
-            f"{tree.path}: classes must differ by more than '_', '-' and spaces: {classes}"
-        )
+    names = class_names(tree.path, classes)
     notes = tuple(f"{tree.path}: {note}" for note in splits.notes)
     try:
         train = _listing(tree, splits.train, classes, notes)
@@ -130,7 +133,7 @@ def _listing(
             continue
         folder, slash, _ = name.removeprefix(prefix).partition("/")
         if slash and is_image(name):
-            found[name] = label[folder]
+            found[name] = label[class_of(folder)]
         elif slash:
             unread.append(name)
         elif is_image(name):
@@ -139,7 +142,7 @@ def _listing(
     if missing:
         other = describe_unread(unread)
         raise SemanticFLError(
-            f"{tree.path / prefix} has no images for {', '.join(missing[:5])}"
+            without_images(tree.path / prefix, missing, (classes[i] for i in found.values()))
             + (f"; not read are {other}" if other else "")
             + (f"; {describe_contents(tree.path / prefix)}" if not found else "")
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +54,7 @@ def read_table(tree: Directory | Archive, name: str) -> tuple[dict[str, Row], st
 
     Returns:
       For each `file_name`, without "./" and with forward slashes, the row's values; None for one
-      that is missing. And a sentence, or "".
+      that is missing: empty, blank, null or no number (NaN). And a sentence, or "".
 
     Raises:
       SemanticFLError: if the file is no such table; the message names it.
@@ -71,7 +73,9 @@ def read_table(tree: Directory | Archive, name: str) -> tuple[dict[str, Row], st
         key = file_name.replace("\\", "/").removeprefix("./")
         if key in table:
             raise SemanticFLError(f"{tree.path / name}: {key} has two rows")
-        table[key] = row
+        table[key] = {
+            column: value if value and value.strip() else None for column, value in row.items()
+        }
     if not table:
         raise SemanticFLError(f"{tree.path / name} must have a row an image, and has none")
     return table, note and f"{tree.path / name} {note}"
@@ -79,13 +83,17 @@ def read_table(tree: Directory | Archive, name: str) -> tuple[dict[str, Row], st
 
 def _csv(content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], str]:
     text, note = _text(content)
-    header = text.partition("\n")[0].strip()
-    delimiters = (d for d in ",;\t|" if FILE in next(csv.reader([header], delimiter=d), ()))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=next(delimiters, ","), strict=True)
+    header, at = re.split(r"[\r\n]", text.strip(), maxsplit=1)[0], 0
+    lines = []
     try:
-        lines = [(number, line) for number, line in enumerate(reader, start=1) if line]
+        fits = (d for d in ",;\t|" if FILE in next(csv.reader([header], delimiter=d), ()))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=next(fits, ","), strict=True)
+        for number, line in enumerate(reader, start=1):
+            at = reader.line_num
+            if line:
+                lines.append((number, line))
     except csv.Error as error:
-        raise SemanticFLError(f"line {reader.line_num}: {error}") from None
+        raise SemanticFLError(f"line {at + 1}: {error}") from None
     columns = lines[0][1] if lines else []
     _require_file_column(columns)
     twice = sorted({column for column in columns if columns.count(column) > 1})
@@ -111,7 +119,7 @@ def _jsonl(content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SemanticFLError(f"line {number} is no JSON: {error}") from None
         if not isinstance(row, dict):
             raise SemanticFLError(f"line {number} must be an object, {{...}}")
@@ -128,7 +136,8 @@ def _parquet(content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], str]:
     try:
         table = parquet.read_table(io.BytesIO(content))
     except (pyarrow.ArrowException, OSError) as error:
-        raise SemanticFLError(f"no whole parquet file: {error}") from None
+        reason = " ".join(str(error).split())
+        raise SemanticFLError(f"no whole parquet file: {reason}") from None
     _require_file_column(table.column_names)
     rows = [{str(key): _as_text(value) for key, value in row.items()} for row in table.to_pylist()]
     return list(enumerate(rows, start=1)), ""
@@ -158,6 +167,8 @@ def _text(content: bytes) -> tuple[str, str]:
 def _as_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 

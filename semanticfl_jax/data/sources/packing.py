@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
 
@@ -88,6 +90,46 @@ def read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if refusal is not None:
         raise OSError(refusal)
     return archive.read(info)
+
+
+def is_tar(path: Path) -> bool:
+    """Return whether a file begins like a .tar that is not compressed (POSIX's and GNU's mark)."""
+    with open(path, "rb") as file:
+        return file.read(262)[257:] == b"ustar"
+
+
+def link_target(
+    members: Mapping[str, tarfile.TarInfo], member: tarfile.TarInfo
+) -> tarfile.TarInfo | None:
+    """Return what a link of a .tar leads to, over other links; the member itself if it is none.
+
+    Args:
+      members: by normalised name.
+      member: one of them.
+
+    Returns:
+      None where there is nothing, or links lead to one another.
+    """
+    target: tarfile.TarInfo | None = member
+    for _ in range(len(members)):
+        if target is None or not (target.islnk() or target.issym()):
+            return target
+        # A hard link's name is of the archive, a symbolic one's is seen from its folder.
+        folder = posixpath.dirname(target.name) if target.issym() else ""
+        target = members.get(posixpath.normpath(posixpath.join(folder, target.linkname)))
+    return None
+
+
+def read_member(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    """Return a regular file of an unpacked .tar that is open; holes of a sparse one are zeros."""
+    file.seek(member.offset_data)
+    if not member.issparse():
+        return file.read(member.size)
+    content = bytearray(member.size)
+    holes_between: Any = member.sparse  # (start, length) of what is stored, in typeshed bytes
+    for start, length in holes_between:
+        content[start : start + length] = file.read(length)
+    return bytes(content)
 
 
 def require_end(archive: tarfile.TarFile) -> None:

@@ -24,7 +24,8 @@ import numpy as np
 from semanticfl_jax.data.sources.contents import walk
 from semanticfl_jax.data.sources.image_files import Listing, load_images
 from semanticfl_jax.data.sources.split_folders import ROLES, role_of
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
 from semanticfl_jax.optional import optional_imports
 
 #: By data set: the column of the class, and of what else becomes a column.
@@ -34,6 +35,8 @@ _LABELS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "tiny_imagenet": ("label", ()),
 }
 _CLASSES = {"cifar10": 10, "cifar100": 100}
+#: Name of one of several files of a split, without its suffix; a hash may follow.
+_PART = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?:-\w+)?")
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -77,9 +80,12 @@ class ParquetFiles:
         split, row = name.split("/")
         value = self._columns[split][0][int(row)].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
-        if not content:
-            raise OSError("the row has no image")
-        return io.BytesIO(content)
+        if isinstance(content, bytes) and content:
+            return io.BytesIO(content)
+        path = value.get("path") if isinstance(value, dict) else value
+        if isinstance(path, str):
+            raise OSError(f"the row has the path {path}, and not the bytes of the image")
+        raise OSError("the row has no image's bytes")
 
     @functools.cached_property
     def _columns(self) -> dict[str, list[Any]]:
@@ -91,10 +97,15 @@ class ParquetFiles:
         for split, paths in self.splits.items():
             try:
                 tables = [parquet.read_table(path, columns=wanted) for path in paths]
+                whole = pyarrow.concat_tables(tables)
             except (pyarrow.ArrowException, OSError) as error:
-                raise SemanticFLError(f"{self.path}: {split} cannot be read: {error}") from None
-            whole = pyarrow.concat_tables(tables)
+                raise _unreadable(f"{self.path}: {split}", paths, error) from None
             found[split] = [whole[name] for name in wanted]
+            if not pyarrow.types.is_integer(found[split][1].type):
+                raise SemanticFLError(
+                    f"{self.path}: the column {self.label} of {split} must be whole numbers, the "
+                    f"classes, and is of type {found[split][1].type}"
+                )
         return found
 
     def listings(self) -> dict[str, Listing]:
@@ -137,6 +148,7 @@ def find_parquet(root: Path, name: str) -> ParquetFiles | None:
     for home, roles in groups.items():
         held_out = next((role for role in ("test", "val") if role in roles), None)
         if "train" in roles and held_out is not None:
+            _require_all([*roles["train"], *roles[held_out]])
             splits = {"train": sorted(roles["train"]), "test": sorted(roles[held_out])}
             found = _described(home, splits, name)
             if found is not None:
@@ -169,6 +181,33 @@ def _role(path: Path) -> str | None:
     return None
 
 
+def _require_all(paths: Sequence[Path]) -> None:
+    """Raise unless of files that are called "NAME-00000-of-00002" each is there."""
+    there: dict[tuple[Path, str, int], set[int]] = {}
+    for path in paths:
+        part = _PART.fullmatch(path.stem)
+        if part is not None:
+            whole = (path.parent, part["name"], int(part["count"]))
+            there.setdefault(whole, set()).add(int(part["number"]))
+    for (folder, name, count), numbers in there.items():
+        missing = sorted(set(range(count)) - numbers)
+        if missing:
+            some = ", ".join(f"{name}-{number:05d}-of-{count:05d}" for number in missing[:5])
+            raise MissingFileError(
+                f"{folder}: of {count} files {name}, {len(missing)} are missing ({some}); download "
+                "them, too"
+            )
+
+
+def _unreadable(where: str, paths: Sequence[Path], error: Exception) -> SemanticFLError:
+    """Return the error for files of which pyarrow could not read one, in a line."""
+    for path in paths:
+        with open(path, "rb") as file:
+            if is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER))):
+                return SemanticFLError(f"{path} is a pointer of Git LFS: run `git lfs pull`")
+    return SemanticFLError(f"{where} cannot be read: {' '.join(str(error).split())[:300]}")
+
+
 def _described(home: Path, splits: Mapping[str, Sequence[Path]], name: str) -> ParquetFiles | None:
     """Return the files with what their schema says; None if they are those of another data set."""
     with optional_imports("parquet", f"{name} in the parquet files in {home}"):
@@ -177,7 +216,8 @@ def _described(home: Path, splits: Mapping[str, Sequence[Path]], name: str) -> P
     try:
         schema = parquet.read_schema(splits["train"][0])
     except (pyarrow.ArrowException, OSError) as error:
-        raise SemanticFLError(f"{splits['train'][0]} cannot be read: {error}") from None
+        first = splits["train"][0]
+        raise _unreadable(str(first), [first], error) from None
     label, columns = _LABELS[name]
     image = next((column for column in ("image", "img") if column in schema.names), None)
     if image is None or label not in schema.names:

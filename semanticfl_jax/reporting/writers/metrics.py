@@ -69,26 +69,36 @@ class MetricsWriter:
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """Return rows of a run's `metrics.jsonl`, by round; empty when there is none.
 
-    A last line cut short, as `kill -9` can leave it, is ignored.
+    A last line cut short, as `kill -9` can leave it, is ignored, as are empty lines and the zeros
+    that a machine without power can leave at the end.
 
     Raises:
-      ValueError: if any other line is not a JSON object with a `round`.
+      ValueError: if any other line is no JSON object with a `round` after the last one's.
     """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
         return []
-    lines = path.read_bytes().splitlines()
-    rows = []
+    lines = path.read_bytes().rstrip(b"\0\r\n\t ").splitlines()
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line)
-            row["round"] + 0
-        except (ValueError, KeyError, TypeError) as error:
+            row = json.loads(line, parse_constant=lambda _: None)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
+            reason = f"{type(error).__name__}: {str(error)[:100]}"
+            raise SemanticFLError(f"{path}, line {number}: not a metrics row ({reason})") from None
+        last, given = (
+            rows[-1]["round"] if rows else 0,
+            row.get("round") if isinstance(row, dict) else None,
+        )
+        if type(given) is not int or given <= last:
             raise SemanticFLError(
-                f"{path}, line {number}: not a metrics row ({error!r})"
-            ) from error
+                f"{path}, line {number}: not a metrics row (it must have a round above {last}, the "
+                "last one's)"
+            )
         rows.append(row)
     return rows
 
@@ -118,6 +128,12 @@ def summarize(
     """
     rows = list(rows)
     evaluated = [row for row in rows if row.get(metric.name) is not None]
+    for row in rows:
+        for name in (metric.name, "seconds", "images_per_second", "bytes_up", "bytes_down"):
+            if isinstance(row.get(name), str | list | dict):
+                raise SemanticFLError(
+                    f"{name} of round {row['round']} must be a number, is {row[name]!r}"
+                )
     values = [row[metric.name] for row in evaluated]
     choose = max if metric.higher else min
     best = choose(evaluated, key=lambda row: row[metric.name], default=None)

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import subprocess
 import tarfile
 import zipfile
 
@@ -240,3 +241,59 @@ def test_what_an_archive_holds_is_described(tmp_path):
     assert describe_contents(tmp_path / "inner.zip") == "in it are 1 folders (a); 3 .txt"
     (tmp_path / "text.zip").write_text("no archive")
     assert describe_contents(tmp_path / "text.zip").endswith("text.zip is a file")
+
+
+def linked(path, *links, files=FILES):
+    """A .tar of the files and of links (name, kind, target) after them."""
+    with tarfile.open(path, "w") as archive:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+        for name, kind, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return path
+
+
+def test_links_in_a_tar_lead_to_files_or_are_problems(tmp_path):
+    path = linked(
+        tmp_path / "x.tar",
+        ("a/hard.txt", tarfile.LNKTYPE, "a/1.txt"),
+        ("a/soft.txt", tarfile.SYMTYPE, "b/../hard.txt"),
+        ("gone.txt", tarfile.LNKTYPE, "nowhere.txt"),
+        ("out.txt", tarfile.SYMTYPE, "../../3.txt"),
+        ("c", tarfile.DIRTYPE, ""),
+        ("folder", tarfile.SYMTYPE, "c"),
+        ("round.txt", tarfile.SYMTYPE, "trip.txt"),
+        ("trip.txt", tarfile.SYMTYPE, "round.txt"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    )
+    tree = open_tree(path)
+    assert contents(tree) == {**FILES, "a/hard.txt": b"one", "a/soft.txt": b"one"}
+    nothing = dict.fromkeys(("gone.txt", "out.txt", "round.txt", "trip.txt"), "not there")
+    wanted = {**nothing, "folder": "those to files", "pipe": "no regular file"}
+    assert tree.problems.keys() == wanted.keys()
+    assert all(wanted[name] in why for name, why in tree.problems.items())
+
+
+def test_a_tar_is_no_zip_whatever_it_ends_with(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"x/1.txt": b"of the inner one"}).read_bytes()
+    files = {**FILES, "z.zip": inner}
+    assert contents(open_tree(linked(tmp_path / "x.tar", files=files))) == files
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_holes_of_files_in_a_tar_are_zeros(tmp_path, form):
+    folder = write(tmp_path / "x", {"1.bin": b"", "2.txt": b"after it"})
+    with open(folder / "1.bin", "wb") as file:
+        for place in (0, 1 << 20, 3 << 20):
+            file.seek(place)
+            file.write(b"%d" % place)
+        file.truncate(4 << 20)
+    command = ["tar", "-S", f"--format={form}", "-cf", tmp_path / "x.tar", "-C", folder, "."]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no tar that stores holes")
+    expected = {name: (folder / name).read_bytes() for name in ("1.bin", "2.txt")}
+    assert contents(open_tree(tmp_path / "x.tar")) == expected

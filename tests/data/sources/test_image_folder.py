@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import unicodedata
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def test_formats_that_are_not_read_are_counted_at_every_start(split, capsys):
     (split / "train" / "dog").mkdir()
     (split / "train" / "dog" / "0.HEIC").write_bytes(b"")
     with pytest.raises(
-        ValueError, match=r"no images for dog; not read are 2 \.txt, 1 \.heic \(pip"
+        ValueError, match=r"no images for dog; .*not read are 2 \.txt, 1 \.heic \(pip"
     ):
         load(split)
 
@@ -275,3 +276,40 @@ def test_what_was_found_in_place_of_classes_is_said(tmp_path):
         put(tmp_path / "y" / "pets" / name / "0.png", 1)
     with pytest.raises(ValueError, match=r"found are 1 folder \(pets\); 2 \.png"):
         load(tmp_path / "y")
+
+
+def test_a_class_is_one_however_its_accents_are_written(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for i, folder in enumerate((f"train/{composed}", "train/dog", f"test/{apart}", "test/dog")):
+        put(tmp_path / "x" / folder / "0.png", i)
+    dataset = load(tmp_path / "x")
+    assert dataset.class_names == (composed, "dog")
+    assert (values(dataset.train_images), values(dataset.test_images)) == ([0, 1], [2, 3])
+    put(tmp_path / "x" / "train" / apart / "0.png", 9)
+    with pytest.raises(ValueError, match=r"train has two folders café, .*into one"):
+        load(tmp_path / "x")
+
+
+def test_classes_of_splits_that_differ_are_named_with_what_to_do(tmp_path):
+    for folder in ("train/Cat", "train/dog", "test/cat", "test/dog"):
+        put(tmp_path / "x" / folder / "0.png", 1)
+    with pytest.raises(ValueError, match=r"train has no images for cat, but has Cat for cat: call"):
+        load(tmp_path / "x")
+    (tmp_path / "x" / "test" / "cat").rename(tmp_path / "x" / "test" / "bird")
+    with pytest.raises(ValueError, match=r"train has no images for bird; every class must have"):
+        load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("-", "_"), ("-", "_")),
+        (("-rf", "a\nb", " c "), ("c", "rf", "a b")),
+        (("🐱", "1"), ("1", "🐱")),
+    ],
+)
+def test_every_class_has_a_name(tmp_path, folders, names):
+    for folder in folders:
+        for i in range(2):
+            put(tmp_path / "x" / folder / f"{i}.png", i)
+    assert load(tmp_path / "x").class_names == names

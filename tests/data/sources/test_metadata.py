@@ -96,6 +96,8 @@ def test_other_forms(root, suffix, write):
         (".csv", b"file_name,file_name\na,b\n", "two columns file_name"),
         (".csv", b'file_name,site\na,"b\n', "line 2: unexpected end of data"),
         (".csv", b"", "must have a column file_name, has none"),
+        (".csv", b"file_name," + b"x" * 200_000 + b"\n", "line 1: field larger than"),
+        (".jsonl", b'{"file_name": ' + b"[" * 100_000, "line 1 is no JSON"),
     ],
 )
 def test_damaged_tables_are_named(root, suffix, content, message):
@@ -148,3 +150,30 @@ def test_without_a_table_it_is_said_where_one_was_sought(root):
     np.testing.assert_array_equal(load(root, column=None)["train_labels"], [0] * 4 + [1] * 4)
     with pytest.raises(ValueError, match=r"not read are train/labels\.xlsx, meta\.csv"):
         load_image_folder(root, column="site", image_size=4)
+
+
+@pytest.mark.parametrize("value", ["", " ", '" "'])
+def test_an_empty_field_is_a_value_that_is_missing(root, value):
+    lines = table().splitlines()
+    lines[2] = f"{NAMES[1]},{value},1"
+    (root / "train" / "metadata.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"'site' .*: 1 of 8 images have no value: train/cat/1\.p"):
+        load(root)
+    assert set(load(root, column="age/sex (y)")["columns"]) == {"age/sex (y)"}
+
+
+def test_what_is_no_number_is_missing(root):
+    rows = [{"file_name": name, "site": float("nan") if i else 1.5} for i, name in enumerate(NAMES)]
+    for name, content in (
+        ("metadata.jsonl", json_lines(rows)),
+        ("metadata.parquet", parquet(rows)),
+    ):
+        (root / "train" / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"'site' .*: 7 of 8 images have no value"):
+            load(root)
+        (root / "train" / name).unlink()
+
+
+def test_lines_of_old_macs(root):
+    (root / "train" / "metadata.csv").write_text(table(";").replace("\n", "\r"))
+    assert load(root)["columns"]["site"].tolist() == SITES

@@ -142,7 +142,7 @@ def test_cifar10_c_replaces_the_test_images(tmp_path, monkeypatch):
     np.testing.assert_array_equal(data.test_images, expected)
     assert data.test_labels.tolist() == [3, 1, 4, 1] * 2 and data.name == "cifar10_c"
     np.testing.assert_array_equal(data.train_images, clean.train_images)
-    with pytest.raises(MissingFileError, match=r"frost.npy is not there"):
+    with pytest.raises(MissingFileError, match=r"has no frost.npy; found are 3 .npy"):
         load("cifar10_c", tmp_path, dataset_settings={**settings, "corruptions": ["frost"]})
     with pytest.raises(ConfigError, match="severity must be from 1 to 5"):
         load("cifar10_c", tmp_path, dataset_settings={**settings, "severity": 6})
@@ -169,3 +169,96 @@ def test_domains_are_a_column_and_every_group_is_split(tmp_path, capsys):
     context = DatasetContext(ExperimentConfig(dataset="domain_folder"))
     with pytest.raises(SemanticFLError, match="data_dir must be the directory of domain_folder"):
         domain_folder.domain_folder(None, context)
+
+
+def put_fashion_mnist(directory, images=12, labels=12):
+    directory.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        write_idx(directory / f"{split}-images-idx3-ubyte.gz", np.zeros((images, 28, 28)))
+        write_idx(directory / f"{split}-labels-idx1-ubyte.gz", np.zeros(labels))
+
+
+def put_svhn(directory, images=None, labels=None):
+    directory.mkdir(parents=True)
+    images = np.zeros((32, 32, 3, 4), np.uint8) if images is None else images
+    for split in ("train", "test"):
+        y = np.ones((4, 1)) if labels is None else labels
+        savemat(directory / f"{split}_32x32.mat", {"X": images, "y": y})
+
+
+def put_femnist(directory, x=0.5, y=(0, 61)):
+    user = {"x": [[x] * 784] * len(y), "y": list(y)}
+    for split in ("train", "test"):
+        (directory / split).mkdir(parents=True)
+        (directory / split / "a.json").write_text(json.dumps({"user_data": {"me": user}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "put", "message"),
+    [
+        ("fashion_mnist", put_fashion_mnist, "idx3-ubyte; name its folder, .*in/side$"),
+        ("svhn", put_svhn, r"has no train_32x32\.mat; name its folder, .*in/side$"),
+        ("femnist", put_femnist, "no .json files in .*; found are 1 folder .in.; 2 .json"),
+    ],
+)
+def test_files_that_lie_deeper_or_packed_are_said(tmp_path, name, put, message):
+    put(tmp_path / "x" / "in" / "side")
+    with pytest.raises(MissingFileError, match=message):
+        load(name, tmp_path / "x")
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(SemanticFLError, match=f"directory of {name}'s files; .*x.zip is a file"):
+        load(name, tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "put", "values", "message"),
+    [
+        ("fashion_mnist", put_fashion_mnist, {"labels": 11}, "labels.* each of 12 images, has .11"),
+        (
+            "fashion_mnist",
+            put_fashion_mnist,
+            {"images": 0},
+            r"images.* must hold images, .*\[0, 28",
+        ),
+        ("svhn", put_svhn, {"labels": np.full((4, 1), 11)}, "must have y from 1 to 10"),
+        ("svhn", put_svhn, {"labels": np.full((4, 1), 2.5)}, "must have y from 1 to 10"),
+        ("svhn", put_svhn, {"labels": np.full((4, 1), np.nan)}, "must have y from 1 to 10"),
+        (
+            "svhn",
+            put_svhn,
+            {"labels": np.ones((3, 1))},
+            r"must have X uint8 \[32, 32, 3, n\] and y",
+        ),
+        ("svhn", put_svhn, {"images": np.zeros((4, 32, 32, 3), np.uint8)}, "must have X uint8"),
+        ("femnist", put_femnist, {"x": 200}, "me must have x from 0 to 1"),
+        ("femnist", put_femnist, {"x": -0.5}, "me must have x from 0 to 1"),
+        ("femnist", put_femnist, {"x": float("nan")}, "me must have x from 0 to 1"),
+        ("femnist", put_femnist, {"y": [0, 62]}, "me must have y among 0 to 61"),
+        ("femnist", put_femnist, {"y": [0, 2.7]}, "me must have y among 0 to 61"),
+        ("femnist", put_femnist, {"y": [0, 2**40]}, "me must have y among 0 to 61"),
+    ],
+)
+def test_values_out_of_range_are_named_and_not_cut(tmp_path, name, put, values, message):
+    put(tmp_path / "x", **values)
+    with pytest.raises(SemanticFLError, match=rf"x/.*{message}"):
+        load(name, tmp_path / "x")
+
+
+def test_what_is_no_image_of_a_domain_is_counted(tmp_path, capsys):
+    for name in ("photo/cat/0.png", "photo/cat/1.png", "photo/dog/0.png", "art/dog/0.png"):
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "x" / name)
+    Image.new("RGB", (4, 4)).save(tmp_path / "x" / "photo" / "stray.png")
+    (tmp_path / "x" / "art" / "dog" / "1.heic").write_bytes(b"")
+    (tmp_path / "x" / "art" / "dog" / "2.png").symlink_to("gone")
+    message = r"2 of 6 images: art/dog/2.png \(a link .*\), photo/stray.png \(in no folder DOMAIN"
+    with pytest.raises(SemanticFLError, match=message):
+        load("domain_folder", tmp_path / "x")
+    for name in ("photo/dog/1.png", "art/dog/3.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "x" / name)
+    load("domain_folder", tmp_path / "x", unreadable="skip")
+    assert "not read are 1 .heic" in capsys.readouterr().err
+    (tmp_path / "x" / "photo" / "Cat-").mkdir()
+    (tmp_path / "x" / "photo" / "cat").rename(tmp_path / "x" / "photo" / "dog_")
+    with pytest.raises(SemanticFLError, match="differ by more than '_', '-' and spaces"):
+        load("domain_folder", tmp_path / "x", unreadable="skip")

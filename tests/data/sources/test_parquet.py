@@ -10,6 +10,7 @@ from PIL import Image
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
 from semanticfl_jax.errors import MissingDependencyError
+from semanticfl_jax.files import GIT_LFS_POINTER
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -110,3 +111,60 @@ def test_what_to_install_is_said(tmp_path, monkeypatch):
         MissingDependencyError, match=r"parquet files in .*semanticfl-jax\[parquet\]"
     ):
         load("tiny_imagenet", tmp_path)
+
+
+NAMES = [f"c{i}" for i in range(10)]
+
+
+def test_of_files_that_are_numbered_none_may_be_missing(tmp_path):
+    for i in (0, 2):
+        write(tmp_path / f"train-0000{i}-of-00003-abc.parquet", list(range(10)), NAMES)
+    write(tmp_path / "test-00000-of-00001.parquet", list(range(10)), NAMES)
+    with pytest.raises(FileNotFoundError, match=r"of 3 files train, .*\(train-00001-of-00003\)"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("labels", [NAMES, [0.5] * 10, [[1]] * 10])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_classes_that_are_no_whole_numbers_are_refused(tmp_path, split, labels):
+    for each in ("train", "test"):
+        write(tmp_path / f"{each}-0.parquet", labels if each == split else list(range(10)), NAMES)
+    message = f"the column label of {split} must be whole numbers, the classes, and is of type"
+    with pytest.raises(ValueError, match=message):
+        load("cifar10", tmp_path)
+
+
+def test_files_of_one_split_that_do_not_fit(tmp_path):
+    write(tmp_path / "train-0.parquet", list(range(10)), NAMES)
+    write(tmp_path / "train-1.parquet", NAMES, NAMES)
+    write(tmp_path / "test-0.parquet", list(range(10)), NAMES)
+    with pytest.raises(ValueError, match=r"train cannot be read: Schema at index 1") as failed:
+        load("cifar10", tmp_path)
+    assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pointers_of_git_lfs(tmp_path, split):
+    for each in ("train", "test"):
+        write(tmp_path / f"{each}-0.parquet", list(range(10)), NAMES)
+    (tmp_path / f"{split}-0.parquet").write_bytes(GIT_LFS_POINTER + b"v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=rf"{split}-0\.parquet is a pointer of Git LFS: run"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"bytes": None, "path": "7.png"}, "the path 7.png, and not the bytes"),
+        ("7.png", "the path 7.png, and not the bytes"),
+        ([1, 2], "no image's bytes"),
+    ],
+)
+def test_rows_without_the_bytes_of_an_image(tmp_path, value, reason):
+    write(tmp_path / "train-0.parquet", list(range(10)), NAMES, more={"img": [value] * 10})
+    write(tmp_path / "test-0.parquet", list(range(10)), NAMES)
+    train = pq.read_table(tmp_path / "train-0.parquet")
+    train = train.drop_columns("image").rename_columns({"img": "image"})
+    pq.write_table(train, tmp_path / "train-0.parquet")
+    with pytest.raises(ValueError, match=rf"10 of 20 images: train/0 \(the row has {reason}"):
+        load("cifar10", tmp_path)

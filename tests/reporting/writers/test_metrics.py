@@ -58,7 +58,7 @@ def test_a_file_cut_anywhere_can_be_resumed(tmp_path_factory, cut):
 
 
 @pytest.mark.parametrize(
-    "damaged", ["half a li", "[1]", "3", '{"train_loss": 1}', '{"round": "x"}']
+    "damaged", ["half a li", "[" * 100_000, "[1]", "3", '{"train_loss": 1}', '{"round": "x"}']
 )
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path, damaged):
     path = tmp_path / metrics.METRICS_FILE
@@ -161,3 +161,29 @@ def test_versions_are_those_imported():
     found = versions()
     assert found["numpy"] == np.__version__
     assert set(found) >= {"python", "jax", "jaxlib", "flax", "optax", "semanticfl_jax"}
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\n\n", b"\0" * 50, b"\0\n\0", b"\r\n", b'\n{"round": 4, "tr', b'{"rou\0\0']
+)
+def test_what_an_editor_or_a_lost_write_leaves_at_the_end_is_no_row(tmp_path, tail):
+    rows = b'{"round": 1}\r\n\n{"round": 2, "test_accuracy": Infinity}\n\n{"round": 3}\n'
+    (tmp_path / metrics.METRICS_FILE).write_bytes(rows + tail)
+    read = metrics.read_metrics(tmp_path)
+    assert read == [{"round": 1}, {"round": 2, "test_accuracy": None}, {"round": 3}]
+
+
+@pytest.mark.parametrize("number", ["2", "1", "0", "-1", "2.5", "true", "null", '"3"', "NaN"])
+def test_rows_that_were_edited_out_of_order_are_not_counted_twice(tmp_path, number):
+    text = '{"round": 1}\n{"round": 2}\n{"round": ' + number + "}\n"
+    (tmp_path / metrics.METRICS_FILE).write_text(text)
+    with pytest.raises(
+        ValueError, match=r"line 3: not a metrics row .it must have a round above 2"
+    ):
+        metrics.read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test_accuracy", "seconds", "bytes_up"])
+def test_a_figure_that_is_a_text_is_named(name):
+    with pytest.raises(ValueError, match=f"{name} of round 2 must be a number, is 'high'"):
+        metrics.summarize([{"round": 1, name: 1}, {"round": 2, name: "high"}])
