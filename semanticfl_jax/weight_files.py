@@ -78,7 +78,7 @@ def read(
             if not isinstance(about, dict):
                 raise TypeError("what it is is no JSON object")
             return trees, about
-    except (SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SemanticFLError(f"{path} is damaged: {error}") from error
     except json.JSONDecodeError as error:
         raise SemanticFLError(f"{path} is damaged: {error}") from error
