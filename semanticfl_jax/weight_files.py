@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,30 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """Return the leaves of a tree of dicts by their paths, as in "block_1/conv_1/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in leaves}
+
+
+def require_fit(
+    wanted: PyTree, weights: PyTree, kind: str, of: str, stays: Iterable[str] = ()
+) -> None:
+    """Raise `SemanticFLError` unless weights have the names and shapes that a model wants.
+
+    Args:
+      wanted: tree of arrays, or of what has their shapes.
+      weights: tree of arrays.
+      kind: what they are, as in "params", for the error, which names the first that differs.
+      of: where they come from, likewise.
+      stays: names that the weights may lack or have otherwise.
+    """
+    named, there = named_leaves(wanted), named_leaves(weights)
+    for name in sorted((named.keys() | there.keys()) - set(stays)):
+        if name not in there or name not in named:
+            which = "lacks" if name not in there else "has, and the model has not,"
+            raise SemanticFLError(f"{of} {which} {kind}/{name}")
+        if np.shape(named[name]) != np.shape(there[name]):
+            raise SemanticFLError(
+                f"{of}: {kind}/{name} must be {list(np.shape(named[name]))} for this model, "
+                f"is {list(np.shape(there[name]))}"
+            )
 
 
 def write(

@@ -146,8 +146,8 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
       model: the Flax module, if it was given as one and is not known by name.
 
     Raises:
-      SemanticFLError: for a damaged file, or a module that is needed and not given, or a task that
-        is not registered.
+      SemanticFLError: for a damaged file, a module that is needed and not given or that other
+        weights belong to, or a task that is not registered.
     """
     path = local_path(path, "path")
     weights, about = read_weights(path / "model.safetensors" if path.is_dir() else path)
@@ -183,5 +183,9 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
             f"{path} holds the weights of {architecture['module']}, a module of your own: give it "
             "as load_model(path, model=...)"
         )
+    image = jnp.zeros((1, *about["image_shape"]))
+    wanted = jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
+    for kind, tree in weights.items():
+        weight_files.require_fit(wanted.get(kind, {}), tree, kind, str(path))
     weights = jax.tree.map(jnp.asarray, weights)
     return TrainedModel(network, weights["params"], weights["batch_stats"], about, task)

@@ -16,7 +16,7 @@ from semanticfl_jax.simulation import workdir
 from semanticfl_jax.simulation.checkpoint import Checkpoints, first_line
 from semanticfl_jax.simulation.export import read_weights
 from semanticfl_jax.types import PyTree
-from semanticfl_jax.weight_files import named_leaves
+from semanticfl_jax.weight_files import named_leaves, require_fit
 
 Weights = Mapping[str, PyTree]
 
@@ -94,17 +94,8 @@ def replace_weights(
 
 
 def _like(wanted: PyTree, weights: Weights, kind: str, of: str) -> PyTree:
+    require_fit(wanted, weights[kind], kind, of, weights.get("drawn", ()))
     named, there = named_leaves(wanted), named_leaves(weights[kind])
-    stays = weights.get("drawn", ())
-    for name in sorted((named.keys() | there.keys()) - set(stays)):
-        if name not in there or name not in named:
-            which = "lacks" if name not in there else "has, and the model has not,"
-            raise SemanticFLError(f"{of} {which} {kind}/{name}")
-        if np.shape(named[name]) != np.shape(there[name]):
-            raise SemanticFLError(
-                f"{of}: {kind}/{name} must be {list(np.shape(named[name]))} for this model, "
-                f"is {list(np.shape(there[name]))}"
-            )
     leaves = [
         np.asarray(there[name], leaf.dtype) if name in there else leaf
         for name, leaf in named.items()
