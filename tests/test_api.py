@@ -79,9 +79,7 @@ def test_an_exported_model_predicts_the_same(result, tmp_path):
     assert loaded.class_names == ("rows", "columns")
     with pytest.raises(sfl.SemanticFLError, match="the weights of ViT, a module of your own"):
         sfl.load_model(path)
-    with pytest.raises(
-        sfl.SemanticFLError, match=r"must be \[3\] for this model, is \[2\]"
-    ):
+    with pytest.raises(sfl.SemanticFLError, match=r"must be \[3\] for this model, is \[2\]"):
         sfl.load_model(path, model=ViT(3))
     with pytest.raises(sfl.SemanticFLError, match=r"writes a \.safetensors file"):
         result.export(tmp_path / "model.bin")
