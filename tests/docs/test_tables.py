@@ -41,7 +41,10 @@ def test_every_field_is_listed_with_its_default(configuration):
 def test_every_field_says_what_it_means(configuration):
     rows = re.findall(r"^\| `([\w.]+)` \|.*\|([^|]*)\|$", configuration, re.MULTILINE)
     assert len(rows) > 150
-    assert [field for field, meaning in rows if not meaning.strip()] == []
+    registries = [each for each in vars(registry).values() if isinstance(each, registry.Registry)]
+    of_tests = {name for each in registries for name in set(each) - set(built_in(each))}
+    silent = [field for field, meaning in rows if not meaning.strip()]
+    assert [field for field in silent if not of_tests & set(field.split("."))] == []
 
 
 def test_comments_above_fields_are_their_meaning(configuration):
