@@ -78,6 +78,23 @@ _NOISY = (
 )
 
 
+def _check_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Raise `SemanticFLError` if vocabulary and merges do not belong together.
+
+    A tokenizer whose vocab.json or merges.txt was cut short is read without an error, and splits
+    words otherwise. Tokens after the first special one were added later, and need no merge.
+    """
+    words, first = tokenizer.encoder, tokenizer.bos_token_id
+    made = {"".join(pair) for pair in tokenizer.bpe_ranks}
+    usual = (word for word, place in words.items() if place < first)
+    joined = {word for word in usual if len(word.removesuffix("</w>")) > 1}
+    if not joined <= made or not made <= words.keys():
+        raise SemanticFLError(
+            f"{directory} is damaged: {len(joined - made)} words of vocab.json are in no line of "
+            f"merges.txt, and {len(made - words.keys())} lines make words that vocab.json has not"
+        )
+
+
 class Networks:
     """Modules and settings of a checkpoint, static under jit; equal where configurations are.
 
@@ -117,6 +134,7 @@ class Networks:
             self.text_encoder = FlaxCLIPTextModel(self.text_config, dtype=dtype, _do_init=False)
         with _naming(directory / "tokenizer"):
             self.tokenizer = CLIPTokenizer.from_pretrained(directory / "tokenizer")
+        _check_tokenizer(self.tokenizer, directory / "tokenizer")
         self.norm_groups = unet_config.get("norm_num_groups", 32)
         self.norm_eps = unet_config.get("norm_eps", 1e-5)
         self.vae_factor = 2 ** (len(self.vae.block_out_channels) - 1)

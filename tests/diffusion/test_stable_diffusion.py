@@ -177,6 +177,20 @@ def test_a_damaged_tokenizer_is_named(goldens, tmp_path, name, content):
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("merges.txt", b"#version: 0.2\n", "6 words of vocab.json are in no line"),
+        ("vocab.json", b"{}", "6 lines make words that vocab.json has not"),
+    ],
+)
+def test_a_tokenizer_that_was_cut_short_is_named(goldens, tmp_path, name, content, message):
+    shutil.copytree(goldens / "sd1", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
 def test_heavy_libraries_are_imported_by_load_alone():
     code = (
         "import sys, semanticfl_jax.diffusion.features\n"
