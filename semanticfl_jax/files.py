@@ -23,6 +23,12 @@ def is_git_lfs_pointer(head: bytes) -> bool:
     return head.startswith(GIT_LFS_POINTER)
 
 
+def is_pointer(path: str | os.PathLike) -> bool:
+    """Return whether a file is a pointer that Git LFS left in place of the real one."""
+    with open(path, "rb") as file:
+        return is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER)))
+
+
 def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
     """Call `save` with a file open beside `path`, which is then renamed to `path`.
 

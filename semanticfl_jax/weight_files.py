@@ -83,9 +83,8 @@ def read(
     """
     from safetensors import SafetensorError, safe_open
 
-    with open(path, "rb") as head:
-        if files.is_git_lfs_pointer(head.read(len(files.GIT_LFS_POINTER))):
-            raise SemanticFLError(f"{path} is a pointer of Git LFS: run `git lfs pull`")
+    if files.is_pointer(path):
+        raise SemanticFLError(f"{path} is a pointer of Git LFS: run `git lfs pull`")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             metadata = file.metadata() or {}

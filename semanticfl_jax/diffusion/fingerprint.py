@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.diffusion.other_models import (
-    is_pointer,
     pointer_message,
     refuse_other_models,
     single_file,
@@ -22,7 +21,7 @@ from semanticfl_jax.diffusion.other_models import (
     weights_instead,
 )
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
-from semanticfl_jax.files import read_json_object
+from semanticfl_jax.files import is_pointer, read_json_object
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.paths import local_path, path_or_name
 

@@ -91,7 +91,8 @@ def _check_tokenizer(tokenizer: Any, directory: Path) -> None:
     if not joined <= made or not made <= words.keys():
         raise SemanticFLError(
             f"{directory} is damaged: {len(joined - made)} words of vocab.json are in no line of "
-            f"merges.txt, and {len(made - words.keys())} lines make words that vocab.json has not"
+            f"merges.txt, and {len(made - words.keys())} lines make words that vocab.json has not; "
+            "download the folder anew"
         )
 
 

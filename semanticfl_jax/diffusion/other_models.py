@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
+from semanticfl_jax.files import is_pointer
 
 #: Parts of pipelines, in diffusers' words, that Stable Diffusion 1.x and 2.x do not have.
 _FOREIGN_PARTS = ("decoder", "prior", "text_encoder_2", "text_encoder_3", "transformer")
@@ -57,12 +57,6 @@ def _pipeline(index: Path) -> dict:
         if index.is_file() and is_pointer(index):
             raise SemanticFLError(pointer_message(index)) from None
     return described if isinstance(described, dict) else {}
-
-
-def is_pointer(path: Path) -> bool:
-    """Return whether a file is a pointer that Git LFS left in place of the real one."""
-    with open(path, "rb") as file:
-        return is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER)))
 
 
 def pointer_message(path: Path) -> str:
