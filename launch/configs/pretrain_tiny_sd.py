@@ -4,8 +4,8 @@
     python -m launch.pretrain_diffusion --config=launch/configs/pretrain_tiny_sd.py \
         --workdir=DIR --config.words=words.txt --config.images=tiny-imagenet-200
 
-The bundled tiny-sd is an interim checkpoint of this run, after 422,400 of its 1,048,320 images; its
-first edition was made with the defaults of `PretrainConfig`. The same model without the encoder:
+The bundled tiny-sd came out of this run, which sees 1,048,320 images. Its first edition was made
+with the defaults of `PretrainConfig`. The same model without the encoder:
 `--config.unet.alignment_encoder=None`, in another workdir.
 
 A larger model for a better machine, for instance:

@@ -14,6 +14,8 @@ from semanticfl_jax.pretraining.config import ENCODERS, PretrainConfig
 from semanticfl_jax.reporting.plots import drawing, pictures
 
 STAGES = ("text", "vae", "unet")
+#: The file of a line or two under the title: which edition this is. A person writes it.
+EDITION = "edition.md"
 #: Files that the card takes in where they lie beside it, so that writing it anew loses nothing:
 #: `launch.probe_features --workdir=CHECKPOINT` writes the one, a person the other.
 NOTES = {
@@ -134,6 +136,12 @@ def _alignment(config: PretrainConfig) -> str:
     return _wrapped([where, *terms, "So the features come from denoising **and** alignment."])
 
 
+def _edition(directory: Path) -> str:
+    """Return the paragraph of `EDITION`; nothing without the file."""
+    path = directory / EDITION
+    return f"{path.read_text().strip()}\n\n" if path.is_file() else ""
+
+
 def _notes(directory: Path) -> str:
     """Return sections for the `NOTES` that lie in `directory`, as they are."""
     found = {title: directory / name for title, name in NOTES.items()}
@@ -150,7 +158,7 @@ def write(
     image_count: int,
     class_count: int,
 ) -> None:
-    """Write `README.md`, the model card, with the `NOTES` that are there.
+    """Write `README.md`, the model card, with `EDITION` and the `NOTES` that are there.
 
     Args:
       config: the run's configuration.
@@ -174,6 +182,7 @@ def write(
         images=f"{image_count:,}",
         classes=class_count,
         prompts=prompts,
+        edition=_edition(directory),
         notes=_notes(directory),
         text=_text(config),
         alignment=_alignment(config),
@@ -199,7 +208,7 @@ The classes and the directory layout of Stable Diffusion, {total} parameters, {c
 images, float16 weights. It is meant as a small frozen source of semantic features and text
 embeddings, not for pictures.
 
-| part | parameters |
+{edition}| part | parameters |
 |---|---|
 {parameters}
 
