@@ -95,10 +95,7 @@ def run(
         command.__doc__ = f"{command.__doc__ or ''}\n{help()}\n"
 
     def parse_flags(arguments: Sequence[str]) -> list[str]:
-        try:
-            return flags.FLAGS(arguments)
-        except flags.Error as error:
-            fail(_told(error) or _explain(str(error), config_class))
+        return _parse(arguments, lambda text: _explain(text, config_class))
 
     def start(rest: Sequence[str]) -> None:
         if len(rest) > 1:
@@ -144,18 +141,27 @@ def run_plain(main: Callable[[Sequence[str]], None]) -> None:
     prepare_output()
     quieten()
 
-    def parse_flags(arguments: Sequence[str]) -> list[str]:
-        try:
-            return flags.FLAGS(arguments)
-        except flags.Error as error:
-            fail(_told(error) or str(error))
-
     def start(arguments: Sequence[str]) -> None:
         with one_line(flags.FLAGS.debug):
             _load_plugins(flags.FLAGS.plugin)
             main(arguments)
 
-    app.run(start, flags_parser=parse_flags)
+    app.run(start, flags_parser=_parse)
+
+
+def _parse(arguments: Sequence[str], explained: Callable[[str], str] = str) -> list[str]:
+    """Read the flags and return the other arguments; end the process after --help, or a mistake.
+
+    Args:
+      arguments: of the command line, the command's name first.
+      explained: makes a line for the user of an error's text.
+    """
+    try:
+        return flags.FLAGS(arguments)
+    except SystemExit:
+        sys.exit(0)  # absl has printed what --help asks for, and would end with status 1.
+    except flags.Error as error:
+        fail(_told(error) or explained(str(error)))
 
 
 class _PathParser(flags.ArgumentParser):

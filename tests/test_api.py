@@ -414,8 +414,8 @@ def test_help_starts_no_jax(tmp_path):
         sys.argv = ["train", "--help"]
         try:
             runpy.run_module("launch.train", run_name="__main__")
-        except SystemExit:
-            pass
+        except SystemExit as end:
+            assert end.code == 0
         assert not {"jax", "numpy", "flax"} & set(sys.modules)
     """
     out, _ = script(code, tmp_path)

@@ -75,7 +75,8 @@ def test_settings_of_a_plugin_are_checked(tmp_path, argument, message):
 
 def test_help_lists_a_plugin_and_a_file_is_one_too(tmp_path):
     path = os.fspath(ROOT / "tests" / "own_vit.py")
-    _, text = output(command("launch.train", f"--plugin={path}", "--help", cwd=tmp_path))
+    code, text = output(command("launch.train", f"--plugin={path}", "--help", cwd=tmp_path))
+    assert code == 0
     assert "own_vit" in text and "A small vision transformer" in text
     assert "--config.model.own_vit.depth=1 .own_vit.width=16" in text
     assert "--config.dataset_settings.noise=20.0" in text
