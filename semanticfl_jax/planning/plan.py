@@ -148,7 +148,8 @@ def make_plan(
             if conv == "auto" or program in OF_STUDENT:
                 conv = choose_lowering(platform, vmapped=chunk > 1)
             choice = Choice(conv, chunk, "to be planned")
-            say(f"{topology.name}: compiling the {program}, {choice}")
+            how = choice if program in OF_CLIENTS else f"convolution: {conv}"
+            say(f"{topology.name}: compiling the {program}, {how}")
             done.append(_compile(program, parts, topology, choice, arguments, each))
     floors = find_floors(parts, each, topology.chip, topology.chips, topology.devices)
     chip = "CPU" if topology.chip is None else topology.chip.name
