@@ -5,9 +5,10 @@ r"""Compiles a run for accelerators that are not there: does it fit, what does i
 
 Topologies are a TPU (v4, v5e, v5p, v6e) and the shape of a slice, for which libtpu compiles without
 a TPU (pip install 'semanticfl-jax[plan]'), or cpu:N. Clients are taken to hold equally many images,
-and no data set is read. With --lowerings, a single step is compiled with each of them instead.
-Tables show bytes on each device, collectives, and the floors of a round: what is *compiled* has not
-run, and floors are *reasoned*; neither is a measurement.
+and no data set and no diffusion model is read. With --lowerings, a single step is compiled with
+each of them instead. Tables show bytes on each device, collectives, the floors of a round, and what
+a client sends and receives: what is *compiled* has not run, and floors are *reasoned*; neither is a
+measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ def define() -> None:
     """Define the command's own flags."""
     absl_flags.DEFINE_list("topology", ["v5e:2x2"], "Slices, as v5e:4x4 or cpu:8.")
     absl_flags.DEFINE_list("chunks", [], "Clients side by side; by default what a run would take.")
-    absl_flags.DEFINE_list("programs", ["round", "evaluation"], "Of round, block, evaluation.")
+    absl_flags.DEFINE_list(
+        "programs",
+        [],
+        "Of round, block, evaluation, first_contact (clients compute the student's targets) and "
+        "distillation (a step of the student's training); by default all that the run has but "
+        "block.",
+    )
     absl_flags.DEFINE_list("lowerings", [], "Compile single steps with these, not programs.")
     absl_flags.DEFINE_list("images", [], "TRAIN,TEST,SIDE,CLASSES of a data set of your own.")
     absl_flags.DEFINE_integer(
@@ -52,7 +59,8 @@ def main(config: ExperimentConfig, workdir: str | None) -> None:
 
     from semanticfl_jax.files import write_json
     from semanticfl_jax.planning.images import Images, images_of, images_of_a_client
-    from semanticfl_jax.planning.plan import PROGRAMS, make_plan
+    from semanticfl_jax.planning.plan import make_plan
+    from semanticfl_jax.planning.programs import PROGRAMS
     from semanticfl_jax.planning.report import table, values
     from semanticfl_jax.planning.steps import compile_step
     from semanticfl_jax.planning.steps import table as steps_table

@@ -1,6 +1,7 @@
 """How much arithmetic a training step takes, whatever computes it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.models import make_model
+from semanticfl_jax.models import Network, make_model
 
 
 def training_flops(
@@ -32,14 +33,8 @@ def training_flops(
       rows: images of a step; by default the configuration's batch size.
 
     Raises:
-      ValueError: if JAX_PLATFORMS leaves out the CPU.
+      SemanticFLError: if JAX_PLATFORMS leaves out the CPU.
     """
-    try:
-        cpu = jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        raise SemanticFLError(
-            f"JAX_PLATFORMS must contain cpu, to count operations: {error}"
-        ) from error
     native = dataclasses.replace(config.runtime, conv="native")
     image_shape = dataset.train_images.shape[1:]
     config = dataclasses.replace(config, runtime=native)
@@ -63,7 +58,37 @@ def training_flops(
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), key, images)
     arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
+    return _flops(jax.value_and_grad(loss, has_aux=True), *arguments) / rows
+
+
+def forward_flops(network: Network, image_shape: tuple[int, ...], rows: int) -> float:
+    """Return the floating-point operations of one image in evaluation, counted likewise.
+
+    Args:
+      network: with native convolutions.
+      image_shape: H, W, 3.
+      rows: images at once.
+
+    Raises:
+      SemanticFLError: if JAX_PLATFORMS leaves out the CPU.
+    """
+
+    def logits(variables, images):
+        return network.apply(variables, images, train=False).logits
+
+    images = jax.ShapeDtypeStruct((rows, *image_shape), jnp.float32)
+    return _flops(logits, network.variables(image_shape), images) / rows
+
+
+def _flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """Return the operations of a function of shapes, lowered for the CPU."""
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise SemanticFLError(
+            f"JAX_PLATFORMS must contain cpu, to count operations: {error}"
+        ) from error
     with jax.default_device(cpu):
-        lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments)
+        lowered = jax.jit(function).lower(*arguments)
     costs: Any = lowered.cost_analysis()
-    return costs["flops"] / rows
+    return costs["flops"]

@@ -8,7 +8,7 @@ every round. A resumed run computes them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -53,6 +53,49 @@ def with_own_rows(
     return completed
 
 
+def with_row_shapes(
+    algorithm: Algorithm, sent: Mapping[str, PyTree], data: FederatedDataset
+) -> dict[str, PyTree]:
+    """Return `sent` with the shapes of what `with_own_rows` would compute.
+
+    Args:
+      algorithm: its terms say what is computed.
+      sent: `Algorithm.sent_once`, or its shapes.
+      data: the clients' images, or their shapes.
+    """
+    completed = dict(sent)
+    for term in algorithm.terms:
+        if term.contact is not None:
+            shared, per_sample, holders = sent[term.name]
+            rows = row_shapes(term.contact, shared, data)
+            completed[term.name] = (shared, {**dict(per_sample or {}), **rows}, holders)
+    return completed
+
+
+def row_shapes(
+    contact: Contact, shared: PyTree, data: FederatedDataset
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of the rows of all n images, {name: [n, ...]}.
+
+    Args:
+      contact: what is computed.
+      shared: `LossTerm.shared`, or its shapes.
+      data: the clients' images, or their shapes.
+    """
+    image = jax.ShapeDtypeStruct((1, *data.image_shape), np.uint8)
+    forms = jax.eval_shape(contact.rows, shared, image)
+    total = data.labels.shape[0]
+    return {
+        name: jax.ShapeDtypeStruct((total, *form.shape[1:]), form.dtype)
+        for name, form in forms.items()
+    }
+
+
+def block_size(count: int) -> int:
+    """Return the images at once on each device, of `count` that clients have in all."""
+    return min(_BLOCK, count)
+
+
 def _rows(
     contact: Contact,
     shared: PyTree,
@@ -62,15 +105,14 @@ def _rows(
     kept: np.ndarray | None,
 ) -> Mapping[str, jax.Array]:
     """Return the rows of all images, {name: [n, ...]}, replicated."""
-    total, count = len(data.labels), len(samples)
+    count = len(samples)
     of = samples if contact.order is None else samples[np.asarray(contact.order(count))]
-    block = min(_BLOCK, count)
+    block = block_size(count)
     together = block * mesh.devices.size
-    shape = jax.ShapeDtypeStruct((block, *data.image_shape), np.uint8)
-    forms = jax.eval_shape(contact.rows, shared, shape)
-    zeros = {name: np.zeros((total, *form.shape[1:]), form.dtype) for name, form in forms.items()}
+    forms = row_shapes(contact, shared, data)
+    zeros = {name: np.zeros(form.shape, form.dtype) for name, form in forms.items()}
     rows = put(zeros, replicated(mesh))
-    compute = _block_of(contact, mesh, data.image_shape, kept is not None)
+    compute = make_block(contact, mesh, data.image_shape, kept is not None)
     for start in range(0, count, together):
         # The last block is filled up with repetitions, which write the same numbers again.
         chosen = np.arange(start, start + together).clip(max=count - 1)
@@ -86,12 +128,14 @@ def _rows(
     return rows
 
 
-def _block_of(
+def make_block(
     contact: Contact, mesh: Mesh, image_shape: tuple[int, ...], spread_images: bool
-) -> Callable[..., Mapping[str, jax.Array]]:
+) -> jax.stages.Wrapped:
     """Return (rows, shared, images, places, sources) -> rows with a block more, jitted.
 
-    `sources` are places among all images, or, if these are spread, among those of each device.
+    `rows` are donated. `places` and `sources` are int32 [devices * block]: whose rows are
+    computed, and of which images. These are places among all images, uint8 [n, H * W * 3], or, if
+    images are spread, [devices * block, H * W * 3], among those of each device.
     """
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
 

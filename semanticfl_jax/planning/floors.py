@@ -11,6 +11,7 @@ import jax
 from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.planning.chips import Chip
+from semanticfl_jax.planning.student import target_flops
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.simulation.parts import Parts
 
@@ -23,12 +24,17 @@ class Floors(NamedTuple):
       bytes: that the busiest device moves between HBM and chip at least.
       matrix_seconds: on matrix units at their peak; None without a chip.
       bandwidth_seconds: at the full bandwidth; None without a chip.
+      contact_flops: of all devices together, once in a run: what clients compute of their images
+        at their first contact.
+      contact_seconds: of the busiest device for it, at least; None without a chip.
     """
 
     flops: float
     bytes: float
     matrix_seconds: float | None
     bandwidth_seconds: float | None
+    contact_flops: float = 0.0
+    contact_seconds: float | None = None
 
     @property
     def rounds_per_second(self) -> float | None:
@@ -41,11 +47,12 @@ class Floors(NamedTuple):
 def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices: int) -> Floors:
     """Return the floors of a round of equal clients.
 
-    Arithmetic is the training of the cohort's images (`benchmarks.flops`): the algorithm's own
-    terms, augmentation and padding are left out. Bytes are the parameters and what the optimiser
-    keeps of them, read and written once in each client's step, in float32, and the step's images
-    read once: all activations are taken to stay on the chip, which large batches do not. (Our
-    choice: a bound that no lowering can break.)
+    Arithmetic is the training of the cohort's images (`benchmarks.flops`), and the student's
+    targets if they are computed in each step: other terms of the algorithm, augmentation and
+    padding are left out. Bytes are the parameters and what the optimiser keeps of them, read and
+    written once in each client's step, in float32, and the step's images and targets read once: all
+    activations are taken to stay on the chip, which large batches do not. (Our choice: a bound that
+    no lowering can break.) Targets that are computed once count for the first contact.
 
     Args:
       parts: of the run.
@@ -62,11 +69,22 @@ def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices:
     busiest = -(-config.clients_per_round // devices)
     model = jax.eval_shape(parts.init_model, run_key(0))
     copies = 2 if config.momentum == 0 else 4
-    picture = rows * size_in_bytes(dataset.train_images[:1])
-    moved = busiest * steps * (copies * size_in_bytes(model.params) + picture)
+    image = size_in_bytes(dataset.train_images[:1])
+    target, once = 0, 0.0  # bytes, and operations at the first contact, of an image
+    settings = config.guidance.student
+    if parts.student is not None and settings.sets_targets:
+        if settings.targets == "each_step":
+            flops_per_image += target_flops(parts.student, rows)
+        else:
+            target, once = 2 * parts.student.dim, target_flops(parts.student, 1)
+    moved = busiest * steps * (copies * size_in_bytes(model.params) + rows * (image + target))
     flops = flops_per_image * seen
+    own = min(len(dataset.train_images), config.num_clients * each)
     if chip is None:
-        return Floors(flops, moved, None, None)
+        return Floors(flops, moved, None, None, once * own)
     share = chips / devices  # of a chip, that a device has
+    peak, bandwidth = share * chip.peak, share * chip.bandwidth
     on_busiest = flops_per_image * busiest * config.local_epochs * each
-    return Floors(flops, moved, on_busiest / (share * chip.peak), moved / (share * chip.bandwidth))
+    mine = -(-own // devices)  # a device sees its share of the images, and keeps all targets
+    contact = max(once * mine / peak, (mine * image + own * target) / bandwidth) if once else 0.0
+    return Floors(flops, moved, on_busiest / peak, moved / bandwidth, once * own, contact)

@@ -52,4 +52,5 @@ def images_of_a_client(config: ExperimentConfig, images: Images) -> int:
 
     Public images are not held back: `public_per_class` is a small part of a data set.
     """
-    return max(1, images.train // config.num_clients)
+    held = min(images.train, config.train_limit or images.train)
+    return max(1, held // config.num_clients)

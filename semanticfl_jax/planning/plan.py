@@ -6,31 +6,29 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.host_images import with_shapes
-from semanticfl_jax.devices.mesh import split
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.dispatch import in_blocks
+from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.planning import hlo
 from semanticfl_jax.planning.floors import Floors, find_floors
 from semanticfl_jax.planning.images import Images
+from semanticfl_jax.planning.programs import (
+    OF_CLIENTS,
+    OF_STUDENT,
+    check_programs,
+    default_programs,
+    lower,
+)
 from semanticfl_jax.planning.shapes import Arguments, make_arguments, make_shapes
 from semanticfl_jax.planning.topology import Topology
 from semanticfl_jax.simulation.parts import Parts
-from semanticfl_jax.simulation.prepare import make_programs
 from semanticfl_jax.tuning.choose import Choice, default_chunk
 from semanticfl_jax.types import Say
-
-#: What can be compiled; "block" is as many rounds as a dispatch has.
-PROGRAMS = ("round", "block", "evaluation")
-# Rounds of a block: its program is the same for any number.
-_BLOCK = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +36,9 @@ class Compiled:
     """A program for a topology.
 
     Attributes:
-      program: of `PROGRAMS`.
+      program: of `programs.PROGRAMS`.
       conv: lowering of the convolutions.
-      clients_per_chunk: clients side by side on each device.
+      clients_per_chunk: clients side by side on each device; 1 where no clients are.
       failed: why it does not compile; None: it does.
       compile_seconds: that it took here.
       memory: bytes on each device.
@@ -81,6 +79,8 @@ class Plan:
       images_per_client: of every client.
       config: of the run.
       floors: what a round cannot be faster than.
+      traffic: what clients send and receive.
+      starts_from_student: whether the clients' network does; None without a student.
       programs: as compiled, in the order asked for.
     """
 
@@ -91,6 +91,8 @@ class Plan:
     images_per_client: int
     config: ExperimentConfig
     floors: Floors
+    traffic: Traffic
+    starts_from_student: bool | None
     programs: tuple[Compiled, ...]
 
     def largest_chunk(self) -> int | None:
@@ -110,7 +112,7 @@ def make_plan(
     each: int,
     *,
     chunks: Sequence[int] = (),
-    programs: Sequence[str] = ("round", "evaluation"),
+    programs: Sequence[str] = (),
     say: Say = print,
 ) -> Plan:
     """Compile a run's programs for a topology.
@@ -121,17 +123,12 @@ def make_plan(
       images: how many of what size.
       each: images of every client.
       chunks: clients side by side to compile rounds for; by default what a run would take.
-      programs: some of `PROGRAMS`.
+      programs: some of `programs.PROGRAMS`; by default `default_programs`.
       say: takes a line before each compilation.
 
     Raises:
       SemanticFLError: for a configuration that cannot be planned.
     """
-    if config.runtime.data_memory == "host" and "block" in programs:
-        raise SemanticFLError(
-            "runtime.data_memory must be device for a block of rounds: from host memory, images "
-            "come round by round"
-        )
     if config.runtime.client_state_memory != "device":
         raise SemanticFLError(
             "runtime.client_state_memory must be device to be planned: from host memory, a round "
@@ -140,19 +137,26 @@ def make_plan(
     platform = topology.mesh.devices.flat[0].platform
     largest = -(-config.clients_per_round // topology.devices)
     taken = sorted({min(chunk, largest) for chunk in chunks or [_chunk(config, platform)]})
-    parts = make_shapes(_with_lowering(config, platform, vmapped=False), images)
+    parts = make_shapes(_with_lowering(config, platform, vmapped=False), images, platform)
+    programs = programs or default_programs(config)
+    check_programs(programs, parts)
     arguments = make_arguments(parts, images, each, topology.mesh)
     done = []
     for program in programs:
-        for chunk in taken if program != "evaluation" else taken[:1]:
+        for chunk in taken if program in OF_CLIENTS else [1]:
             conv = config.runtime.conv
-            if conv == "auto":
+            if conv == "auto" or program in OF_STUDENT:
                 conv = choose_lowering(platform, vmapped=chunk > 1)
             choice = Choice(conv, chunk, "to be planned")
-            say(f"{topology.name}: compiling the {program}, {choice}")
+            how = choice if program in OF_CLIENTS else f"convolution: {conv}"
+            say(f"{topology.name}: compiling the {program}, {how}")
             done.append(_compile(program, parts, topology, choice, arguments, each))
     floors = find_floors(parts, each, topology.chip, topology.chips, topology.devices)
     chip = "CPU" if topology.chip is None else topology.chip.name
+    sizes = np.full(config.num_clients, each)
+    traffic = make_traffic(
+        parts.algorithm, arguments.state, dataclasses.replace(arguments.data, sizes=sizes)
+    )
     return Plan(
         topology.name,
         topology.devices,
@@ -161,6 +165,8 @@ def make_plan(
         each,
         config,
         floors,
+        traffic,
+        None if parts.student is None else parts.starts_from_student,
         tuple(done),
     )
 
@@ -189,7 +195,7 @@ def _compile(
     found = Compiled(program, choice.conv, choice.clients_per_chunk)
     began = time.perf_counter()
     try:
-        compiled = _lower(program, parts, topology, choice, arguments, each).compile()
+        compiled = lower(program, parts, topology, choice, arguments, each).compile()
     except jax.errors.JaxRuntimeError as error:
         return dataclasses.replace(found, failed=reason(str(error)))
     text = compiled.as_text()
@@ -200,35 +206,6 @@ def _compile(
         collectives=tuple(hlo.collectives_of(text)),
         host_transfers=tuple(hlo.host_transfers(text)),
     )
-
-
-def _lower(
-    program: str,
-    parts: Parts,
-    topology: Topology,
-    choice: Choice,
-    arguments: Arguments,
-    each: int,
-) -> Any:
-    config = parts.config
-    steps = config.local_epochs * -(-each // config.batch_size)
-    if config.availability.dropout or config.availability.straggler_share:
-        steps = None
-    built = make_programs(parts, topology.mesh, choice, steps)
-    state, data, shared, key, rates, test = arguments
-    if config.runtime.data_memory == "host":
-        (places,) = jax.eval_shape(built.cohort, np.int32(0), data.sizes, key).shape
-        most = min(places, topology.devices * config.clients_per_round)
-        data = with_shapes(data, most * each, places, split(topology.mesh))
-    if program == "evaluation":
-        return built.evaluate.lower(*jax.eval_shape(built.tested, state), test)
-    if program == "round":
-        return built.run_round.lower(state, data, shared, key, rates)
-    rates = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((_BLOCK,), x.dtype, sharding=x.sharding), rates
-    )
-    count = jax.ShapeDtypeStruct((), np.int32, sharding=rates.client.sharding)
-    return in_blocks(built.run_round, _BLOCK).lower(state, data, shared, key, rates, count)
 
 
 def reason(message: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from semanticfl_jax.config import to_dict
 from semanticfl_jax.planning.plan import Compiled, Plan
@@ -23,15 +24,22 @@ def table(plans: Sequence[Plan]) -> list[str]:
         lines += [_row(plan, program) for program in plan.programs]
     lines += [
         "",
-        "| topology | chip | TFLOP a round | matrix units s | bandwidth s | rounds a second |",
-        "|---|---|---:|---:|---:|---:|",
+        "| topology | chip | TFLOP a round | matrix units s | bandwidth s | rounds a second "
+        "| MB up | MB down | MB once |",
+        "|---|---|" + "---:|" * 7,
     ]
     for plan in plans:
         floors = plan.floors
         values = (floors.matrix_seconds, floors.bandwidth_seconds, floors.rounds_per_second)
         told = " | ".join("" if value is None else f"{value:.3g}" for value in values)
-        lines.append(f"| {plan.topology} | {plan.chip} | {floors.flops / 1e12:.3g} | {told} |")
-    lines += ["", "The first table is compiled, the second reasoned (floors, and rounds at best)."]
+        sent = " | ".join(f"{count / 1e6:.3g}" for count in _traffic(plan).values())
+        arithmetic = f"{floors.flops / 1e12:.3g}"
+        lines.append(f"| {plan.topology} | {plan.chip} | {arithmetic} | {told} | {sent} |")
+    lines += [
+        "",
+        "The first table is compiled, the second reasoned: floors, rounds at best, and what a "
+        "client sends and receives in a round, and receives at its first contact.",
+    ]
     for plan in plans:
         lines += _notes(plan)
     return lines
@@ -58,10 +66,28 @@ def _notes(plan: Plan) -> list[str]:
     largest = plan.largest_chunk()
     if largest is not None:
         found.append(f"{plan.topology}: {largest} clients a chunk are the most compiled that fit")
+    if plan.starts_from_student is not None:
+        does = "starts" if plan.starts_from_student else "does not start"
+        found.append(f"{plan.topology}: the clients' network {does} from the student")
+    floors = plan.floors
+    if floors.contact_flops:
+        took = (
+            "" if floors.contact_seconds is None else f", {floors.contact_seconds:.3g} s at least"
+        )
+        found.append(
+            f"{plan.topology}: at the first contact, once for all clients' images, "
+            f"{floors.contact_flops / 1e12:.3g} TFLOP{took}"
+        )
     for program in plan.programs:
         for line in program.host_transfers:
             found.append(f"{plan.topology}: the {program.program} talks to the host: {line[:100]}")
     return found
+
+
+def _traffic(plan: Plan) -> dict[str, int]:
+    """Return the bytes that a client sends and receives; at its first contact, the most of any."""
+    traffic = plan.traffic
+    return {"up": traffic.up, "down": traffic.down, "down_once": int(np.max(traffic.down_once))}
 
 
 def values(plan: Plan) -> dict[str, Any]:
@@ -73,6 +99,8 @@ def values(plan: Plan) -> dict[str, Any]:
         "chip": plan.chip,
         "images_per_client": plan.images_per_client,
         "reasoned": {**plan.floors._asdict(), "rounds_per_second": plan.floors.rounds_per_second},
+        "client_bytes": _traffic(plan),
+        "starts_from_student": plan.starts_from_student,
         "compiled": [_program(plan, each) for each in plan.programs],
         "largest_chunk_that_fits": plan.largest_chunk(),
         "config": to_dict(plan.config),

@@ -20,9 +20,11 @@ from semanticfl_jax.devices.mesh import replicated, split
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_rows import sharding
 from semanticfl_jax.federated.client_update import init_state
+from semanticfl_jax.federated.first_contact import with_row_shapes
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.server_state import ServerState, init_server
 from semanticfl_jax.planning.images import Images
+from semanticfl_jax.planning.student import planned_student
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.parts import Parts, make_network, make_parts
@@ -43,18 +45,22 @@ class Arguments(NamedTuple):
     test: Batch
 
 
-def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
+def make_shapes(config: ExperimentConfig, images: Images, platform: str = "cpu") -> Parts:
     """Return what a run trains, on images that take no memory; only their shapes are to be used.
 
-    Anchors, where the run uses them, are zeros of the width that they would have.
+    Anchors and the student, where the run uses them, are zeros of the shapes that they would have.
+
+    Args:
+      config: of the run.
+      images: how many of what size.
+      platform: of the devices that are planned for.
 
     Raises:
-      SemanticFLError: for a task without classes, or a run with a student.
+      SemanticFLError: for a task without classes, asynchronous rounds, or a student that clients
+        could not use.
     """
     if config.task != "classification":
         raise SemanticFLError(f"task must be classification to be planned, got {config.task!r}")
-    if config.guidance.uses_student:
-        raise SemanticFLError("guidance.student.enabled must be false: a student is not planned")
 
     def zeros(*shape: int, dtype: Any) -> np.ndarray:
         return np.broadcast_to(np.zeros((), dtype), shape)
@@ -87,7 +93,10 @@ def make_shapes(config: ExperimentConfig, images: Images) -> Parts:
         width = (images.classes, features.shape[-1])
         texts = np.zeros((images.classes, _TEXT_DIM), np.float32)
         anchors = Anchors(np.zeros(width, np.float32), texts, dataset.class_names, {}, {}, 0)
-    return make_parts(config, federation, anchors)
+    student = None
+    if config.guidance.uses_student:
+        student = planned_student(config, dataset, platform)
+    return make_parts(config, federation, anchors, student=student)
 
 
 def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Arguments:
@@ -129,10 +138,11 @@ def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Argum
         _shape((batches, rows), bool),
     )
     rate = _shape((), np.float32)
+    sent = jax.tree.map(np.asarray, algorithm.sent_once)
     return Arguments(
         state=state,
         data=placed(data, everywhere),
-        shared=placed(jax.tree.map(np.asarray, algorithm.sent_once), everywhere),
+        shared=placed(with_row_shapes(algorithm, sent, data), everywhere),
         key=placed(key, everywhere),
         rates=placed(Rates(rate, rate), everywhere),
         test=placed(test, split(mesh)),

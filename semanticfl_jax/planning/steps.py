@@ -66,8 +66,9 @@ def compile_step(
     """
     runtime = dataclasses.replace(config.runtime, conv=conv)
     config = dataclasses.replace(config, runtime=runtime)
-    parts = make_shapes(config, images)
-    mesh = jax.sharding.Mesh(topology.mesh.devices[:1], topology.mesh.axis_names)
+    devices = topology.mesh.devices[:1]
+    parts = make_shapes(config, images, devices[0].platform)
+    mesh = jax.sharding.Mesh(devices, topology.mesh.axis_names)
     arguments = make_arguments(parts, images, each, mesh)
     network, algorithm, dataset = parts.network, parts.algorithm, parts.federation.dataset
     moments = (dataset.mean, dataset.std)

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ def adamw(
     return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
 
 
-def placements(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+def placements(
+    batch_size: int, devices: Sequence[jax.Device] | None = None
+) -> tuple[NamedSharding, NamedSharding]:
     """Return shardings: a batch's rows over as many devices as divide them, a state whole.
 
-    The devices are this process's.
+    The devices are this process's, unless others are given.
     """
-    devices = jax.local_devices()
+    devices = jax.local_devices() if devices is None else devices
     count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     mesh = device_mesh(devices[:count], "data")
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())

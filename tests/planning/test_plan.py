@@ -11,7 +11,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.planning import hlo
 from semanticfl_jax.planning.chips import CHIPS
 from semanticfl_jax.planning.floors import find_floors
-from semanticfl_jax.planning.images import Images, images_of
+from semanticfl_jax.planning.images import Images, images_of, images_of_a_client
 from semanticfl_jax.planning.plan import Compiled, make_plan
 from semanticfl_jax.planning.report import table, values
 from semanticfl_jax.planning.shapes import make_shapes
@@ -97,6 +97,14 @@ def test_floors_are_those_of_the_algorithm():
     assert spread.flops == one.flops
     np.testing.assert_allclose(4 * spread.matrix_seconds, one.matrix_seconds)
     np.testing.assert_allclose(one.matrix_seconds, one.flops / 197e12)
+
+
+def test_clients_hold_a_share_of_what_there_is_for_all():
+    assert images_of_a_client(CONFIG, IMAGES) == 64 // 16
+    limited = dataclasses.replace(CONFIG, train_limit=32)
+    assert images_of_a_client(limited, IMAGES) == 32 // 16
+    many = dataclasses.replace(CONFIG, num_clients=100)
+    assert images_of_a_client(many, IMAGES) == 1
 
 
 def test_what_does_not_fit_is_told():

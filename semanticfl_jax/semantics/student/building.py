@@ -13,13 +13,20 @@ import jax
 import numpy as np
 
 from semanticfl_jax import __version__
-from semanticfl_jax.config import ConfigError, ExperimentConfig, ModelConfig, to_dict
+from semanticfl_jax.config import (
+    ConfigError,
+    ExperimentConfig,
+    ModelConfig,
+    RuntimeConfig,
+    to_dict,
+)
 from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import fingerprint
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.files import write_json
-from semanticfl_jax.models import make_model
+from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.registry import MODELS
 from semanticfl_jax.semantics.building import (
     check_provenance,
@@ -209,12 +216,8 @@ def make_student(
     rows, held = split_held_out(len(pixels), settings.seed)
     targets, found = _targets(config, checkpoint, images, rows, parts)
     outputs = settings.dim if targets.ndim == 2 else int(targets.max()) + 1
-    # Weights stay in float32; with bfloat16, activations are not.
-    precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    model = clients.model
-    made_for = ExperimentConfig(model=model, precision=precision)
     variables = train(
-        make_model(made_for, outputs, clients.image_shape),
+        network_in_training(clients, outputs, jax.default_backend()),
         pixels[rows],
         targets[rows],
         settings,
@@ -225,7 +228,7 @@ def make_student(
     )
     about = {
         "version": __version__,
-        "model": to_dict(model),
+        "model": to_dict(clients.model),
         "image_shape": list(clients.image_shape),
         "mean": list(clients.mean),
         "std": list(clients.std),
@@ -245,6 +248,17 @@ def make_student(
     if probe is not None and images.labels is not None:
         found |= probe(student, pixels, images.labels, rows, held)
     return student
+
+
+def network_in_training(clients: ClientSide, outputs: int, platform: str) -> Network:
+    """Return the student's network as it is trained on devices of a platform, "cpu" or another.
+
+    Weights stay in float32; with bfloat16, activations are not.
+    """
+    precision = "float32" if platform == "cpu" else "bfloat16"
+    runtime = RuntimeConfig(conv=choose_lowering(platform))
+    config = ExperimentConfig(model=clients.model, precision=precision, runtime=runtime)
+    return make_model(config, outputs, clients.image_shape)
 
 
 def _targets(

@@ -13,10 +13,19 @@ from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS
 CHECKPOINT = "tiny-sd"
 NETWORK = "resnet10"
 WIDTHS = (8, 16)
+#: Of all of them: the images that they see, and the width of a target.
+IMAGE_SHAPE, DIM = (32, 32, 3), 128
 
 
 def bundled_student(model: ModelConfig, width: int = 0) -> Path:
-    """Return the file of the student that suits clients.
+    """Return the file of the student that suits clients; arguments as of `bundled_network`."""
+    chosen = bundled_network(model, width)
+    directory = BUNDLED_CHECKPOINTS[CHECKPOINT] / "students"
+    return directory / f"{chosen.name}_width{chosen.width}.safetensors"
+
+
+def bundled_network(model: ModelConfig, width: int = 0) -> ModelConfig:
+    """Return the network of the student that suits clients.
 
     Args:
       model: of the clients.
@@ -25,4 +34,4 @@ def bundled_student(model: ModelConfig, width: int = 0) -> Path:
     """
     own = model.width if model.name == NETWORK else max(WIDTHS)
     nearest = min(WIDTHS, key=lambda there: abs(there - (width or own)))
-    return BUNDLED_CHECKPOINTS[CHECKPOINT] / "students" / f"{NETWORK}_width{nearest}.safetensors"
+    return ModelConfig(name=NETWORK, width=nearest, norm="batch")

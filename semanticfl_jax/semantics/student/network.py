@@ -29,10 +29,13 @@ class Student:
       network: a network of the project with `dim` outputs.
       variables: {"params": ..., "batch_stats": ...}, float16: what clients are sent.
       about: `model`, `image_shape`, `mean`, `std`, `dim`, `provenance`, `measured`, as JSON values.
+      conv: lowering of its convolutions; "auto": what suits the devices that JAX has.
     """
 
-    def __init__(self, variables: Mapping[str, PyTree], about: Mapping[str, Any]):
-        self.about = dict(about)
+    def __init__(
+        self, variables: Mapping[str, PyTree], about: Mapping[str, Any], conv: str = "auto"
+    ):
+        self.about, self.conv = dict(about), conv
         self.network = self._network(self.dim)
         self.variables = jax.tree.map(lambda x: np.asarray(x, np.float16), dict(variables))
 
@@ -145,7 +148,8 @@ class Student:
         return Student(*weight_files.read(path, _FORMAT, "launch.distill_student"))
 
     def _network(self, outputs: int) -> Network:
-        config = from_dict(ExperimentConfig, {"model": self.about["model"]})
+        settings = {"model": self.about["model"], "runtime": {"conv": self.conv}}
+        config = from_dict(ExperimentConfig, settings)
         return make_model(config, outputs, self.image_shape)
 
     def _parameter_shapes(self, outputs: int) -> PyTree:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,19 @@ from semanticfl_jax.types import PyTree
 
 _WEIGHT_DECAY, _WARMUP = 0.01, 200
 _CHECKPOINT_EVERY, _LOG_EVERY = 500, 50
+
+
+class Training(NamedTuple):
+    """A student's training, nothing of which has been computed.
+
+    Attributes:
+      init: key -> state, {"params": ..., "batch_stats": ..., "optimizer": ...}.
+      step: (state, batch, key) -> (state, {"loss": scalar}), pure; the batch has `images`, uint8
+        [B, H, W, 3], and `targets`, float32 [B, dim] or labels int32 [B].
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    step: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, dict[str, jax.Array]]]
 
 
 def train(
@@ -53,10 +66,44 @@ def train(
       {"params": ..., "batch_stats": ...}, float32, on the host.
     """
     batch_size = min(config.batch_size, len(images))
+    init, step = make_training(network, config, images.shape[1:], augmentation, mean, std)
+    batches = Batches(len(images), batch_size, config.seed)
+
+    def batch_of(step: int) -> dict[str, np.ndarray]:
+        rows = batches(step)
+        return {"images": images[rows], "targets": targets[rows]}
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    state, _ = loop.train(
+        workdir,
+        "student",
+        init(jax.random.key(config.seed)),
+        step,
+        batch_of,
+        config.steps,
+        config.seed,
+        batch_size,
+        _CHECKPOINT_EVERY,
+        _LOG_EVERY,
+    )
+    return jax.device_get({name: state[name] for name in ("params", "batch_stats")})
+
+
+def make_training(
+    network: Network,
+    config: StudentConfig,
+    image_shape: tuple[int, ...],
+    augmentation: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Training:
+    """Return the training of a student; arguments as of `train`."""
     optimizer = loop.adamw(config.learning_rate, config.steps, _WARMUP, _WEIGHT_DECAY)
-    variables = network.init(jax.random.key(config.seed), jnp.zeros((1, *images.shape[1:])))
-    params, statistics = variables["params"], variables.get("batch_stats", {})
-    state = {"params": params, "batch_stats": statistics, "optimizer": optimizer.init(params)}
+
+    def init(key: jax.Array) -> PyTree:
+        variables = network.init(key, jnp.zeros((1, *image_shape)))
+        params, statistics = variables["params"], variables.get("batch_stats", {})
+        return {"params": params, "batch_stats": statistics, "optimizer": optimizer.init(params)}
 
     def loss_of(params, statistics, batch, key):
         key_augment, key_dropout = jax.random.split(key)
@@ -86,23 +133,4 @@ def train(
         state = {"params": params, "batch_stats": statistics, "optimizer": optimizer_state}
         return state, {"loss": loss}
 
-    batches = Batches(len(images), batch_size, config.seed)
-
-    def batch_of(step: int) -> dict[str, np.ndarray]:
-        rows = batches(step)
-        return {"images": images[rows], "targets": targets[rows]}
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    state, _ = loop.train(
-        workdir,
-        "student",
-        state,
-        step,
-        batch_of,
-        config.steps,
-        config.seed,
-        batch_size,
-        _CHECKPOINT_EVERY,
-        _LOG_EVERY,
-    )
-    return jax.device_get({name: state[name] for name in ("params", "batch_stats")})
+    return Training(init, step)
