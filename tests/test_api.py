@@ -9,6 +9,7 @@ import textwrap
 import threading
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,8 +68,28 @@ def test_predictions_are_the_networks(result):
     accuracy = np.mean(predicted == dataset.test_labels)
     assert accuracy == pytest.approx(result.summary["final_accuracy"])
     assert len(result.predict(dataset.test_images[:0])) == 0
+    assert result.logits(dataset.test_images[:0]).shape == (0, 2)
     with pytest.raises(sfl.SemanticFLError, match=r"images must be uint8 \[n, 8, 8, 3\]"):
         result.predict(dataset.test_images / 255)
+
+
+class ColourMeans(nn.Module):
+    """The mean of each channel, and a linear classifier of them."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        means = x.mean(axis=(1, 2))
+        return sfl.Outputs(nn.Dense(2)(means), means)
+
+
+def test_features_are_what_the_classifier_reads(result):
+    dataset = stripes()
+    found = sfl.Simulation(CONFIG, dataset=dataset, partition=HALVES, model=ColourMeans(), **QUIET)
+    seen = found.result().features(dataset.test_images)
+    expected = (dataset.test_images / 255 - np.array(dataset.mean)) / np.array(dataset.std)
+    np.testing.assert_allclose(seen, expected.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(sfl.SemanticFLError, match="ViT returns no features"):
+        result.features(dataset.test_images)
 
 
 def test_an_exported_model_predicts_the_same(result, tmp_path):

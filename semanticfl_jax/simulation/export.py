@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -50,11 +51,13 @@ class TrainedModel:
         self.class_names = tuple(about["class_names"])
         mean, std = about["mean"], about["std"]
 
-        def logits(params: PyTree, batch_stats: PyTree, images: jax.Array) -> jax.Array:
+        def output(name: str, params: PyTree, batch_stats: PyTree, images: jax.Array) -> jax.Array:
             variables = {"params": params, "batch_stats": batch_stats}
-            return network.apply(variables, normalize(images, mean, std), train=False).logits
+            return getattr(
+                network.apply(variables, normalize(images, mean, std), train=False), name
+            )
 
-        self._logits = jax.jit(logits)
+        self._output = jax.jit(output, static_argnums=0)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images uint8 [n, H, W, 3]: float32 [n, K].
@@ -62,6 +65,19 @@ class TrainedModel:
         Raises:
           SemanticFLError: for images of another type or size than the model was trained on.
         """
+        return self._outputs("logits", images)
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return what the classifier reads of images uint8 [n, H, W, 3]: float32 [n, d].
+
+        Raises:
+          SemanticFLError: for images of another type or size than the model was trained on, or a
+            network without features.
+        """
+        return self._outputs("features", images)
+
+    def _outputs(self, name: str, images: np.ndarray) -> np.ndarray:
+        """Return a field of the network's `Outputs`, [n, ...], computed in batches."""
         images = np.asarray(images)
         shape = tuple(self.about["image_shape"])
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
@@ -69,16 +85,18 @@ class TrainedModel:
                 f"images must be uint8 [n, {', '.join(map(str, shape))}], got {images.dtype} "
                 f"{list(images.shape)}"
             )
-        found = []
+        compute = partial(self._output, name, self.params, self.batch_stats)
+        # The last batch is filled up, so that one program serves all.
+        full = np.zeros((max(1, min(_BATCH, len(images))), *shape), np.uint8)
+        form = jax.eval_shape(compute, full)
+        if form is None:
+            raise SemanticFLError(f"{self.network.name} returns no {name}, but logits alone")
+        found = np.zeros((len(images), *form.shape[1:]), form.dtype)
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            # The last batch is filled up, so that one program serves all.
-            full = np.zeros((min(_BATCH, len(images)), *shape), np.uint8)
-            full[: len(batch)] = batch
-            logits = self._logits(self.params, self.batch_stats, full)
-            found.append(np.asarray(logits)[: len(batch)])
-        outputs = self.task.outputs(len(self.class_names))
-        return np.concatenate(found) if found else np.zeros((0, outputs), np.float32)
+            full[: len(batch)], full[len(batch) :] = batch, 0
+            found[start : start + _BATCH] = compute(full)[: len(batch)]
+        return found
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the task's predictions for images uint8 [n, H, W, 3].

@@ -54,6 +54,10 @@ class Result:
         """Return what the network returns for images uint8 [n, H, W, 3]: float32 [n, K]."""
         return self.model.logits(images)
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return what the classifier reads of images uint8 [n, H, W, 3]: float32 [n, d]."""
+        return self.model.features(images)
+
     def export(self, path: str | os.PathLike) -> None:
         """Write weights, normalisation, class names and architecture to a .safetensors file."""
         self.model.export(path)
