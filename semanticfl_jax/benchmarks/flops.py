@@ -56,7 +56,7 @@ def training_flops(
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), key, images)
+    variables = model.variables(image_shape)
     arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
     return _flops(jax.value_and_grad(loss, has_aux=True), *arguments) / rows
 

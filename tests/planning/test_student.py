@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import (
-    ExperimentConfig,
     GuidanceConfig,
     ModelConfig,
     PartitionConfig,
-    RuntimeConfig,
     StudentConfig,
 )
 from semanticfl_jax.data.federation import make_federation
@@ -20,7 +18,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.planning.chips import CHIPS
 from semanticfl_jax.planning.floors import find_floors
-from semanticfl_jax.planning.images import KNOWN, Images
+from semanticfl_jax.planning.images import KNOWN
 from semanticfl_jax.planning.plan import make_plan
 from semanticfl_jax.planning.programs import default_programs
 from semanticfl_jax.planning.report import table, values
@@ -33,21 +31,11 @@ from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import place
 from semanticfl_jax.simulation.student import client_side
 from tests.federation import noise_images
+from tests.planning.test_plan import CONFIG, IMAGES
 from tests.students import TWO_LAYERS, make_student
 
-IMAGES = Images(train=64, test=16, side=8, classes=4)
 PIXELS, DIM, FEATURES, INPUTS = 8 * 8 * 3, 3, 5, 12
-PLAIN = ExperimentConfig(
-    num_clients=16,
-    clients_per_round=4,
-    local_epochs=2,
-    batch_size=2,
-    public_per_class=0,
-    augmentation=(),
-    model=TWO_LAYERS,
-    partition=PartitionConfig(scheme="iid"),
-    runtime=RuntimeConfig(eval_batch_size=4),
-)
+PLAIN = dataclasses.replace(CONFIG, model=TWO_LAYERS, partition=PartitionConfig(scheme="iid"))
 # The term's head, and the student, a network of two layers: bias beside kernel, and running means.
 HEAD = DIM * (FEATURES + 1)
 WEIGHTS = FEATURES * (INPUTS + 1) + HEAD
