@@ -53,9 +53,8 @@ class TrainedModel:
 
         def output(name: str, params: PyTree, batch_stats: PyTree, images: jax.Array) -> jax.Array:
             variables = {"params": params, "batch_stats": batch_stats}
-            return getattr(
-                network.apply(variables, normalize(images, mean, std), train=False), name
-            )
+            outputs = network.apply(variables, normalize(images, mean, std), train=False)
+            return getattr(outputs, name)
 
         self._output = jax.jit(output, static_argnums=0)
 
