@@ -3,9 +3,9 @@
 All ways run the same functions, `Round.cohort` and `Round.train`, and give the same numbers. On
 the devices, a client's state is a row of arrays [num_clients, ...] that are spread over the mesh,
 and taking the cohort's rows out and putting them back is part of the compiled round. In host memory
-they are NumPy arrays, on a disk `DiskRows`, so that clients whose states exceed the devices can be
-simulated: the cohort is chosen first, its rows go to the devices, and they come back when the round
-is over.
+they are NumPy arrays, or `HostRows` in a run of several processes, on a disk `DiskRows`, so that
+clients whose states exceed the devices can be simulated: the cohort is chosen first, its rows go to
+the devices, and they come back when the round is over.
 """
 
 from functools import partial
@@ -24,6 +24,7 @@ from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_rows import put_rows, sharding, take_rows
 from semanticfl_jax.federated.client_update import init_state
 from semanticfl_jax.federated.disk_rows import DiskRows
+from semanticfl_jax.federated.host_rows import HostRows
 from semanticfl_jax.federated.kept_rows import KeptRows
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import Rates
@@ -70,7 +71,8 @@ def init_clients(
       num_clients: N.
       mesh: the devices.
       memory: "device", "host" or "disk".
-      directory: for "disk", of the run; None: a temporary one.
+      directory: of the run, for states that are not in its checkpoints (`beside_checkpoints`);
+        None: a temporary one for "disk".
     """
 
     def init(model: Model) -> PyTree:
@@ -85,12 +87,26 @@ def init_clients(
     if memory == "device":
         return jax.jit(stack, out_shardings=sharding(mesh, num_clients))(model)
     one = jax.device_get(jax.jit(init, out_shardings=replicated(mesh))(model))
+    if beside_checkpoints(memory) is None:
+        return jax.tree.map(lambda x: np.repeat(x[None], num_clients, axis=0), one)
+    process, processes = jax.process_index(), jax.process_count()
+    if directory is not None and processes > 1:
+        directory = directory / f"process-{process}-of-{processes}"
+    own = len(range(process, num_clients, processes))
+    return (DiskRows if memory == "disk" else HostRows)(one, own, directory)
+
+
+def beside_checkpoints(memory: str) -> str | None:
+    """Return which files beside a checkpoint hold the clients' states; None: it has them itself.
+
+    Checkpoints that have them are the same for any memory and any number of processes.
+    """
+    count = jax.process_count()
     if memory == "disk":
-        process, processes = jax.process_index(), jax.process_count()
-        if directory is not None and processes > 1:
-            directory = directory / f"process-{process}-of-{processes}"
-        return DiskRows(one, len(range(process, num_clients, processes)), directory)
-    return jax.tree.map(lambda x: np.repeat(x[None], num_clients, axis=0), one)
+        return f"in the files of client_state_memory=disk in {count} process{'es' * (count > 1)}"
+    if memory == "host" and count > 1:
+        return f"in the files of client_state_memory=host in {count} processes"
+    return None
 
 
 def join_clients(parts: Round, mesh: Mesh, memory: str) -> RunRound:

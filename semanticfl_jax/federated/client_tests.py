@@ -34,8 +34,7 @@ from semanticfl_jax.devices.mesh import CLIENTS, replicated, split, varying
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_state import take_rows
 from semanticfl_jax.federated.client_update import rule_state
-from semanticfl_jax.federated.disk_rows import DiskRows
-from semanticfl_jax.federated.kept_rows import KeptRows
+from semanticfl_jax.federated.kept_rows import KeptRows, OwnRows
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.federated.server_state import ServerState
@@ -168,7 +167,7 @@ def _block_size(everyone: PyTree, num_clients: int, step: int) -> int:
     """Return how many clients are done at a time: a multiple of `step`."""
     most = min(num_clients, _LARGEST)
     one = size_in_bytes(everyone) / num_clients
-    if isinstance(everyone, DiskRows):
+    if isinstance(everyone, OwnRows):
         one = everyone.row_bytes
     if one:
         most = min(most, int(_STATES / one))
@@ -178,7 +177,7 @@ def _block_size(everyone: PyTree, num_clients: int, step: int) -> int:
 def _rows(everyone: PyTree, ids: np.ndarray, mesh: Mesh, take: Callable[..., PyTree]) -> PyTree:
     """Return the states of clients `ids`, spread over the devices; any in empty places."""
     leaves = jax.tree.leaves(everyone)
-    if isinstance(everyone, DiskRows) or (leaves and isinstance(leaves[0], np.ndarray)):
+    if isinstance(everyone, OwnRows) or (leaves and isinstance(leaves[0], np.ndarray)):
         return KeptRows(mesh).take(everyone, ids)
     if not leaves:
         return everyone

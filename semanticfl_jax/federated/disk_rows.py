@@ -8,7 +8,8 @@ back, the latest first:
     states/0.npy, 1.npy, ...     the arrays, [num_clients, ...]
     states/undo/ROUND.npz        ids, and what their rows were before that round
 
-These files are needed back to the oldest checkpoint that is kept, and then deleted.
+These files are needed back to the oldest checkpoint that is kept, and then deleted. That of a
+checkpoint's own round is kept with it, and tells that the arrays have come so far.
 """
 
 from __future__ import annotations
@@ -50,13 +51,11 @@ class DiskRows:
         self._undo = None if self._temporary else directory / "undo"
         leaves, self._form = jax.tree.flatten(one)
         leaves = [np.asarray(leaf) for leaf in leaves]
-        #: Whether this found the files of a run.
-        self.found = (directory / "0.npy").exists()
         self.row_bytes = sum(leaf.nbytes for leaf in leaves)
         self.num_clients = num_clients
         directory.mkdir(parents=True, exist_ok=True)
         total, free = self.row_bytes * num_clients, shutil.disk_usage(directory).free
-        if total > free and not self.found:
+        if total > free and not (directory / "0.npy").exists():
             raise SemanticFLError(
                 f"the clients' states may take {total / 1e9:.1f} GB in {directory}, and "
                 f"{free / 1e9:.1f} GB are free: use fewer clients, a smaller model or another disk"
@@ -86,18 +85,25 @@ class DiskRows:
         for array, row in zip(self._arrays, jax.tree.leaves(rows), strict=True):
             array[ids] = row
 
+    def save(self, number: int) -> None:
+        """Have the disk hold the rows as they are after round `number`."""
+        del number
+        self.flush()
+
     def roll_back(self, number: int) -> None:
         """Restore all rows as they were after round `number`.
 
         Raises:
-          SemanticFLError: if they were not kept, or by another number of processes.
+          SemanticFLError: if the files are not those of a run that has come so far.
         """
-        if number and not self.found and not self._rounds():
+        rounds = self._rounds()
+        undone = sorted((each for each in rounds if each > number), reverse=True)
+        if (number and number not in rounds) or (undone and undone[-1] != number + 1):
             raise SemanticFLError(
-                "the clients' states are not on the disk: resume with runtime.client_state_memory "
-                "and with as many processes as before"
+                f"the clients' states are not those of a run after round {number}: files are "
+                f"missing in {self._undo}"
             )
-        for later in sorted((each for each in self._rounds() if each > number), reverse=True):
+        for later in undone:
             with np.load(self._file(later), allow_pickle=False) as kept:
                 for index, array in enumerate(self._arrays):
                     array[kept["ids"]] = kept[f"row_{index}"]
@@ -107,7 +113,7 @@ class DiskRows:
     def forget(self, number: int) -> None:
         """Drop what is needed to go back beyond round `number`."""
         for earlier in self._rounds():
-            if earlier <= number:
+            if earlier < number:
                 self._file(earlier).unlink()
 
     def flush(self) -> None:

@@ -1,9 +1,10 @@
 """Clients' states that the host keeps: the cohort's rows to the devices that train them, and back.
 
-In a run of one process all states are its own: NumPy arrays, or files. In a run of several, client
-i's is in the files of process i modulo their number. Each process puts those of the cohort that it
-keeps on its own devices; from there they travel in the ring of `client_rows`, and back the same
-way.
+In a run of one process all states are its own: NumPy arrays, or files. In a run of P, client i's is
+with process i modulo P, in its memory or in its files. Each process puts those of the cohort that
+it keeps on its own devices; from there they travel in the ring of `client_rows`, and back the same
+way. So each process sends about the rows of the whole cohort to its neighbour, twice a round:
+2 (D - 1) / D of them, with D devices.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from semanticfl_jax.devices.mesh import replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_rows import put_rows, take_rows
 from semanticfl_jax.federated.disk_rows import DiskRows
+from semanticfl_jax.federated.host_rows import HostRows
 from semanticfl_jax.types import PyTree
+
+#: The states that one process keeps of its share of the clients.
+OwnRows = DiskRows | HostRows
 
 
 class Table(NamedTuple):
@@ -65,18 +70,18 @@ class KeptRows:
     def __init__(self, mesh: Mesh):
         self._mesh = mesh
         self._take = jax.jit(take_rows, static_argnums=2, out_shardings=split(mesh))
-        self._put = jax.jit(put_rows, static_argnums=3, donate_argnums=0)
+        self._put = jax.jit(_to_keepers, static_argnums=(2, 3), out_shardings=split(mesh))
 
     def take(self, everyone: PyTree, ids: np.ndarray) -> PyTree:
         """Return the rows of clients `ids` int32 [places], spread over the devices.
 
         Args:
-          everyone: `DiskRows`, or arrays [num_clients, ...] in host memory.
+          everyone: `OwnRows`, or in a run of one process arrays [num_clients, ...].
           ids: -1 gets any.
         """
         if jax.process_count() == 1:
             some = np.maximum(ids, 0)
-            if isinstance(everyone, DiskRows):
+            if isinstance(everyone, OwnRows):
                 rows = everyone.take(some)
             else:
                 rows = jax.tree.map(lambda x: x[some], everyone)
@@ -107,7 +112,7 @@ class KeptRows:
             present = ids >= 0
             ids = ids[present]
             rows = jax.tree.map(lambda row: row[present], jax.device_get(rows))
-            if isinstance(everyone, DiskRows):
+            if isinstance(everyone, OwnRows):
                 everyone.put(ids, rows, number)
             else:
                 jax.tree.map(lambda x, row: np.ndarray.__setitem__(x, ids, row), everyone, rows)
@@ -115,12 +120,8 @@ class KeptRows:
         table = self._table(ids)
         own = table.kept[jax.process_index()]
         total = table.slots * self._mesh.devices.size
-        empty = jax.jit(
-            lambda rows: jax.tree.map(lambda x: jnp.zeros((total, *x.shape[1:]), x.dtype), rows),
-            out_shardings=split(self._mesh),
-        )(rows)
         positions = put(table.positions, replicated(self._mesh))
-        lying = self._put(empty, rows, positions, self._mesh)
+        lying = self._put(rows, positions, total, self._mesh)
 
         def of_process(x: jax.Array) -> np.ndarray:
             shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
@@ -130,3 +131,9 @@ class KeptRows:
 
     def _table(self, ids: np.ndarray) -> Table:
         return make_table(ids, jax.process_count(), self._mesh.devices.size)
+
+
+def _to_keepers(rows: PyTree, positions: jax.Array, total: int, mesh: Mesh) -> PyTree:
+    """Return `rows` [places, ...] at their `positions` of `total`, spread over the devices."""
+    empty = jax.tree.map(lambda x: jnp.zeros((total, *x.shape[1:]), x.dtype), rows)
+    return put_rows(empty, rows, positions, mesh)

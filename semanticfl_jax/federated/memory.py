@@ -33,18 +33,13 @@ def check_client_memory(
       memory: "device", "host" or "disk".
 
     Raises:
-      ValueError: if they do not fit into what is free, where that is known, with both numbers; for
-        host memory in a run of several processes.
+      ValueError: if they do not fit into what is free, where that is known, with both numbers.
+        Processes of one machine are not known to share its memory.
     """
-    if memory == "host" and jax.process_count() > 1:
-        raise SemanticFLError(
-            "client_state_memory must be device or disk in a run of several processes: from host "
-            "memory no checkpoint could save them; files on a disk that memory holds are as fast, "
-            f"got {memory!r}"
-        )
-    one = size_in_bytes(jax.eval_shape(lambda model: init_state(algorithm, model), model))
+    one = state_bytes(algorithm, model)
     if one == 0:
         return None
+    copy: str | None = "the copy that is made for a checkpoint"
     devices, total = mesh.devices.size, one * num_clients
     spread = num_clients % devices == 0
     said = f"client states: {readable(total)}, {readable(one)} for each of {num_clients} clients"
@@ -52,18 +47,23 @@ def check_client_memory(
         how = "spread over" if spread else "whole on each of"
         said += f", {how} {_counted(devices)}"
         place = _on_devices(mesh, total // devices if spread else total)
-        remedy = (
-            "use fewer clients, a smaller model, or client_state_memory=host (in one process) or "
-            "disk"
-        )
+        remedy = "use fewer clients, a smaller model, or client_state_memory=host or disk"
     elif memory == "disk":
         return f"{said}, on the disk as clients take part"
     else:
-        said += ", in host memory"
-        place = _Place(total, free_host_memory(), "in host memory")
+        said, processes = f"{said}, in host memory", jax.process_count()
+        if processes > 1:  # their checkpoints need no copy (`HostRows`)
+            said, copy = f"{said} of {processes} processes, a share of each", None
+        share = one * -(-num_clients // processes)
+        place = _Place(share, free_host_memory(), "in host memory")
         remedy = "use fewer clients, a smaller model, or client_state_memory=disk"
-    _refuse(said, place, "the copy that is made for a checkpoint", remedy)
+    _refuse(said, place, copy, remedy)
     return said
+
+
+def state_bytes(algorithm: Algorithm, model: Model) -> int:
+    """Return the bytes of the state that one client keeps; `model` may be its shapes."""
+    return size_in_bytes(jax.eval_shape(lambda model: init_state(algorithm, model), model))
 
 
 def check_update_memory(
@@ -125,13 +125,16 @@ def _on_devices(mesh: Mesh, each: int) -> _Place:
     return _Place(each, free, "on each device")
 
 
-def _refuse(said: str, place: _Place, copy: str, remedy: str) -> None:
-    """Raise `ValueError` if what is `said` does not fit with its copy."""
-    needed, free, where = _COPIES * place.needed, place.free, place.where
+def _refuse(said: str, place: _Place, copy: str | None, remedy: str) -> None:
+    """Raise `ValueError` if what is `said` does not fit, with its copy if there is one."""
+    needed, free, where = place.needed, place.free, place.where
+    if copy is not None:
+        needed *= _COPIES
     if free is not None and needed > free:
+        they = "They" if copy is None else f"With {copy} they"
         raise SemanticFLError(
-            f"{said}. With {copy} they need {readable(needed)} {where}, and {readable(free)} are "
-            f"free: {remedy}"
+            f"{said}. {they} need {readable(needed)} {where}, and {readable(free)} are free: "
+            f"{remedy}"
         )
 
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 
 from semanticfl_jax.devices import processes
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.disk_rows import DiskRows
+from semanticfl_jax.federated.kept_rows import OwnRows
 from semanticfl_jax.types import PyTree, Say
 
 
@@ -45,11 +45,12 @@ class Checkpoints:
     def save(self, rounds_done: int, state: PyTree) -> None:
         """Save `state` as it is now; writing goes on in the background.
 
-        Of states of clients on a disk it has no copy: they can be rolled back to each checkpoint.
+        States of clients that each process keeps for itself are not in it: each can roll them back
+        to every checkpoint.
         """
-        rows = _on_disk(state)
+        rows = _own_rows(state)
         if rows is not None:
-            rows.flush()
+            rows.save(rounds_done)  # first: a checkpoint that is whole must have them
             state = state._replace(clients=())
         self._manager.save(rounds_done, args=ocp.args.StandardSave(state))
         if rows is not None:
@@ -59,7 +60,7 @@ class Checkpoints:
 
     def begin_anew(self, state: PyTree) -> None:
         """Undo what rounds without a checkpoint, of a run that was killed, left on a disk."""
-        rows = _on_disk(state)
+        rows = _own_rows(state)
         if rows is not None:
             rows.roll_back(0)
 
@@ -68,7 +69,7 @@ class Checkpoints:
         return self._restore(self.latest(), shapes)
 
     def _restore(self, step: int | None, shapes: PyTree) -> PyTree:
-        rows = _on_disk(shapes)
+        rows = _own_rows(shapes)
         if rows is not None:
             shapes = shapes._replace(clients=())
         state = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
@@ -127,10 +128,10 @@ class Checkpoints:
         return self._manager.restore(self.latest(), args=ocp.args.StandardRestore())
 
 
-def _on_disk(state: PyTree) -> DiskRows | None:
-    """Return the clients' states, if they are on a disk."""
+def _own_rows(state: PyTree) -> OwnRows | None:
+    """Return the clients' states, if each process keeps its own."""
     rows = getattr(state, "clients", None)
-    return rows if isinstance(rows, DiskRows) else None
+    return rows if isinstance(rows, OwnRows) else None
 
 
 def first_line(error: BaseException) -> str:

@@ -179,7 +179,6 @@ class Simulation:
         checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
         rows = read_metrics(self.workdir)
         if checkpoints.latest():
-            files.check_states(self.workdir, self.config)
             shapes = shapes_of(self.engine.state)
             self.engine.state = None  # else it would be in memory beside the one that is restored
             done, self.engine.state = checkpoints.restore_newest(

@@ -18,6 +18,7 @@ from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.client_state import beside_checkpoints
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.initial import init_params
@@ -25,6 +26,7 @@ from semanticfl_jax.federated.memory import (
     check_client_memory,
     check_image_memory,
     check_update_memory,
+    state_bytes,
 )
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
@@ -35,6 +37,7 @@ from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.export import TrainedModel, describe_model
 from semanticfl_jax.simulation.initial_weights import replace_weights
+from semanticfl_jax.simulation.workdir import IN_CHECKPOINTS
 from semanticfl_jax.tasks import Task, make_task
 from semanticfl_jax.types import PyTree
 
@@ -216,6 +219,16 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
         )
     updates = check_update_memory(algorithm, shapes, cohort_places(config), mesh)
     return [line for line in (states, updates) if line]
+
+
+def where_states_are(parts: Parts) -> str:
+    """Return where the clients' states are when the run is saved, in words."""
+    config = parts.config
+    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    beside = beside_checkpoints(config.runtime.client_state_memory)
+    if beside is None or state_bytes(parts.algorithm, shapes) == 0:
+        return IN_CHECKPOINTS
+    return beside
 
 
 def describe_task(parts: Parts, params: PyTree) -> str:

@@ -28,7 +28,13 @@ from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
-from semanticfl_jax.simulation.parts import Parts, check_memory, make_network, make_parts
+from semanticfl_jax.simulation.parts import (
+    Parts,
+    check_memory,
+    make_network,
+    make_parts,
+    where_states_are,
+)
 from semanticfl_jax.simulation.student import require_model_by_name, server_student
 from semanticfl_jax.types import PyTree, Say
 
@@ -166,8 +172,10 @@ def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) ->
         "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),
     }
     files.check_bound(workdir, bound)
+    states = where_states_are(parts)
+    files.check_states(workdir, states)
     if processes.is_main():
-        files.claim(workdir, given.config, bound)
+        files.claim(workdir, given.config, {**bound, files.STATES: states})
         federation.save(workdir, given.config)
 
 

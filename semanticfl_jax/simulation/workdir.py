@@ -35,6 +35,7 @@ CLIENT_TESTS = "client_tests.npz"
 CHECKPOINTS, PLOTS = "checkpoints", "plots"
 DAMAGED = "checkpoints-damaged"
 STATES = "client_states"
+IN_CHECKPOINTS = "in the checkpoints"
 _PARTS = "data_parts"
 _OF_A_RUN = (
     SUMMARY,
@@ -78,13 +79,20 @@ def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = 
     return directory
 
 
-def check_states(directory: Path, config: ExperimentConfig) -> None:
-    """Raise `ConfigError` if the run's client states are on the disk, and should not be."""
-    memory = config.runtime.client_state_memory
-    if memory != "disk" and (directory / STATES).exists():
+def check_states(directory: Path, now: str) -> None:
+    """Raise `ConfigError` if the directory's checkpoints have clients' states elsewhere.
+
+    Args:
+      directory: of a run.
+      now: where this run would have them: `IN_CHECKPOINTS`, or other words.
+    """
+    before = (read_json(directory / BOUND) or {}).get(STATES, IN_CHECKPOINTS)
+    checkpoints = (directory / CHECKPOINTS).glob("*")
+    if before != now and any(path.name.isdecimal() for path in checkpoints):
         raise ConfigError(
-            f"runtime.client_state_memory must be disk to resume {directory}, whose checkpoints "
-            f"have no states of clients, got {memory!r}"
+            f"{directory} cannot be resumed so: its clients' states are {before}, and would be "
+            f"{now}; use the same runtime.client_state_memory and number of processes, or "
+            "--overwrite, which sets it aside"
         )
 
 

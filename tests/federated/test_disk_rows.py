@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import AlgorithmConfig, ClientTestConfig, ExperimentConfig, RuntimeConfig
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.federated import disk_rows
 from semanticfl_jax.federated.disk_rows import DiskRows
 from semanticfl_jax.federated.kept_rows import make_table
@@ -73,13 +73,23 @@ def test_rounds_are_undone(done, tmp_path, last):
 
 
 def test_files_that_are_not_there_are_not_taken_for_those_of_a_round(tmp_path):
-    with pytest.raises(SemanticFLError, match="states are not on the disk"):
-        DiskRows(ONE, CLIENTS, tmp_path).roll_back(2)
+    for _ in range(2):  # also once the files have been made
+        with pytest.raises(SemanticFLError, match="not those of a run after round 2"):
+            DiskRows(ONE, CLIENTS, tmp_path).roll_back(2)
+
+
+def test_rows_that_cannot_go_back_so_far_are_refused(done):
+    done.forget(3)
+    for number in (0, 2):
+        with pytest.raises(SemanticFLError, match=f"not those of a run after round {number}"):
+            done.roll_back(number)
+    require_rows(done, 5)
 
 
 def test_what_is_not_needed_is_dropped(done, tmp_path):
     done.forget(3)
-    assert sorted(path.stem for path in (tmp_path / "undo").iterdir()) == ["4", "5"]
+    # The third's own tells that the rows have come so far.
+    assert sorted(path.stem for path in (tmp_path / "undo").iterdir()) == ["3", "4", "5"]
     done.roll_back(3)
     require_rows(done, 3)
 
@@ -152,6 +162,9 @@ def test_a_run_goes_on_from_its_disk(killed, tmp_path):
     for number in killed:
         with pytest.raises(Killed):
             simulate("disk", tmp_path / "disk", Kill(number))
+    # The checkpoint of round 2 or 4 has no states for another memory, and that is found in time.
+    with pytest.raises(ConfigError, match=r"are in the files of client_state_memory=disk in 1 pro"):
+        simulate("device", tmp_path / "disk")
     ended = simulate("disk", tmp_path / "disk")
     jax.tree.map(np.testing.assert_array_equal, ended.state.params, whole.state.params)
     rows = ended.state.clients.take(np.arange(6))

@@ -73,10 +73,16 @@ def test_where_an_accelerator_does_not_tell_its_memory_nothing_is_refused(monkey
     assert "client states: 40.0 MB" in said
 
 
-def test_host_memory_needs_a_single_process(monkeypatch):
-    mesh, algorithm = make_mesh(2), algorithm_of(ExperimentConfig())
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="client_state_memory must be device or disk in a run of"):
+def test_each_of_several_processes_keeps_its_share_in_host_memory(monkeypatch):
+    mesh = make_mesh(2)
+    algorithm = algorithm_of(ExperimentConfig(algorithm=AlgorithmConfig(name="fedcda")))
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    # Four of ten clients, 12 MB each, and no copy for a checkpoint.
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 49 * 10**6)
+    said = check_client_memory(algorithm, MODEL, 10, mesh, "host")
+    assert said.endswith("10 clients, in host memory of 3 processes, a share of each")
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 48 * 10**6)
+    with pytest.raises(ValueError, match=r"\. They need 48\.0 MB in host memory, and 48\.0 MB"):
         check_client_memory(algorithm, MODEL, 10, mesh, "host")
 
 

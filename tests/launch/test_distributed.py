@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -112,24 +113,51 @@ def require_same_rows(rows, expected_rows):
                 np.testing.assert_allclose(row[name], value, **CLOSE, err_msg=name)
 
 
-def test_images_and_states_stay_with_the_processes_that_keep_them(one, tmp_path):
-    memories = [
-        f"--config.runtime.{name}" for name in ("client_state_memory=disk", "data_memory=host")
-    ]
-    outputs, codes = finish(start_two(tmp_path, "--workdir=kept", *SMALL, *memories))
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """A directory for runs of several kinds, which find each other's compiled programs."""
+    return tmp_path_factory.mktemp("kinds")
+
+
+def require_identical(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("memory", ["disk", "host"])
+def test_images_and_states_stay_with_the_processes_that_keep_them(one, programs, memory):
+    run = programs / memory
+    arguments = (
+        f"--workdir={memory}",
+        *SMALL,
+        f"--config.runtime.client_state_memory={memory}",
+        "--config.runtime.data_memory=host",
+        "--config.checkpoint_every=2",
+    )
+    outputs, codes = finish(start_two(programs, *arguments, "--config.rounds=4"))
     assert codes == [0, 0], outputs
-    rows, _, state = numbers(tmp_path / "kept")
-    expected_rows, _, expected = numbers(one)
+    # As if both had been killed before the last checkpoint was whole: their rows must go back.
+    shutil.rmtree(run / "checkpoints" / "4")
+    outputs, codes = finish(start_two(programs, *arguments))
+    assert codes == [0, 0], outputs
+    assert f"resuming after round 2 of {ROUNDS}" in outputs[0][0]
+
+    rows, step, state = numbers(run)
+    expected_rows, expected_step, expected = numbers(one)
+    assert step == expected_step == ROUNDS and "clients" not in state
     require_same_rows(rows, expected_rows)
-    for name in ("params", "server"):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), state[name], expected[name]
-        )
-    states = tmp_path / "kept" / "client_states"
-    for index, array in enumerate(jax.tree.leaves(expected["clients"])):
-        for process in range(2):
-            kept = np.load(states / f"process-{process}-of-2" / f"{index}.npy")
-            np.testing.assert_allclose(kept, array[process::2], **CLOSE)
+    require_identical(rows, expected_rows)
+    for name in ("params", "batch_stats", "server"):
+        require_identical(state[name], expected[name])
+    for process in range(2):
+        folder = run / "client_states" / f"process-{process}-of-2"
+        if memory == "disk":
+            kept = [np.load(folder / f"{i}.npy") for i in range(len(list(folder.glob("*.npy"))))]
+            assert {path.stem for path in (folder / "undo").iterdir()} == {"6", "7", "8"}
+        else:
+            with np.load(folder / f"{ROUNDS}.npz") as saved:
+                kept = [saved[f"row_{index}"] for index in range(len(saved))]
+            assert {path.stem for path in folder.iterdir()} == {"6", "8"}
+        require_identical(kept, [x[process::2] for x in jax.tree.leaves(expected["clients"])])
 
 
 def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(one, tmp_path):

@@ -323,3 +323,20 @@ def test_json_is_read_with_a_mark_and_however_deep_it_is(tmp_path):
     (tmp_path / "x.json").write_text('{"a":' + "[" * 100_000)
     with pytest.raises(ConfigError, match=r"x\.json is damaged"):
         workdir.read_json(tmp_path / "x.json")
+
+
+def test_checkpoints_have_states_of_clients_where_they_had_them(tmp_path):
+    beside = "in the files of client_state_memory=disk in 2 processes"
+    workdir.claim(tmp_path, CONFIG, {workdir.STATES: beside})
+    workdir.check_states(tmp_path, workdir.IN_CHECKPOINTS)  # nothing was saved
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    workdir.check_states(tmp_path, beside)
+    for now in (workdir.IN_CHECKPOINTS, beside.replace("2", "3")):
+        with pytest.raises(ConfigError, match=f"are {beside}, and would be {now}; use the same"):
+            workdir.check_states(tmp_path, now)
+
+
+def test_checkpoints_of_before_have_states_of_clients_in_them(finished):
+    workdir.check_states(finished, workdir.IN_CHECKPOINTS)
+    with pytest.raises(ConfigError, match="are in the checkpoints, and would be on the moon"):
+        workdir.check_states(finished, "on the moon")
