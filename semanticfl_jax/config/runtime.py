@@ -32,7 +32,8 @@ class RuntimeConfig(Choosing):
     eval_batch_size: int = 250
     #: Where clients keep their state (SCAFFOLD, MOON, FedDyn, FedCDA): spread over the devices, or
     #: in host memory, or in files of the run's directory, from which only the cohort's share
-    #: travels. The numbers are the same. Checkpoints have no copy of what is on the disk.
+    #: travels. The numbers are the same. Checkpoints have no copy of what is on the disk. Each of
+    #: several processes keeps its share.
     client_state_memory: Literal["device", "host", "disk"] = "device"
     #: Where the training images are: all of them on every device, or in host memory, from which the
     #: next cohort's are gathered and sent while a round runs. The numbers are the same. Where the

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from semanticfl_jax.reporting.writers.metrics import read_metrics
+from tests.launch.kept_states import MEMORIES
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 8
@@ -33,7 +33,7 @@ SMALL = (
 SECONDS = 200  # after which a hang is a failure; a machine under load gets some slack
 
 
-def start(cwd, *arguments, devices=1):
+def start(cwd, *arguments, devices=1, module="launch.train"):
     settings = {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
@@ -43,7 +43,7 @@ def start(cwd, *arguments, devices=1):
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "launch.train", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=cwd,
         env={**os.environ, **settings},
         stdout=subprocess.PIPE,
@@ -52,12 +52,15 @@ def start(cwd, *arguments, devices=1):
     )
 
 
-def start_two(cwd, *arguments, second=()):
-    """Two processes of one run; `second` are further arguments of the second one."""
+def free_address():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    together = (f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", *arguments)
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def start_two(cwd, *arguments, second=()):
+    """Two processes of one run; `second` are further arguments of the second one."""
+    together = (f"--coordinator_address={free_address()}", "--num_processes=2", *arguments)
     return [
         start(cwd, *together, "--process_id=0"),
         start(cwd, *together, "--process_id=1", *second),
@@ -114,50 +117,44 @@ def require_same_rows(rows, expected_rows):
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """A directory for runs of several kinds, which find each other's compiled programs."""
-    return tmp_path_factory.mktemp("kinds")
+def kept(one, tmp_path_factory):
+    """The directory of runs whose clients' states stay with two processes."""
+    cwd, address = tmp_path_factory.mktemp("kept"), free_address()
+    arguments = [str(one / "config.json"), str(cwd)]
+    module = "tests.launch.kept_states"
+    outputs, codes = finish(
+        [start(cwd, address, str(number), *arguments, module=module) for number in range(2)]
+    )
+    assert codes == [0, 0], outputs
+    (said, _), (nothing, _) = outputs
+    assert said.count(f"resuming after round 2 of {ROUNDS}") == len(MEMORIES)
+    assert nothing == ""
+    return cwd
 
 
 def require_identical(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("memory", ["disk", "host"])
-def test_images_and_states_stay_with_the_processes_that_keep_them(one, programs, memory):
-    run = programs / memory
-    arguments = (
-        f"--workdir={memory}",
-        *SMALL,
-        f"--config.runtime.client_state_memory={memory}",
-        "--config.runtime.data_memory=host",
-        "--config.checkpoint_every=2",
-    )
-    outputs, codes = finish(start_two(programs, *arguments, "--config.rounds=4"))
-    assert codes == [0, 0], outputs
-    # As if both had been killed before the last checkpoint was whole: their rows must go back.
-    shutil.rmtree(run / "checkpoints" / "4")
-    outputs, codes = finish(start_two(programs, *arguments))
-    assert codes == [0, 0], outputs
-    assert f"resuming after round 2 of {ROUNDS}" in outputs[0][0]
-
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_images_and_states_stay_with_the_processes_that_keep_them(one, kept, memory):
+    run = kept / memory
     rows, step, state = numbers(run)
     expected_rows, expected_step, expected = numbers(one)
-    assert step == expected_step == ROUNDS and "clients" not in state
-    require_same_rows(rows, expected_rows)
+    assert step == expected_step == ROUNDS and not jax.tree.leaves(state["clients"])
     require_identical(rows, expected_rows)
     for name in ("params", "batch_stats", "server"):
         require_identical(state[name], expected[name])
     for process in range(2):
         folder = run / "client_states" / f"process-{process}-of-2"
         if memory == "disk":
-            kept = [np.load(folder / f"{i}.npy") for i in range(len(list(folder.glob("*.npy"))))]
+            found = [np.load(folder / f"{i}.npy") for i in range(len(list(folder.glob("*.npy"))))]
             assert {path.stem for path in (folder / "undo").iterdir()} == {"6", "7", "8"}
         else:
             with np.load(folder / f"{ROUNDS}.npz") as saved:
-                kept = [saved[f"row_{index}"] for index in range(len(saved))]
+                found = [saved[f"row_{index}"] for index in range(len(saved))]
             assert {path.stem for path in folder.iterdir()} == {"6", "8"}
-        require_identical(kept, [x[process::2] for x in jax.tree.leaves(expected["clients"])])
+        require_identical(found, [x[process::2] for x in jax.tree.leaves(expected["clients"])])
 
 
 def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(one, tmp_path):
