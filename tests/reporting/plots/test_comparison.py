@@ -14,7 +14,7 @@ from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.series import bytes_of, cost_curve, mean_curve
 from tests.reporting.made_up import made_up_rows
 
-LONG = "semanticfl [guidance.lambda_kd=0.5, algorithm.server_learning_rate=0.25]"
+LONG = "fedavg (server_learning_rate=0.25) + top_k (share=0.1, feedback=false)"
 
 
 def curves_of(count, seeds=2):
