@@ -18,15 +18,21 @@ from semanticfl_jax.paths import home, local_path
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def is_git_lfs_pointer(head: bytes) -> bool:
-    """Return whether a file that begins with these bytes, at least 40, is a pointer of Git LFS."""
-    return head.startswith(GIT_LFS_POINTER)
+def git_lfs_pointer(begin: bytes | str | os.PathLike) -> str | None:
+    """Return what a file is, and what to do, if Git LFS left it in place of the real one.
 
+    Args:
+      begin: the file's first bytes, 40 at least; or its path.
 
-def is_pointer(path: str | os.PathLike) -> bool:
-    """Return whether a file is a pointer that Git LFS left in place of the real one."""
-    with open(path, "rb") as file:
-        return is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER)))
+    Returns:
+      A text that goes on behind "FILE is "; None for any other file.
+    """
+    if not isinstance(begin, bytes):
+        with open(begin, "rb") as file:
+            begin = file.read(len(GIT_LFS_POINTER))
+    if not begin.startswith(GIT_LFS_POINTER):
+        return None
+    return "a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository"
 
 
 def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:

@@ -83,8 +83,9 @@ def read(
     """
     from safetensors import SafetensorError, safe_open
 
-    if files.is_pointer(path):
-        raise SemanticFLError(f"{path} is a pointer of Git LFS: run `git lfs pull`")
+    pointer = files.git_lfs_pointer(path)
+    if pointer:
+        raise SemanticFLError(f"{path} is {pointer}")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -8,7 +8,7 @@ from semanticfl_jax.array_files import kept_npz, read_npy, read_npz
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources.array_cache import cached_arrays
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.files import GIT_LFS_POINTER, read_json_object
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.export import load_model
 
@@ -121,7 +121,4 @@ def test_damaged_weights_are_named(tmp_path, arrays, about, message):
     values = {name: np.zeros(3, np.float32) for name in arrays}
     save_file(values, path, metadata={"format": "semanticfl_jax", "about": about})
     with pytest.raises(SemanticFLError, match=rf"x\.safetensors .*{message}"):
-        load_model(path)
-    path.write_bytes(GIT_LFS_POINTER + b"v1")
-    with pytest.raises(SemanticFLError, match="a pointer of Git LFS: run"):
         load_model(path)

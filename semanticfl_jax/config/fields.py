@@ -287,6 +287,25 @@ def chosen_names(cls: type[Choosing], values: Mapping[str, Any]) -> dict[str, st
     return names
 
 
+def default_of(cls: type, path: str) -> Any:
+    """Return the default of the field with the dotted `path` of `cls`, as a plain value.
+
+    Raises:
+      ConfigError: if there is no such field.
+    """
+    *groups, last = path.split(".")
+    owner: type | None = cls
+    for name in groups:
+        if owner is None:
+            break
+        entry = entries_of(owner).get(name)
+        own = group_class(field_types(owner).get(name))
+        owner = own or (entry.settings if entry is not None else None)
+    if owner is None or last not in field_types(owner):
+        raise ConfigError(f"there is no field {path}")
+    return _plain(getattr(owner(), last))
+
+
 def changed_fields(group: Any) -> list[str]:
     """Return the names of the fields that are not at their defaults."""
     default = type(group)()

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.diffusion.other_models import (
-    pointer_message,
     refuse_other_models,
     single_file,
     single_file_instead,
     weights_instead,
 )
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
-from semanticfl_jax.files import is_pointer, read_json_object
+from semanticfl_jax.files import git_lfs_pointer, read_json_object
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.paths import local_path, path_or_name
 
@@ -82,8 +81,9 @@ def weight_file(checkpoint: Path, component: str) -> Path:
         match = pattern.fullmatch(path.name)
         if (match is None and path.name != f"{flax}.msgpack") or not path.is_file():
             continue
-        if is_pointer(path):
-            pointers.append(path)
+        pointer = git_lfs_pointer(path)
+        if pointer:
+            pointers.append(f"{path} is {pointer}")
             continue
         variant = (match["of_file"] or match["of_index"] or "") if match else ""
         if re.fullmatch(r".*\d{5}-of-\d{5}", variant):
@@ -94,7 +94,7 @@ def weight_file(checkpoint: Path, component: str) -> Path:
     if found:
         return min(found)[-1]
     if pointers:
-        raise MissingFileError(pointer_message(pointers[0]))
+        raise MissingFileError(pointers[0])
     raise MissingFileError(f"{folder} has none of {_names(component)}{weights_instead(folder)}")
 
 
@@ -159,8 +159,9 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     optional = [checkpoint / "tokenizer" / name for name in _OPTIONAL]
     found += [path for path in optional if path.is_file()]
     for path in found:
-        if is_pointer(path):
-            raise SemanticFLError(pointer_message(path))
+        pointer = git_lfs_pointer(path)
+        if pointer:
+            raise SemanticFLError(f"{path} is {pointer}")
     return sorted(found)
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.files import is_pointer
+from semanticfl_jax.files import git_lfs_pointer
 
 #: Parts of pipelines, in diffusers' words, that Stable Diffusion 1.x and 2.x do not have.
 _FOREIGN_PARTS = ("decoder", "prior", "text_encoder_2", "text_encoder_3", "transformer")
@@ -54,16 +54,10 @@ def _pipeline(index: Path) -> dict:
         described = json.loads(index.read_bytes())
     except (ValueError, RecursionError, OSError):
         described = {}
-        if index.is_file() and is_pointer(index):
-            raise SemanticFLError(pointer_message(index)) from None
+        pointer = git_lfs_pointer(index) if index.is_file() else None
+        if pointer:
+            raise SemanticFLError(f"{index} is {pointer}") from None
     return described if isinstance(described, dict) else {}
-
-
-def pointer_message(path: Path) -> str:
-    """Return what to do about such a pointer."""
-    return (
-        f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}"
-    )
 
 
 def weights_instead(folder: Path) -> str:

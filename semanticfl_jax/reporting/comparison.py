@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import semanticfl_jax.config  # noqa: F401 - registers the partition schemes
+from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.registry import PARTITIONS
+from semanticfl_jax.reporting.labels import algorithm_label, method_label
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import (
     NOT_METHOD,
@@ -17,10 +19,8 @@ from semanticfl_jax.reporting.runs import (
     ReportError,
     Run,
     differing_fields,
-    flatten,
     group,
     load_runs,
-    method_label,
 )
 
 #: Fields (and groups of fields) that a comparison is about.
@@ -47,7 +47,8 @@ class Comparison:
       runs: all of them.
       methods: in the order in which they first appear.
       metric: by which the runs' task judges models.
-      reference: plain FedAvg, if exactly one of several methods is; None otherwise.
+      reference: plain FedAvg, if exactly one of several methods is: the one to which nothing is
+        added, or else the only one; None otherwise.
     """
 
     runs: tuple[Run, ...]
@@ -122,7 +123,7 @@ class Comparison:
         """Return whether every method was run with the same values of a field, as in a sweep."""
         values: dict[str, set[str]] = {}
         for run in self.runs:
-            label = method_label(run.config)
+            label = algorithm_label(run.config)
             values.setdefault(label, set()).add(repr(dict(flatten(run.config)).get(field)))
         return len(set(map(frozenset, values.values()))) == 1
 
@@ -147,8 +148,11 @@ def _metric(runs: Sequence[Run]) -> Metric:
 
 def _reference(methods: Sequence[Method]) -> Method | None:
     """Return plain FedAvg, if exactly one method is."""
-    plain = [method for method in methods if method_label(method.runs[0].config) == "fedavg"]
-    return plain[0] if len(plain) == 1 and len(methods) > 1 else None
+    for name in (method_label, algorithm_label):
+        plain = [method for method in methods if name(method.runs[0].config) == "fedavg"]
+        if len(plain) == 1 and len(methods) > 1:
+            return plain[0]
+    return None
 
 
 def _seeds(method: Method) -> list[Any]:

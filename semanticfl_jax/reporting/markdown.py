@@ -4,5 +4,5 @@ from collections.abc import Iterable
 
 
 def row(cells: Iterable[str]) -> str:
-    """Return a line of a table; a cell holds no bar of its own."""
-    return f"| {' | '.join(cells)} |"
+    r"""Return a line of a table; a bar in a cell becomes \|."""
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

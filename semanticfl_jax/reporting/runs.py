@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import read_json_object
+from semanticfl_jax.reporting.labels import label_methods
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
@@ -132,32 +134,30 @@ def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:
 def group(runs: Sequence[Run]) -> list[Method]:
     """Group runs by everything but the seed, in the order methods first appear.
 
-    A method is labelled by its algorithm and guidance; methods that would share a label add the
-    fields in which they differ.
+    `labels.py` says how methods are labelled.
 
     Raises:
       ReportError: if two runs have the same configuration and the same seed.
     """
     groups: dict[str, list[Run]] = {}
+    fields: dict[str, dict[str, Any]] = {}
     for run in runs:
         method = {name: value for name, value in flatten(run.config) if tells_methods_apart(name)}
-        groups.setdefault(json.dumps(method, sort_keys=True), []).append(run)
+        key = json.dumps(method, sort_keys=True)
+        groups.setdefault(key, []).append(run)
+        fields.setdefault(key, method)
     for members in groups.values():
         by_seed: dict[Any, Run] = {}
         for run in members:
             other = by_seed.setdefault(run.config.get("seed"), run)
             if other is not run:
                 raise ReportError(f"{other.path} and {run.path} are the same run (same seed)")
-    labels = [method_label(members[0].config) for members in groups.values()]
-    methods = []
-    for label, members in zip(labels, groups.values(), strict=True):
-        rivals = [m[0] for m, name in zip(groups.values(), labels, strict=True) if name == label]
-        own = dict(flatten(members[0].config))
-        fields = [name for name in differing_fields(rivals) if tells_methods_apart(name)]
-        details = ", ".join(f"{name}={own.get(name)}" for name in fields)
         members.sort(key=lambda run: run.config.get("seed", 0))
-        methods.append(Method(f"{label} [{details}]" if details else label, tuple(members)))
-    return methods
+    labels = label_methods(list(fields.values()))
+    return [
+        Method(label, tuple(members))
+        for label, members in zip(labels, groups.values(), strict=True)
+    ]
 
 
 def differing_fields(runs: Sequence[Run]) -> list[str]:
@@ -165,38 +165,3 @@ def differing_fields(runs: Sequence[Run]) -> list[str]:
     flat = [dict(flatten(run.config)) for run in runs]
     names = sorted(set().union(*flat))
     return [name for name in names if any(f.get(name) != flat[0].get(name) for f in flat)]
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return dotted names and values of a nested configuration."""
-    pairs = []
-    for name, value in config.items():
-        if isinstance(value, dict):
-            pairs += flatten(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs
-
-
-def method_label(config: dict[str, Any]) -> str:
-    """Name of a run's method, as `fedprox + guidance` or `semanticfl (shuffled anchors)`.
-
-    With a student, as `semanticfl + student (random_unet)`; without anchors of classes beside it,
-    as `fedavg + student`.
-    """
-    name = config.get("algorithm", {}).get("name", "unknown")
-    guidance = config.get("guidance", {})
-    guided = guidance.get("enabled")
-    if not guided and name != "feddifrc":  # FedDifRC's features are anchors, too
-        return name
-    student = guidance.get("student", {})
-    if guided and student.get("enabled"):
-        weights = [guidance.get("lambda_kd", 1), guidance.get("lambda_con", 1)]
-        classes = " + guidance" if any(weights) and name != "semanticfl" else ""
-        control = student.get("control", "none")
-        return f"{name}{classes} + student" + ("" if control == "none" else f" ({control})")
-    name = f"{name} + guidance" if guided and name != "semanticfl" else name
-    anchors, source = guidance.get("anchors", "semantic"), guidance.get("anchor_source", "public")
-    if source == "oracle":
-        return f"{name} (oracle anchors, not private)"
-    return name if anchors == "semantic" else f"{name} ({anchors} anchors)"

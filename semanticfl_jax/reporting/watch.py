@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.reporting.labels import method_label
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
-from semanticfl_jax.reporting.runs import ReportError, method_label
+from semanticfl_jax.reporting.runs import ReportError
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting import client_tests
+from semanticfl_jax.reporting.labels import method_label
 from semanticfl_jax.reporting.plots.accuracy_maps import plot_accuracy_maps
 from semanticfl_jax.reporting.plots.client_tests import plot_client_tests
 from semanticfl_jax.reporting.plots.curves import plot_curves
 from semanticfl_jax.reporting.plots.drawing import attempt
-from semanticfl_jax.reporting.runs import method_label
 from semanticfl_jax.reporting.writers.metrics import MetricsWriter
 from semanticfl_jax.reporting.writers.progress import RoundProgress
 from semanticfl_jax.simulation import workdir

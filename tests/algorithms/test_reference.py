@@ -12,7 +12,7 @@ from semanticfl_jax.federated.cohort import SAMPLERS
 from semanticfl_jax.registry import ALGORITHMS
 from semanticfl_jax.semantics.anchors import Anchors
 from tests.algorithms.reference import Reference
-from tests.algorithms.test_personal import CASES as CASES_OF_TWO_LAYERS
+from tests.algorithms.two_layers import CASES as CASES_OF_TWO_LAYERS
 from tests.built_in import built_in
 from tests.federation import MEAN, STD, SoftmaxRegression, algorithm_of, make_federation, squares
 

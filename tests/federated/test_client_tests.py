@@ -15,7 +15,7 @@ from semanticfl_jax.reporting.client_tests import over_clients
 from semanticfl_jax.reporting.metric import ACCURACY
 from semanticfl_jax.tasks import CLASSIFICATION
 from tests.algorithms.deep_linear import Solver, softmax
-from tests.algorithms.test_personal import configuration, weights_of
+from tests.algorithms.two_layers import configuration, weights_of
 from tests.federation import CLASSES, MEAN, STD, DeepLinear, algorithm_of, make_federation, squares
 
 SIZES, STEPS = (9, 16, 1, 13, 4), 3

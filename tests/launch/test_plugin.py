@@ -30,7 +30,7 @@ def test_five_entries_of_a_plugin_make_one_table(tmp_path):
     arguments += ["--config.task_settings.epsilon=0.2"]
     code, text = output(command(*arguments, cwd=tmp_path))
     assert code == 0, text
-    assert "| fedavg " in text and "| own_entropy [algorithm.own_entropy.weight=0.5]" in text
+    assert "| fedavg " in text and "| own_entropy (weight=0.5)" in text
     assert "Warning" not in text
     runs = sorted(path.name for path in (tmp_path / "runs").glob("*-seed*"))
     assert len(runs) == 6

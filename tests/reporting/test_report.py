@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.files import write_json
-from semanticfl_jax.reporting import runs
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
 from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
@@ -104,11 +104,36 @@ def test_labels_tell_guidance_anchors_and_settings_apart(tmp_path):
         "fedprox",
         "fedprox + guidance",
         "semanticfl (shuffled anchors)",
-        "fedavg [algorithm.server_learning_rate=1.0]",
-        "fedavg [algorithm.server_learning_rate=0.5]",
+        "fedavg (server_learning_rate=1)",
+        "fedavg (server_learning_rate=0.5)",
     ]
     # Two plain FedAvg methods: which one is the reference would be a guess.
     assert "gain" not in compare(directories)
+
+
+def test_gains_are_over_fedavg_to_which_nothing_is_added(tmp_path):
+    plain, sign, both = ({}, {"aggregator": "majority_sign"}, {"transforms": ["clip", "top_k"]})
+    paths = [
+        write_run(tmp_path / str(place), made_up_config(aggregation=each), 3 * [accuracy])
+        for place, (each, accuracy) in enumerate(((sign, 0.5), (plain, 0.8), (both, 0.7)))
+    ]
+    table = cells(compare(paths))
+    assert table["fedavg"]["gain over FedAvg"] == ""
+    assert table["fedavg + majority_sign"]["gain over FedAvg"] == "-30.00"
+    assert table["fedavg + clip + top_k"]["gain over FedAvg"] == "-10.00"
+    # Of two to which something is added, neither is plain; of one, there is no doubt.
+    other = write_run(tmp_path / "other", made_up_config("moon", aggregation=sign), 3 * [0.6])
+    assert "gain" not in compare([paths[0], paths[2], other])
+    gain = cells(compare([paths[0], other]))["moon + majority_sign"]["gain over FedAvg"]
+    assert gain == "+10.00"
+
+
+def test_a_bar_in_a_label_ends_no_cell(tmp_path):
+    for prompt in ("a|b {}", "c {}"):
+        guidance = {"enabled": True, "prompt": prompt}
+        write_run(tmp_path / prompt[:1], made_up_config("semanticfl", guidance=guidance))
+    text = compare([tmp_path / "a", tmp_path / "c"])
+    assert r"| semanticfl (prompt='a\|b {}') |" in text
 
 
 def test_fields_that_make_the_comparison_unfair_are_named(tmp_path):
@@ -177,7 +202,7 @@ def test_load_run_returns_what_was_written(six_runs):
     assert run.config == made_up_config("fedavg", 0)
     assert [row["test_accuracy"] for row in run.rows] == ACCURACIES["fedavg", 0]
     assert run.summary["best_round"] == 2
-    assert dict(runs.flatten(run.config))["model.width"] == 8
+    assert dict(flatten(run.config))["model.width"] == 8
 
 
 def test_command_prints_the_table_and_fails_in_one_line(tmp_path, six_runs):
@@ -201,12 +226,12 @@ def test_a_sweep_has_no_warning_about_what_it_sweeps(tmp_path):
 
     sweep = [run(name, rate) for name in ("fedavg", "moon") for rate in (0.1, 0.01)]
     text = compare(sweep)
-    assert "Warning" not in text and "moon [learning_rate=0.01]" in text
+    assert "Warning" not in text and "moon (learning_rate=0.01)" in text
     # Where methods have other values, the comparison is unfair.
     assert "the runs also differ in learning_rate" in compare(sweep[:3])
     # How a run is computed makes no other method.
     same = run("moon", 0.1, seed=1, runtime={"num_devices": 2})
-    assert cells(compare([*sweep, same]))["moon [learning_rate=0.1]"]["seeds"] == "2"
+    assert cells(compare([*sweep, same]))["moon (learning_rate=0.1)"]["seeds"] == "2"
 
 
 def test_an_algorithm_given_from_python_is_another_method(tmp_path):
@@ -216,7 +241,7 @@ def test_an_algorithm_given_from_python_is_another_method(tmp_path):
         (path / "summary.json").write_text(json.dumps({**summary, field: name}))
     assert load_run(paths[1]).config["algorithm"] == {"name": "mine"}
     text = compare(paths)  # not "the same run (same seed)"
-    assert "mine" in text and "fedavg [model.name=MyNet" in text
+    assert "mine" in text and "fedavg (model.name=MyNet" in text
 
 
 @pytest.mark.parametrize(

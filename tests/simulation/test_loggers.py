@@ -13,8 +13,8 @@ from semanticfl_jax.registry import LOGGERS
 from semanticfl_jax.simulation.callbacks import Step
 from semanticfl_jax.simulation.loggers import make_loggers
 from semanticfl_jax.simulation.loggers.base import Logger, numbers
+from tests.api.runs import CONFIG, HALVES
 from tests.own_vit import ViT, confidence_penalty, stripes
-from tests.test_api import CONFIG, HALVES
 
 ROW = {
     "train_loss": 0.5,

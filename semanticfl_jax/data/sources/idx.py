@@ -20,7 +20,7 @@ from semanticfl_jax.contexts import DatasetContext
 from semanticfl_jax.data.sources.contents import missing_file
 from semanticfl_jax.data.sources.dataset import ImageDataset
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
-from semanticfl_jax.files import is_git_lfs_pointer
+from semanticfl_jax.files import git_lfs_pointer
 from semanticfl_jax.paths import local_path
 
 _CLOTHES = (
@@ -133,9 +133,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SemanticFLError(f"{path} is damaged or cut off: {error}") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
-        pointer = is_git_lfs_pointer(raw)
-        reason = "a pointer of Git LFS: run `git lfs pull`" if pointer else "no IDX file of bytes"
-        raise SemanticFLError(f"{path} is {reason}")
+        raise SemanticFLError(f"{path} is {git_lfs_pointer(raw) or 'no IDX file of bytes'}")
     axes = raw[3]
     shape = tuple(np.frombuffer(raw, ">u4", min(axes, (len(raw) - 4) // 4), 4).tolist())
     start = 4 + 4 * axes

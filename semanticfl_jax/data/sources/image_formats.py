@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
+from semanticfl_jax.files import GIT_LFS_POINTER, git_lfs_pointer
 
 #: Plug-ins that add formats to Pillow: module, and the function that registers them, if one does.
 _PLUGINS = (
@@ -101,9 +101,8 @@ def read_image(file: BinaryIO, side: int = 0) -> np.ndarray:
     except UnidentifiedImageError:
         # Pillow's own words name an object in memory.
         file.seek(0)
-        if is_git_lfs_pointer(file.read(len(GIT_LFS_POINTER))):
-            raise SemanticFLError("a pointer of Git LFS: run `git lfs pull`") from None
-        raise SemanticFLError("no image") from None
+        begin = file.read(len(GIT_LFS_POINTER))
+        raise SemanticFLError(git_lfs_pointer(begin) or "no image") from None
     with opened as image:
         if image.mode[0] in "IF":
             # Pillow's conversion would cut values off at 255.

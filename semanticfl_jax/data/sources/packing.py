@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from semanticfl_jax.files import GIT_LFS_POINTER, is_git_lfs_pointer
+from semanticfl_jax.files import GIT_LFS_POINTER, git_lfs_pointer
 
 #: What the libraries raise for damaged streams. bz2 has no error of its own.
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError, ValueError)
@@ -61,8 +61,9 @@ def unsupported(path: Path) -> str | None:
     """Return what a file is, and what to do, if it is an archive of a kind that is not read."""
     with open(path, "rb") as file:
         head = file.read(len(GIT_LFS_POINTER))
-    if is_git_lfs_pointer(head):
-        return "is a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository"
+    pointer = git_lfs_pointer(head)
+    if pointer:
+        return f"is {pointer}"
     for magic, kind in _OTHERS.items():
         if head.startswith(magic):
             return f"is a {kind}, which is not read; {UNPACK}"

@@ -25,7 +25,7 @@ from semanticfl_jax.data.sources.contents import walk
 from semanticfl_jax.data.sources.image_files import Listing, load_images
 from semanticfl_jax.data.sources.split_folders import ROLES, role_of
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
-from semanticfl_jax.files import is_pointer
+from semanticfl_jax.files import git_lfs_pointer
 from semanticfl_jax.optional import optional_imports
 
 #: By data set: the column of the class, and of what else becomes a column.
@@ -202,8 +202,9 @@ def _require_all(paths: Sequence[Path]) -> None:
 def _unreadable(where: str, paths: Sequence[Path], error: Exception) -> SemanticFLError:
     """Return the error for files of which pyarrow could not read one, in a line."""
     for path in paths:
-        if is_pointer(path):
-            return SemanticFLError(f"{path} is a pointer of Git LFS: run `git lfs pull`")
+        pointer = git_lfs_pointer(path)
+        if pointer:
+            return SemanticFLError(f"{path} is {pointer}")
     return SemanticFLError(f"{where} cannot be read: {' '.join(str(error).split())[:300]}")
 
 

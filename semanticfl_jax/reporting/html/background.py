@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.array_files import read_npz
+from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.html.charts import Line, chart
@@ -28,13 +29,7 @@ from semanticfl_jax.reporting.html.elements import (
     table,
 )
 from semanticfl_jax.reporting.html.quality import grid
-from semanticfl_jax.reporting.runs import (
-    Method,
-    Run,
-    differing_fields,
-    flatten,
-    tells_methods_apart,
-)
+from semanticfl_jax.reporting.runs import Method, Run, differing_fields, tells_methods_apart
 from semanticfl_jax.reporting.series import Rows, bytes_of, cost_curve
 
 #: Pictures of partitions, and of anchors, at most.

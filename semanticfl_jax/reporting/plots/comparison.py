@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,14 @@ from semanticfl_jax.types import Say
 #: With more curves than this the legend stands outside, and each has a panel of its own, too.
 MANY = 6
 
+#: A legend that would take more than this share of a picture's height stands outside, too.
+_LEGEND_SHARE = 0.4
+
 #: Letters in a line of a label.
 _LABEL_WIDTH = 30
+
+#: Inches at the left of all panels, for the numbers and the name of their axis; and beside each.
+_MARGIN, _GAP = 0.55, 0.08
 
 #: Of bars, on which points and lines are seen.
 _PALE = "#a9cbe4"
@@ -106,7 +111,7 @@ def draw_curves(
     paper: Paper,
     costs: Mapping[str, np.ndarray] | None = None,
 ):
-    """Return a figure of all methods' curves; above `MANY`, with the legend outside.
+    """Return a figure of all methods' curves, with the legend outside where it is long.
 
     Args:
       curves: by label.
@@ -120,10 +125,11 @@ def draw_curves(
     labels = _labels(curves)
     rows = sum(label.count("\n") + 1 for label in labels)
     line = 1.35 * paper.points / 72  # inches
-    below = paper.narrow and many
     height = 0.62 * paper.width + 2 * line
+    outside = many or rows * line > _LEGEND_SHARE * height
+    below = paper.narrow and outside
     height += (rows / _columns(labels, paper) + 2) * line if below else 0
-    if many and not below:
+    if outside and not below:
         height = max(height, (rows + 2) * line)
     figure = drawing.figure(paper.width, height)
     axes = figure.subplots()
@@ -139,7 +145,7 @@ def draw_curves(
     _title(figure, _headline(title, curves.values(), metric), paper)
     if costs is None:
         round_axis(axes)
-    if axes.lines and many:
+    if axes.lines and outside:
         place = "outside lower center" if below else "outside right upper"
         columns = _columns(labels, paper) if below else 1
         # In the order of the curves' ends, which is how a reader looks for them.
@@ -192,12 +198,17 @@ def draw_panels(
     """
     across = 3 if paper.narrow else 4
     down = math.ceil(len(curves) / across)
-    figure = drawing.figure(paper.width, 0.4 + down * 0.85 * paper.width / across)
+    letters = int(((paper.width - _MARGIN) / across - _GAP) * 72 / (0.55 * paper.points))
+    heads = [drawing.wrap(name, letters) for name in curves]
+    lines = [head.count("\n") for head in heads]  # beyond the first
+    more = sum(max(lines[start : start + across]) for start in range(0, len(lines), across))
+    height = 0.4 + down * 0.85 * paper.width / across + more * 1.2 * paper.points / 72
+    figure = drawing.figure(paper.width, height)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for place in range(len(curves), across * down):
         panels.flat[place].remove()
         panels.flat[place - across].tick_params(labelbottom=True)
-    for axes, (name, curve) in zip(panels.flat, curves.items(), strict=False):
+    for axes, head, (name, curve) in zip(panels.flat, heads, curves.items(), strict=False):
         for other, grey in curves.items():
             if other != name:
                 _draw(axes, grey, metric, color="0.85", linewidth=0.6)
@@ -208,8 +219,7 @@ def draw_panels(
             axes.fill_between(curve.rounds, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
         _draw(axes, curve, metric, color=COLOURS[0], linewidth=1.4)
         drawing.label(axes, "", "", "")
-        letters = int(paper.width / across * 72 / (0.55 * paper.points))
-        axes.set_title(textwrap.fill(name, letters), fontsize="small", loc="left")
+        axes.set_title(head, fontsize="small", loc="left")
         axes.tick_params(labelsize="small")
         round_axis(axes)
     line = f"{_headline(title, curves.values(), metric)}"
@@ -235,7 +245,7 @@ def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str,
         key=lambda name: np.mean(finals[name]) if finals[name] else nowhere,
         reverse=metric.higher,
     )
-    labels = [textwrap.fill(name, _LABEL_WIDTH) for name in order]
+    labels = [drawing.wrap(name, _LABEL_WIDTH) for name in order]
     line = 1.5 * paper.points / 72
     rows = sum(max(1.3, label.count("\n") + 1.3) for label in labels)
     figure = drawing.figure(paper.width, 1.0 + rows * line)
@@ -266,7 +276,7 @@ def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str,
 def _title(figure, text: str, paper: Paper) -> None:
     """Write a title over the whole width of the picture, in as many lines as it takes."""
     letters = int(paper.width * 72 / (0.55 * paper.points))
-    figure.suptitle(textwrap.fill(text, letters), x=0.01, ha="left", fontsize="medium")
+    figure.suptitle(drawing.wrap(text, letters), x=0.01, ha="left", fontsize="medium")
 
 
 def _draw(axes, curve: Curve, metric: Metric, x: np.ndarray | None = None, **style) -> None:
@@ -282,9 +292,9 @@ def _last(curve: Curve) -> float:
 def _labels(curves: Mapping[str, Curve]) -> list[str]:
     """Return what a legend says, in lines: with the number of seeds, where that is not one."""
     if len({curve.seeds for curve in curves.values()}) == 1:
-        return [textwrap.fill(name, _LABEL_WIDTH) for name in curves]
+        return [drawing.wrap(name, _LABEL_WIDTH) for name in curves]
     return [
-        textwrap.fill(f"{name} ({curve.seeds} seed{'s' * (curve.seeds > 1)})", _LABEL_WIDTH)
+        drawing.wrap(f"{name} ({curve.seeds} seed{'s' * (curve.seeds > 1)})", _LABEL_WIDTH)
         for name, curve in curves.items()
     ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
 import textwrap
 import unicodedata
@@ -146,6 +147,22 @@ def label(axes, title: str, horizontal: str, vertical: str) -> None:
 
 #: Of a legend in a picture: on white, so that no line of the grid strikes its text through.
 LEGEND = {"facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
+
+
+def wrap(text: str, letters: int) -> str:
+    """Return text in lines of so many letters; a longer word is broken behind "_" or "=", too."""
+    pieces: list[str] = []
+    for word in text.split():
+        parts = re.findall(r"[^_=]+[_=]*|[_=]+", word) if len(word) > letters else [word]
+        parts = [part[i : i + letters] for part in parts for i in range(0, len(part), letters)]
+        pieces += [f" {parts[0]}", *parts[1:]]
+    lines: list[str] = []
+    for piece in pieces:
+        if lines and len(lines[-1] + piece) <= letters:
+            lines[-1] += piece
+        else:
+            lines.append(piece.removeprefix(" "))
+    return "\n".join(lines)
 
 
 def headline(title: str, about: str | None) -> str:

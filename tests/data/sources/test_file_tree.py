@@ -13,7 +13,6 @@ import pytest
 
 from semanticfl_jax.data.sources.contents import describe_contents
 from semanticfl_jax.data.sources.file_tree import is_ignored, open_tree, read_text
-from semanticfl_jax.files import GIT_LFS_POINTER
 
 FILES = {"a/1.txt": b"one", "a/b/2.txt": b"two" * 400, "3.txt": b""}
 LEFT_BEHIND = [
@@ -166,7 +165,6 @@ def test_a_file_in_a_zip_with_another_checksum_or_damaged_bytes(tmp_path):
         (b"7z\xbc\xaf\x27\x1c" + bytes(99), r"is a \.7z archive, which is not read; unpack it"),
         (b"Rar!\x1a\x07" + bytes(99), r"is a \.rar archive"),
         (b"\x28\xb5\x2f\xfd" + bytes(99), "packed by zstd"),
-        (GIT_LFS_POINTER + b"v1\noid sha256:0\nsize 3\n", "a pointer of Git LFS.*`git lfs pull`"),
         (b"<!doctype html>", "no whole"),
     ],
 )

@@ -158,9 +158,3 @@ def test_a_damaged_orientation_does_not_cost_the_image():
     content = io.BytesIO()
     Image.fromarray(noise((4, 6, 3))).save(content, "png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     np.testing.assert_array_equal(read_image(content), noise((4, 6, 3)))
-
-
-def test_a_pointer_of_git_lfs_is_named():
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    (reason,) = decode(lambda name: io.BytesIO(pointer), ["a.png"])
-    assert reason == "a pointer of Git LFS: run `git lfs pull`"

@@ -14,7 +14,7 @@ from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.series import bytes_of, cost_curve, mean_curve
 from tests.reporting.made_up import made_up_rows
 
-LONG = "semanticfl [guidance.lambda_kd=0.5, algorithm.server_learning_rate=0.25]"
+LONG = "fedavg (server_learning_rate=0.25) + top_k (share=0.1, feedback=false)"
 
 
 def curves_of(count, seeds=2):
@@ -117,6 +117,37 @@ def test_the_legend_is_outside_and_ordered_by_the_ends_above_six_curves():
     assert [name[:20] for name in order] == [
         name[:20] for name in sorted(ends, key=ends.get, reverse=True)
     ]
+
+
+@pytest.mark.parametrize("size", ["screen", "column", "page"])
+def test_titles_of_panels_do_not_meet(size):
+    names = ["fedavg + majority_sign", "fedavg + random_k", "fedavg + powersgd", LONG]
+    names = [f"{name}{'+' * i}" for i in range(3) for name in names]
+    curves = dict(zip(names, curves_of(len(names)).values(), strict=True))
+    paper = Paper(size=size)
+    with paper.style():
+        figure = plots.draw_panels(curves, ACCURACY, "", paper)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        boxes = [axes._left_title.get_window_extent(canvas.get_renderer()) for axes in figure.axes]
+        ends = [axes.get_window_extent().x0 for axes in figure.axes] + [0.0]
+    for box, following in zip(boxes, ends[1:], strict=True):
+        last = following < box.x0  # of its row
+        assert box.x1 <= (figure.bbox.x1 if last else following)
+
+
+def test_a_long_legend_of_few_curves_covers_none_of_them():
+    for size, below in (("screen", False), ("column", True)):
+        paper = Paper(size=size)
+        curves = {
+            f"{LONG} {'more ' * 4}{i}": curve for i, curve in enumerate(curves_of(4).values())
+        }
+        with paper.style():
+            figure = plots.draw_curves(curves, ACCURACY, "", paper)
+            FigureCanvasAgg(figure).draw()
+        (legend,), (axes,) = figure.legends, figure.axes
+        box, picture = legend.get_window_extent(), axes.get_window_extent()
+        assert box.y1 <= picture.y0 if below else box.x0 >= picture.x1
 
 
 def test_a_panel_shows_one_method_before_all_and_the_reference_dashed():

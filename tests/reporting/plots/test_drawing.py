@@ -86,3 +86,16 @@ def test_a_failure_is_one_line(tmp_path):
 
     drawing.attempt(tmp_path / "x.png", draw, lines.append)
     assert lines == [f"warning: {tmp_path / 'x.png'} was not drawn (ValueError: two lines)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("fedavg + top_k (share=0.1)", ["fedavg +", "top_k", "(share=0.1)"]),
+        ("a noise_multiplier=0.5 b", ["a noise_", "multiplier=", "0.5 b"]),
+        ("x" * 25 + "__=_", ["x" * 11, "x" * 11, "xxx__=_"]),
+        ("", [""]),
+    ],
+)
+def test_text_is_broken_at_spaces_and_long_words_behind_signs(text, lines):
+    assert drawing.wrap(text, 11).split("\n") == lines

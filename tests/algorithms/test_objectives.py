@@ -1,0 +1,55 @@
+"""Local objectives, each by itself: its loss, its weight, what it needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semanticfl_jax.algorithms.base import Model, TermInputs, Trained
+from semanticfl_jax.algorithms.fedetf import simplex
+from semanticfl_jax.algorithms.qffl import Seen
+from semanticfl_jax.models import Outputs
+from tests.algorithms.two_layers import configuration
+from tests.federation import CLASSES, algorithm_of
+
+
+@pytest.mark.parametrize("q", [0.0, 0.5, 1.0, 2.0])
+def test_qffl_takes_a_loss_of_zero_as_a_tiny_one(q):
+    algorithm = algorithm_of(configuration({"name": "qffl", "qffl": {"q": q}}))
+    x, y = np.float32([1.0, 2.0]), np.float32([1.5, 1.0])
+    received, trained = (Model({"model": values}, {}) for values in (x, y))
+    one, rate = jnp.float32(1), jnp.float32(0.1)
+    seen = Seen(jnp.zeros(()), jnp.float32(5))
+    finished = algorithm.client.finish(
+        Trained((), (), received, trained, 3, one, one, rate, jax.random.key(0), seen)
+    )
+    length = np.sum(((x - y) / 0.1) ** 2)
+    expected = q * 1e-10 ** (q - 1) * length + 1e-10**q / 0.1
+    np.testing.assert_allclose(finished.extra, expected, rtol=1e-4)
+    moved = 1e-10**q * (y - x) / 0.1
+    np.testing.assert_allclose(finished.update["model"], moved, rtol=1e-4)
+
+
+def test_fedlc_keeps_the_class_that_an_attacker_gives_an_image():
+    logits = algorithm_of(configuration({"name": "fedlc", "fedlc": {"tau": 0.5}})).logits
+    given = np.float32([[0.3, 1.0, -2.0, 0.7]] * 2)
+    inputs = TermInputs(
+        params={},
+        shared=(),
+        outputs=Outputs(jnp.asarray(given), None),
+        labels=jnp.array([0, 2]),
+        mask=jnp.ones(2, bool),
+        label_counts=jnp.array([16, 0, 0, 81]),
+    )
+    found = np.asarray(logits(inputs))
+    left = given - 0.5 * np.array([0.5, 1.0, 1.0, 1 / 3])
+    np.testing.assert_allclose(found[0, [0, 3]], left[0, [0, 3]], rtol=1e-5)
+    np.testing.assert_allclose(found[1, [0, 2, 3]], left[1, [0, 2, 3]], rtol=1e-5)
+    assert np.all(found[0, [1, 2]] < -1e8) and found[1, 1] < -1e8
+
+
+def test_the_simplex_has_equal_angles():
+    corners = simplex(6, CLASSES, np.random.default_rng(0))
+    expected = np.full((CLASSES, CLASSES), -1 / (CLASSES - 1))
+    np.fill_diagonal(expected, 1)
+    np.testing.assert_allclose(corners.T @ corners, expected, atol=1e-6)

@@ -1,0 +1,80 @@
+"""What a run is given: weights to start from, and objects that do not fit."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import semanticfl_jax as sfl
+from tests.api.runs import CONFIG, same, tiny
+from tests.federation import CLASSES, TinyNet
+from tests.own_vit import ViT
+
+
+def test_weights_to_start_from(tmp_path, whole):
+    config = dataclasses.replace(CONFIG, rounds=1, learning_rate=1e-30)
+    run, path = tmp_path / "run", tmp_path / "model.safetensors"
+    sfl.run(CONFIG, run, **tiny())
+    whole.export(path)
+    (run / "model.safetensors").rename(run / "elsewhere")  # then from the newest checkpoint
+    tree = {"params": whole.params, "batch_stats": whole.batch_stats}
+    for source in (whole.params, tree, path, run):
+        started = sfl.run(config, init_params=source, **tiny())
+        same(started.params, whole.params)
+    with pytest.raises(sfl.SemanticFLError, match=r"params/.* must be .* for this"):
+        wide = TinyNet(CLASSES, feature_dim=8)
+        sfl.run(config, init_params=path, **tiny(model=wide))
+    with pytest.raises(sfl.SemanticFLError, match="init_params lacks params/"):
+        sfl.run(config, init_params={"other": np.zeros(3)}, **tiny())
+    with pytest.raises(FileNotFoundError, match=r"must be a \.safetensors file or"):
+        sfl.run(config, init_params=tmp_path / "nowhere", **tiny())
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        ({"partition": [np.arange(9)]}, {}, "num_clients must be 1, the arrays of indices in"),
+        ({"partition": [np.arange(9), np.arange(5)]}, {}, "indices must be used at most once"),
+        ({"partition": [[0], [50]]}, {}, "client 1 must have indices from 0 to 49, has 50 to 50"),
+        ({"partition": [[], [1]]}, {}, "client 0 must have a list of whole numbers, one at least"),
+        ({"model": TinyNet(3)}, {}, r"TinyNet must return logits \[B, 4\], one for each class"),
+        ({"model": TinyNet}, {}, r"must be an instance of a Flax \(Linen\) module"),
+        (
+            {"model": ViT(CLASSES)},
+            {"algorithm": sfl.AlgorithmConfig("moon")},
+            "moon needs the model's features, which ViT does not return",
+        ),
+        (
+            {"model": ViT(CLASSES)},
+            {"algorithm": sfl.AlgorithmConfig("fedrcl")},
+            "fedrcl needs the model's levels, which ViT does not return",
+        ),
+        (
+            {"model": ViT(CLASSES)},
+            {"algorithm": sfl.AlgorithmConfig("fedrcl", settings={"levels": (0,)})},
+            "fedrcl needs the model's levels, which ViT does not return",
+        ),
+        (
+            {"model": ViT(CLASSES)},
+            {
+                "algorithm": sfl.AlgorithmConfig("feddifrc"),
+                "guidance": sfl.GuidanceConfig(anchor_source="generated"),
+            },
+            "algorithm.name=feddifrc is not possible with this model",
+        ),
+        (
+            {"model": ViT(CLASSES)},
+            {"guidance": sfl.GuidanceConfig(enabled=True, anchor_source="generated")},
+            "guidance.enabled=true is not possible with this model",
+        ),
+        (
+            {},
+            {"algorithm": sfl.AlgorithmConfig("fedrcl", settings={"levels": (0, 5)})},
+            "algorithm.fedrcl.levels must be from 0 to 0 with this model",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_compiles(options, changes, message):
+    config = sfl.ExperimentConfig(**{**vars(CONFIG), **changes})
+    with pytest.raises(sfl.SemanticFLError, match=message):
+        sfl.run(config, **tiny(**options))
