@@ -295,7 +295,8 @@ def test_the_largest_numbers_are_read_from_the_sum_of_sketches(federation, devic
         least = np.sort(np.abs(told))[-count]
         assert np.all(np.abs(told)[read] > 0.999 * least - 1e-7)
         np.testing.assert_allclose(found[read], told[read], rtol=1e-3, atol=2e-6)
-        held -= sketched(np.where(read, told, 0.0), places, signs, columns)
+        for row in range(3):
+            held[row, places[row, read]] = 0
         np.testing.assert_allclose(state.aggregator[0], held, rtol=1e-3, atol=1e-5)
 
 

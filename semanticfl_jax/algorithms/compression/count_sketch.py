@@ -7,10 +7,12 @@ Efficient Federated Learning with Sketching". ICML 2020.
     S_i[r, h_r(j)] += sign_r(j) u_i[j]        rows r, each with hashes of its own
     E   = E + sum_i p_i S_i                   what the server holds, linear in the updates
     v   = the k largest of  median_r sign_r(j) E[r, h_r(j)],   u = v in their places, else 0
-    E'  = E - S(u)                            error feedback, at the server
+    E'  = E, with zeros wherever u was read   error feedback, at the server
 
-Clients keep nothing. Its authors have momentum in the sketch as well; here, a server optimiser is
-given u. u_i are the parameters; running statistics travel as they are (ours, see `flat`).
+Clients keep nothing. The paper subtracts S(u) from E; its authors' code sets zeros, because the
+difference diverged, and so it did here. Its authors have momentum in the sketch as well; here, a
+server optimiser is given u. u_i are the parameters; running statistics travel as they are (ours,
+see `flat`).
 Hashes are random numbers of the run's seed. Sent: the table, 4 bytes a number.
 """
 
@@ -63,7 +65,7 @@ def count_sketch(settings: CountSketchConfig, context: AlgorithmContext) -> Aggr
         told = estimate(held, places, signs)
         _, largest = jax.lax.top_k(jnp.abs(told), kept(settings.kept, zeros.size))
         update = zeros.at[largest].set(told[largest])
-        left = held - sketch(update, places, signs, held.shape[1])
+        left = jax.vmap(lambda row, read: row.at[read].set(0))(held, places[:, largest])
         return total._replace(params=back(update)), (left, form)
 
     return dataclasses.replace(
