@@ -17,7 +17,7 @@ r"""Times a task, compile time apart.
     python -m launch.benchmark --task=tuning [--width=16] [--cohort=32] \
         [--dtype=float32|bfloat16] [--repeats=3]
 
-With --json=FILE the figures are also written there. --rounds are timed after one that is not,
+--json=FILE writes the measurements to a file, too. --rounds are timed after one that is not,
 --width chooses the ResNet-10, and --tuning=never spares accelerators the measurement of lowering
 and chunk. Tasks:
   pfl_cifar10      rounds: pfl-research's published benchmark, launch/configs/pfl_cifar10.py.
@@ -79,10 +79,10 @@ _DTYPES = ("float32", "bfloat16")
 _FAMILY_CLIENTS = 50
 
 _TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
-_JSON = flags.define_path("json", "File to write the figures to.")
+_JSON = flags.define_path("json", "File to write the measurements to.")
 absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
 absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
-_DATA_DIR = flags.define_path("data_dir", "Prepared TFDS data sets.")
+_DATA_DIR = flags.define_path("data_dir", "Directory of the data set, as --config.data_dir.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
     "width", None, "Width of ResNet-10; by default 16, and 8 for many_clients, host_data, privacy."

@@ -3,7 +3,7 @@ r"""Divides a data set among clients and shows the partition, without training.
     python -m launch.partition --config=launch/configs/digits.py --workdir=DIR \
         [--config.partition.scheme=dirichlet --config.partition.alpha=0.1 ...]
 
-Prints a table, and writes DIR/partition.json (its figures), DIR/plots/partition.png (clients x
+Prints a table, and writes DIR/partition.json (its numbers), DIR/plots/partition.png (clients x
 classes), DIR/plots/partition_clients.png (sizes, effective classes and distances of all clients),
 with feature skew DIR/plots/corruptions.png (images of corrupted clients), and DIR/partition.npz. A
 run with --config.partition.file=DIR/partition.npz trains on it.

@@ -22,7 +22,7 @@ from . import flags
 
 def define() -> None:
     """Define the flags beyond those that every command has."""
-    flags.define_path("data_dir", "Prepared TFDS data sets; as --config.data_dir.")
+    flags.define_path("data_dir", "Directory of the data set, as --config.data_dir.")
     absl_flags.DEFINE_integer(
         "train_images", 5000, "Images to fit classifiers to, at most.", lower_bound=1
     )

@@ -69,6 +69,7 @@ _EXPORTS = {
         "Callback",
         "ClientRule",
         "Contact",
+        "Conv",
         "Descent",
         "Finished",
         "ImageDataset",

@@ -24,6 +24,7 @@ from semanticfl_jax.algorithms.base import (
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import Outputs
+from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.simulation.callbacks import Callback, Step
 from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.export import TrainedModel, load_model
@@ -38,6 +39,7 @@ __all__ = [
     "Callback",
     "ClientRule",
     "Contact",
+    "Conv",
     "Descent",
     "Finished",
     "ImageDataset",

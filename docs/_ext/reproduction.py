@@ -38,5 +38,6 @@ def published() -> str:
     for name, about in Tables().entries("tables").items():
         for method, cells in about.get("published", {}).items():
             for column, value in cells.items():
-                rows.append((code(name), code(method), code(column), f"{value:.2f}"))
-    return table(("table", "method", "column", "published %"), rows)
+                source = escape(about["sources"])
+                rows.append((code(name), code(method), code(column), f"{value:.2f}", source))
+    return table(("table", "method", "column", "published %", "source"), rows)

@@ -81,7 +81,7 @@ def _entry(field: str, name: str, entry: Entry) -> list[str]:
 
 def table(field: str, registry: Registry) -> str:
     """Return the entries of a registry that come with the project, as a table for the README."""
-    lines = [f"| `{field}` | about | knobs (default) |", "|---|---|---|"]
+    lines = [f"| `{field}` | about | settings (default) |", "|---|---|---|"]
     for name, entry in registry.items():
         if entry.source.startswith("semanticfl_jax."):
             made = entry.settings()

@@ -127,7 +127,7 @@ class ExperimentConfig(Config):
     eval_every: int = 1
     #: Rounds between checkpoints; the last round is always saved.
     checkpoint_every: int = free(1)
-    #: What to do when a loss, an update or a figure is not finite: warn once and go on, stop the
+    #: What to do when a loss, an update or a metric is not finite: warn once and go on, stop the
     #: run, or leave the client's update out of the average as if it had dropped out.
     on_divergence: Literal["warn", "stop", "skip_client"] = dataclasses.field(
         default="warn", metadata={"same_results": ("warn", "stop")}

@@ -72,7 +72,7 @@ PARTITIONS.register(
 
 @dataclasses.dataclass(frozen=True)
 class PartitionConfig(Choosing):
-    """How training samples are dealt to clients."""
+    """How training samples are divided among clients."""
 
     registries: ClassVar = {"scheme": PARTITIONS}
 

@@ -12,7 +12,7 @@ from semanticfl_jax.registry import LOGGERS
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig(Choosing):
-    """Devices, chunks, memory, and where a run's figures are sent besides its directory."""
+    """Devices, chunks, memory, and where a run's metrics are sent besides its directory."""
 
     registries: ClassVar = {"loggers": LOGGERS}
 
@@ -20,7 +20,7 @@ class RuntimeConfig(Choosing):
     num_devices: int = 0
     #: Clients trained at once on one device by vmap; "auto" chooses, see `tuning`.
     clients_per_chunk: int | Literal["auto"] = "auto"
-    #: How a convolution is lowered (models/client_conv.py); "auto" chooses, see `tuning`.
+    #: How a convolution is lowered (models/client_conv/); "auto" chooses, see `tuning`.
     conv: Literal["auto", "native", "canonical", "patches", "shifted"] = "auto"
     #: Whether a short measurement, made once and kept in the user's cache, makes these choices:
     #: "auto": on accelerators; "never" takes defaults everywhere.
@@ -39,7 +39,7 @@ class RuntimeConfig(Choosing):
     #: next cohort's are gathered and sent while a round runs. The numbers are the same. Where the
     #: data set is memory-mapped, "host" takes no memory for what is not used.
     data_memory: Literal["device", "host"] = "device"
-    #: Experiment trackers that get every round's figures, besides metrics.jsonl.
+    #: Experiment trackers that get every round's metrics, besides metrics.jsonl.
     loggers: tuple[Annotated[str, LOGGERS], ...] = ()
     #: By name: settings of the loggers.
     settings: Any = None

@@ -1,5 +1,6 @@
 """The README and the pages of the site: their commands can be typed, their Python runs."""
 
+import ast
 import configparser
 import dataclasses
 import doctest
@@ -152,6 +153,36 @@ def test_commands_are_found_on_pages():
         (command, arguments[:2]) for command, arguments in found["docs/guides/machines.md"]
     ]
     assert {command for lines in found.values() for command, _ in lines} == {*COMMANDS}
+
+
+def test_tasks_of_the_benchmark_take_the_flags_on_a_page():
+    module = ast.parse((ROOT / "launch" / "benchmark.py").read_text())
+    (tasks,) = [
+        ast.literal_eval(each.value)
+        for each in module.body
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "TASKS"
+    ]
+    lines = [line for page in PAGES for line in command_lines(page) if line[0] == "benchmark"]
+    assert len(lines) > 5
+    for _, arguments in lines:
+        given = dict(each.removeprefix("--").partition("=")[::2] for each in arguments)
+        assert {*given} <= {"task", "json", *tasks[given["task"]]}, arguments
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_scripts_on_a_page_exist_and_have_these_flags(page):
+    text = page.read_text().replace("\\\n", " ")
+    modules = re.findall(r"python -m ((?:comparisons|tests)\.\w+)([^`\n]*)", text)
+    found = [(name.replace(".", "/"), arguments) for name, arguments in modules]
+    found += re.findall(r"((?:comparisons|tests)/\w+\.(?:py|sh))([^`\n]*)", text)
+    for name, arguments in found:
+        path = next(
+            each
+            for each in (ROOT / name, ROOT / f"{name}.py", ROOT / name / "__main__.py")
+            if each.is_file()
+        )
+        for flag in re.findall(r"--\w+", arguments):
+            assert f'"{flag}"' in path.read_text(), f"{name} has no flag {flag}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
