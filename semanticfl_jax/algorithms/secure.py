@@ -22,6 +22,7 @@ from semanticfl_jax.algorithms.aggregators import Aggregator, Sender, Updates
 from semanticfl_jax.algorithms.compression.flat import size_of
 from semanticfl_jax.config.compression import SecureConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.privacy.accounting import noise_multiplier
 from semanticfl_jax.types import PyTree
 
 _RING = jnp.uint32
@@ -32,7 +33,9 @@ _PUBLIC_KEY, _SHARE = 32, 32 + 16
 def secure(settings: SecureConfig, context: AlgorithmContext) -> Aggregator:
     """Build the aggregator: the weighted mean in fixed point."""
     scale = 2.0**settings.fraction_bits
-    cohort = context.config.clients_per_round
+    cohort, private = context.config.clients_per_round, context.config.privacy
+    if private.name == "local":
+        settings.check_noise(private.settings.clip, noise_multiplier(context.config))
 
     def encode(update: PyTree, received: PyTree, sender: Sender) -> PyTree:
         del received

@@ -350,6 +350,26 @@ def test_a_masked_update_looks_like_noise_and_the_sum_does_not():
     np.testing.assert_allclose(found, weights @ bounded, atol=4 * 2.0**-25 + 1e-7)
 
 
+def test_noise_of_the_clients_own_is_not_cut(federation):
+    private = PrivacyConfig("local", noise_multiplier=2.0, settings={"clip": 0.5})
+    config = dataclasses.replace(CONFIG, model=ModelConfig(norm="group"), privacy=private)
+    with pytest.raises(ConfigError, match=r"secure.bound must be at least 5.5 with privacy.name=l"):
+        dataclasses.replace(config, aggregation=AggregationConfig("secure"))
+    wide = AggregationConfig("secure", settings={"secure": {"bound": 5.5}})
+    models = []
+    for aggregation in (AggregationConfig(), wide):
+        each = dataclasses.replace(config, aggregation=aggregation)
+        run, (state, *rest) = federation.round(algorithm_of(each), config=each)
+        models.append(host(run(state, *rest)[0].params))
+    chex.assert_trees_all_close(*models, rtol=0, atol=1e-5)
+    assert max(np.abs(x).max() for x in jax.tree.leaves(models[0])) > 1
+    # Noise that a target asks for is known once it is computed.
+    aimed = dataclasses.replace(private, noise_multiplier=None, target_epsilon=1.0)
+    wide = dataclasses.replace(config, aggregation=wide, privacy=aimed)
+    with pytest.raises(ConfigError, match="bound must be at least"):
+        algorithm_of(wide)
+
+
 def test_secure_traffic_counts_keys_and_shares(federation):
     state, data, _, _ = federation.start(algorithm_of(CONFIG), make_mesh(1))
     plain = make_traffic(algorithm_of(CONFIG), state, data)
