@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms import guidance_term
-from semanticfl_jax.algorithms.base import Model, TermInputs, Trained
+from semanticfl_jax.algorithms.base import Beginning, Model, TermInputs, Trained
 from semanticfl_jax.algorithms.fedetf import simplex
 from semanticfl_jax.algorithms.qffl import Seen
 from semanticfl_jax.config import ConfigError, ExperimentConfig, GuidanceConfig, from_dict
@@ -218,6 +218,21 @@ def test_fedala_without_learning_is_fedavg(train):
     fedala = train({"name": "fedala", "fedala": {"rate": 0.0}})[2][-1].model
     fedavg = train({"name": "fedavg"})[2][-1].model
     chex.assert_trees_all_close(fedala, fedavg, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "steps", "taken"), [(0.3, 50, 15), (0.3, 51, 16), (0.01, 5, 1)])
+def test_fedala_learns_from_its_share_of_the_batches(federation, share, steps, taken):
+    case = {"name": "fedala", "fedala": {"rate": 1.0, "share": share}}
+    rule = algorithm_of(configuration(case), model=federation.model).client
+    received = Model({"model": {"head": {"kernel": jnp.ones((5, CLASSES))}}}, {})
+    state = rule.init(jax.tree.map(jnp.zeros_like, received))
+    # Each batch takes a 64th of the common model away.
+    found = (jnp.zeros(()), {}), jax.tree.map(lambda x: x / 64, received.params)
+    begun, weights = rule.begin(
+        Beginning(lambda model, step: found, state, received, (), jnp.int32(steps))
+    )
+    for model in (begun, weights):
+        np.testing.assert_array_equal(weights_of(model.params)["head"], 1 - taken / 64)
 
 
 def test_qffl_without_fairness_is_uniform_fedavg(train):
