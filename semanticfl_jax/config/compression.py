@@ -97,7 +97,8 @@ class MajoritySignConfig(Config):
 class SecureConfig(Config):
     """Updates are hidden by masks that cancel in their sum."""
 
-    #: Largest number of an update; larger ones are cut to it.
+    #: Largest number of an update of parameters; larger ones are cut to it. Running statistics
+    #: have a bound of their own, 4096.
     bound: float = 1.0
     #: Binary places of the fixed-point numbers.
     fraction_bits: int = 24
