@@ -9,8 +9,10 @@ Aggregation for Privacy-Preserving Machine Learning". CCS 2017.
 
 i and j are those of the cohort who report; m_ij is drawn from a key that two clients share. Sums in
 a ring do not depend on their order: the result is the same bit for bit with masks or without, on
-any number of devices. The key exchange, the shares that recover the masks of who drops out, and the
-self-masks that protect late reports are not computed; their bytes are counted (its Table 1).
+any number of devices. Running statistics have a bound and an f of their own (ours): they are as
+large as activations and their squares, and cut ones would spoil the model. The key exchange, the
+shares that recover the masks of who drops out, and the self-masks that protect late reports are not
+computed; their bytes are counted (its Table 1).
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, Sender, Updates
 from semanticfl_jax.algorithms.compression.flat import size_of
+from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.config.compression import SecureConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.privacy.accounting import noise_multiplier
 from semanticfl_jax.types import PyTree
 
 _RING = jnp.uint32
+#: Bound and 2^f of running statistics, whose sums stay within the ring for any number of clients.
+_STATISTICS = 2.0**12, 2.0**18
 #: Bytes of a public key (X25519), and of a share of a key or a seed, encrypted with its tag.
 _PUBLIC_KEY, _SHARE = 32, 32 + 16
 
@@ -32,17 +38,23 @@ _PUBLIC_KEY, _SHARE = 32, 32 + 16
 def secure(settings: SecureConfig, context: AlgorithmContext) -> Aggregator:
     """Build the aggregator: the weighted mean in fixed point."""
     scale = 2.0**settings.fraction_bits
-    cohort = context.config.clients_per_round
+    cohort, private = context.config.clients_per_round, context.config.privacy
+    if private.name == "local":
+        settings.check_noise(private.settings.clip, noise_multiplier(context.config))
 
-    def encode(update: PyTree, received: PyTree, sender: Sender) -> PyTree:
+    def encode(update: Model, received: PyTree, sender: Sender) -> PyTree:
         del received
 
-        def fixed(x: jax.Array) -> jax.Array:
-            bounded = jnp.clip(jnp.nan_to_num(x), -settings.bound, settings.bound)
-            number = jnp.round(scale * (sender.weight * bounded)).astype(jnp.int32)
-            return jax.lax.bitcast_convert_type(number, _RING)
+        def fixed(tree: PyTree, bound: float, scale: float) -> PyTree:
+            def one(x: jax.Array) -> jax.Array:
+                bounded = jnp.clip(jnp.nan_to_num(x), -bound, bound)
+                number = jnp.round(scale * (sender.weight * bounded)).astype(jnp.int32)
+                return jax.lax.bitcast_convert_type(number, _RING)
 
-        numbers = jax.tree.map(fixed, update)
+            return jax.tree.map(one, tree)
+
+        params = fixed(update.params, settings.bound, scale)
+        numbers = Model(params, fixed(update.batch_stats, *_STATISTICS))
         return masked(numbers, sender) if settings.masks else numbers
 
     def add(totals: PyTree, updates: Updates) -> PyTree:
@@ -50,11 +62,16 @@ def secure(settings: SecureConfig, context: AlgorithmContext) -> Aggregator:
             lambda t, x: t + jnp.sum(x, axis=0, dtype=_RING), totals, updates.update
         )
 
-    def finish(totals: PyTree, key: jax.Array) -> PyTree:
+    def finish(totals: Model, key: jax.Array) -> Model:
         del key
-        return jax.tree.map(
-            lambda x: jax.lax.bitcast_convert_type(x, jnp.int32).astype(jnp.float32) / scale, totals
-        )
+
+        def told(tree: PyTree, scale: float) -> PyTree:
+            return jax.tree.map(
+                lambda x: jax.lax.bitcast_convert_type(x, jnp.int32).astype(jnp.float32) / scale,
+                tree,
+            )
+
+        return Model(told(totals.params, scale), told(totals.batch_stats, _STATISTICS[1]))
 
     def bytes_up(update: PyTree, size: int) -> int:
         del size

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from semanticfl_jax.config.fields import Config, changed_fields, require, require_at_least
 from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.registry import AGGREGATORS
 
 if TYPE_CHECKING:
     from semanticfl_jax.config.experiment import ExperimentConfig
@@ -44,11 +45,17 @@ class AsynchronousConfig(Config):
         """Return how many clients train at any time."""
         return self.concurrency or 2 * config.clients_per_round
 
-    def unused(self) -> dict[str, str]:
-        """Return the fields that are set and have no effect, each with the reason."""
-        if self.enabled:
-            return {}
-        return dict.fromkeys(changed_fields(self), "asynchronous.enabled is false")
+    def unused(self, aggregator: str) -> dict[str, str]:
+        """Return the fields that are set and have no effect, each with the reason.
+
+        `aggregator` is `aggregation.aggregator`.
+        """
+        changed = changed_fields(self)
+        if not self.enabled:
+            return dict.fromkeys(changed, "asynchronous.enabled is false")
+        if "power" in changed and not AGGREGATORS[aggregator].traits.weighted:
+            return {"power": f"to aggregation.aggregator={aggregator} all clients count alike"}
+        return {}
 
     def check_experiment(self, config: ExperimentConfig) -> None:
         """Raise `ConfigError` for what needs a cohort that begins together."""

@@ -97,7 +97,8 @@ class MajoritySignConfig(Config):
 class SecureConfig(Config):
     """Updates are hidden by masks that cancel in their sum."""
 
-    #: Largest number of an update; larger ones are cut to it.
+    #: Largest number of an update of parameters; larger ones are cut to it. Running statistics
+    #: have a bound of their own, 4096.
     bound: float = 1.0
     #: Binary places of the fixed-point numbers.
     fraction_bits: int = 24
@@ -126,6 +127,25 @@ class SecureConfig(Config):
                 "is left out after it trained would stay in the sum; choose warn or stop, or "
                 "aggregation.secure.masks=false, which gives the same sum"
             )
+        noise = config.privacy.noise_multiplier
+        if config.privacy.name == "local" and noise is not None:
+            self.check_noise(config.privacy.settings.clip, noise)
+
+    def check_noise(self, clip: float, noise: float) -> None:
+        """Raise `ConfigError` if clients' own noise would be cut, and updates with it.
+
+        Args:
+          clip: the norm C that updates are cut to before.
+          noise: the multiplier z; five standard deviations z C should be left (ours).
+        """
+        require(
+            self.bound >= clip * (1 + 5 * noise),
+            "bound",
+            f"at least {clip * (1 + 5 * noise):g} with privacy.name=local, whose noise has a "
+            f"standard deviation of {clip * noise:.3g} in every number: where it is cut, so is the "
+            "update under it",
+            self.bound,
+        )
 
     def _largest(self, bits: int, clients: int) -> float:
         """Return what a sum can come to; weights may sum to a little more than one."""

@@ -288,7 +288,7 @@ class ExperimentConfig(Config):
         found = {f"algorithm.{name}": why for name, why in self.algorithm.unused().items()}
         found |= {f"attack.{name}": why for name, why in self.attack.unused().items()}
         found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
-        told = self.asynchronous.unused()
+        told = self.asynchronous.unused(self.aggregation.aggregator)
         found |= {f"asynchronous.{name}": why for name, why in told.items()}
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}

@@ -194,7 +194,7 @@ def make_round(
         aggregate = Aggregate(
             update=update.params,
             extra=totals.extra,
-            weight=1.0 if weight is None else weight,
+            weight=1.0 if weight is None else jnp.where(weight > 0, weight, 1.0),
             participants=jnp.sum(used.astype(jnp.float32)),
             clients=clients,
             before=rule_state(rows),

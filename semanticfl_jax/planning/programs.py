@@ -13,6 +13,7 @@ from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.host_images import with_shapes
 from semanticfl_jax.devices.mesh import replicated, split
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.dispatch import in_blocks
 from semanticfl_jax.federated.first_contact import block_size, make_block, row_shapes
 from semanticfl_jax.federated.local_training import known_steps
@@ -97,8 +98,9 @@ def lower(
     state, data, shared, key, rates, test = arguments
     if config.runtime.data_memory == "host":
         (places,) = jax.eval_shape(built.cohort, np.int32(0), data.sizes, key).shape
-        most = min(places, topology.devices * config.clients_per_round)
-        data = with_shapes(data, most * each, places, split(topology.mesh))
+        most = min(places // topology.devices, cohort_places(config))
+        rows = topology.devices * most * each
+        data = with_shapes(data, rows, places, split(topology.mesh))
     if program == "evaluation":
         return built.evaluate.lower(*jax.eval_shape(built.tested, state), test)
     run_round: Any = built.run_round

@@ -14,9 +14,11 @@ Adaptive clipping: Andrew, Thakkar, McMahan, Ramaswamy. "Differentially Private 
 Adaptive Clipping". NeurIPS 2021. Clients also send whether they were not cut, and C follows the
 quantile gamma of their norms:
 
-    b  = 1/2 + (1 / m) ( sum_i (b_i - 1/2) + N(0, s^2) ),    b_i = 1 if |u_i| <= C else 0
+    b  = 1/2 + (1 / r) ( sum_i (b_i - 1/2) + N(0, s^2) ),    b_i = 1 if |u_i| <= C else 0
     C' = C exp( -eta_C (b - gamma) )
 
+r = m (1 - dropout) are the reports that a round has on average (ours; without dropout its authors'
+m): by m, those that are missing would count as half cut, and a high quantile never be reached.
 The shifted bits have sensitivity 1/2; with z_u = (z^-2 - (2 s)^-2)^(-1/2) in the place of z above,
 both together cost what the Gaussian mechanism with z costs (its Theorem 1). b, and so C, is public.
 """
@@ -42,9 +44,11 @@ from semanticfl_jax.types import PyTree
 def central(settings: CentralConfig, context: AlgorithmContext) -> Protect:
     """Build the mechanism of a run."""
     noise, cohort = noise_multiplier(context.config), context.config.clients_per_round
-    make = _adaptive if settings.adaptive else _fixed
-    aggregator = make(settings, noise, cohort)
-
+    reports = cohort * (1 - context.config.availability.dropout)
+    if settings.adaptive:
+        aggregator = _adaptive(settings, noise, cohort, reports)
+    else:
+        aggregator = _fixed(settings, noise, cohort)
     return lambda algorithm: over_expected(algorithm, aggregator, cohort)
 
 
@@ -63,7 +67,7 @@ def _fixed(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
     )
 
 
-def _adaptive(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
+def _adaptive(settings: CentralConfig, noise: float, cohort: int, reports: float) -> Aggregator:
     count_noise = settings.count_noise or max(cohort / 20, noise)
     of_update = split_noise(noise, count_noise)
 
@@ -80,7 +84,8 @@ def _adaptive(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
         update, count = total
         of_sum, of_count = jax.random.split(key)
         update = with_noise(of_sum, update, of_update * clip / cohort)
-        left = 0.5 + count + count_noise / cohort * jax.random.normal(of_count)
+        # The sum has weights of 1 / m.
+        left = 0.5 + (cohort * count + count_noise * jax.random.normal(of_count)) / reports
         return update, clip * jnp.exp(-settings.clip_rate * (left - settings.quantile))
 
     return dataclasses.replace(

@@ -40,23 +40,40 @@ def is_field(name: str) -> bool:
     return any(name.startswith(f"{model}_client_") for model in MODELS)
 
 
-def over_clients(tests: Tests, metric: Metric) -> dict[str, float]:
+def over_clients(tests: Tests, metric: Metric, tested: np.ndarray) -> dict[str, float]:
     """Return figures over clients, each of whom counts alike, for metrics.jsonl.
 
     Of each model the mean of the headline, its mean over the worst tenth of the clients (one at
-    least), its standard deviation, and the mean loss. NaN where no client is tested.
+    least), its standard deviation, and the mean loss. NaN where no client is tested, or where the
+    model of one that is came to no number: without it the others' figures would look better. A
+    headline that is none though the loss is one is left out: its few images do not have it.
+
+    Args:
+      tests: of all clients.
+      metric: by which the task judges models.
+      tested: bool [N], who has images to be tested on.
     """
     row: dict[str, float] = {}
     for model, (headline, loss) in tests.items():
-        known = np.sort(headline[np.isfinite(headline)].astype(np.float64))
+        known = headline[tested & (np.isfinite(headline) | ~np.isfinite(loss))].astype(np.float64)
+        known = np.sort(known) if np.all(np.isfinite(known)) else np.array([np.nan])
         known = known if metric.higher else known[::-1]
         worst = known[: max(1, len(known) // 10)]
         mean, tail, spread, mean_loss = fields(model, metric)
         row[mean] = _mean(known)
         row[tail] = _mean(worst)
         row[spread] = float(known.std()) if len(known) else np.nan
-        row[mean_loss] = _mean(loss[np.isfinite(loss)])
+        row[mean_loss] = _mean(loss[tested])
     return row
+
+
+def not_finite(tests: Tests, metric: Metric, tested: np.ndarray) -> list[str]:
+    """Return the names of the losses over clients that are not finite because of a client's."""
+    return [
+        fields(model, metric)[-1]
+        for model, (_, loss) in tests.items()
+        if not np.all(np.isfinite(loss[tested]))
+    ]
 
 
 def last_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

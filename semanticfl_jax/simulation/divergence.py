@@ -35,12 +35,18 @@ class Divergence:
         self._headline = headline
         self._told: set[str] = set()
 
-    def columns(self, result: RoundMetrics, figures: Mapping[str, Any] | None) -> dict[str, Any]:
+    def columns(
+        self,
+        result: RoundMetrics,
+        figures: Mapping[str, Any] | None,
+        of_clients: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Return what the row of a round has besides; {} where everything is finite.
 
         Args:
           result: what the round measured, on the host.
           figures: of its evaluation; None without one.
+          of_clients: names of the figures on clients' own test images that are not finite.
 
         Returns:
           `diverged`, a text, if the model, a loss or a figure is not finite; `diverged_clients`,
@@ -54,6 +60,7 @@ class Divergence:
         for name in ("test_loss", self._headline):
             if figures is not None and name in figures and not np.isfinite(figures[name]):
                 wrong.append(name)
+        wrong += of_clients
         row: dict[str, Any] = {}
         if wrong or (clients and not self._skips):
             row["diverged"] = ", ".join(dict.fromkeys(wrong)) or "an update"

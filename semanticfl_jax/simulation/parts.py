@@ -180,10 +180,21 @@ def make_parts(
 
 
 def _check_uploads(parts: Parts) -> None:
-    """Raise `SemanticFLError` for what clients send and transforms or noise would not cover."""
+    """Raise `SemanticFLError` for what clients send and transforms or noise would not cover.
+
+    Nor may anything but model and update travel where clients begin in different rounds.
+    """
     config, algorithm = parts.config, parts.algorithm
     shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
-    refuse_extra(algorithm, extra_shapes(algorithm, shapes))
+    extra = extra_shapes(algorithm, shapes)
+    refuse_extra(algorithm, extra)
+    server = algorithm.server
+    broadcast = jax.eval_shape(lambda model: server.broadcast(server.init(model)), shapes)
+    if config.asynchronous.enabled and jax.tree.leaves((extra, broadcast)):
+        raise SemanticFLError(
+            f"{algorithm.name} cannot be used with asynchronous.enabled: what server and clients "
+            "send besides model and update would be of another round"
+        )
     if config.runtime.data_memory == "host" and algorithm.aggregator.needs_root:
         raise SemanticFLError(
             f"runtime.data_memory must be device with {algorithm.aggregator.name}, which trains "

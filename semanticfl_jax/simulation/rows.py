@@ -53,10 +53,14 @@ class Rows:
             row["private"] = False
         if evaluation is not None:
             row |= self._evaluated(evaluation)
-        row |= self._divergence.columns(result, evaluation)
-        if finished.client_tests is not None:
-            row |= client_tests.over_clients(finished.client_tests, self._parts.metric)
-        return to_json_values(row)
+        own, of_clients, wrong = finished.client_tests, {}, []
+        if own is not None:
+            held_out = self._parts.federation.client_test
+            assert held_out is not None  # else there is no test
+            about = (own, self._parts.metric, held_out.sizes > 0)
+            of_clients, wrong = client_tests.over_clients(*about), client_tests.not_finite(*about)
+        row |= self._divergence.columns(result, evaluation, wrong)
+        return to_json_values({**row, **of_clients})
 
     def as_planned(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row without tests that its round had only as the last of a shorter run."""

@@ -23,6 +23,8 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
+from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import workdir as files
@@ -98,12 +100,19 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
 
 
 def advice(parts: Parts) -> list[str]:
-    """Return a line each on personal models that are not tested, and on cores not used."""
+    """Return a line each on models that are not tested, norms that do not fit, cores not used."""
     config, rule, lines = parts.config, parts.algorithm.client, []
     if rule is not None and rule.personal is not None and not config.client_test.share:
         lines.append(
             "the clients' own models are not tested: client_test.share=0.2 keeps a fifth of "
             "every client's images for it"
+        )
+    names = {parts.algorithm.aggregator.name, *(each.name for each in parts.algorithm.transforms)}
+    cutting = " and ".join(sorted(names & {"clip", "norm bound"}))
+    if cutting and _sends_statistics(parts):
+        lines.append(
+            f"{cutting}: running statistics count in the norm of an update, and may take most of "
+            "it; raise max_norm, or use model.norm=group, which has none"
         )
     cores, devices = available_cores(), jax.local_device_count()
     wanted = config.runtime.num_devices or config.clients_per_round
@@ -114,6 +123,12 @@ def advice(parts: Parts) -> list[str]:
         f"JAX has {devices} CPU device{'s' * (devices > 1)} and there are {cores} cores: call "
         "semanticfl_jax.use_all_cores() before JAX starts to train a client on each",
     ]
+
+
+def _sends_statistics(parts: Parts) -> bool:
+    """Return whether clients send running statistics of their network."""
+    shapes = jax.eval_shape(parts.init_model, run_key(parts.config.seed))
+    return bool(jax.tree.leaves(travelling(parts.algorithm, shapes).batch_stats))
 
 
 def _anchors(

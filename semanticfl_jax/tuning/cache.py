@@ -102,6 +102,7 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
         "images_a_step": work.rows,
         "steps": work.steps,
         "augmentation": list(config.augmentation),
+        "optimizer": config.optimizer.name,
         "momentum": config.momentum > 0,
         "clip_norm": config.clip_norm > 0,
         "algorithm": config.algorithm.name,

@@ -87,9 +87,11 @@ def choose(work: Workload, mesh: Mesh, kept: Path | None = None, say: Say = prin
                 choice = _choose(work, mesh, conv, chunk, largest, say)
                 if kept is not None:
                     _keep(kept, mesh, choice)
-    conv = LOWERINGS[processes.of_main(LOWERINGS.index(choice.conv))]
-    chunk = min(largest, processes.of_main(choice.clients_per_chunk))
-    return Choice(conv, chunk, choice.how)
+    # What is given counts, also where a run began with another choice.
+    found, clients = processes.of_main(LOWERINGS.index(choice.conv)), choice.clients_per_chunk
+    clients = min(largest, processes.of_main(clients))
+    conv = LOWERINGS[found] if conv == "auto" else conv
+    return Choice(conv, clients if chunk == "auto" else chunk, choice.how)
 
 
 def _choose(

@@ -1,16 +1,16 @@
-"""Local objectives, each by itself: its loss, its weight, what it needs."""
+"""Local objectives and personal models, each by itself: its loss, its weight, what it needs."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms.base import Model, TermInputs, Trained
+from semanticfl_jax.algorithms.base import Beginning, Model, TermInputs, Trained
 from semanticfl_jax.algorithms.fedetf import simplex
 from semanticfl_jax.algorithms.qffl import Seen
 from semanticfl_jax.models import Outputs
-from tests.algorithms.two_layers import configuration
-from tests.federation import CLASSES, algorithm_of
+from tests.algorithms.two_layers import configuration, weights_of
+from tests.federation import CLASSES, DeepLinear, algorithm_of
 
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 1.0, 2.0])
@@ -53,3 +53,18 @@ def test_the_simplex_has_equal_angles():
     expected = np.full((CLASSES, CLASSES), -1 / (CLASSES - 1))
     np.fill_diagonal(expected, 1)
     np.testing.assert_allclose(corners.T @ corners, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "steps", "taken"), [(0.3, 50, 15), (0.3, 51, 16), (0.01, 5, 1)])
+def test_fedala_learns_from_its_share_of_the_batches(share, steps, taken):
+    case = {"name": "fedala", "fedala": {"rate": 1.0, "share": share}}
+    rule = algorithm_of(configuration(case), model=DeepLinear(CLASSES)).client
+    received = Model({"model": {"head": {"kernel": jnp.ones((5, CLASSES))}}}, {})
+    state = rule.init(jax.tree.map(jnp.zeros_like, received))
+    # Each batch takes a 64th of the common model away.
+    found = (jnp.zeros(()), {}), jax.tree.map(lambda x: x / 64, received.params)
+    begun, weights = rule.begin(
+        Beginning(lambda model, step: found, state, received, (), jnp.int32(steps))
+    )
+    for model in (begun, weights):
+        np.testing.assert_array_equal(weights_of(model.params)["head"], 1 - taken / 64)

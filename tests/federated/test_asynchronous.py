@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.algorithms.base import ClientRule, Finished, ServerRule
 from semanticfl_jax.algorithms.weights import uniform
 from semanticfl_jax.config import (
     AsynchronousConfig,
@@ -182,10 +183,34 @@ def test_a_resumed_run_is_the_same_and_tells_the_time(tmp_path):
     assert max(row["staleness"] for row in through.history) > 0
 
 
+@pytest.mark.parametrize("half", ["client", "server"])
+def test_an_algorithm_of_ones_own_may_send_nothing_besides(half):
+    rules = {
+        "client": ClientRule(lambda trained: Finished((), extra=trained.weight)),
+        "server": ServerRule(
+            lambda state, params, aggregate: (params, state),
+            init=lambda model: jnp.zeros(()),
+            broadcast=lambda state: state,
+        ),
+    }
+    algorithm = dataclasses.replace(algorithm_of(BUFFERED), name="own", **{half: rules[half]})
+    config = dataclasses.replace(BUFFERED, dataset="digits", public_per_class=0)
+    options = {"dataset": noise_images(), "model": SoftmaxRegression(CLASSES), "say": None}
+    with pytest.raises(SemanticFLError, match=r"own cannot be used with asynchronous\.enabled"):
+        experiment.Simulation(config, algorithm=algorithm, **options)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"asynchronous": {"concurrency": 3}}, "concurrency is set, but asynchronous.enabled is f"),
+        (
+            {
+                "asynchronous": {"enabled": True, "power": 1},
+                "aggregation": {"aggregator": "median"},
+            },
+            "power is set, but to aggregation.aggregator=median all clients count alike",
+        ),
         ({"algorithm": {"name": "scaffold"}}, "scaffold cannot be used with asynchronous.enabled"),
         ({"availability": {"dropout": 0.1}}, "availability.dropout cannot be set with async"),
         ({"on_divergence": "skip_client"}, "on_divergence=skip_client cannot be set with async"),

@@ -98,6 +98,23 @@ def test_who_diverges_is_left_out_as_if_they_had_no_data(name, sizes, devices, c
         )
 
 
+@pytest.mark.parametrize("name", ["fednova", "fedexp"])
+def test_those_who_stay_may_have_no_weight(name):
+    federation = make_federation(SoftmaxRegression(CLASSES), SIZES)
+    config, algorithm = chosen(name)
+
+    def all_on_one(sizes, label_counts):  # as weights that some clients are cut to 0 by may be
+        del label_counts
+        return (sizes == SIZES[BAD]).astype(jnp.float32)
+
+    algorithm = dataclasses.replace(poisoned(algorithm, federation), weights=all_on_one)
+    run, (state, *rest) = federation.round(algorithm, 1, 3, config, skip_diverged=True)
+    before = host(state.model)
+    state, metrics = run(state, *rest)
+    assert metrics.finite and np.asarray(metrics.diverged).sum() == 1
+    chex.assert_trees_all_equal(host(state.model), before)
+
+
 #: Aggregators that encode updates or are given all of them, privacy, and attackers who collude.
 GROUPS = {
     "norm_bound": {"aggregation": {"aggregator": "norm_bound", "norm_bound": {"max_norm": 0.05}}},

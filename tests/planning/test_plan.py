@@ -6,8 +6,15 @@ import importlib.util
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModelConfig, RuntimeConfig
+from semanticfl_jax.config import (
+    AlgorithmConfig,
+    AvailabilityConfig,
+    ExperimentConfig,
+    ModelConfig,
+    RuntimeConfig,
+)
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.planning import hlo
 from semanticfl_jax.planning.chips import CHIPS
 from semanticfl_jax.planning.floors import find_floors
@@ -64,6 +71,20 @@ def test_images_in_host_memory_are_planned_as_those_of_a_cohort():
     assert found["device"] - found["host"] == (64 - 2 * 4) * 8 * 8 * 3 - 2 * 2 * 4
     with pytest.raises(SemanticFLError, match="data_memory must be device for a block"):
         make_plan(config, make_topology("cpu:2"), IMAGES, 4, programs=("block",))
+
+
+def test_room_is_planned_for_the_largest_cohort():
+    runtime = dataclasses.replace(CONFIG.runtime, data_memory="host")
+    found = {}
+    for sampling in ("uniform", "poisson"):
+        availability = AvailabilityConfig(sampling=sampling)
+        config = dataclasses.replace(CONFIG, runtime=runtime, availability=availability)
+        topology, silent = make_topology("cpu:1"), lambda line: None
+        plan = make_plan(config, topology, IMAGES, 4, programs=("round",), say=silent)
+        places, found[sampling] = cohort_places(config), plan.programs[0].memory.arguments
+    # Of each client more four images, who it is, and where they begin.
+    more = places - CONFIG.clients_per_round
+    assert more > 4 and found["poisson"] - found["uniform"] == more * (4 * 8 * 8 * 3 + 2 * 4)
 
 
 def gathered(compiled):

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.transforms import clipped
+from semanticfl_jax.algorithms.trees import rows
 from semanticfl_jax.config import AvailabilityConfig, LocalConfig, ModelConfig, PrivacyConfig
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.cohort import cohort_places, draw_cohort
@@ -136,10 +138,34 @@ def test_clipping_follows_the_quantile_of_the_norms(federation):
         expected = plus(plus(before, mean), host(noise))
         chex.assert_trees_all_close(after, expected, rtol=1e-4, atol=1e-6)
         left = sum((length(u) <= clip) - 0.5 for u in updates)
-        left = 0.5 + (left + count_noise * float(jax.random.normal(of_count))) / COHORT
+        left = 0.5 + (left + count_noise * float(jax.random.normal(of_count))) / (0.7 * COHORT)
         clip = clip * np.exp(-0.7 * (left - 0.3))
         np.testing.assert_allclose(kept, clip, rtol=1e-5)
         np.testing.assert_allclose(metrics.figures["clip"], clip, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_high_quantile_is_reached_whoever_drops_out(dropout):
+    many = {"num_clients": 400, "clients_per_round": 400}
+    config = private(settings={"adaptive": True, "quantile": 0.9, "clip": 0.5}, **many)
+    config = dataclasses.replace(config, availability=AvailabilityConfig(dropout=dropout))
+    aggregator = algorithm_of(config).aggregator
+    lengths, rng = jnp.arange(1, 401) / 400, np.random.default_rng(0)
+    clients = Updates({"x": lengths[:, None]}, jnp.ones(400) / 400, None)
+
+    @jax.jit
+    def one(clip, present, key):
+        sent = jax.vmap(lambda update: aggregator.encode(update, clip, None))(clients.update)
+        sent = jax.tree.map(lambda x: jnp.where(rows(present, x), x, 0.0), sent)
+        shapes = jax.tree.map(lambda x: x[0], sent)
+        total = aggregator.add(aggregator.init(shapes), clients._replace(update=sent))
+        return aggregator.finish(total, key, clip)[1]
+
+    clip, last = aggregator.start(None), []
+    for number in range(120):
+        clip = one(clip, jnp.asarray(rng.random(400) >= dropout), jax.random.key(number))
+        last.append(float(clip))
+    assert np.mean(last[60:]) == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_count_that_would_cost_more_than_both_may_is_refused(federation):

@@ -8,6 +8,8 @@ from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots.client_tests import plot_client_tests
 from semanticfl_jax.reporting.runs import Method, Run
 
+TESTED = np.arange(21) < 20
+
 
 @pytest.fixture
 def tests():
@@ -17,21 +19,39 @@ def tests():
 
 
 def test_the_worst_tenth_is_of_those_who_were_tested(tests):
-    row = client_tests.over_clients(tests, ACCURACY)
+    row = client_tests.over_clients(tests, ACCURACY, TESTED)
     assert row["global_client_accuracy"] == pytest.approx(0.525)
     assert row["global_client_accuracy_worst_decile"] == pytest.approx((0.05 + 0.1) / 2)
     assert row["global_client_accuracy_std"] == pytest.approx(np.std(np.arange(1, 21) / 20))
     assert row["global_client_loss"] == pytest.approx(0.475)
     # Of a metric of which less is better, the worst are the largest.
-    row = client_tests.over_clients(tests, Metric("test_mse", higher=False))
+    row = client_tests.over_clients(tests, Metric("test_mse", higher=False), TESTED)
     assert row["global_client_mse_worst_decile"] == pytest.approx((0.95 + 1) / 2)
     assert all(map(client_tests.is_field, row))
 
 
 def test_nobody_tested_is_nan_and_no_error():
     nobody = np.full(3, np.nan, np.float32)
-    row = client_tests.over_clients({"global": (nobody, nobody)}, ACCURACY)
+    arguments = {"global": (nobody, nobody)}, ACCURACY, np.zeros(3, bool)
+    row = client_tests.over_clients(*arguments)
     assert all(map(np.isnan, row.values())) and len(row) == 4
+    assert client_tests.not_finite(*arguments) == []
+
+
+def test_a_model_that_came_to_no_number_is_not_left_out_of_the_mean():
+    tested, ones = np.arange(4) < 3, np.ones(4, np.float32)
+    loss = np.array([1, np.nan, 2, np.nan], np.float32)
+    tests = {"global": (ones, ones), "personal": (np.float32([0.5, 0.25, 0.75, np.nan]), loss)}
+    row = client_tests.over_clients(tests, ACCURACY, tested)
+    assert np.isnan(row["personal_client_loss"]) and row["global_client_loss"] == 1
+    assert row["personal_client_accuracy"] == 0.5  # as it would predict
+    assert client_tests.not_finite(tests, ACCURACY, tested) == ["personal_client_loss"]
+    errors = Metric("test_mse", higher=False)
+    row = client_tests.over_clients({"personal": (loss, loss)}, errors, tested)
+    assert len(row) == 4 and all(map(np.isnan, row.values()))
+    # A figure that the images of a client do not have is none of its model.
+    row = client_tests.over_clients({"personal": (loss, ones)}, errors, tested)
+    assert row["personal_client_mse"] == 1.5 and row["personal_client_mse_worst_decile"] == 2
 
 
 def test_the_last_test_counts():

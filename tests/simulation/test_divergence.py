@@ -95,3 +95,22 @@ def test_a_run_that_converges_has_no_such_columns(run, tmp_path):
     result = run(config, None, say=None)
     assert result.summary["diverged_round"] is None
     assert not any(name.startswith("diverged") for row in result.history for name in row)
+
+
+def test_models_of_the_clients_own_that_diverge_are_spoken_of(run, tmp_path):
+    ditto = sfl.AlgorithmConfig("ditto", settings={"weight": 1e12})
+    config = dataclasses.replace(
+        CONFIG,
+        algorithm=ditto,
+        rounds=1,
+        local_epochs=8,
+        learning_rate=0.01,
+        client_test=sfl.ClientTestConfig(share=0.25),
+    )
+    lines = []
+    (row,) = run(config, tmp_path, say=lines.append).history
+    with np.load(tmp_path / "client_tests.npz") as tests:
+        assert np.isfinite(tests["personal_loss"]).sum() == 2  # of those who did not train
+    assert row["personal_client_loss"] is None and row["global_client_loss"] > 0
+    assert row["diverged"] == "personal_client_loss" and "diverged_clients" not in row
+    assert any("round 1: not finite: personal_client_loss; the run goes" in x for x in lines)

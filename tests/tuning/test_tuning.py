@@ -12,7 +12,13 @@ import pytest
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.benchmarks import tuning
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, ModelConfig, RuntimeConfig
+from semanticfl_jax.config import (
+    AlgorithmConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RuntimeConfig,
+)
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.initial import init_params
@@ -138,6 +144,9 @@ def test_a_measurement_decides_once_and_is_kept(timed, tmp_path):
     assert choose(batch_size=4)[:2] == first[:2]
     assert ("patches", 8) in timed
     timed.clear()
+    # Adam keeps twice as much of every client as momentum does.
+    assert choose(optimizer=OptimizerConfig("adam"))[:2] == first[:2] and timed
+    timed.clear()
     file.write_text('{"figures": [{"conv"')
     assert choose()[:2] == first[:2] and timed
     assert json.loads(file.read_text())["figures"]
@@ -190,6 +199,9 @@ def test_a_run_keeps_its_choice(timed, tmp_path):
     kept.write_text(json.dumps(values | {"conv": "shifted", "clients_per_chunk": 2}))
     timed.clear()
     assert choose(kept)[:2] == ("shifted", 2)
+    # What is given meanwhile counts: fewer clients side by side, after a run was out of memory.
+    assert choose(kept, runtime={"clients_per_chunk": 1})[:2] == ("shifted", 1)
+    assert choose(kept, runtime={"conv": "canonical"})[:2] == ("canonical", 2)
     # Another kind of device is another choice.
     kept.write_text(json.dumps(values | {"device": "TPU v5", "conv": "native"}))
     assert choose(kept)[:2] == first[:2]
