@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.benchmarks.rounds import timed_round
+from semanticfl_jax.benchmarks.rounds import one_by_one, timed_round
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.partition import Partition
@@ -110,8 +110,8 @@ def _prepared(
     say: Say,
 ) -> Engine:
     """Return the run with its images in this memory."""
-    runtime = dataclasses.replace(config.runtime, data_memory=memory, rounds_per_dispatch=1)
-    config = dataclasses.replace(config, runtime=runtime)
+    runtime = dataclasses.replace(config.runtime, data_memory=memory)
+    config = one_by_one(dataclasses.replace(config, runtime=runtime))
     engine = prepare(make_parts(config, make_federation(dataset, config, partition)), mesh)
     for line in engine.description:
         say(f"{memory}: {line}")

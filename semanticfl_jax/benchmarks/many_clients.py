@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.benchmarks.flops import training_flops
-from semanticfl_jax.benchmarks.rounds import efficiency, time_rounds
+from semanticfl_jax.benchmarks.rounds import efficiency, one_by_one, time_rounds
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.partition import Partition
@@ -58,12 +58,9 @@ def measure(
     rows = []
     for clients, asked in settings:
         say(f"{clients:,} clients, {asked:,} a round")
-        # Rounds one by one, as they are timed: the memory asked for is that of one round's program.
-        chosen = dataclasses.replace(
-            config,
-            num_clients=clients,
-            clients_per_round=asked,
-            runtime=dataclasses.replace(config.runtime, rounds_per_dispatch=1),
+        # The memory asked for is that of one round's program.
+        chosen = one_by_one(
+            dataclasses.replace(config, num_clients=clients, clients_per_round=asked)
         )
         partition = overlapping_partition(len(dataset.train_labels), clients, IMAGES, config.seed)
         simulation = prepare(make_parts(chosen, make_federation(dataset, chosen, partition)), mesh)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from semanticfl_jax.benchmarks.many_clients import IMAGES, overlapping_partition
-from semanticfl_jax.benchmarks.rounds import in_turn
+from semanticfl_jax.benchmarks.rounds import in_turn, one_by_one
 from semanticfl_jax.config import (
     AlgorithmConfig,
     AvailabilityConfig,
@@ -47,7 +47,7 @@ def measure(
       each, `peak_memory_bytes` with both at hand, and what it ran on.
     """
     config = dataclasses.replace(
-        config,
+        one_by_one(config),
         model=dataclasses.replace(config.model, norm="group"),
         algorithm=AlgorithmConfig(weights="uniform"),
         availability=AvailabilityConfig(sampling="poisson"),

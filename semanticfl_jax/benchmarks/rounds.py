@@ -1,5 +1,6 @@
 """How fast rounds run: compile time apart from steady time, medians, outputs blocked on."""
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
     Returns:
       What `time_rounds` and `efficiency` return.
     """
+    config = one_by_one(config)
     dataset = sources.from_config(config)
     flops = training_flops(config, dataset)
     mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
@@ -40,12 +42,19 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
     return figures | efficiency(flops, figures, mesh, say, dtype=config.precision)
 
 
+def one_by_one(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration whose rounds are dispatched one by one, as they are timed."""
+    runtime = dataclasses.replace(config.runtime, rounds_per_dispatch=1)
+    return dataclasses.replace(config, runtime=runtime)
+
+
 def time_rounds(
     simulation: Engine, config: ExperimentConfig, rounds: int, say: Say = print
 ) -> dict[str, Any]:
     """Time `rounds` rounds after one that is not counted, evaluating every `config.eval_every`.
 
-    Checkpoints and files are left out; evaluation is timed apart.
+    Its rounds are dispatched one by one (`one_by_one`). Checkpoints and files are left out;
+    evaluation is timed apart.
 
     Returns:
       `compile_seconds`, `seconds_per_round`, `images_per_second` and `evaluation_seconds` (median,

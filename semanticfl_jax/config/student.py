@@ -25,7 +25,7 @@ _SOURCES = (BUNDLED, "public", "directory", "generated")
 _OF_MAKING = ("max_images", "dim", "maps", "model", "steps", "batch_size", "learning_rate", "seed")
 
 #: Controls without targets, and the one without the start.
-_WITHOUT_TARGETS = ("start_only", "labels")
+WITHOUT_TARGETS = ("start_only", "labels")
 _WITHOUT_START = ("target_only",)
 _OF_TARGETS = ("weight", "targets")
 
@@ -104,7 +104,7 @@ class StudentConfig(Config):
         )
 
         require(
-            self.init is not False or self.control not in _WITHOUT_TARGETS,
+            self.init is not False or self.control not in WITHOUT_TARGETS,
             "init",
             f'true or none with control "{self.control}", which is a start and nothing else',
             self.init,
@@ -156,7 +156,7 @@ class StudentConfig(Config):
     @property
     def sets_targets(self) -> bool:
         """Whether clients have targets."""
-        return self.weight > 0 and self.control not in _WITHOUT_TARGETS
+        return self.weight > 0 and self.control not in WITHOUT_TARGETS
 
     @property
     def may_start(self) -> bool:
@@ -175,7 +175,7 @@ class StudentConfig(Config):
         if not self.enabled:
             return dict.fromkeys(changed, "guidance.student.enabled is false")
         reason = f"guidance.student.control is {self.control}"
-        if self.control in _WITHOUT_TARGETS:
+        if self.control in WITHOUT_TARGETS:
             found |= {name: reason for name in changed if name in _OF_TARGETS}
         if self.control in _WITHOUT_START:
             found |= {name: reason for name in changed if name == "init"}

@@ -25,6 +25,7 @@ from typing import Any
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.config.fields import default_of, flatten
+from semanticfl_jax.config.student import WITHOUT_TARGETS
 from semanticfl_jax.errors import ConfigError
 
 #: A method's configuration: values by dotted name.
@@ -56,7 +57,7 @@ def algorithm_label(config: Mapping[str, Any]) -> str:
     """Name a run's algorithm, as `fedprox + guidance` or `semanticfl (shuffled anchors)`.
 
     With a student, as `semanticfl + student (random_unet)`; without anchors of classes beside it,
-    as `fedavg + student`.
+    as `fedavg + student`; where it is a start and nothing else, as `fedavg + student (no targets)`.
     """
     return _text(_algorithm(dict(flatten(config))))
 
@@ -107,8 +108,10 @@ def _algorithm(fields: Fields) -> list[_Part]:
     if guided and fields.get("guidance.student.enabled"):
         weights = [fields.get(f"guidance.{name}", 1) for name in ("lambda_kd", "lambda_con")]
         control = fields.get("guidance.student.control", "none")
-        notes = () if control == "none" else (str(control),)
-        student = _Part("student", "guidance.student.", notes)
+        notes = [] if control == "none" else [str(control)]
+        if fields.get("guidance.student.weight") == 0 and control not in WITHOUT_TARGETS:
+            notes.append("no targets")
+        student = _Part("student", "guidance.student.", tuple(notes))
         return [head, *(classes if any(weights) else []), student]
     anchors = fields.get("guidance.anchors", "semantic")
     note = None if anchors == "semantic" else f"{anchors} anchors"

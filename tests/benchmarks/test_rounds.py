@@ -96,7 +96,9 @@ def test_a_task_is_measured(monkeypatch):
     monkeypatch.setattr(rounds.sources, "from_config", lambda config: dataset)
     monkeypatch.setattr(rounds, "matmul_rate", lambda mesh, dtype: 1e9 * mesh.size)
     lines = []
-    figures = rounds.measure(TINY, 1, say=lines.append)
+    # As launch/configs/pfl_cifar10.py, where rounds could be dispatched together.
+    config = dataclasses.replace(TINY, rounds=500, eval_every=10, checkpoint_every=50)
+    figures = rounds.measure(config, 1, say=lines.append)
     json.dumps(to_json_values(figures))
     assert figures["images_per_round"] == 40 and figures["padding_share"] == 0
     assert figures["peak_memory_bytes"] > 1e8 and figures["peak_memory_of"] == "process"
