@@ -9,7 +9,7 @@ earlier commit's first in every other pair, as in comparisons/compare.py, becaus
 drifts by more than a change makes: seconds of different days are not compared. A median of pairs
 more than 15 % slower is flagged, and the status is then 1. Each entry (date, commits, command,
 medians, ratio of every pair) is a line of comparisons/history/MACHINE.jsonl, which is to be
-committed; entries made while others were busy say so.
+committed; entries made while others were busy say so. Where a machine has its data is left out.
 """
 
 import argparse
@@ -86,6 +86,11 @@ def earlier(entries: list[dict[str, Any]], task: str, more: list[str]) -> str:
     return "HEAD~1"
 
 
+def told(more: list[str]) -> list[str]:
+    """The flags that an entry is known by: all but the place of the data."""
+    return [flag for flag in more if not flag.startswith("--data_dir=")]
+
+
 def _git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(["git", *arguments], cwd=compare.ROOT, capture_output=True, check=False)
 
@@ -120,7 +125,7 @@ def measure(args: argparse.Namespace, commit: str, before: Path) -> dict[str, An
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "task": args.task,
-        "flags": args.more,
+        "flags": told(args.more),
         "commit": code_commit(),
         "before": commit,
         "seconds_per_round": {side: spread(several)["median"] for side, several in medians.items()},
@@ -142,7 +147,7 @@ def main(arguments: list[str]) -> int:
     args = parse_arguments(arguments)
     machine = host() | {"gpu": gpu()}
     path = args.folder / f"{machine_kind(machine)}.jsonl"
-    commit = args.against or earlier(read(path), args.task, args.more)
+    commit = args.against or earlier(read(path), args.task, told(args.more))
     named = _git("rev-parse", "--short=10", f"{commit}^{{commit}}").stdout.decode().strip()
     with tempfile.TemporaryDirectory() as directory:
         unpack(commit, Path(directory))

@@ -79,7 +79,8 @@ def test_a_slower_tree_ends_with_status_1(monkeypatch, tmp_path, capsys):
                 "busy_before": 0.0,
             },
         )
-        flags = ["--against=abc", "--alternations=1", f"--folder={tmp_path}", "--", "--rounds=1"]
+        flags = ["--against=abc", "--alternations=1", f"--folder={tmp_path}", "--"]
+        flags += ["--data_dir=here", "--rounds=1"]
         assert history.main(flags) == status
         assert ("SLOWER" in capsys.readouterr().out) == bool(status)
     (path,) = tmp_path.iterdir()
