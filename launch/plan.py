@@ -66,6 +66,8 @@ def main(config: ExperimentConfig, workdir: str | None) -> None:
     from semanticfl_jax.planning.steps import table as steps_table
 
     jax.config.update("jax_platforms", "cpu")
+    # What was compiled for a TPU cannot be read back where there is none.
+    jax.config.update("jax_enable_compilation_cache", False)
     if wanted:
         jax.config.update("jax_num_cpu_devices", wanted)
     images = Images(*_whole("images", 4)) if given.images else images_of(config)

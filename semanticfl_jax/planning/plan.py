@@ -44,6 +44,7 @@ class Compiled:
       memory: bytes on each device.
       collectives: exchanges between devices.
       host_transfers: lines in which something crosses to the host.
+      unread: why the compiled program's text, which tells of both, cannot be read; None: it was.
     """
 
     program: str
@@ -54,6 +55,7 @@ class Compiled:
     memory: hlo.Memory | None = None
     collectives: tuple[hlo.Collective, ...] = ()
     host_transfers: tuple[str, ...] = ()
+    unread: str | None = None
 
     def counted(self) -> dict[str, int]:
         """Return how many collectives there are of each kind; those in loops are "... in loops"."""
@@ -198,11 +200,14 @@ def _compile(
         compiled = lower(program, parts, topology, choice, arguments, each).compile()
     except jax.errors.JaxRuntimeError as error:
         return dataclasses.replace(found, failed=reason(str(error)))
-    text = compiled.as_text()
+    seconds = time.perf_counter() - began
+    found = dataclasses.replace(found, compile_seconds=seconds, memory=hlo.memory_of(compiled))
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:  # jaxlib may be older than libtpu
+        return dataclasses.replace(found, unread=reason(str(error)))
     return dataclasses.replace(
         found,
-        compile_seconds=time.perf_counter() - began,
-        memory=hlo.memory_of(compiled),
         collectives=tuple(hlo.collectives_of(text)),
         host_transfers=tuple(hlo.host_transfers(text)),
     )

@@ -53,10 +53,12 @@ def _row(plan: Plan, program: Compiled) -> str:
     share = "" if plan.device_memory is None else f"{memory.total / plan.device_memory:.1%}"
     fits = {True: "yes", False: "no", None: ""}[program.fits(plan.device_memory)]
     kinds = ", ".join(f"{n} {kind}" for kind, n in program.counted().items()) or "none"
-    moved = sum(each.bytes for each in program.collectives) / 1e6
+    moved = f"{sum(each.bytes for each in program.collectives) / 1e6:,.1f}"
+    if program.unread is not None:
+        kinds, moved = "not known", ""
     return (
         f"{name} {program.compile_seconds:.0f} | {memory.arguments / 1e6:,.0f} "
-        f"| {memory.temporaries / 1e6:,.0f} | {share} | {fits} | {kinds} | {moved:,.1f} |"
+        f"| {memory.temporaries / 1e6:,.0f} | {share} | {fits} | {kinds} | {moved} |"
     )
 
 
@@ -79,6 +81,11 @@ def _notes(plan: Plan) -> list[str]:
             f"{floors.contact_flops / 1e12:.3g} TFLOP{took}"
         )
     for program in plan.programs:
+        if program.unread is not None:
+            found.append(
+                f"{plan.topology}: the collectives of the {program.program} are not known, because "
+                f"jaxlib cannot read what libtpu compiled: {program.unread}"
+            )
         for line in program.host_transfers:
             found.append(f"{plan.topology}: the {program.program} talks to the host: {line[:100]}")
     return found
@@ -118,6 +125,16 @@ def _program(plan: Plan, program: Compiled) -> dict[str, Any]:
         "compile_seconds": program.compile_seconds,
         "memory_bytes": None if memory is None else memory._asdict(),
         "fits": program.fits(plan.device_memory),
+        "unread": program.unread,
+        **_exchanges(program),
+    }
+
+
+def _exchanges(program: Compiled) -> dict[str, Any]:
+    """Return what crosses between devices and to the host; all None where it is not known."""
+    if program.unread is not None:
+        return dict.fromkeys(("collectives", "collective_bytes", "host_transfers"))
+    return {
         "collectives": program.counted(),
         "collective_bytes": [each._asdict() for each in program.collectives],
         "host_transfers": len(program.host_transfers),

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 
+import jax
 import numpy as np
 import pytest
 
@@ -106,6 +107,21 @@ def test_a_plan_for_cpu_devices():
     text = "\n".join(table([plan]))
     assert "| cpu:4 | round | canonical | 1 |" in text
     assert values(plan)["compiled"][0]["collectives"] == round_.counted()
+
+
+def test_a_plan_without_the_compiled_text_tells_memory_alone(monkeypatch):
+    def unreadable(compiled):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\n*** Begin stack trace ***")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    topology, silent = make_topology("cpu:1"), lambda line: None
+    plan = make_plan(CONFIG, topology, IMAGES, 4, programs=["evaluation"], say=silent)
+    told = values(plan)["compiled"][0]
+    assert told["memory_bytes"]["arguments"] > 0 and told["failed"] is None
+    assert told["unread"] == "INTERNAL: RET_CHECK failure"
+    assert told["collectives"] is told["collective_bytes"] is told["host_transfers"] is None
+    text = "\n".join(table([plan]))
+    assert "| not known |" in text and "cannot read what libtpu compiled: INTERNAL" in text
 
 
 def test_floors_are_those_of_the_algorithm():
