@@ -28,8 +28,8 @@ def calls_of(table, tmp_path):
 @pytest.mark.parametrize(
     ("table", "methods"),
     [
-        ("main", [13]),
-        ("main_more", [13, 13, 13]),
+        ("main", [14]),
+        ("main_more", [14, 14, 14]),
         ("algorithms", [13]),
         ("parts", [7, 4, 3]),
         ("heads", [13]),
