@@ -45,7 +45,8 @@ S="semanticfl $ALONE"
 MAIN="fedavg; $S; $S guidance.student.control=random_unet; $S guidance.student.control=permuted;
     $S guidance.student.control=start_only; $S guidance.student.control=target_only;
     $S guidance.student.control=labels; $S guidance.student.control=encoder;
-    $S guidance.student.control=encoder guidance.student.weight=0; $S guidance.student.weight=25; semanticfl guidance.lambda_con=0.01 guidance.visual_head=none;
+    $S guidance.student.control=encoder guidance.student.weight=0; $S guidance.student.weight=25;
+    semanticfl guidance.lambda_con=0.01 guidance.visual_head=none;
     semanticfl guidance.lambda_con=0.01; semanticfl;
     semanticfl guidance.student.enabled=true"
 

@@ -188,13 +188,14 @@ def _check_uploads(parts: Parts) -> None:
     shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
     extra = extra_shapes(algorithm, shapes)
     refuse_extra(algorithm, extra)
-    server = algorithm.server
-    broadcast = jax.eval_shape(lambda model: server.broadcast(server.init(model)), shapes)
-    if config.asynchronous.enabled and jax.tree.leaves((extra, broadcast)):
-        raise SemanticFLError(
-            f"{algorithm.name} cannot be used with asynchronous.enabled: what server and clients "
-            "send besides model and update would be of another round"
-        )
+    if config.asynchronous.enabled:
+        server = algorithm.server
+        broadcast = jax.eval_shape(lambda model: server.broadcast(server.init(model)), shapes)
+        if jax.tree.leaves((extra, broadcast)):
+            raise SemanticFLError(
+                f"{algorithm.name} cannot be used with asynchronous.enabled: what server and "
+                "clients send besides model and update would be of another round"
+            )
     if config.runtime.data_memory == "host" and algorithm.aggregator.needs_root:
         raise SemanticFLError(
             f"runtime.data_memory must be device with {algorithm.aggregator.name}, which trains "

@@ -15,19 +15,21 @@ from tests.algorithms.two_layers import CASES, SIZES, configuration, draw, weigh
 from tests.federation import CLASSES, MEAN, STD, squares
 
 
+def reference_of(federation, start, config, *corners):
+    """The same run in NumPy, from the same start."""
+    pixels = (federation.images / 255.0 - np.array(MEAN)) / np.array(STD)
+    clients = [federation.partition.client(client) for client in range(len(SIZES))]
+    weights = weights_of(start.params)
+    return DeepLinearReference(
+        squares(pixels), federation.labels, clients, weights, config, *corners
+    )
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_three_rounds_equal_numpy(linear_federation, train_linear, case):
     config, algorithm, (start, *states) = train_linear(case)
-    pixels = (linear_federation.images / 255.0 - np.array(MEAN)) / np.array(STD)
     corners = simplex(5, CLASSES, host_generator(config.seed, HostStream.SIMPLEX))
-    reference = DeepLinearReference(
-        squares(pixels),
-        linear_federation.labels,
-        [linear_federation.partition.client(client) for client in range(len(SIZES))],
-        weights_of(start.params),
-        config,
-        corners.astype(np.float64),
-    )
+    reference = reference_of(linear_federation, start, config, corners.astype(np.float64))
     if case["name"] == "ifca":
         others = weights_of(start.server.params)
         count = len(others["head"])
@@ -89,15 +91,8 @@ def test_the_rate_can_fall_with_every_local_epoch(linear_federation, train_linea
     # Two epochs, the second at a factor of 0.5: as two rates by hand.
     decay = {"optimizer": {"epoch_decay": 0.5}, "momentum": 0.0}
     config, _, (start, first, *_) = train_linear({"name": "local"}, **decay)
-    pixels = (linear_federation.images / 255.0 - np.array(MEAN)) / np.array(STD)
     cohort, orders = draw(linear_federation.key, 0, config)
-    reference = DeepLinearReference(
-        squares(pixels),
-        linear_federation.labels,
-        [linear_federation.partition.client(client) for client in range(len(SIZES))],
-        weights_of(start.params),
-        config,
-    )
+    reference = reference_of(linear_federation, start, config)
     w, client = reference.model, cohort[0]
     for epoch, rows in reference.batches(client, orders[client]):
         _, gradient = reference.loss_and_gradient(w, rows, client)
