@@ -49,12 +49,13 @@ def main(config: ExperimentConfig, workdir: str | None) -> None:
     given = absl_flags.FLAGS
     # Programs are compiled for other devices; this process must not take those that it has.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from semanticfl_jax.devices.cpu_threads import least_threads
     from semanticfl_jax.planning.topology import cpu_devices, make_topology
 
     wanted = max((cpu_devices(name) or 0 for name in given.topology), default=0)
     if wanted:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(wanted)
-        os.environ["PJRT_NPROC"] = str(wanted + 1)
+        os.environ["PJRT_NPROC"] = str(least_threads(wanted))
     import jax
 
     from semanticfl_jax.files import write_json

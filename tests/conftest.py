@@ -21,7 +21,7 @@ _PLATFORM = os.environ.get("SEMANTICFL_TEST_PLATFORM", "cpu")
 if _PLATFORM == "cpu":
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_XLA_FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = _PLATFORM
-os.environ["PJRT_NPROC"] = "9"  # see semanticfl_jax/devices/cpu_threads.py
+os.environ["PJRT_NPROC"] = "16"  # see semanticfl_jax/devices/cpu_threads.py
 
 # Tests, test processes and commands started by tests find each other's programs, and those of the
 # runs before. JAX names programs by their text, the flags and its version.

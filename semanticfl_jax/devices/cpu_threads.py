@@ -1,13 +1,18 @@
-"""How many threads XLA needs on CPU, where fewer make it compute wrong numbers.
+"""How many threads XLA needs on CPU: with fewer it computes wrong numbers, or waits for ever.
+
+Devices run their programs on one pool of threads, which also does the pieces that operations are
+cut into. A device can hold two threads: one waits for the program to end, another runs the piece at
+hand and waits in it for the other devices, where numbers are exchanged. With less than two threads
+a device, all may wait while a device still needs one; XLA ends the process after 40 seconds (seen
+with jax 0.10.2 from one to a few thousand exchanges on; tests/devices/test_cpu_threads.py runs as
+many).
 
 With as many devices as threads, convolutions are wrong without any message, once a program has run
 for a second or so: in their first pixels, half of a sum is taken over the next pixels' operands
-(seen with jax 0.10.2 and 0.12.0 on two devices; tests/devices/test_cpu_threads.py does it again).
-What probably happens: devices run their programs on one pool of threads, which also does the pieces
-that operations are cut into. Pieces that turn out to be unneeded wait for an idle thread to clear
-them away, and none is ever idle. Once a queue is full, after about a thousand, further pieces are
-run at once, inside others, and Eigen's parallel convolution overwrites operands it still needs. One
-more thread than devices cures it.
+(seen with jax 0.10.2 and 0.12.0 on two devices; the same test file does it again). What probably
+happens: pieces that turn out to be unneeded wait for an idle thread to clear them away, and none is
+ever idle. Once a queue is full, after about a thousand, further pieces are run at once, inside
+others, and Eigen's parallel convolution overwrites operands it still needs.
 """
 
 import os
@@ -25,8 +30,13 @@ def available_cores() -> int:
 
 
 def threads_for(devices: int) -> int:
-    """Return the `PJRT_NPROC` for so many CPU devices: a thread a core, and one to spare."""
-    return max(devices, available_cores()) + 1
+    """Return the `PJRT_NPROC` for so many CPU devices: two a device, or one more than cores."""
+    return max(least_threads(devices), available_cores() + 1)
+
+
+def least_threads(devices: int) -> int:
+    """Return the least `PJRT_NPROC` with which so many CPU devices work."""
+    return 2 * devices
 
 
 def forced_devices(environment: Mapping[str, str]) -> int | None:
@@ -41,8 +51,8 @@ def use_all_cores() -> bool:
 
     One client on each core is faster than all cores on one client: 1.6 times the images a second on
     two cores (`launch.benchmark`, ResNet-10 of width 16), because XLA runs narrow convolutions on
-    one thread. XLA also gets the thread to spare that it then needs. `JAX_NUM_CPU_DEVICES`, and the
-    number in `XLA_FLAGS`, are respected where they are set.
+    one thread. XLA also gets the threads that it then needs. `JAX_NUM_CPU_DEVICES`, and the number
+    in `XLA_FLAGS`, are respected where they are set.
 
     Returns:
       Whether it came in time; if not, it says so on standard error and changes nothing.
@@ -80,14 +90,15 @@ def check(devices: int, local_devices: int) -> None:
       local_devices: that this process has.
 
     Raises:
-      ValueError: if there is no thread to spare.
+      ValueError: if there are less than two threads a device.
     """
-    threads = max(_pool_size(), local_devices)
-    # A single thread never cuts an operation into pieces.
-    if 1 < threads <= devices:
+    threads, least = max(_pool_size(), local_devices), least_threads(devices)
+    # A single thread never cuts an operation into pieces, nor does one device wait for others.
+    if 1 < threads < least:
         raise SemanticFLError(
-            f"PJRT_NPROC must be at least {devices + 1} for {devices} CPU devices, set before JAX "
-            f"starts, got {threads}: with no thread to spare XLA computes wrong numbers"
+            f"PJRT_NPROC must be at least {least} for {devices} CPU devices, set before JAX "
+            f"starts, got {threads}: with less than two threads a device XLA computes wrong "
+            "numbers or waits for ever"
         )
 
 

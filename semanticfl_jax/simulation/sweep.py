@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
-from semanticfl_jax.devices.cpu_threads import forced_devices
+from semanticfl_jax.devices.cpu_threads import forced_devices, least_threads
 from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
@@ -77,7 +77,8 @@ def shares(jobs: int, environment: Mapping[str, str] | None = None) -> list[Shar
         own = tuple(cores[index::jobs])
         limits = {}
         if not forced_devices(environment):  # else they are as XLA_FLAGS says, in every process
-            limits |= {"JAX_NUM_CPU_DEVICES": str(len(own)), "PJRT_NPROC": str(len(own) + 1)}
+            limits["JAX_NUM_CPU_DEVICES"] = str(len(own))
+            limits["PJRT_NPROC"] = str(least_threads(len(own)))
         if gpus:
             limits["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index::jobs])
         parts.append(Share(own if affinity else (), limits))

@@ -26,7 +26,7 @@ def test_cores_and_gpus_are_split_and_no_two_shares_overlap(monkeypatch):
     assert [part.cores for part in parts] == [(3, 6, 11), (5, 9)]
     assert parts[0].environment == {
         "JAX_NUM_CPU_DEVICES": "3",
-        "PJRT_NPROC": "4",
+        "PJRT_NPROC": "6",
         "CUDA_VISIBLE_DEVICES": "0,4",
     }
     assert parts[1].environment["CUDA_VISIBLE_DEVICES"] == "2"
