@@ -88,7 +88,11 @@ def earlier(entries: list[dict[str, Any]], task: str, more: list[str]) -> str:
 
 def told(more: list[str]) -> list[str]:
     """The flags that an entry is known by: all but the place of the data."""
-    return [flag for flag in more if not flag.startswith("--data_dir=")]
+    return [
+        flag
+        for before, flag in zip(["", *more], more, strict=False)
+        if before != "--data_dir" and flag.partition("=")[0] != "--data_dir"
+    ]
 
 
 def _git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":

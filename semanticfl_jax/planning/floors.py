@@ -6,13 +6,10 @@ loop once. Both are floors: a real device stays above the larger one.
 
 from typing import NamedTuple
 
-import jax
-
 from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.planning.chips import Chip
 from semanticfl_jax.planning.student import target_flops
-from semanticfl_jax.randomness import run_key
 from semanticfl_jax.simulation.parts import Parts
 
 
@@ -67,7 +64,7 @@ def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices:
     steps = config.local_epochs * -(-each // config.batch_size)
     seen = config.clients_per_round * config.local_epochs * each
     busiest = -(-config.clients_per_round // devices)
-    model = jax.eval_shape(parts.init_model, run_key(0))
+    model = parts.model_shapes
     copies = 2 if config.momentum == 0 else 4
     image = size_in_bytes(dataset.train_images[:1])
     target, once = 0, 0.0  # bytes, and operations at the first contact, of an image

@@ -111,7 +111,7 @@ def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Argum
     config, algorithm = parts.config, parts.algorithm
     everywhere, number = replicated(mesh), config.num_clients
     key = jax.eval_shape(lambda: run_key(0))
-    model = jax.eval_shape(parts.init_model, key)
+    model = parts.model_shapes
     state = jax.eval_shape(
         lambda model: init_server(model.params, model.batch_stats, algorithm, number), model
     )

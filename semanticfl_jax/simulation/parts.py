@@ -95,6 +95,11 @@ class Parts:
             return Model(*replace_weights(*drawn, self.student.start, of))
         return Model(*replace_weights(*drawn, self.init))
 
+    @functools.cached_property
+    def model_shapes(self) -> Model:
+        """Shapes and dtypes of what `init_model` returns."""
+        return jax.eval_shape(self.init_model, run_key(self.config.seed))
+
     def trained_model(self, model: Model) -> TrainedModel:
         """Return the network with the weights of `model`, and what is to be known of both."""
         given, dataset = self.module is not None, self.federation.dataset
@@ -184,8 +189,7 @@ def _check_uploads(parts: Parts) -> None:
 
     Nor may anything but model and update travel where clients begin in different rounds.
     """
-    config, algorithm = parts.config, parts.algorithm
-    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    config, algorithm, shapes = parts.config, parts.algorithm, parts.model_shapes
     extra = extra_shapes(algorithm, shapes)
     refuse_extra(algorithm, extra)
     if config.asynchronous.enabled:
@@ -216,8 +220,7 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
     Raises:
       SemanticFLError: if they cannot fit.
     """
-    config, algorithm = parts.config, parts.algorithm
-    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
+    config, algorithm, shapes = parts.config, parts.algorithm, parts.model_shapes
     if config.runtime.data_memory == "device":
         check_image_memory(parts.federation.dataset.train_images, mesh)
     states = check_client_memory(
@@ -235,10 +238,8 @@ def check_memory(parts: Parts, mesh: Mesh) -> list[str]:
 
 def where_states_are(parts: Parts) -> str:
     """Return where the clients' states are when the run is saved, in words."""
-    config = parts.config
-    shapes = jax.eval_shape(parts.init_model, run_key(config.seed))
-    beside = beside_checkpoints(config.runtime.client_state_memory)
-    if beside is None or state_bytes(parts.algorithm, shapes) == 0:
+    beside = beside_checkpoints(parts.config.runtime.client_state_memory)
+    if beside is None or state_bytes(parts.algorithm, parts.model_shapes) == 0:
         return IN_CHECKPOINTS
     return beside
 

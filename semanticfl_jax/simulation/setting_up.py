@@ -24,7 +24,6 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.randomness import run_key
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import workdir as files
@@ -127,8 +126,7 @@ def advice(parts: Parts) -> list[str]:
 
 def _sends_statistics(parts: Parts) -> bool:
     """Return whether clients send running statistics of their network."""
-    shapes = jax.eval_shape(parts.init_model, run_key(parts.config.seed))
-    return bool(jax.tree.leaves(travelling(parts.algorithm, shapes).batch_stats))
+    return bool(jax.tree.leaves(travelling(parts.algorithm, parts.model_shapes).batch_stats))
 
 
 def _anchors(

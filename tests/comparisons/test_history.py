@@ -69,7 +69,7 @@ def test_the_other_side_is_the_last_entrys_commit_or_the_parent(tmp_path):
 
 
 def test_a_slower_tree_ends_with_status_1(monkeypatch, tmp_path, capsys):
-    for ratio, status in ((1.0, 0), (1.5, 1)):
+    for ratio, status, place in ((1.0, 0, ["--data_dir=here"]), (1.5, 1, ["--data_dir", "here"])):
         monkeypatch.setattr(history, "unpack", lambda commit, directory: None)
         monkeypatch.setattr(
             compare,
@@ -80,7 +80,7 @@ def test_a_slower_tree_ends_with_status_1(monkeypatch, tmp_path, capsys):
             },
         )
         flags = ["--against=abc", "--alternations=1", f"--folder={tmp_path}", "--"]
-        flags += ["--data_dir=here", "--rounds=1"]
+        flags += [*place, "--rounds=1"]
         assert history.main(flags) == status
         assert ("SLOWER" in capsys.readouterr().out) == bool(status)
     (path,) = tmp_path.iterdir()
