@@ -122,8 +122,7 @@ def _rows(
             images = put(kept[sources].reshape(len(sources), -1), split(mesh))
             sources = np.tile(np.arange(block, dtype=np.int32), mesh.devices.size)
         places, sources = put((places, sources), replicated(mesh))
-        # One block at a time: with several under way XLA's CPU threads all wait for the other
-        # device's half of a gather, and none is left for it (seen with jax 0.10.2, two devices).
+        # One block at a time: images from host memory would pile up on the devices.
         rows = jax.block_until_ready(compute(rows, shared, images, places, sources))
     return rows
 
