@@ -5,10 +5,10 @@ r"""Compiles a run for accelerators that are not there: does it fit, what does i
 
 Topologies are a TPU (v4, v5e, v5p, v6e) and the shape of a slice, for which libtpu compiles without
 a TPU (pip install 'semanticfl-jax[plan]'), or cpu:N. Clients are taken to hold equally many images,
-and no data set and no diffusion model is read. With --lowerings, a single step is compiled with
-each of them instead. Tables show bytes on each device, collectives, the floors of a round, and what
-a client sends and receives: what is *compiled* has not run, and floors are *reasoned*; neither is a
-measurement.
+and no data set and no weights of a diffusion model are read. With --lowerings, a single step is
+compiled with each of them instead. Tables show bytes on each device, collectives, the floors of a
+round, and what a client sends and receives: what is *compiled* has not run, and floors are
+*reasoned*; neither is a measurement.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def define() -> None:
     absl_flags.DEFINE_list(
         "programs",
         [],
-        "Of round, block, evaluation, first_contact (clients compute the student's targets) and "
-        "distillation (a step of the student's training); by default all that the run has but "
-        "block.",
+        "Of round, block, evaluation, first_contact (clients compute the student's targets), "
+        "distillation (a step of the student's training) and features (the diffusion model's pass "
+        "over a batch of images); by default all that the run has but block and features.",
     )
     absl_flags.DEFINE_list("lowerings", [], "Compile single steps with these, not programs.")
     absl_flags.DEFINE_list("images", [], "TRAIN,TEST,SIDE,CLASSES of a data set of your own.")

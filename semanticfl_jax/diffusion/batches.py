@@ -22,9 +22,9 @@ from semanticfl_jax.devices.mesh import device_mesh
 _POSITIONS = 8192
 
 
-def default_batch_size(positions: int) -> int:
+def default_batch_size(positions: int, devices: int | None = None) -> int:
     """Return a batch's images over all local devices, for images of `positions` in latents."""
-    return max(1, _POSITIONS // positions) * len(jax.local_devices())
+    return max(1, _POSITIONS // positions) * (devices or jax.local_device_count())
 
 
 def image_mesh(count: int) -> Mesh:

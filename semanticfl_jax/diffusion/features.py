@@ -98,7 +98,7 @@ def extract_features(
         batch_size = default_batch_size((resolution // sd.vae_factor) ** 2)
     _check(sd, images, text_states, prompt_index, maps, timestep, batch_size, resolution)
     found = over_batches(
-        partial(_pooled_maps, timestep=timestep, maps=maps, resolution=resolution),
+        partial(pooled_maps, timestep=timestep, maps=maps, resolution=resolution),
         (sd, jnp.asarray(text_states), jax.random.key(seed)),
         (images, prompt_index, np.arange(len(images)) + first_position),
         batch_size,
@@ -110,10 +110,31 @@ def extract_features(
 
 
 @partial(jax.jit, static_argnames=("maps", "resolution", "timestep"))
-def _pooled_maps(
-    sd, text_states, key, images, prompt_index, positions, *, timestep, maps, resolution
-):
-    """Return {map: float32 [B, c]} of uint8 images [B, H, W, 3] at `positions` of the whole set."""
+def pooled_maps(
+    sd: StableDiffusion,
+    text_states: jax.Array,
+    key: jax.Array,
+    images: jax.Array,
+    prompt_index: jax.Array,
+    positions: jax.Array,
+    *,
+    timestep: int,
+    maps: tuple[str, ...],
+    resolution: int,
+) -> dict[str, jax.Array]:
+    """Return {map: float32 [B, c]} of a batch, compiled.
+
+    Args:
+      sd: the loaded checkpoint.
+      text_states: float32 [P, L, d].
+      key: of the noise.
+      images: uint8 [B, H, W, 3].
+      prompt_index: int [B], which of the prompts conditions each image.
+      positions: int [B], of the images in the whole set.
+      timestep: t, from 0.
+      maps: some of `available_maps(sd)`.
+      resolution: images are resized to this side.
+    """
     latents = latents_of(sd, images, resolution)
 
     def draw(position):

@@ -147,7 +147,9 @@ def make_plan(
     for program in programs:
         for chunk in taken if program in OF_CLIENTS else [1]:
             conv = config.runtime.conv
-            if conv == "auto" or program in OF_STUDENT:
+            if program == "features":
+                conv = "native"
+            elif conv == "auto" or program in OF_STUDENT:
                 conv = choose_lowering(platform, vmapped=chunk > 1)
             choice = Choice(conv, chunk, "to be planned")
             how = choice if program in OF_CLIENTS else f"convolution: {conv}"

@@ -28,8 +28,9 @@ from semanticfl_jax.simulation.student import client_side
 from semanticfl_jax.tuning.choose import Choice
 
 #: What can be compiled. "block" is as many rounds as a dispatch has, "first_contact" what clients
-#: compute of their images once, "distillation" a step of the training of a run's own student.
-PROGRAMS = ("round", "block", "evaluation", "first_contact", "distillation")
+#: compute of their images once, "distillation" a step of the training of a run's own student,
+#: "features" the diffusion model's pass over a batch of images.
+PROGRAMS = ("round", "block", "evaluation", "first_contact", "distillation", "features")
 #: Those that depend on how many clients are side by side.
 OF_CLIENTS = ("round", "block")
 #: Those whose network is the student, whose lowering is not the configuration's.
@@ -39,7 +40,10 @@ _BLOCK = 10
 
 
 def default_programs(config: ExperimentConfig) -> tuple[str, ...]:
-    """Return the programs that a run compiles, but for blocks, which are rounds in a loop."""
+    """Return the programs that a run compiles, but for blocks, which are rounds in a loop.
+
+    Nor for features: of a large diffusion model they take minutes to compile.
+    """
     found, settings = ("round", "evaluation"), config.guidance.student
     if not config.guidance.uses_student:
         return found
@@ -61,6 +65,11 @@ def check_programs(programs: Sequence[str], parts: Parts) -> None:
             "--programs=first_contact needs one term for which clients compute rows of their "
             "images, as a student's with guidance.student.targets=once; this run has "
             f"{len(_contact_terms(parts)) or 'none'}"
+        )
+    if "features" in programs and not _reads_images(config):
+        raise SemanticFLError(
+            "--programs=features needs a run for which a diffusion model reads images: one with "
+            "anchors, as of algorithm.name=semanticfl, or that makes its student of one"
         )
     if "distillation" in programs and not _distils(config):
         raise SemanticFLError(
@@ -92,7 +101,12 @@ def lower(
         return _first_contact(parts, topology, arguments, each)
     if program == "distillation":
         return _distillation(parts, topology)
-    config = parts.config
+    config, dataset = parts.config, parts.federation.dataset
+    if program == "features":
+        # Here alone: other plans need no diffusion libraries.
+        from semanticfl_jax.planning.features import lower_features
+
+        return lower_features(config, topology, dataset.image_shape, dataset.num_classes)
     steps = known_steps(np.array([each]), config)
     built = make_programs(parts, topology.mesh, choice, steps)
     state, data, shared, key, rates, test = arguments
@@ -136,6 +150,12 @@ def _first_contact(
     places = jax.ShapeDtypeStruct((together,), np.int32, sharding=everywhere)
     block = make_block(term.contact, mesh, data.image_shape, from_host)
     return block.lower(rows, shared, images, places, places)
+
+
+def _reads_images(config: ExperimentConfig) -> bool:
+    """Return whether a diffusion model does."""
+    teacher = config.guidance.student.teacher
+    return config.uses_anchors or (_distils(config) and teacher in ("diffusion", "random_unet"))
 
 
 def _distils(config: ExperimentConfig) -> bool:

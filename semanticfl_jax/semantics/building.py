@@ -61,11 +61,11 @@ def _checkpoint_at_hand(config: GuidanceConfig) -> Path | None:
         return None
 
 
-def compute_dtype(config: GuidanceConfig) -> str:
-    """Return the precision that `config.dtype` stands for on this backend."""
+def compute_dtype(config: GuidanceConfig, platform: str | None = None) -> str:
+    """Return the precision that `config.dtype` stands for on `platform`; by default this one."""
     if config.dtype != "auto":
         return config.dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
 
 
 def expected_provenance(
