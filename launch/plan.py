@@ -77,28 +77,23 @@ def main(config: ExperimentConfig, workdir: str | None) -> None:
     for program in given.programs:
         if program not in PROGRAMS:
             raise ConfigError(f"--programs must be of {', '.join(PROGRAMS)}, got {program!r}")
-    plans = []
+    plans, found = [], []
     for name in given.topology:
         topology = make_topology(name)
         if given.lowerings:
             asked = itertools.product(given.lowerings, chunks or [1, 4])
             steps = [compile_step(config, topology, images, each, *one) for one in asked]
-            print(
-                "\n".join(
-                    [
-                        f"{name}, {config.model.name} of width {config.model.width}",
-                        *steps_table(steps),
-                    ]
-                )
-            )
+            print(f"{name}, {config.model.name} of width {config.model.width}")
+            print("\n".join(steps_table(steps)))
+            found += [{"topology": name, **step._asdict()} for step in steps]
             continue
-        plans.append(
-            make_plan(config, topology, images, each, chunks=chunks, programs=given.programs)
-        )
+        plan = make_plan(config, topology, images, each, chunks=chunks, programs=given.programs)
+        plans.append(plan)
     if plans:
         print("\n".join(table(plans)))
+        found = [values(plan) for plan in plans]
     if given.json:
-        write_json(given.json, [values(plan) for plan in plans])
+        write_json(given.json, found)
 
 
 def _whole(name: str, count: int | None = None) -> list[int]:

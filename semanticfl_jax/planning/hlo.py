@@ -23,6 +23,7 @@ _BYTES |= {"s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4}
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z\-]+)\(")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLED = re.compile(r"(?:body|condition|calls|to_apply|called_computations)=\{?%?([\w.\-]+)")
 
 
@@ -79,6 +80,16 @@ def collectives_of(text: str) -> list[Collective]:
             started = name_of != kind and kind != "all-reduce"
             found.append(Collective(kind, max(sizes) if started else sum(sizes), name in looped))
     return found
+
+
+def estimated_cycles(text: str) -> int | None:
+    """Return the cycles that a TPU's compiler expects its operations to take, added up.
+
+    Each operation is counted once, also in a loop; transfers that run beside are not. None: the
+    text tells nothing, as for a CPU.
+    """
+    found = [int(cycles) for cycles in _CYCLES.findall(text)]
+    return sum(found) if found else None
 
 
 def host_transfers(text: str) -> list[str]:

@@ -1,7 +1,6 @@
-"""A single step of training, compiled with every lowering: its arithmetic, bytes and memory.
+"""A single step of training, compiled with every lowering: its arithmetic, bytes and cycles.
 
-Unlike a round, a step has no loop over clients or steps, so that XLA's count of its operations and
-bytes is whole.
+Unlike a round, a step has no loop over clients or steps, so that XLA's counts of it are whole.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from semanticfl_jax.federated.client_update import init_state, rule_state
 from semanticfl_jax.federated.local_step import Broadcast, make_loss, make_on_batch, make_step
 from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.federated.optimizers import client_optimizer
-from semanticfl_jax.planning.hlo import memory_of
+from semanticfl_jax.planning.hlo import estimated_cycles, memory_of
 from semanticfl_jax.planning.images import Images
 from semanticfl_jax.planning.plan import reason
 from semanticfl_jax.planning.shapes import make_arguments, make_shapes, placed
@@ -35,6 +34,7 @@ class Step(NamedTuple):
       flops: floating-point operations, by XLA's count.
       bytes: read and written, by XLA's count.
       temporaries: bytes.
+      cycles: that a TPU's compiler expects (`hlo.estimated_cycles`); None: it does not say.
       failed: why it does not compile; None: it does.
     """
 
@@ -43,6 +43,7 @@ class Step(NamedTuple):
     flops: float = 0.0
     bytes: float = 0.0
     temporaries: int = 0
+    cycles: int | None = None
     failed: str | None = None
 
 
@@ -100,20 +101,27 @@ def compile_step(
         return Step(conv, clients, failed=reason(str(error)))
     costs: Any = compiled.cost_analysis()
     temporaries = memory_of(compiled).temporaries
-    return Step(conv, clients, costs["flops"], costs["bytes accessed"], temporaries)
+    try:
+        cycles = estimated_cycles(compiled.as_text())
+    except jax.errors.JaxRuntimeError:  # jaxlib may be older than libtpu
+        cycles = None
+    return Step(conv, clients, costs["flops"], costs["bytes accessed"], temporaries, cycles)
 
 
 def table(steps: Sequence[Step]) -> list[str]:
-    """Return steps as lines of Markdown, arithmetic and bytes for one client each."""
+    """Return steps as lines of Markdown: of one client each, but for the temporaries."""
     lines = [
-        "| lowering | clients side by side | GFLOP a client | MB a client | temporaries MB |",
-        "|---|---:|---:|---:|---:|",
+        "| lowering | clients side by side | GFLOP a client | MB a client | estimated Mcycles a "
+        "client | temporaries MB |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for step in steps:
         name = f"| {step.conv} | {step.clients} |"
         if step.failed is not None:
-            lines.append(f"{name} {step.failed} | | |")
+            lines.append(f"{name} {step.failed} | | | |")
             continue
         flops, moved = step.flops / step.clients / 1e9, step.bytes / step.clients / 1e6
-        lines.append(f"{name} {flops:.2f} | {moved:,.0f} | {step.temporaries / 1e6:,.0f} |")
+        cycles = "" if step.cycles is None else f"{step.cycles / step.clients / 1e6:.2f}"
+        told = f"{flops:.2f} | {moved:,.0f} | {cycles} | {step.temporaries / 1e6:,.0f}"
+        lines.append(f"{name} {told} |")
     return lines
