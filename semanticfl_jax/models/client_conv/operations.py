@@ -57,11 +57,10 @@ def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str
 
     On CPU "canonical" was the fastest in every case measured: "patches", the second, took 2.2, 1.4
     and 1.1 times as long (2 cores; ResNet-10 of width 16 and 64, batch 64; the CNN, batch 10). What
-    a TPU gets was compiled for one and has not run: "patches" takes 1.1 times the arithmetic of
-    "native" and 1.9 to 5.5 times the bytes (v5e; a step of ResNet-10 of width 16 and 64, batch 64,
-    1 to 64 clients; docs/guides/planning.md). A device may still overturn it. What a GPU gets is
-    reasoned: the vendor's convolution for one client, batched matrix products instead of a grouped
-    convolution under vmap.
+    a TPU gets was compiled for one and has not run: by its compiler's estimates "patches" takes 1.7
+    to 4.3 times the cycles of "native" (v5e; docs/guides/planning.md). A device may still overturn
+    it. What a GPU gets is reasoned: the vendor's convolution for one client, batched matrix
+    products instead of a grouped convolution under vmap.
 
     Args:
       backend: as `jax.default_backend()` names it, which is also the default.
