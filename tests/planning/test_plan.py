@@ -170,8 +170,10 @@ def test_wrong_topologies_and_data_sets_are_refused():
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_every_algorithm_compiles_for_a_tpu(algorithm):
     config = dataclasses.replace(
-        CONFIG, clients_per_round=8, algorithm=AlgorithmConfig(name=algorithm)
+        CONFIG, clients_per_round=8, public_per_class=1, algorithm=AlgorithmConfig(name=algorithm)
     )
+    if algorithm == "fedbn":  # needs normalisation
+        config = dataclasses.replace(config, model=ModelConfig(width=8))
     topology = make_topology("v5e:2x2")
     plan = make_plan(
         config, topology, IMAGES, 4, chunks=[2], programs=["round"], say=lambda line: None
@@ -180,4 +182,5 @@ def test_every_algorithm_compiles_for_a_tpu(algorithm):
     assert round_.failed is None
     assert round_.fits(topology.memory)
     assert not round_.host_transfers
-    assert gathered(round_) <= 64
+    # FedCDA's server compares the models that the cohort keeps, all of which every device holds.
+    assert gathered(round_) <= 64 or algorithm == "fedcda"
