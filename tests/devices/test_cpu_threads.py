@@ -52,12 +52,12 @@ pixels = np.asarray(repeat(jnp.arange(2.0), images, kernel)[0])
 print("steps that differ:", (pixels != pixels[:, :1]).any((0, 2)).sum())
 """
 # Devices exchange numbers again and again, in programs that follow one another. With a thread a
-# device and one more, all threads wait before long; the first to wait for 4 seconds ends XLA.
+# device and one more, all threads wait before long; the first to wait for 20 seconds ends XLA.
 EXCHANGE = """
 import os
 os.environ["XLA_FLAGS"] = (
-    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=2 "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=4"
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=10 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=20"
 )
 from semanticfl_jax import use_all_cores
 use_all_cores()
