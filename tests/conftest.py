@@ -52,6 +52,14 @@ def federation():
 
 
 @pytest.fixture(scope="session")
+def two_layers():
+    """The same federation with a network of two layers, one of them with running means."""
+    from tests.federation import CLASSES, SIZES, TwoLayers, make_federation
+
+    return make_federation(TwoLayers(CLASSES), SIZES)
+
+
+@pytest.fixture(scope="session")
 def anchors():
     """Made up, for the federation's classes and network."""
     from semanticfl_jax.semantics.anchors import Anchors

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import federate
 from semanticfl_jax.data.partition import Partition
@@ -37,6 +37,10 @@ CONFIG = ExperimentConfig(
     batch_size=4,
     learning_rate=0.05,
     weight_decay=1e-3,
+)
+WITH_DROPOUT = dataclasses.replace(CONFIG, availability=AvailabilityConfig(dropout=0.3))
+UNRELIABLE = dataclasses.replace(
+    CONFIG, availability=AvailabilityConfig(dropout=0.3, straggler_share=0.5)
 )
 
 

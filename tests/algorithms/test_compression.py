@@ -20,7 +20,6 @@ from semanticfl_jax.algorithms.compression.random_k import random_k
 from semanticfl_jax.algorithms.compression.top_k import top_k
 from semanticfl_jax.config import (
     AggregationConfig,
-    AvailabilityConfig,
     ConfigError,
     ModelConfig,
     PrivacyConfig,
@@ -36,12 +35,10 @@ from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.randomness import HostStream, host_generator
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
 from tests.federation import (
-    CLASSES,
     CONFIG,
     SIZES,
-    TwoLayers,
+    WITH_DROPOUT,
     algorithm_of,
-    make_federation,
 )
 
 
@@ -186,24 +183,16 @@ def test_powersgd_finds_a_matrix_of_low_rank_and_sends_what_is_left_later():
     assert transform.bytes_up(given, 0) == 4 * (2 * (12 + 6) + 10 + 5 + 7)
 
 
-@pytest.fixture(scope="module")
-def federation():
-    return make_federation(TwoLayers(CLASSES), SIZES)
-
-
-UNRELIABLE = dataclasses.replace(CONFIG, availability=AvailabilityConfig(dropout=0.3))
-
-
 @pytest.mark.parametrize(
     ("name", "devices", "chunk", "memory"),
     [("top_k", 2, 2, "host"), ("powersgd", 1, 3, "device"), ("quantize", 2, 1, "device")],
 )
-def test_a_compressed_round_is_that_of_a_plain_loop(federation, name, devices, chunk, memory):
-    config = dataclasses.replace(UNRELIABLE, aggregation=AggregationConfig(transforms=(name,)))
+def test_a_compressed_round_is_that_of_a_plain_loop(two_layers, name, devices, chunk, memory):
+    config = dataclasses.replace(WITH_DROPOUT, aggregation=AggregationConfig(transforms=(name,)))
     algorithm = algorithm_of(config)
     (transform,) = algorithm.transforms
-    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config, memory)
-    by_hand = ByHand(federation, config)
+    run, (state, data, shared, key) = two_layers.round(algorithm, devices, chunk, config, memory)
+    by_hand = ByHand(two_layers, config)
     kept = {}
     for number in range(3):
         before = host(state.model)
@@ -221,15 +210,15 @@ def test_a_compressed_round_is_that_of_a_plain_loop(federation, name, devices, c
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 2), (2, 1)])
-def test_the_majority_of_signs_is_voted_for(federation, devices, chunk):
+def test_the_majority_of_signs_is_voted_for(two_layers, devices, chunk):
     signs = AggregationConfig("majority_sign", settings={"majority_sign": {"step": 0.01}})
-    config = dataclasses.replace(UNRELIABLE, aggregation=signs)
+    config = dataclasses.replace(WITH_DROPOUT, aggregation=signs)
     algorithm = algorithm_of(config)
-    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config)
+    run, (state, data, shared, key) = two_layers.round(algorithm, devices, chunk, config)
     numbers_of_model = len(numbers(state.model))
     traffic = make_traffic(algorithm, state, data)
     assert traffic.up == math.ceil(numbers_of_model / 8) + 4 * 12
-    before, by_hand = host(state.model), ByHand(federation, config)
+    before, by_hand = host(state.model), ByHand(two_layers, config)
     state, metrics = run(state, data, shared, key)
     trained = [by_hand.train(before, data, key, 0, c) for c in reported(metrics)]
     updates = [minus(model, before) for model in trained]
@@ -260,19 +249,19 @@ def sketched(vector, places, signs, columns):
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 2), (2, 1)])
-def test_the_largest_numbers_are_read_from_the_sum_of_sketches(federation, devices, chunk):
+def test_the_largest_numbers_are_read_from_the_sum_of_sketches(two_layers, devices, chunk):
     settings = {"share": 0.5, "rows": 3, "kept": 0.1}
     chosen = AggregationConfig("count_sketch", settings={"count_sketch": settings})
-    config = dataclasses.replace(UNRELIABLE, aggregation=chosen)
+    config = dataclasses.replace(WITH_DROPOUT, aggregation=chosen)
     algorithm = algorithm_of(config)
-    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, config)
+    run, (state, data, shared, key) = two_layers.round(algorithm, devices, chunk, config)
     size = len(numbers(state.model))
     columns, count = math.ceil(0.5 * size / 3), math.ceil(0.1 * size)
     assert make_traffic(algorithm, state, data).up == 4 * 3 * columns + 4 * 12
     seed = int(host_generator(config.seed, HostStream.SKETCH).integers(2**31))
     places, signs = map(np.asarray, hashes(seed, 3, columns, size))
     assert places.min() == 0 and places.max() == columns - 1 and set(np.unique(signs)) == {-1, 1}
-    by_hand, held = ByHand(federation, config), np.zeros((3, columns))
+    by_hand, held = ByHand(two_layers, config), np.zeros((3, columns))
     for number in range(3):
         before = host(state.model)
         state, metrics = run(state, data, shared, key)

@@ -14,7 +14,6 @@ from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.algorithms.secure import secure
 from semanticfl_jax.config import (
     AggregationConfig,
-    AvailabilityConfig,
     ConfigError,
     ModelConfig,
     PrivacyConfig,
@@ -29,31 +28,24 @@ from tests.federation import (
     CLASSES,
     CONFIG,
     SIZES,
-    TwoLayers,
+    WITH_DROPOUT,
     algorithm_of,
     make_federation,
     squares,
 )
 
-UNRELIABLE = dataclasses.replace(CONFIG, availability=AvailabilityConfig(dropout=0.3))
-
-
-@pytest.fixture(scope="module")
-def federation():
-    return make_federation(TwoLayers(CLASSES), SIZES)
-
 
 def masked(**settings):
     """A configuration whose sums are masked, if `masks` does not say otherwise."""
     given = AggregationConfig("secure", settings={"secure": settings})
-    return dataclasses.replace(UNRELIABLE, aggregation=given)
+    return dataclasses.replace(WITH_DROPOUT, aggregation=given)
 
 
-def test_masks_cancel_bit_for_bit_on_any_devices(federation):
+def test_masks_cancel_bit_for_bit_on_any_devices(two_layers):
     models = []
     for devices, chunk, masks in ((1, 1, False), (1, 3, True), (2, 2, True), (8, 1, True)):
         config = masked(bound=2.0, masks=masks)
-        run, (state, *rest) = federation.round(algorithm_of(config), devices, chunk, config)
+        run, (state, *rest) = two_layers.round(algorithm_of(config), devices, chunk, config)
         # One round, from the same model: local training differs in its last digits.
         state, metrics = run(state, *rest)
         models.append(host(state.model))
@@ -114,7 +106,7 @@ def test_running_statistics_are_not_cut_by_the_bound_of_updates(masks):
     np.testing.assert_allclose(state.batch_stats["var"], 60, rtol=1e-5)
 
 
-def test_noise_of_the_clients_own_is_not_cut(federation):
+def test_noise_of_the_clients_own_is_not_cut(two_layers):
     private = PrivacyConfig("local", noise_multiplier=2.0, settings={"clip": 0.5})
     config = dataclasses.replace(CONFIG, model=ModelConfig(norm="group"), privacy=private)
     with pytest.raises(ConfigError, match=r"secure.bound must be at least 5.5 with privacy.name=l"):
@@ -123,7 +115,7 @@ def test_noise_of_the_clients_own_is_not_cut(federation):
     models = []
     for aggregation in (AggregationConfig(), wide):
         each = dataclasses.replace(config, aggregation=aggregation)
-        run, (state, *rest) = federation.round(algorithm_of(each), config=each)
+        run, (state, *rest) = two_layers.round(algorithm_of(each), config=each)
         models.append(host(run(state, *rest)[0].params))
     chex.assert_trees_all_close(*models, rtol=0, atol=1e-5)
     assert max(np.abs(x).max() for x in jax.tree.leaves(models[0])) > 1
@@ -134,8 +126,8 @@ def test_noise_of_the_clients_own_is_not_cut(federation):
         algorithm_of(wide)
 
 
-def test_secure_traffic_counts_keys_and_shares(federation):
-    state, data, _, _ = federation.start(algorithm_of(CONFIG), make_mesh(1))
+def test_secure_traffic_counts_keys_and_shares(two_layers):
+    state, data, _, _ = two_layers.start(algorithm_of(CONFIG), make_mesh(1))
     plain = make_traffic(algorithm_of(CONFIG), state, data)
     hidden = make_traffic(algorithm_of(masked()), state, data)
     others = CONFIG.clients_per_round - 1

@@ -11,26 +11,16 @@ import pytest
 
 from semanticfl_jax.algorithms.aggregators import Aggregator, Updates, mean, median
 from semanticfl_jax.algorithms.base import Model
-from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated import memory
 from semanticfl_jax.federated.memory import check_update_memory
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
-from tests.federation import CLASSES, CONFIG, FEDAVG, SIZES, TwoLayers, make_federation
-
-UNRELIABLE = dataclasses.replace(
-    CONFIG, availability=AvailabilityConfig(dropout=0.3, straggler_share=0.5)
-)
+from tests.federation import CONFIG, FEDAVG, UNRELIABLE
 
 
 @pytest.fixture(scope="module")
-def federation():
-    return make_federation(TwoLayers(CLASSES), SIZES)
-
-
-@pytest.fixture(scope="module")
-def by_hand(federation):
-    return ByHand(federation, UNRELIABLE)
+def by_hand(two_layers):
+    return ByHand(two_layers, UNRELIABLE)
 
 
 def with_aggregator(aggregator):
@@ -43,8 +33,8 @@ def updates_by_hand(by_hand, model, data, key, number, metrics):
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 1), (2, 3)])
-def test_the_median_of_a_round_is_numpys(federation, by_hand, devices, chunk):
-    run, (state, data, shared, key) = federation.round(
+def test_the_median_of_a_round_is_numpys(two_layers, by_hand, devices, chunk):
+    run, (state, data, shared, key) = two_layers.round(
         with_aggregator(median()), devices, chunk, UNRELIABLE
     )
     counts = set()
@@ -89,8 +79,8 @@ def largest():
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 2), (2, 1)])
-def test_a_running_aggregator_may_be_another_than_the_mean(federation, by_hand, devices, chunk):
-    run, (state, data, shared, key) = federation.round(
+def test_a_running_aggregator_may_be_another_than_the_mean(two_layers, by_hand, devices, chunk):
+    run, (state, data, shared, key) = two_layers.round(
         with_aggregator(largest()), devices, chunk, UNRELIABLE
     )
     before = host(state.model)
@@ -111,12 +101,12 @@ def one_at_random():
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (8, 1)])
-def test_what_an_aggregator_draws_depends_on_seed_and_round_alone(federation, devices, chunk):
+def test_what_an_aggregator_draws_depends_on_seed_and_round_alone(two_layers, devices, chunk):
     # Three in a chunk leave one of six places empty, eight devices three of eight.
-    run, (state, data, shared, key) = federation.round(
+    run, (state, data, shared, key) = two_layers.round(
         with_aggregator(one_at_random()), devices, chunk
     )
-    by_hand, drawn = ByHand(federation, CONFIG), set()
+    by_hand, drawn = ByHand(two_layers, CONFIG), set()
     for number in range(3):
         before = host(state.model)
         state, metrics = run(state, data, shared, key)

@@ -13,7 +13,7 @@ from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.algorithms.aggregators import median
 from semanticfl_jax.algorithms.base import ClientRule, Finished, Model, ServerRule
 from semanticfl_jax.algorithms.transforms import UpdateTransform
-from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig
+from semanticfl_jax.config import AlgorithmConfig
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.memory import check_update_memory
 from semanticfl_jax.federated.traffic import make_traffic
@@ -26,20 +26,11 @@ from tests.federation import (
     MEAN,
     SIZES,
     STD,
-    TwoLayers,
+    UNRELIABLE,
     algorithm_of,
-    make_federation,
 )
 
-UNRELIABLE = dataclasses.replace(
-    CONFIG, availability=AvailabilityConfig(dropout=0.3, straggler_share=0.5)
-)
 BASE_BYTES, HEAD_BYTES = 4 * (12 * 5 + 5 + 12), 4 * (5 * CLASSES + CLASSES)
-
-
-@pytest.fixture(scope="module")
-def federation():
-    return make_federation(TwoLayers(CLASSES), SIZES)
 
 
 def with_head(model, head):
@@ -60,10 +51,10 @@ def personal(config=CONFIG, **changes):
 
 
 @pytest.fixture(scope="module")
-def expected(federation):
+def expected(two_layers):
     """Three rounds in a plain loop: the server's model and all heads."""
-    by_hand = ByHand(federation, UNRELIABLE)
-    run, (state, data, shared, key) = federation.round(config=UNRELIABLE)
+    by_hand = ByHand(two_layers, UNRELIABLE)
+    run, (state, data, shared, key) = two_layers.round(config=UNRELIABLE)
     model = host(state.model)
     heads = [model.params["model"]["head"] for _ in SIZES]
     taken = []
@@ -85,8 +76,8 @@ def expected(federation):
     ("devices", "chunk", "where"),
     [(1, 1, "device"), (1, 3, "device"), (2, 2, "host")],
 )
-def test_personal_heads_are_those_of_a_plain_loop(federation, expected, devices, chunk, where):
-    run, (state, data, shared, key) = federation.round(
+def test_personal_heads_are_those_of_a_plain_loop(two_layers, expected, devices, chunk, where):
+    run, (state, data, shared, key) = two_layers.round(
         personal(), devices, chunk, UNRELIABLE, where
     )
     head = host(state.params["model"]["head"])
@@ -98,7 +89,7 @@ def test_personal_heads_are_those_of_a_plain_loop(federation, expected, devices,
 
 
 @pytest.mark.parametrize("name", ["fedavgm", "fedadam"])
-def test_the_server_keeps_what_is_not_uploaded_whatever_its_rule(federation, name):
+def test_the_server_keeps_what_is_not_uploaded_whatever_its_rule(two_layers, name):
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name=name))
     # A server that decays all of its parameters besides.
     algorithm = personal(config)
@@ -109,14 +100,14 @@ def test_the_server_keeps_what_is_not_uploaded_whatever_its_rule(federation, nam
 
     server = dataclasses.replace(algorithm.server, update=decaying)
     algorithm = dataclasses.replace(algorithm, server=server)
-    run, (state, data, shared, key) = federation.round(algorithm, chunk=2, config=config)
+    run, (state, data, shared, key) = two_layers.round(algorithm, chunk=2, config=config)
     before = host(state.params["model"])
     state, _ = run(state, data, shared, key)
     chex.assert_trees_all_equal(host(state.params["model"]["head"]), before["head"])
     assert not np.allclose(state.params["model"]["base"]["kernel"], before["base"]["kernel"])
 
 
-def test_transforms_and_aggregators_do_not_see_what_is_not_uploaded(federation):
+def test_transforms_and_aggregators_do_not_see_what_is_not_uploaded(two_layers):
     seen = []
 
     def apply(update, state, key):
@@ -124,7 +115,7 @@ def test_transforms_and_aggregators_do_not_see_what_is_not_uploaded(federation):
         return update, state
 
     algorithm = personal(transforms=(UpdateTransform("seeing", apply),), aggregator=median())
-    run, (state, data, shared, key) = federation.round(algorithm, devices=2)
+    run, (state, data, shared, key) = two_layers.round(algorithm, devices=2)
     head = host(state.params["model"]["head"])
     said = check_update_memory(algorithm, state.model, 5, make_mesh(1))
     assert f", {BASE_BYTES} B of each of 5 clients" in said
@@ -133,8 +124,8 @@ def test_transforms_and_aggregators_do_not_see_what_is_not_uploaded(federation):
     chex.assert_trees_all_equal(host(state.params["model"]["head"]), head)
 
 
-def test_what_is_not_uploaded_is_no_traffic(federation):
-    state, data, _, _ = federation.start(FEDAVG, make_mesh(1))
+def test_what_is_not_uploaded_is_no_traffic(two_layers):
+    state, data, _, _ = two_layers.start(FEDAVG, make_mesh(1))
     whole, part = (make_traffic(each, state, data) for each in (FEDAVG, personal()))
     assert (whole.up, whole.down) == (BASE_BYTES + HEAD_BYTES,) * 2
     assert (part.up, part.down) == (BASE_BYTES,) * 2
@@ -146,7 +137,7 @@ def test_what_is_not_uploaded_is_no_traffic(federation):
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(1, 1), (1, 3), (2, 2)])
-def test_rules_draw_from_keys_of_their_own(federation, devices, chunk):
+def test_rules_draw_from_keys_of_their_own(two_layers, devices, chunk):
     client = ClientRule(lambda trained: Finished((), extra=jax.random.uniform(trained.key)))
 
     def update(state, params, aggregate):
@@ -154,8 +145,8 @@ def test_rules_draw_from_keys_of_their_own(federation, devices, chunk):
 
     server = ServerRule(update, init=lambda model: (jnp.zeros(()), jnp.zeros(())))
     algorithm = dataclasses.replace(FEDAVG, client=client, server=server)
-    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, UNRELIABLE)
-    by_hand, drawn = ByHand(federation, UNRELIABLE), set()
+    run, (state, data, shared, key) = two_layers.round(algorithm, devices, chunk, UNRELIABLE)
+    by_hand, drawn = ByHand(two_layers, UNRELIABLE), set()
     for number in range(2):
         state, metrics = run(state, data, shared, key)
         own = [float(jax.random.uniform(by_hand.key(key, 5, number, c))) for c in reported(metrics)]
@@ -166,7 +157,7 @@ def test_rules_draw_from_keys_of_their_own(federation, devices, chunk):
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_a_term_sees_the_images_that_the_network_sees(federation, chunk):
+def test_a_term_sees_the_images_that_the_network_sees(two_layers, chunk):
     config = dataclasses.replace(CONFIG, augmentation=(), local_epochs=1)
 
     def brightness(inputs):
@@ -174,11 +165,11 @@ def test_a_term_sees_the_images_that_the_network_sees(federation, chunk):
 
     losses = []
     for algorithm in (FEDAVG, FEDAVG.with_term(LossTerm("bright", brightness))):
-        run, start = federation.round(algorithm, chunk=chunk, config=config)
+        run, start = two_layers.round(algorithm, chunk=chunk, config=config)
         metrics = run(*start)[1]
         losses.append(float(metrics.train_loss))
-    rows = np.concatenate([federation.partition.client(c) for c in reported(metrics)])
-    pixels = (federation.images[rows] / 255.0 - np.array(MEAN)) / np.array(STD)
+    rows = np.concatenate([two_layers.partition.client(c) for c in reported(metrics)])
+    pixels = (two_layers.images[rows] / 255.0 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(losses[1] - losses[0], pixels.mean(), rtol=1e-3)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms.transforms import UpdateTransform, clip
-from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, ClipConfig
+from semanticfl_jax.config import AlgorithmConfig, ClipConfig
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.memory import check_client_memory
 from semanticfl_jax.federated.traffic import make_traffic
@@ -21,25 +21,16 @@ from tests.federation import (
     CONFIG,
     FEDAVG,
     SIZES,
-    TwoLayers,
+    UNRELIABLE,
     algorithm_of,
-    make_federation,
 )
 
-UNRELIABLE = dataclasses.replace(
-    CONFIG, availability=AvailabilityConfig(dropout=0.3, straggler_share=0.5)
-)
 MODEL_BYTES = 4 * (12 * 5 + 5 + 5 * CLASSES + CLASSES) + 4 * 12
 
 
 @pytest.fixture(scope="module")
-def federation():
-    return make_federation(TwoLayers(CLASSES), SIZES)
-
-
-@pytest.fixture(scope="module")
-def by_hand(federation):
-    return ByHand(federation, UNRELIABLE)
+def by_hand(two_layers):
+    return ByHand(two_layers, UNRELIABLE)
 
 
 def transformed(*transforms, algorithm=FEDAVG):
@@ -75,8 +66,8 @@ def noisy_half():
     return UpdateTransform("noisy_half", apply, zeros, lambda update, size: size // 4)
 
 
-def test_clipped_updates_are_numpys_running_statistics_included(federation, by_hand):
-    run, (state, data, shared, key) = federation.round(
+def test_clipped_updates_are_numpys_running_statistics_included(two_layers, by_hand):
+    run, (state, data, shared, key) = two_layers.round(
         transformed(clip(ClipConfig(5.0))), chunk=3, config=UNRELIABLE
     )
     before = host(state.model)
@@ -103,10 +94,10 @@ def test_an_update_of_zero_is_clipped_to_zero():
 
 
 @pytest.fixture(scope="module")
-def expected(federation, by_hand):
+def expected(two_layers, by_hand):
     """Four rounds of `noisy_half` after a clip, in a plain loop: model and what is left out."""
     clipping, halving = clip(ClipConfig(4.0)), noisy_half()
-    run, (state, data, shared, key) = federation.round(config=UNRELIABLE)
+    run, (state, data, shared, key) = two_layers.round(config=UNRELIABLE)
     model = host(state.model)
     left = [jax.tree.map(np.zeros_like, model) for _ in SIZES]
     taken = []
@@ -133,10 +124,10 @@ def expected(federation, by_hand):
     [(1, 1, "device"), (1, 3, "device"), (2, 1, "device"), (2, 2, "host")],
 )
 def test_a_transform_with_a_state_and_a_key_is_that_of_a_plain_loop(
-    federation, expected, devices, chunk, where
+    two_layers, expected, devices, chunk, where
 ):
     algorithm = transformed(clip(ClipConfig(4.0)), noisy_half())
-    run, (state, data, shared, key) = federation.round(algorithm, devices, chunk, UNRELIABLE, where)
+    run, (state, data, shared, key) = two_layers.round(algorithm, devices, chunk, UNRELIABLE, where)
     for _ in range(4):
         state, _ = run(state, data, shared, key)
     chex.assert_trees_all_close(host(state.model), expected[0], rtol=1e-4, atol=1e-5)
@@ -145,10 +136,10 @@ def test_a_transform_with_a_state_and_a_key_is_that_of_a_plain_loop(
     chex.assert_trees_all_close(host(left), expected[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_transforms_state_is_beside_that_of_the_client_rule(federation):
+def test_a_transforms_state_is_beside_that_of_the_client_rule(two_layers):
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name="moon"))
     moon = algorithm_of(config)
-    run, (state, data, shared, key) = federation.round(
+    run, (state, data, shared, key) = two_layers.round(
         transformed(noisy_half(), algorithm=moon), chunk=2, config=config
     )
     state, metrics = run(state, data, shared, key)
@@ -158,8 +149,8 @@ def test_a_transforms_state_is_beside_that_of_the_client_rule(federation):
     assert np.flatnonzero(np.any(np.asarray(left) != 0, axis=1)).tolist() == reported(metrics)
 
 
-def test_a_run_resumes_with_the_states_of_transforms(federation, tmp_path):
-    run, (state, data, shared, key) = federation.round(transformed(noisy_half()))
+def test_a_run_resumes_with_the_states_of_transforms(two_layers, tmp_path):
+    run, (state, data, shared, key) = two_layers.round(transformed(noisy_half()))
     state, _ = run(state, data, shared, key)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, host(state))
@@ -170,15 +161,15 @@ def test_a_run_resumes_with_the_states_of_transforms(federation, tmp_path):
     chex.assert_trees_all_equal(host(resumed), host(through))
 
 
-def test_the_memory_of_transforms_states_is_stated(federation):
+def test_the_memory_of_transforms_states_is_stated(two_layers):
     algorithm = transformed(clip(ClipConfig(1.0)), noisy_half())
-    _, (state, *_) = federation.round()
+    _, (state, *_) = two_layers.round()
     said = check_client_memory(algorithm, state.model, 10, make_mesh(2), "device")
     assert said.startswith(f"client states: {10 * MODEL_BYTES / 1000:.1f} kB, {MODEL_BYTES} B for")
 
 
-def test_traffic_asks_every_transform_in_turn(federation):
-    state, data, _, _ = federation.start(FEDAVG, make_mesh(1))
+def test_traffic_asks_every_transform_in_turn(two_layers):
+    state, data, _, _ = two_layers.start(FEDAVG, make_mesh(1))
     assert make_traffic(FEDAVG, state, data).up == MODEL_BYTES
     assert make_traffic(transformed(clip(ClipConfig(1.0))), state, data).up == MODEL_BYTES
 
@@ -193,16 +184,16 @@ def test_traffic_asks_every_transform_in_turn(federation):
 
 
 @pytest.mark.parametrize("name", ["scaffold", "fednova", "feddyn", "fedcda"])
-def test_what_would_go_around_a_transform_is_refused(federation, name):
+def test_what_would_go_around_a_transform_is_refused(two_layers, name):
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name=name))
     algorithm = transformed(clip(ClipConfig(1.0)), algorithm=algorithm_of(config))
-    run, start = federation.round(algorithm, config=config)
+    run, start = two_layers.round(algorithm, config=config)
     with pytest.raises(ValueError, match=f"{name} sends more than its update.*with clip"):
         run.lower(*start)
 
 
-def test_a_transform_must_keep_the_form_of_the_update(federation):
+def test_a_transform_must_keep_the_form_of_the_update(two_layers):
     half = UpdateTransform("half", lambda update, state, key: (update.params, state))
-    run, start = federation.round(transformed(half))
+    run, start = two_layers.round(transformed(half))
     with pytest.raises(ValueError, match="half must keep the form of the update"):
         run.lower(*start)
