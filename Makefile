@@ -33,7 +33,7 @@ demo: $(INSTALLED)  ## train FedAvg and SemanticFL on digits with three seeds, a
 	$(BIN)/python -m launch.compare --config=launch/configs/digits.py \
 		--algorithms=fedavg,semanticfl --seeds=0,1,2 --workdir=runs/demo
 
-# Of a worker that died xdist waits for the files that it had, for ever, if it may start another.
+# When a worker dies, xdist waits for ever for its files if it may start another.
 test: $(INSTALLED)  ## run all tests (WORKERS=8 uses more processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart=0
 

@@ -9,7 +9,7 @@ earlier commit's first in every other pair, as in comparisons/compare.py, becaus
 drifts by more than a change makes: seconds of different days are not compared. A median of pairs
 more than 15 % slower is flagged, and the status is then 1. Each entry (date, commits, command,
 medians, ratio of every pair) is a line of comparisons/history/MACHINE.jsonl, which is to be
-committed; entries made while others were busy say so. Where a machine has its data is left out.
+committed; entries made while others were busy say so. The flag --data_dir is left out.
 """
 
 import argparse

@@ -89,9 +89,9 @@ def main(config: ExperimentConfig, workdir: str | None) -> None:
             continue
         plan = make_plan(config, topology, images, each, chunks=chunks, programs=given.programs)
         plans.append(plan)
+        found.append(values(plan))
     if plans:
         print("\n".join(table(plans)))
-        found = [values(plan) for plan in plans]
     if given.json:
         write_json(given.json, found)
 

@@ -4,8 +4,7 @@ Devices run their programs on one pool of threads, which also does the pieces th
 cut into. A device can hold two threads: one waits for the program to end, another runs the piece at
 hand and waits in it for the other devices, where numbers are exchanged. With less than two threads
 a device, all may wait while a device still needs one; XLA ends the process after 40 seconds (seen
-with jax 0.10.2 from one to a few thousand exchanges on; tests/devices/test_cpu_threads.py runs as
-many).
+with jax 0.10.2 within some thousand programs; tests/devices/test_cpu_threads.py runs as many).
 
 With as many devices as threads, convolutions are wrong without any message, once a program has run
 for a second or so: in their first pixels, half of a sum is taken over the next pixels' operands
@@ -30,7 +29,7 @@ def available_cores() -> int:
 
 
 def threads_for(devices: int) -> int:
-    """Return the `PJRT_NPROC` for so many CPU devices: two a device, or one more than cores."""
+    """Return the `PJRT_NPROC` for so many CPU devices: two a device, and more than cores."""
     return max(least_threads(devices), available_cores() + 1)
 
 

@@ -1,6 +1,6 @@
 """A diffusion model's pass over a batch of images, lowered for devices that need not be there.
 
-Of a checkpoint its configuration is read, and no weights.
+Only the checkpoint's configuration is read, not its weights.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ def lower_features(
     Raises:
       MissingFileError: if the checkpoint is none of these; nothing is downloaded.
     """
-    guidance, devices = config.guidance, list(topology.mesh.devices.flat)
-    here = [each for each in devices if each.process_index == devices[0].process_index]
-    model = _of_shapes(guidance, compute_dtype(guidance, devices[0].platform))
+    guidance, here = config.guidance, topology.of_one_host()
+    model = _of_shapes(guidance, compute_dtype(guidance, here[0].platform))
     side = guidance.resolution or model.image_size
     count = guidance.diffusion_batch_size
     if not count:

@@ -204,15 +204,21 @@ def _compile(
         return dataclasses.replace(found, failed=reason(str(error)))
     seconds = time.perf_counter() - began
     found = dataclasses.replace(found, compile_seconds=seconds, memory=hlo.memory_of(compiled))
-    try:
-        text = compiled.as_text()
-    except jax.errors.JaxRuntimeError as error:  # jaxlib may be older than libtpu
-        return dataclasses.replace(found, unread=reason(str(error)))
+    text, unread = read_text(compiled)
     return dataclasses.replace(
         found,
+        unread=unread,
         collectives=tuple(hlo.collectives_of(text)),
         host_transfers=tuple(hlo.host_transfers(text)),
     )
+
+
+def read_text(compiled: jax.stages.Compiled) -> tuple[str, str | None]:
+    """Return a compiled program's text, and why it cannot be read, then ""; None: it was."""
+    try:
+        return compiled.as_text(), None
+    except jax.errors.JaxRuntimeError as error:  # jaxlib may be older than libtpu
+        return "", reason(str(error))
 
 
 def reason(message: str) -> str:

@@ -168,16 +168,15 @@ def _distillation(parts: Parts, topology: Topology) -> jax.stages.Lowered:
     config, student = parts.config, parts.student
     assert student is not None
     settings, clients = config.guidance.student, client_side(config, parts.federation.dataset)
-    devices = list(topology.mesh.devices.flat)
+    here = topology.of_one_host()
     init, step = make_training(
-        network_in_training(clients, student.dim, devices[0].platform),
+        network_in_training(clients, student.dim, here[0].platform),
         settings,
         clients.image_shape,
         config.augmentation,
         clients.mean,
         clients.std,
     )
-    here = [each for each in devices if each.process_index == devices[0].process_index]
     spread, whole = loop.placements(settings.batch_size, here)
     rows = (settings.batch_size,)
     labels = jax.ShapeDtypeStruct(rows, np.int32)

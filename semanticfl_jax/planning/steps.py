@@ -20,7 +20,7 @@ from semanticfl_jax.federated.local_training import make_local_training
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.planning.hlo import estimated_cycles, memory_of
 from semanticfl_jax.planning.images import Images
-from semanticfl_jax.planning.plan import reason
+from semanticfl_jax.planning.plan import read_text, reason
 from semanticfl_jax.planning.shapes import make_arguments, make_shapes, placed
 from semanticfl_jax.planning.topology import Topology
 
@@ -101,10 +101,7 @@ def compile_step(
         return Step(conv, clients, failed=reason(str(error)))
     costs: Any = compiled.cost_analysis()
     temporaries = memory_of(compiled).temporaries
-    try:
-        cycles = estimated_cycles(compiled.as_text())
-    except jax.errors.JaxRuntimeError:  # jaxlib may be older than libtpu
-        cycles = None
+    cycles = estimated_cycles(read_text(compiled)[0])
     return Step(conv, clients, costs["flops"], costs["bytes accessed"], temporaries, cycles)
 
 

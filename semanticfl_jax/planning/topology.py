@@ -45,6 +45,11 @@ class Topology(NamedTuple):
         """Number of devices."""
         return self.mesh.devices.size
 
+    def of_one_host(self) -> list[jax.Device]:
+        """Return the devices of the first host."""
+        every = list(self.mesh.devices.flat)
+        return [each for each in every if each.process_index == every[0].process_index]
+
     @property
     def memory(self) -> float | None:
         """Bytes of HBM of each device; None on CPU."""

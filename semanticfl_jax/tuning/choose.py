@@ -27,8 +27,8 @@ from semanticfl_jax.types import Say
 
 # Without a measurement: one client at a time on CPU, where a loop over clients beat vmap at every
 # size that was measured. On a TPU four: by its compiler's estimates, one at a time is up to 1.5
-# times as fast as 16 with batches of 64 and slower with batches of 20, and of one, four and 16 the
-# worst case of four is least (docs/guides/planning.md). Elsewhere as many as fit comfortably.
+# times as fast as 16 with batches of 64, and slower with batches of 20: four has the least worst
+# case (docs/guides/planning.md). Elsewhere as many as fit comfortably.
 _CLIENTS_PER_CHUNK = {"cpu": 1, "tpu": 4}
 _CLIENTS_PER_CHUNK_ELSEWHERE = 16
 _BEFORE = ", when the run began"
