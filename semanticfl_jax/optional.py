@@ -10,7 +10,16 @@ from semanticfl_jax.errors import MissingDependencyError
 
 #: Extras of setup.cfg whose libraries are imported at need.
 Extra = Literal[
-    "diffusion", "tfds", "prepare", "privacy", "parquet", "tensorboard", "wandb", "mlflow", "plan"
+    "diffusion",
+    "tfds",
+    "prepare",
+    "privacy",
+    "parquet",
+    "tensorboard",
+    "wandb",
+    "mlflow",
+    "plan",
+    "plan-gpu",
 ]
 
 

@@ -45,6 +45,7 @@ class Compiled:
       collectives: exchanges between devices.
       host_transfers: lines in which something crosses to the host.
       unread: why the compiled program's text, which tells of both, cannot be read; None: it was.
+      untiled: why it was compiled without Triton's matrix products, for a GPU; None: it was not.
     """
 
     program: str
@@ -56,6 +57,7 @@ class Compiled:
     collectives: tuple[hlo.Collective, ...] = ()
     host_transfers: tuple[str, ...] = ()
     unread: str | None = None
+    untiled: str | None = None
 
     def counted(self) -> dict[str, int]:
         """Return how many collectives there are of each kind; those in loops are "... in loops"."""
@@ -136,7 +138,7 @@ def make_plan(
             "runtime.client_state_memory must be device to be planned: from host memory, a round "
             "is two programs"
         )
-    platform = topology.mesh.devices.flat[0].platform
+    platform = topology.platform
     largest = -(-config.clients_per_round // topology.devices)
     taken = sorted({min(chunk, largest) for chunk in chunks or [_chunk(config, platform)]})
     parts = make_shapes(_with_lowering(config, platform, vmapped=False), images, platform)
@@ -198,12 +200,24 @@ def _compile(
 ) -> Compiled:
     found = Compiled(program, choice.conv, choice.clients_per_chunk)
     began = time.perf_counter()
+    untiled = None
     try:
-        compiled = lower(program, parts, topology, choice, arguments, each).compile()
+        lowered = lower(program, parts, topology, choice, arguments, each)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if topology.platform != "gpu":
+                raise
+            # XLA takes Triton's matrix products or cuBLAS's by timing both. With no GPU to time
+            # them on it takes Triton's, also where no tiles are found for them.
+            compiled = lowered.compile({"xla_gpu_enable_triton_gemm": False})
+            untiled = reason(str(error))
     except jax.errors.JaxRuntimeError as error:
         return dataclasses.replace(found, failed=reason(str(error)))
     seconds = time.perf_counter() - began
-    found = dataclasses.replace(found, compile_seconds=seconds, memory=hlo.memory_of(compiled))
+    found = dataclasses.replace(
+        found, compile_seconds=seconds, memory=hlo.memory_of(compiled), untiled=untiled
+    )
     text, unread = read_text(compiled)
     return dataclasses.replace(
         found,

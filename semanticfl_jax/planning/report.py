@@ -84,7 +84,12 @@ def _notes(plan: Plan) -> list[str]:
         if program.unread is not None:
             found.append(
                 f"{plan.topology}: the collectives of the {program.program} are not known, because "
-                f"jaxlib cannot read what libtpu compiled: {program.unread}"
+                f"jaxlib cannot read what was compiled: {program.unread}"
+            )
+        if program.untiled is not None:
+            found.append(
+                f"{plan.topology}: the {program.program} compiles without Triton's matrix products "
+                f"alone, where no GPU is there to choose by: {program.untiled}"
             )
         for line in program.host_transfers:
             found.append(f"{plan.topology}: the {program.program} talks to the host: {line[:100]}")
@@ -126,6 +131,7 @@ def _program(plan: Plan, program: Compiled) -> dict[str, Any]:
         "memory_bytes": None if memory is None else memory._asdict(),
         "fits": program.fits(plan.device_memory),
         "unread": program.unread,
+        "untiled": program.untiled,
         **_exchanges(program),
     }
 

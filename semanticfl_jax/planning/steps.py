@@ -31,8 +31,8 @@ class Step(NamedTuple):
     Attributes:
       conv: lowering of the convolutions.
       clients: side by side.
-      flops: floating-point operations, by XLA's count.
-      bytes: read and written, by XLA's count.
+      flops: floating-point operations, by XLA's count; None: it does not say, as for a GPU.
+      bytes: read and written, likewise.
       temporaries: bytes.
       cycles: that a TPU's compiler expects (`hlo.estimated_cycles`); None: it does not say.
       failed: why it does not compile; None: it does.
@@ -40,8 +40,8 @@ class Step(NamedTuple):
 
     conv: str
     clients: int
-    flops: float = 0.0
-    bytes: float = 0.0
+    flops: float | None = None
+    bytes: float | None = None
     temporaries: int = 0
     cycles: int | None = None
     failed: str | None = None
@@ -99,10 +99,11 @@ def compile_step(
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return Step(conv, clients, failed=reason(str(error)))
-    costs: Any = compiled.cost_analysis()
+    costs: Any = compiled.cost_analysis() or {}
     temporaries = memory_of(compiled).temporaries
     cycles = estimated_cycles(read_text(compiled)[0])
-    return Step(conv, clients, costs["flops"], costs["bytes accessed"], temporaries, cycles)
+    counts = (costs.get("flops"), costs.get("bytes accessed"))
+    return Step(conv, clients, *counts, temporaries, cycles)
 
 
 def table(steps: Sequence[Step]) -> list[str]:
@@ -117,8 +118,10 @@ def table(steps: Sequence[Step]) -> list[str]:
         if step.failed is not None:
             lines.append(f"{name} {step.failed} | | | |")
             continue
-        flops, moved = step.flops / step.clients / 1e9, step.bytes / step.clients / 1e6
-        cycles = "" if step.cycles is None else f"{step.cycles / step.clients / 1e6:.2f}"
-        told = f"{flops:.2f} | {moved:,.0f} | {cycles} | {step.temporaries / 1e6:,.0f}"
-        lines.append(f"{name} {told} |")
+        counts = (step.flops, 1e9, ".2f"), (step.bytes, 1e6, ",.0f"), (step.cycles, 1e6, ".2f")
+        told = " | ".join(
+            "" if count is None else f"{count / step.clients / unit:{form}}"
+            for count, unit, form in counts
+        )
+        lines.append(f"{name} {told} | {step.temporaries / 1e6:,.0f} |")
     return lines

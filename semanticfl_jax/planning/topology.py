@@ -1,19 +1,22 @@
-"""Meshes of devices that need not be there, by name: "v5e:4x4", or "cpu:8" of this machine."""
+"""Meshes of devices that need not be there, by name: "v5e:4x4", "h100:8", or "cpu:8" of here."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from semanticfl_jax.devices.mesh import CLIENTS, device_mesh
-from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.optional import optional_imports
+from semanticfl_jax.errors import MissingDependencyError, SemanticFLError
+from semanticfl_jax.optional import missing, optional_imports
 from semanticfl_jax.planning.chips import CHIPS, Chip
+from semanticfl_jax.planning.gpus import GPUS, target_config
 
 # libtpu reads these when it is loaded. It would look for a TPU host's metadata, minutes long where
 # there is none, and let one process at a time load it, for the sake of a TPU that is not used here.
@@ -45,6 +48,11 @@ class Topology(NamedTuple):
         """Number of devices."""
         return self.mesh.devices.size
 
+    @property
+    def platform(self) -> str:
+        """What JAX calls their kind: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
     def of_one_host(self) -> list[jax.Device]:
         """Return the devices of the first host."""
         every = list(self.mesh.devices.flat)
@@ -70,12 +78,13 @@ def make_topology(name: str) -> Topology:
     """Return the devices that a name means.
 
     Args:
-      name: a chip of `CHIPS` and the slice's shape, as in "v5e:4x4" or "v4:2x2x1"; or "cpu:N" for
-        N CPU devices of this process.
+      name: a TPU of `CHIPS` and the slice's shape, as in "v5e:4x4" or "v4:2x2x1"; a GPU and how
+        many, as in "h100:8", or "h100:4x8" for 4 hosts of 8; or "cpu:N" for N CPU devices of this
+        process.
 
     Raises:
       SemanticFLError: for a name that is no topology, or for more CPU devices than there are.
-      MissingDependencyError: without libtpu.
+      MissingDependencyError: without what compiles for it, libtpu or JAX's plug-in for CUDA.
     """
     kind, shape = _parse(name)
     count = math.prod(shape)
@@ -87,18 +96,42 @@ def make_topology(name: str) -> Topology:
                 f"JAX_NUM_CPU_DEVICES={count} before it starts"
             )
         return Topology(name, device_mesh(devices[:count], CLIENTS), None, count)
-    with optional_imports("plan", f"--topology={name}"):
+    _check_compiler(name, kind)
+    options: dict[str, Any] = {"platform": "tpu", "topology_name": name}
+    if kind in GPUS:
+        hosts, each = shape if len(shape) == 2 else (1, *shape)
+        options = {
+            "platform": "cuda",
+            "topology_name": kind,
+            "topology": f"1x{hosts}x{each}",  # of one slice
+            "target_config": target_config(kind),
+        }
+    try:
+        described = topologies.get_topology_desc(**options)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SemanticFLError(f"--topology={name} cannot be had from JAX: {reason}") from error
+    return Topology(name, device_mesh(described.devices, CLIENTS), CHIPS[kind], count)
+
+
+def _check_compiler(name: str, kind: str) -> None:
+    """Raise `MissingDependencyError` without what compiles for a topology; make libtpu ready."""
+    purpose = f"--topology={name}"
+    if kind in GPUS:
+        if not has_cuda_plugin():
+            raise MissingDependencyError(
+                missing("plan-gpu", purpose, "JAX has no plug-in for CUDA here")
+            )
+        return
+    with optional_imports("plan", purpose):
         import libtpu  # noqa: F401
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    from jax.experimental import topologies
 
-    try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SemanticFLError(f"--topology={name} cannot be had from libtpu: {reason}") from error
-    return Topology(name, device_mesh(described.devices, CLIENTS), CHIPS[kind], count)
+
+def has_cuda_plugin() -> bool:
+    """Return whether JAX's plug-in for CUDA 12 or 13 is installed; it compiles without a GPU."""
+    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
 
 
 def _parse(name: str) -> tuple[str, tuple[int, ...]]:
@@ -106,9 +139,15 @@ def _parse(name: str) -> tuple[str, tuple[int, ...]]:
     kind, colon, text = name.partition(":")
     if not colon or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
         raise SemanticFLError(
-            f'--topology must be a chip and a shape, as "v5e:4x4" or "cpu:8", got {name!r}'
+            '--topology must be a chip and a shape, as "v5e:4x4", "h100:8" or "cpu:8", got '
+            f"{name!r}"
         )
     if kind != "cpu" and kind not in CHIPS:
         known = ", ".join([*CHIPS, "cpu"])
         raise SemanticFLError(f"--topology={name}: the chip must be one of {known}, got {kind!r}")
-    return kind, tuple(int(length) for length in text.split("x"))
+    shape = tuple(int(length) for length in text.split("x"))
+    if kind in GPUS and len(shape) > 2:
+        raise SemanticFLError(
+            f"--topology={name}: GPUs are so many, or HOSTSxEACH, as {kind}:8 or {kind}:4x8"
+        )
+    return kind, shape

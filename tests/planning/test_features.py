@@ -1,7 +1,6 @@
 """Plans of a diffusion model's pass, beside the pass itself."""
 
 import dataclasses
-import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.planning.features import lower_features
 from semanticfl_jax.planning.plan import make_plan
 from semanticfl_jax.planning.topology import make_topology
+from tests.planning.accelerators import ACCELERATORS
 from tests.planning.test_plan import CONFIG, IMAGES
 
 PICTURE, CLASSES = (8, 8, 3), 4
@@ -88,9 +88,8 @@ def test_what_cannot_be_planned_is_refused(goldens):
             make_plan(config, make_topology("cpu:2"), IMAGES, 5, **silent)
 
 
-@pytest.mark.tpu_aot
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_the_pass_compiles_for_a_tpu(goldens):
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_the_pass_compiles_for_an_accelerator(goldens, name):
     config = with_checkpoint(goldens / "sd1", resolution=32, diffusion_batch_size=4)
-    compiled = planned(config, "v5e:2x2").compile()
+    compiled = planned(config, name).compile()
     assert "all-" not in compiled.as_text()

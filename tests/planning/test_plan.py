@@ -14,17 +14,22 @@ from semanticfl_jax.config import (
     ModelConfig,
     RuntimeConfig,
 )
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import MissingDependencyError, SemanticFLError
 from semanticfl_jax.federated.cohort import cohort_places
+from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.planning import hlo
+from semanticfl_jax.planning import plan as plans
 from semanticfl_jax.planning.chips import CHIPS
 from semanticfl_jax.planning.floors import find_floors
+from semanticfl_jax.planning.gpus import GPUS, target_config
 from semanticfl_jax.planning.images import Images, images_of, images_of_a_client
 from semanticfl_jax.planning.plan import Compiled, make_plan
 from semanticfl_jax.planning.report import table, values
 from semanticfl_jax.planning.shapes import make_shapes
-from semanticfl_jax.planning.topology import cpu_devices, make_topology
+from semanticfl_jax.planning.steps import compile_step
+from semanticfl_jax.planning.topology import Topology, cpu_devices, make_topology
 from semanticfl_jax.registry import ALGORITHMS
+from tests.planning.accelerators import ACCELERATORS
 
 IMAGES = Images(train=64, test=16, side=8, classes=4)
 CONFIG = ExperimentConfig(
@@ -121,7 +126,29 @@ def test_a_plan_without_the_compiled_text_tells_memory_alone(monkeypatch):
     assert told["unread"] == "INTERNAL: RET_CHECK failure"
     assert told["collectives"] is told["collective_bytes"] is told["host_transfers"] is None
     text = "\n".join(table([plan]))
-    assert "| not known |" in text and "cannot read what libtpu compiled: INTERNAL" in text
+    assert "| not known |" in text and "cannot read what was compiled: INTERNAL" in text
+
+
+def test_a_gpu_that_cannot_time_products_is_planned_without_those_of_triton(monkeypatch):
+    topology = make_topology("cpu:1")
+    compiled = jax.jit(lambda x: x + 1).lower(1.0).compile()
+
+    class Lowered:
+        def compile(self, options=None):
+            if options is None:
+                raise jax.errors.JaxRuntimeError("INTERNAL: Couldn't find output tile sizes")
+            assert options == {"xla_gpu_enable_triton_gemm": False}
+            return compiled
+
+    monkeypatch.setattr(plans, "lower", lambda *arguments: Lowered())
+    silent = {"programs": ["evaluation"], "say": lambda line: None}
+    on_cpu = make_plan(CONFIG, topology, IMAGES, 4, **silent)
+    assert on_cpu.programs[0].failed == "INTERNAL: Couldn't find output tile sizes"
+    monkeypatch.setattr(Topology, "platform", "gpu")
+    on_gpu = make_plan(CONFIG, topology, IMAGES, 4, **silent)
+    assert on_gpu.programs[0].failed is None
+    assert "alone, where no GPU is there to choose by: INTERNAL" in "\n".join(table([on_gpu]))
+    assert values(on_gpu)["compiled"][0]["untiled"] == "INTERNAL: Couldn't find output tile sizes"
 
 
 def test_floors_are_those_of_the_algorithm():
@@ -158,6 +185,7 @@ def test_wrong_topologies_and_data_sets_are_refused():
         ("v5e", "a chip and a shape"),
         ("v9:2x2", "must be one of"),
         ("cpu:99", "JAX_NUM_CPU_DEVICES"),
+        ("h100:2x2x2", "HOSTSxEACH"),
     ):
         with pytest.raises(SemanticFLError, match=told):
             make_topology(name)
@@ -165,16 +193,28 @@ def test_wrong_topologies_and_data_sets_are_refused():
         images_of(dataclasses.replace(CONFIG, dataset="image_folder", data_dir="x"))
 
 
-@pytest.mark.tpu_aot
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_without_a_plugin_for_cuda_what_to_install_is_said(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"h100:8 .* 'semanticfl-jax\[plan-gpu\]'"):
+        make_topology("h100:8")
+
+
+def test_a_gpu_is_described_by_its_figures():
+    text = target_config("h200")
+    for told in ("major: 9", "core_count: 132", "device_memory_size: 151397597184", "NVIDIA H200"):
+        assert told in text
+    assert set(GPUS) < set(CHIPS)
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-def test_every_algorithm_compiles_for_a_tpu(algorithm):
+def test_every_algorithm_compiles_for_an_accelerator(algorithm, name):
     config = dataclasses.replace(
         CONFIG, clients_per_round=8, public_per_class=1, algorithm=AlgorithmConfig(name=algorithm)
     )
     if algorithm == "fedbn":  # needs normalisation
         config = dataclasses.replace(config, model=ModelConfig(width=8))
-    topology = make_topology("v5e:2x2")
+    topology = make_topology(name)
     plan = make_plan(
         config, topology, IMAGES, 4, chunks=[2], programs=["round"], say=lambda line: None
     )
@@ -184,3 +224,13 @@ def test_every_algorithm_compiles_for_a_tpu(algorithm):
     assert not round_.host_transfers
     # FedCDA's server compares the models that the cohort keeps, all of which every device holds.
     assert gathered(round_) <= 64 or algorithm == "fedcda"
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+@pytest.mark.parametrize("conv", [name for name in LOWERINGS if name != "auto"])
+def test_every_lowering_compiles_for_an_accelerator(conv, name):
+    """XLA aborted on GPUs where a shortcut's product took every second pixel of a ReLU."""
+    config = dataclasses.replace(CONFIG, model=ModelConfig(width=8), batch_size=8)
+    for clients in (1, 2):
+        step = compile_step(config, make_topology(name), IMAGES, 8, conv, clients)
+        assert step.failed is None

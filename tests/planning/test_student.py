@@ -1,7 +1,6 @@
 """Plans of runs with a student, beside runs whose student is at hand and arithmetic by hand."""
 
 import dataclasses
-import importlib.util
 
 import jax
 import numpy as np
@@ -31,6 +30,7 @@ from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import place
 from semanticfl_jax.simulation.student import client_side
 from tests.federation import noise_images
+from tests.planning.accelerators import ACCELERATORS
 from tests.planning.test_plan import CONFIG, IMAGES
 from tests.students import TWO_LAYERS, make_student
 
@@ -216,10 +216,9 @@ def test_what_a_run_has_not_is_refused(plan_of):
         plan_of(bundled(init=True), "round")
 
 
-@pytest.mark.tpu_aot
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_the_programs_of_a_student_compile_for_a_tpu():
-    topology = make_topology("v5e:2x2")
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_the_programs_of_a_student_compile_for_an_accelerator(name):
+    topology = make_topology(name)
     own = dataclasses.replace(PLAIN, model=ModelConfig(name="cnn"))
     programs = ("round", "first_contact", "distillation")
     plan = make_plan(
