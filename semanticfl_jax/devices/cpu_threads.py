@@ -2,7 +2,7 @@
 
 Devices run their programs on one pool of threads, which also does the pieces that operations are
 cut into. A device can hold two threads: one waits for the program to end, another runs the piece at
-hand and waits in it for the other devices, where numbers are exchanged. With less than two threads
+hand and waits in it for the other devices, where numbers are exchanged. With fewer than two threads
 a device, all may wait while a device still needs one; XLA ends the process after 40 seconds (seen
 with jax 0.10.2 within some thousand programs; tests/devices/test_cpu_threads.py runs as many).
 
@@ -89,14 +89,14 @@ def check(devices: int, local_devices: int) -> None:
       local_devices: that this process has.
 
     Raises:
-      ValueError: if there are less than two threads a device.
+      ValueError: if there are fewer than two threads a device.
     """
     threads, least = max(_pool_size(), local_devices), least_threads(devices)
     # A single thread never cuts an operation into pieces, nor does one device wait for others.
     if 1 < threads < least:
         raise SemanticFLError(
             f"PJRT_NPROC must be at least {least} for {devices} CPU devices, set before JAX "
-            f"starts, got {threads}: with less than two threads a device XLA computes wrong "
+            f"starts, got {threads}: with fewer than two threads a device XLA computes wrong "
             "numbers or waits for ever"
         )
 

@@ -137,5 +137,5 @@ def test_a_mesh_is_refused_without_two_threads_a_device(make, monkeypatch):
     devices = jax.local_device_count()
     monkeypatch.setenv("PJRT_NPROC", str(2 * devices - 2))
     make(devices - 1)
-    with pytest.raises(ValueError, match="with less than two threads a device XLA computes wrong"):
+    with pytest.raises(ValueError, match="with fewer than two threads a device XLA computes wrong"):
         make(devices)
