@@ -4,7 +4,9 @@ r"""Compiles a run for accelerators that are not there: does it fit, what does i
         [--chunks=1,4,16] [--lowerings=native,patches] [--json=FILE] [--config.FIELD=VALUE ...]
 
 Topologies are a TPU (v4, v5e, v5p, v6e) and the shape of a slice, for which libtpu compiles without
-a TPU (pip install 'semanticfl-jax[plan]'), or cpu:N. Clients are taken to hold equally many images,
+a TPU (pip install 'semanticfl-jax[plan]'); a GPU (a100, h100, h200, b200) and how many, as h100:8
+or, for 4 hosts of 8, h100:4x8, for which JAX's plug-in for CUDA compiles without a GPU
+('semanticfl-jax[plan-gpu]'); or cpu:N. Clients are taken to hold equally many images,
 and no data set and no weights of a diffusion model are read. With --lowerings, a single step is
 compiled with each of them instead. Tables show bytes on each device, collectives, the floors of a
 round, and what a client sends and receives: what is *compiled* has not run, and floors are
@@ -26,7 +28,7 @@ from . import flags
 
 def define() -> None:
     """Define the command's own flags."""
-    absl_flags.DEFINE_list("topology", ["v5e:2x2"], "Slices, as v5e:4x4 or cpu:8.")
+    absl_flags.DEFINE_list("topology", ["v5e:2x2"], "Slices, as v5e:4x4, h100:8 or cpu:8.")
     absl_flags.DEFINE_list("chunks", [], "Clients side by side; by default what a run would take.")
     absl_flags.DEFINE_list(
         "programs",

@@ -88,8 +88,8 @@ def _notes(plan: Plan) -> list[str]:
             )
         if program.untiled is not None:
             found.append(
-                f"{plan.topology}: the {program.program} compiles without Triton's matrix products "
-                f"alone, where no GPU is there to choose by: {program.untiled}"
+                f"{plan.topology}: the {program.program} was compiled without Triton's matrix "
+                f"products, which need a GPU to be timed on: {program.untiled}"
             )
         for line in program.host_transfers:
             found.append(f"{plan.topology}: the {program.program} talks to the host: {line[:100]}")
