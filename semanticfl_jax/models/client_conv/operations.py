@@ -247,21 +247,13 @@ def _shifted(
 ) -> jax.Array:
     """Return the pixels of the padded images x that the kernel's `tap` meets: [B, H', W', C_in].
 
-    Not by a slice with strides: where a matrix product reads one of a ReLU that something else
-    reads, too, as of a residual block, XLA aborts on GPUs (jax 0.10.2 and 0.11.2; openxla/xla issue
-    47381).
+    A slice with strides stands behind a barrier: where a matrix product reads one of a ReLU that
+    something else reads, too, as of a residual block, XLA aborts on GPUs (jax 0.10.2 and 0.11.2;
+    openxla/xla issue 47381). By a reshape instead, a step takes 1.2 times the cycles on a TPU.
     """
-    for axis, (first, k, stride) in enumerate(zip(tap, size, strides, strict=True), 1):
-        count = (x.shape[axis] - k) // stride + 1
-        stop = min(first + count * stride, x.shape[axis])
-        x = lax.slice_in_dim(x, first, stop, axis=axis)
-        if stride > 1:
-            missing = [(0, 0)] * x.ndim
-            missing[axis] = (0, first + count * stride - stop)
-            x = jnp.pad(x, missing)
-            x = x.reshape(*x.shape[:axis], count, stride, *x.shape[axis + 1 :])
-            x = lax.index_in_dim(x, 0, axis + 1, keepdims=False)
-    return x
+    stop = [length - k + t + 1 for length, k, t in zip(x.shape[1:3], size, tap, strict=True)]
+    x = x[:, tap[0] : stop[0] : strides[0], tap[1] : stop[1] : strides[1]]
+    return x if strides == (1, 1) else lax.optimization_barrier(x)
 
 
 def _input_gradient(
