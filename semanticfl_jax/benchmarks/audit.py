@@ -130,6 +130,8 @@ def audit(
         from jax_privacy import auditing
     name = config.privacy.name
     require(name == "central", "privacy.name", "central in an audit", name)
+    stands_for = config.privacy.population
+    require(stands_for == 0, "privacy.population", "0 in an audit: it attacks this run", stands_for)
     planted = plant(dataset, config, count)
     everyone = config.num_clients + count
     changes: dict[str, Any] = {"num_clients": everyone, "clients_per_round": everyone}

@@ -45,8 +45,8 @@ class CentralConfig(Config):
     #: Rate eta_C at which C follows.
     clip_rate: float = 0.2
     #: Standard deviation of the noise on the count of updates that were not cut; 0: a twentieth of
-    #: clients_per_round, as its authors advise, and for small cohorts the noise multiplier at least
-    #: (ours), so that the update's noise grows by a sixth at most.
+    #: clients_per_round (or noise_cohort), as its authors advise, and for small cohorts the noise
+    #: multiplier at least (ours), so that the update's noise grows by a sixth at most.
     count_noise: float = 0.0
 
     def check(self) -> None:
@@ -74,8 +74,9 @@ class DPFTRLConfig(Config):
 
     #: L2 norm C that every update is cut to.
     clip: float = 1.0
-    #: Rounds b over which noise hangs together, at most num_clients // clients_per_round, the
-    #: rounds between two turns of a client; 0: as many, up to 16. The server keeps b - 1 models.
+    #: Rounds b over which noise hangs together, at most num_clients // clients_per_round (or
+    #: population // noise_cohort), the rounds between two turns of a client; 0: as many, up to 16.
+    #: The server keeps b - 1 models.
     bands: int = 0
 
     def check(self) -> None:
@@ -99,14 +100,15 @@ class DPFTRLConfig(Config):
         require(
             self.bands <= most,
             "privacy.dp_ftrl.bands",
-            f"at most num_clients // clients_per_round, and rounds ({most})",
+            f"at most the rounds between two turns of a client, and rounds ({most})",
             self.bands,
         )
 
 
 def _most_bands(config: ExperimentConfig) -> int:
     """Return the rounds between two turns of a client, of those of the run."""
-    return min(config.num_clients // config.clients_per_round, config.rounds)
+    clients, cohort = config.privacy.federation(config)
+    return min(clients // cohort, config.rounds)
 
 
 PRIVACY.register("none", "semanticfl_jax.privacy.mechanism:none", about="No guarantee")
@@ -146,8 +148,14 @@ class PrivacyConfig(Choosing):
     noise_multiplier: float | None = None
     #: The budget. Beside `noise_multiplier` it stops the run before the round that would exceed it.
     target_epsilon: float | None = None
-    #: Well below one in num_clients.
+    #: Well below one in num_clients, or in `population`.
     delta: float = 1e-6
+    #: With both, the run stands for a larger federation, of `population` clients of whom
+    #: `noise_cohort` take part in a round: epsilon is that federation's, and its mean has the noise
+    #: that the mean of `noise_cohort` updates would have. The run itself has no such guarantee.
+    #: 0: num_clients and clients_per_round.
+    population: int = 0
+    noise_cohort: int = 0
     #: Settings of the mechanism.
     settings: Any = None
 
@@ -158,6 +166,19 @@ class PrivacyConfig(Choosing):
         require(noise is None or noise >= LEAST_NOISE, "noise_multiplier", allowed, noise)
         require(budget is None or budget > 0, "target_epsilon", "greater than 0, or none", budget)
         require(0 < self.delta < 1, "delta", "above 0 and below 1", self.delta)
+        require_at_least(self, 0, "population", "noise_cohort")
+        require(
+            bool(self.population) == bool(self.noise_cohort),
+            "noise_cohort",
+            "set together with population, or neither",
+            self.noise_cohort,
+        )
+        require(
+            self.name == "none" or self.name in AT_SERVER or not self.population,
+            "population",
+            "0 with name=local: what a client's own noise costs does not depend on the others",
+            self.population,
+        )
         require(
             not self.enabled or (noise or budget) is not None,
             "noise_multiplier",
@@ -174,6 +195,12 @@ class PrivacyConfig(Choosing):
     def entry(self) -> Entry:
         """The registry's entry of the mechanism."""
         return PRIVACY[self.name]
+
+    def federation(self, config: ExperimentConfig) -> tuple[int, int]:
+        """Return the clients, and those of a round, whose privacy is told."""
+        if self.population:
+            return self.population, self.noise_cohort
+        return config.num_clients, config.clients_per_round
 
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason."""
@@ -197,11 +224,18 @@ class PrivacyConfig(Choosing):
         if not self.enabled:
             return
         mechanism = f"privacy.name={self.name}"
+        clients, cohort = self.federation(config)
         require(
-            self.delta * config.num_clients < 1,
+            config.clients_per_round <= cohort <= clients,
+            "privacy.noise_cohort",
+            f"from clients_per_round ({config.clients_per_round}) to population ({clients})",
+            cohort,
+        )
+        require(
+            self.delta * clients < 1,
             "privacy.delta",
-            f"below one in num_clients ({config.num_clients}): with more, one client's data could "
-            "be published whole",
+            f"below one in {'population' if self.population else 'num_clients'} ({clients}): with "
+            "more, one client's data could be published whole",
             self.delta,
         )
         if MODELS[config.model.name].uses.count("norm") and config.model.norm == "batch":

@@ -238,8 +238,11 @@ def cohort_places(config: ExperimentConfig) -> int:
     larger one some are left out at random, which the accounting of privacy knows.
     """
     clients, mean = config.num_clients, config.clients_per_round
-    if config.availability.sampling != "poisson":
-        return mean
+    return poisson_places(clients, mean) if config.availability.sampling == "poisson" else mean
+
+
+def poisson_places(clients: int, mean: int) -> int:
+    """Return the room that a Poisson cohort has."""
     from scipy.stats import binom  # not before: it takes long to import
 
     return min(clients, 1 + int(binom.isf(1e-10, clients - 1, mean / clients)) + 1)

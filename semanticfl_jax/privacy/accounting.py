@@ -18,6 +18,10 @@ of a round:
                              2 C; as often as a client can take part, which is in every round unless
                              clients come in turn
 
+With `privacy.population` and `noise_cohort`, N and m are those: the run stands for a federation
+larger than it simulates, as is usual where there are not as many clients (McMahan et al., ICLR
+2018; `noise_cohort_size` of Granqvist et al., NeurIPS 2024).
+
 Neighbours differ in one client, whose data are there or not (its update is then zero); the bounds
 without replacement and for local noise cover other data in their place, too. Who drops out or does
 less work is drawn without looking at data, and can only lower the cost. Not covered: what the
@@ -31,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semanticfl_jax.config.privacy import LEAST_NOISE
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.cohort import cohort_places
+from semanticfl_jax.federated.cohort import poisson_places
 from semanticfl_jax.optional import optional_imports
 
 if TYPE_CHECKING:
@@ -74,12 +78,13 @@ class Sampling(NamedTuple):
 
 
 def sampling_of(config: ExperimentConfig) -> Sampling:
-    """Return the sampling that a configuration does."""
+    """Return the sampling of the federation that a run is, or stands for."""
     private, drawn = config.privacy, config.availability.sampling
-    clients, cohort = config.num_clients, config.clients_per_round
+    clients, cohort = private.federation(config)
     in_turn = drawn in ("round_robin", "fixed_order") or cohort == clients
     kind = "turns" if in_turn else "poisson" if drawn == "poisson" else "fixed"
-    return Sampling(kind, clients, cohort, cohort_places(config), private.name == "local")
+    places = poisson_places(clients, cohort) if kind == "poisson" else cohort
+    return Sampling(kind, clients, cohort, places, private.name == "local")
 
 
 class Ledger(NamedTuple):
@@ -91,6 +96,7 @@ class Ledger(NamedTuple):
       delta: at which epsilon is told.
       rounds: that the budget lasts, of those that are configured.
       budget: the epsilon that must not be exceeded; None: there is none.
+      simulated: whether all this is of a larger federation, for which the run stands.
     """
 
     sampling: Sampling
@@ -98,13 +104,14 @@ class Ledger(NamedTuple):
     delta: float
     rounds: int
     budget: float | None
+    simulated: bool = False
 
     def epsilon(self, rounds: int) -> float:
         """Return the epsilon of that many rounds, rounded upwards."""
         return _epsilon(self.sampling, self.noise, self.delta, rounds)
 
     def describe(self, rounds: int) -> list[str]:
-        """Return what the rounds that are configured will cost, in a line or two."""
+        """Return what the rounds that are configured will cost, in one line to three."""
         spent, last = self.epsilon(self.rounds), self.rounds
         lines = [
             f"privacy: epsilon {spent:.4g} at delta {self.delta:g} after {last} rounds, with a "
@@ -115,7 +122,13 @@ class Ledger(NamedTuple):
                 f"the privacy budget of epsilon {self.budget:g} lasts {last} of {rounds} rounds: "
                 "the run stops there"
             )
+        if self.simulated:
+            lines.append(f"this epsilon is that of {self.stands_for()}: the run itself has none")
         return lines
+
+    def stands_for(self) -> str:
+        """Return the federation whose privacy is told, in words."""
+        return f"{self.sampling.num_clients:,} clients, {self.sampling.cohort:,} in a round"
 
 
 def make_ledger(config: ExperimentConfig) -> Ledger | None:
@@ -139,7 +152,7 @@ def make_ledger(config: ExperimentConfig) -> Ledger | None:
                 f"privacy.target_epsilon must be at least {one:.4g}, what one round costs with "
                 f"privacy.noise_multiplier={noise:g}, got {budget:g}; raise one of them"
             )
-    return Ledger(sampling, noise, private.delta, rounds, budget)
+    return Ledger(sampling, noise, private.delta, rounds, budget, bool(private.population))
 
 
 def noise_multiplier(config: ExperimentConfig) -> float:

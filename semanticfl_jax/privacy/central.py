@@ -8,7 +8,8 @@ McMahan, Ramage, Talwar, Zhang. "Learning Differentially Private Recurrent Langu
 
 m is `clients_per_round`, the expected size of the cohort, however many take part: the true number
 would tell of a single client. It stays so where clients that diverged are left out. The server's
-rule, whichever it is, sees u alone.
+rule, whichever it is, sees u alone. With `privacy.noise_cohort` = M, the run stands for a larger
+cohort, and all noise on sums is multiplied by m / M: on u it is N(0, z^2 C^2 I) / M.
 
 Adaptive clipping: Andrew, Thakkar, McMahan, Ramaswamy. "Differentially Private Learning with
 Adaptive Clipping". NeurIPS 2021. Clients also send whether they were not cut, and C follows the
@@ -43,17 +44,19 @@ from semanticfl_jax.types import PyTree
 
 def central(settings: CentralConfig, context: AlgorithmContext) -> Protect:
     """Build the mechanism of a run."""
-    noise, cohort = noise_multiplier(context.config), context.config.clients_per_round
-    reports = cohort * (1 - context.config.availability.dropout)
+    config = context.config
+    noise, cohort = noise_multiplier(config), config.clients_per_round
+    _, noise_cohort = config.privacy.federation(config)
     if settings.adaptive:
-        aggregator = _adaptive(settings, noise, cohort, reports)
+        present = 1 - config.availability.dropout
+        aggregator = _adaptive(settings, noise, noise_cohort, present)
     else:
-        aggregator = _fixed(settings, noise, cohort)
+        aggregator = _fixed(settings, noise, noise_cohort)
     return lambda algorithm: over_expected(algorithm, aggregator, cohort)
 
 
-def _fixed(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
-    spread = noise * settings.clip / cohort
+def _fixed(settings: CentralConfig, noise: float, noise_cohort: int) -> Aggregator:
+    spread = noise * settings.clip / noise_cohort
 
     def encode(update: PyTree, received: PyTree, sender: Sender) -> PyTree:
         del received, sender
@@ -67,8 +70,10 @@ def _fixed(settings: CentralConfig, noise: float, cohort: int) -> Aggregator:
     )
 
 
-def _adaptive(settings: CentralConfig, noise: float, cohort: int, reports: float) -> Aggregator:
-    count_noise = settings.count_noise or max(cohort / 20, noise)
+def _adaptive(
+    settings: CentralConfig, noise: float, noise_cohort: int, present: float
+) -> Aggregator:
+    count_noise = settings.count_noise or max(noise_cohort / 20, noise)
     of_update = split_noise(noise, count_noise)
 
     def start(model: PyTree) -> jax.Array:
@@ -83,9 +88,10 @@ def _adaptive(settings: CentralConfig, noise: float, cohort: int, reports: float
     def finish(total: PyTree, key: jax.Array, clip: jax.Array) -> tuple[PyTree, jax.Array]:
         update, count = total
         of_sum, of_count = jax.random.split(key)
-        update = with_noise(of_sum, update, of_update * clip / cohort)
+        update = with_noise(of_sum, update, of_update * clip / noise_cohort)
         # The sum has weights of 1 / m.
-        left = 0.5 + (cohort * count + count_noise * jax.random.normal(of_count)) / reports
+        left = count + count_noise / noise_cohort * jax.random.normal(of_count)
+        left = 0.5 + left / present
         return update, clip * jnp.exp(-settings.clip_rate * (left - settings.quantile))
 
     return dataclasses.replace(

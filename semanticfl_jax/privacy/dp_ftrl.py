@@ -41,8 +41,9 @@ def dp_ftrl(settings: DPFTRLConfig, context: AlgorithmContext) -> Protect:
     """Build the mechanism of a run."""
     config = context.config
     cohort, noise = config.clients_per_round, noise_multiplier(config)
+    _, noise_cohort = config.privacy.federation(config)
     column = coefficients(config.rounds, settings.bands_of(config))
-    spread = noise * settings.clip / cohort
+    spread = noise * settings.clip / noise_cohort
 
     aggregator = _aggregator(column, spread, settings.clip)
     return lambda algorithm: over_expected(algorithm, aggregator, cohort)

@@ -54,6 +54,7 @@ def report(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> dict
             "clip": config.privacy.settings.clip,
             "bound": ledger.sampling.describe(),
             "neighbours": "one client, whose data are there or not",
+            "stands_for": ledger.stands_for() if ledger.simulated else None,
             "used_up": ledger.rounds < config.rounds and rounds >= ledger.rounds,
         }
     return {**told, "seen": seen(config, ledger, rounds)}
@@ -65,6 +66,8 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
     told = _NONE
     if ledger is not None:
         told = f"({ledger.epsilon(rounds):.4g}, {ledger.delta:g})-differentially private"
+        if ledger.simulated:
+            told = f"{told}, with {ledger.stands_for()}; here none"
     of_update = dict.fromkeys(AT_SERVER, "none: it is trusted to clip and to add the noise")
     of_update["local"] = told
     rows = [("server", "who takes part, and when", _NONE)]

@@ -17,14 +17,22 @@ from semanticfl_jax.privacy.accounting import make_ledger, noise_multiplier
 DELTA = 1e-5
 
 
-def config_of(sampling="poisson", clients=1000, cohort=50, rounds=20, name="central", **privacy):
+def config_of(
+    sampling="poisson",
+    clients=1000,
+    cohort=50,
+    rounds=20,
+    name="central",
+    delta=DELTA,
+    **privacy,
+):
     return ExperimentConfig(
         model=ModelConfig(norm="group"),
         num_clients=clients,
         clients_per_round=cohort,
         rounds=rounds,
         availability=AvailabilityConfig(sampling=sampling),
-        privacy=PrivacyConfig(name, delta=DELTA, **privacy),
+        privacy=PrivacyConfig(name, delta=delta, **privacy),
     )
 
 
@@ -123,3 +131,23 @@ def test_cohorts_have_room_for_nearly_all_that_are_drawn():
     assert 1180 < places < 1250  # 6.4 standard deviations of 31
     assert cohort_places(dataclasses.replace(config, num_clients=1000)) == 1000
     assert cohort_places(config_of("uniform", noise_multiplier=1.0)) == 50
+
+
+@pytest.mark.parametrize("sampling", ["poisson", "uniform", "round_robin"])
+def test_a_run_that_stands_for_a_larger_federation_costs_what_that_one_costs(sampling):
+    of_many = epsilon(200, sampling, 50_000, 500, 200, noise_multiplier=1.0)
+    stands_for = {"population": 50_000, "noise_cohort": 500}
+    assert epsilon(200, sampling, rounds=200, noise_multiplier=1.0, **stands_for) == of_many
+    # It draws fifty of a thousand, of whom each takes part five times as often.
+    assert of_many < 0.7 * epsilon(200, sampling, rounds=200, noise_multiplier=1.0)
+
+
+def test_the_published_noise_of_a_cohort_of_1000_in_a_million_is_that_of_an_independent_call():
+    """The setting of Granqvist et al., NeurIPS 2024: epsilon 2, delta 1e-6, 1,500 rounds."""
+    stands_for = {"population": 1_000_000, "noise_cohort": 1000}
+    config = config_of(rounds=1500, target_epsilon=2.0, delta=1e-6, **stands_for)
+    noise = noise_multiplier(config)
+    event = dp.PoissonSampledDpEvent(1e-3, dp.GaussianDpEvent(noise))
+    found = pld.PLDAccountant().compose(event, 1500).get_epsilon(1e-6)
+    assert found == pytest.approx(2.0, abs=0.01)
+    assert "1,000,000 clients, 1,000 in a round" in " ".join(make_ledger(config).describe(1500))

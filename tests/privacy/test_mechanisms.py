@@ -144,6 +144,32 @@ def test_clipping_follows_the_quantile_of_the_norms(federation):
         np.testing.assert_allclose(metrics.figures["clip"], clip, rtol=1e-5)
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_noise_is_that_of_the_cohort_for_which_a_run_stands(federation, adaptive):
+    larger, after = 20 * COHORT, []
+    settings = {"clip": CLIP, "adaptive": adaptive}
+    for cohort in (0, larger):
+        config = private(settings=settings | ({"count_noise": 1.5} if adaptive else {}))
+        stands_for = {"population": 1000 * (cohort > 0), "noise_cohort": cohort}
+        mechanism = dataclasses.replace(config.privacy, **stands_for)
+        config = dataclasses.replace(config, privacy=mechanism)
+        *_, last = rounds_of(federation, config, 1, 1, "device", 1)
+        _, before, model, metrics, clip, (data, _, key) = last
+        updates = updates_by_hand(ByHand(federation, config), before, data, key, 0, metrics)
+        mean = combine(lambda x: x.sum(axis=0) / COHORT, *map(cut, updates))
+        after.append((numbers(minus(minus(model, before), mean)), clip, updates))
+    (noise, clip, updates), (less, clip_of_more, _) = after
+    np.testing.assert_allclose(less, noise / 20, atol=1e-6)
+    if adaptive:
+        # What a count of the same bits with less noise makes of the clipping norm.
+        left = sum((length(u) <= CLIP) - 0.5 for u in updates) / (0.7 * COHORT)
+
+        def noise_of(clip):
+            return 0.5 - np.log(clip / CLIP) / 0.2 - 0.5 - left
+
+        np.testing.assert_allclose(noise_of(clip_of_more), noise_of(clip) / 20, atol=1e-5)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_high_quantile_is_reached_whoever_drops_out(dropout):
     many = {"num_clients": 400, "clients_per_round": 400}

@@ -88,6 +88,20 @@ def test_a_budget_that_is_used_up_stops_the_run(run, tmp_path):
     assert load_run(tmp_path).summary["rounds"] == done
 
 
+def test_a_run_that_stands_for_a_larger_federation_says_so(run, tmp_path):
+    stands_for = {"population": 10_000, "noise_cohort": 100}
+    config = dataclasses.replace(CONFIG, privacy=dataclasses.replace(CONFIG.privacy, **stands_for))
+    lines = []
+    told = run(config, tmp_path, say=lines.append).summary["privacy"]
+    federation = "10,000 clients, 100 in a round"
+    assert f"that of {federation}: the run itself has none" in "\n".join(lines)
+    assert told["stands_for"] == federation
+    (guarantee,) = [
+        r["guarantee"] for r in told["seen"] if r["what"] == "the model, in every round"
+    ]
+    assert guarantee.endswith(f"private, with {federation}; here none")
+
+
 def test_a_target_binds_the_run_to_its_rounds(run, tmp_path):
     config = dataclasses.replace(CONFIG, privacy=PrivacyConfig("local", target_epsilon=20.0))
     result = run(config, tmp_path)
@@ -108,6 +122,9 @@ def values(**changes):
     )
 
 
+STANDS_FOR = {"name": "central", "noise_multiplier": 1.0, "population": 1000, "noise_cohort": 10}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -125,6 +142,19 @@ def values(**changes):
         (values(privacy={"name": "central"}), "noise_multiplier must be a number with name=cent"),
         (values(privacy={"name": "local", "noise_multiplier": 0.1}), "must be at least 0.2"),
         (values(privacy={"delta": 1e-5}), "privacy.delta is set, but privacy.name is none"),
+        (values(privacy={"population": 10}), "noise_cohort must be set together with population"),
+        (
+            values(privacy=STANDS_FOR | {"name": "local"}),
+            "population must be 0 with name=local",
+        ),
+        (
+            values(privacy=STANDS_FOR | {"noise_cohort": 5}, clients_per_round=8),
+            r"privacy.noise_cohort must be from clients_per_round \(8\) to population",
+        ),
+        (
+            values(privacy=STANDS_FOR | {"delta": 1e-3}),
+            r"privacy.delta must be below one in population \(1000\)",
+        ),
         (
             values(privacy={"name": "central", "noise_multiplier": 1.0, "delta": 0.1}),
             "privacy.delta must be below one in num_clients",
