@@ -148,7 +148,7 @@ class PrivacyConfig(Choosing):
     noise_multiplier: float | None = None
     #: The budget. Beside `noise_multiplier` it stops the run before the round that would exceed it.
     target_epsilon: float | None = None
-    #: Well below one in num_clients, or in `population`.
+    #: Well below one in num_clients, or `population`.
     delta: float = 1e-6
     #: With both, the run stands for a larger federation, of `population` clients of whom
     #: `noise_cohort` take part in a round: epsilon is that federation's, and its mean has the noise
@@ -232,9 +232,9 @@ class PrivacyConfig(Choosing):
             cohort,
         )
         require(
-            self.delta * clients < 1,
+            self.delta * clients <= 1,
             "privacy.delta",
-            f"below one in {'population' if self.population else 'num_clients'} ({clients}): with "
+            f"at most one in {'population' if self.population else 'num_clients'} ({clients}): with "
             "more, one client's data could be published whole",
             self.delta,
         )

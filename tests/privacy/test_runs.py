@@ -152,12 +152,12 @@ STANDS_FOR = {"name": "central", "noise_multiplier": 1.0, "population": 1000, "n
             r"privacy.noise_cohort must be from clients_per_round \(8\) to population",
         ),
         (
-            values(privacy=STANDS_FOR | {"delta": 1e-3}),
-            r"privacy.delta must be below one in population \(1000\)",
+            values(privacy=STANDS_FOR | {"delta": 2e-3}),
+            r"privacy.delta must be at most one in population \(1000\)",
         ),
         (
             values(privacy={"name": "central", "noise_multiplier": 1.0, "delta": 0.1}),
-            "privacy.delta must be below one in num_clients",
+            "privacy.delta must be at most one in num_clients",
         ),
         (
             values(
