@@ -225,6 +225,7 @@ class PrivacyConfig(Choosing):
             return
         mechanism = f"privacy.name={self.name}"
         clients, cohort = self.federation(config)
+        counted = "population" if self.population else "num_clients"
         require(
             config.clients_per_round <= cohort <= clients,
             "privacy.noise_cohort",
@@ -234,8 +235,8 @@ class PrivacyConfig(Choosing):
         require(
             self.delta * clients <= 1,
             "privacy.delta",
-            f"at most one in {'population' if self.population else 'num_clients'} ({clients}): with "
-            "more, one client's data could be published whole",
+            f"at most one in {counted} ({clients}): with more, one client's data could be "
+            "published whole",
             self.delta,
         )
         if MODELS[config.model.name].uses.count("norm") and config.model.norm == "batch":

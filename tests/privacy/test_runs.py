@@ -156,7 +156,7 @@ STANDS_FOR = {"name": "central", "noise_multiplier": 1.0, "population": 1000, "n
             r"privacy.delta must be at most one in population \(1000\)",
         ),
         (
-            values(privacy={"name": "central", "noise_multiplier": 1.0, "delta": 0.1}),
+            values(privacy={"name": "central", "noise_multiplier": 1.0, "delta": 0.2}),
             "privacy.delta must be at most one in num_clients",
         ),
         (
