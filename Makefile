@@ -62,8 +62,8 @@ $(EXECUTED): docs/_build/notebooks/%.ipynb: docs/notebooks/%.ipynb \
 		$(shell find semanticfl_jax -name '*.py') | $(DOCS_INSTALLED)
 	@rm -rf docs/_build/run/$* && mkdir -p docs/_build/run/$* $(@D)
 	@cp $< docs/_build/run/$*/
-	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/docs/_build/xla" $(BIN)/jupyter execute --inplace \
-		--timeout=600 docs/_build/run/$*/$*.ipynb
+	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/docs/_build/xla" $(BIN)/python docs/execute_notebook.py \
+		docs/_build/run/$*/$*.ipynb
 	@mv docs/_build/run/$*/$*.ipynb $@
 
 wheel: $(INSTALLED)  ## build dist/*.whl and dist/*.tar.gz

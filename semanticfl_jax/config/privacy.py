@@ -150,11 +150,11 @@ class PrivacyConfig(Choosing):
     target_epsilon: float | None = None
     #: Well below one in num_clients, or `population`.
     delta: float = 1e-6
-    #: With both, the run stands for a larger federation, of `population` clients of whom
-    #: `noise_cohort` take part in a round: epsilon is that federation's, and its mean has the noise
-    #: that the mean of `noise_cohort` updates would have. The run itself has no such guarantee.
-    #: 0: num_clients and clients_per_round.
+    #: Clients of the larger federation that the run stands for, whose epsilon is told; set together
+    #: with noise_cohort. The run itself has no such guarantee. 0: num_clients.
     population: int = 0
+    #: Clients in a round of that federation: the mean has the noise that the mean of so many
+    #: updates would have. 0: clients_per_round.
     noise_cohort: int = 0
     #: Settings of the mechanism.
     settings: Any = None
