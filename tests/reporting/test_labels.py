@@ -130,7 +130,7 @@ def test_fields_that_a_run_lacks_are_told_where_nothing_else_differs():
     one = {name: value for name, value in config.items() if name != "weight_decay"}
     assert label_methods([config, older, one]) == [
         "fedavg",
-        "fedavg (without privacy.delta and 3 more)",
+        "fedavg (without privacy.delta and 5 more)",
         "fedavg (without weight_decay)",
     ]
 
