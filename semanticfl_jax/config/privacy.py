@@ -100,7 +100,8 @@ class DPFTRLConfig(Config):
         require(
             self.bands <= most,
             "privacy.dp_ftrl.bands",
-            f"at most the rounds between two turns of a client, and rounds ({most})",
+            f"at most num_clients // clients_per_round (or population // noise_cohort), and rounds "
+            f"({most})",
             self.bands,
         )
 
@@ -174,9 +175,9 @@ class PrivacyConfig(Choosing):
             self.noise_cohort,
         )
         require(
-            self.name == "none" or self.name in AT_SERVER or not self.population,
+            not (self.enabled and self.population) or self.name in AT_SERVER,
             "population",
-            "0 with name=local: what a client's own noise costs does not depend on the others",
+            f"0 with name={self.name}: what a client's own noise costs does not depend on others",
             self.population,
         )
         require(

@@ -232,17 +232,23 @@ def _poisson(
 
 
 def cohort_places(config: ExperimentConfig) -> int:
+    """Return the most clients that a cohort of a run can have."""
+    return places_for(config.availability.sampling, config.num_clients, config.clients_per_round)
+
+
+def places_for(sampling: str, clients: int, mean: int) -> int:
     """Return the most clients that a cohort can have.
 
     Poisson sampling has room for all but one in 10^10 cohorts that a certain client is in; of a
     larger one some are left out at random, which the accounting of privacy knows.
+
+    Args:
+      sampling: as `availability.sampling`.
+      clients: in all.
+      mean: in a cohort, on average.
     """
-    clients, mean = config.num_clients, config.clients_per_round
-    return poisson_places(clients, mean) if config.availability.sampling == "poisson" else mean
-
-
-def poisson_places(clients: int, mean: int) -> int:
-    """Return the room that a Poisson cohort has."""
+    if sampling != "poisson":
+        return mean
     from scipy.stats import binom  # not before: it takes long to import
 
     return min(clients, 1 + int(binom.isf(1e-10, clients - 1, mean / clients)) + 1)

@@ -12,6 +12,7 @@ model is a sum over rounds, in which most of such noise cancels. Clients take tu
 of one client are b rounds apart at least: its columns do not overlap, and k turns change what the
 matrix makes of all updates by sqrt(k) C at most, as if all noise were independent. So it costs what
 k Gaussian mechanisms with z cost, without amplification by sampling. b = 1 is independent noise.
+With `privacy.noise_cohort` = M, the noise on u is z C n_t / M, as in `central.py`.
 
 c makes the mean error of all sums of `rounds` updates the least; jax-privacy finds it. The server
 keeps the noise of the last b - 1 rounds. That sums are what counts is true of a server that steps
