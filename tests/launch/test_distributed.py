@@ -20,7 +20,7 @@ from tests.launch.kept_states import MEMORIES
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 8
-# Client states and clients are spread over the processes, and so are test images.
+# Clients, their states and their own tests are spread over the processes, and so are test images.
 SMALL = (
     "--plugin=tests.tiny_plugin",
     "--config.model.name=tiny_net",
@@ -28,6 +28,8 @@ SMALL = (
     "--config.clients_per_round=3",
     "--config.local_epochs=1",
     "--config.eval_every=4",
+    "--config.client_test.share=0.2",
+    "--config.client_test.fine_tune_steps=2",
     f"--config.rounds={ROUNDS}",
 )
 SECONDS = 200  # after which a hang is a failure; a machine under load gets some slack
@@ -132,6 +134,12 @@ def kept(one, tmp_path_factory):
     return cwd
 
 
+def client_figures(directory):
+    """What each model is worth to every client, after the last round."""
+    with np.load(directory / "client_tests.npz") as saved:
+        return {name: saved[name] for name in saved.files}
+
+
 def require_identical(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -143,6 +151,7 @@ def test_images_and_states_stay_with_the_processes_that_keep_them(one, kept, mem
     expected_rows, expected_step, expected = numbers(one)
     assert step == expected_step == ROUNDS and not jax.tree.leaves(state["clients"])
     require_identical(rows, expected_rows)
+    require_identical(client_figures(run), client_figures(one))
     for name in ("params", "batch_stats", "server"):
         require_identical(state[name], expected[name])
     for process in range(2):
@@ -186,6 +195,9 @@ def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(one, tmp_pat
     assert step == expected_step == ROUNDS
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), state, expected_state)
     require_same_rows(rows, expected_rows)
+    figures, expected_figures = (client_figures(run) for run in (tmp_path / "two", one))
+    assert any(name.startswith("fine_tuned") for name in figures)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), figures, expected_figures)
     made = {str(path.relative_to(one)) for path in one.glob("*")}
     assert {
         str(path.relative_to(tmp_path / "two")) for path in (tmp_path / "two").glob("*")
