@@ -73,10 +73,7 @@ class Comparison:
 
     def paired(self, method: Method) -> bool:
         """Return whether a method has the seeds of the reference, so that gains are by seed."""
-        if self.reference is None:
-            return False
-        own, base = (each.values(self.metric.fields[-1]) for each in (method, self.reference))
-        return _seeds(method) == _seeds(self.reference) and len(own) == len(base) > 0
+        return bool(self.gains_by_seed(method))
 
     def gains(self, method: Method) -> list[float]:
         """Return gains over the reference: one a seed if both have the same seeds, else of means.
@@ -85,12 +82,23 @@ class Comparison:
         """
         if self.reference is None or method is self.reference:
             return []
+        if _seeds(method) == _seeds(self.reference):
+            return list(self.gains_by_seed(method).values())
         own, base = (each.values(self.metric.fields[-1]) for each in (method, self.reference))
-        if self.paired(method):
-            return [self.metric.gain(a, b) for a, b in zip(own, base, strict=True)]
         if own and base:
             return [self.metric.gain(statistics.fmean(own), statistics.fmean(base))]
         return []
+
+    def gains_by_seed(self, method: Method) -> dict[Any, float]:
+        """Return gains as of `gains` by seed; none where methods were run with different seeds.
+
+        A seed whose mean is not finite, of the method or of the reference, has no gain.
+        """
+        reference = self.reference
+        if reference is None or method is reference or _seeds(method) != _seeds(reference):
+            return {}
+        own, base = (each.by_seed(self.metric.fields[-1]) for each in (method, reference))
+        return {seed: self.metric.gain(own[seed], base[seed]) for seed in own if seed in base}
 
     def setting(self) -> dict[str, Any]:
         """Return the main settings that all runs share."""

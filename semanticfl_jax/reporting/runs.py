@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ class Method:
         """Return the figure `name` of every run's summary, without those that lack it."""
         return [run.summary[name] for run in self.runs if run.summary.get(name) is not None]
 
+    def by_seed(self, name: str) -> dict[Any, float]:
+        """Return the same by the runs' seeds."""
+        return {
+            run.config.get("seed"): run.summary[name]
+            for run in self.runs
+            if run.summary.get(name) is not None
+        }
+
 
 def load_run(directory: str | os.PathLike) -> Run:
     """Read a finished run.
@@ -92,12 +100,36 @@ def load_run(directory: str | os.PathLike) -> Run:
             f"{path}: damaged (in summary.json {' and '.join(wrong)} is of another kind than a run "
             "writes)"
         )
-    if (summary.get("privacy") or {}).get("used_up"):  # a budget stopped it
-        wanted = trained
-    if trained < wanted:
+    summary = {**figures, **summary}
+    if not ended(summary, trained, wanted):
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
-    config = _with_objects(config, summary)
-    return Run(path, config, {**figures, **summary}, rows)
+    return Run(path, _with_objects(config, summary), summary, rows)
+
+
+def ended(summary: Mapping[str, Any], trained: int, wanted: int) -> bool:
+    """Return whether a run is over: all its rounds are done, or its privacy budget is used up.
+
+    One that was stopped because it diverged is not, even in its last round: it can be resumed.
+
+    Args:
+      summary: the newest that the run wrote; it may be of fewer rounds than were done since.
+      trained: rounds that have a row.
+      wanted: rounds of the whole run.
+    """
+    done = summary.get("rounds")
+    if done is None or done < trained or diverged(summary):
+        return False
+    return used_up(summary) or trained >= wanted
+
+
+def diverged(summary: Mapping[str, Any]) -> bool:
+    """Return whether the run was stopped because it diverged."""
+    return "finished" in summary and summary["finished"] is None
+
+
+def used_up(summary: Mapping[str, Any]) -> bool:
+    """Return whether a run is over because its privacy budget is, whatever rounds were wanted."""
+    return bool((summary.get("privacy") or {}).get("used_up", False))
 
 
 def _with_objects(config: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:

@@ -60,13 +60,11 @@ def by_seed(comparison: Comparison) -> str:
     fields = (*comparison.metric.fields, *_SEED_FIELDS)
     lines = []
     for method in comparison.methods:
-        gains: Sequence[float | str] = comparison.gains(method)
-        if not comparison.paired(method) or method is comparison.reference:
-            gains = [""] * len(method.runs)
-        for run, gain in zip(method.runs, gains, strict=True):
+        gains = comparison.gains_by_seed(method)
+        for run in method.runs:
             seed = run.config.get("seed")
             values = [run.summary.get(name) for name in fields]
-            lines.append([method.label, seed, *values, gain, str(run.path)])
+            lines.append([method.label, seed, *values, gains.get(seed, ""), str(run.path)])
     return _csv(["method", "seed", *fields, "gain_over_fedavg", "run"], lines)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import time
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.labels import method_label
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
-from semanticfl_jax.reporting.runs import ReportError
+from semanticfl_jax.reporting.runs import ReportError, diverged, ended
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ STATES = {
     "starting": "cyan",
     "silent": "yellow",
     "damaged": "red",
+    "diverged": "red",
     "finished": "dim",
 }
 
@@ -49,7 +50,7 @@ class Progress:
     Attributes:
       path: its directory.
       state: one of `STATES`. "silent": it has written nothing for so long that it was probably
-        stopped or killed. "starting": it has no round yet.
+        stopped or killed. "starting": it has no round yet. "diverged": it was stopped for that.
       method: its label.
       seed: of its configuration.
       round, rounds: done, and wanted.
@@ -105,8 +106,8 @@ def look(path: Path, now: float | None = None) -> Progress:
     """
     now = time.time() if now is None else now
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        summary = _read(path / "summary.json")
+        config = read_json_object(path / "config.json")
+        summary = _summary(path / "summary.json")
         rows = read_metrics(path)
     except (SemanticFLError, OSError, ValueError):
         return Progress(path, "damaged", age=now - _written(path))
@@ -116,10 +117,10 @@ def look(path: Path, now: float | None = None) -> Progress:
     done, wanted = rows[-1]["round"] if rows else 0, config.get("rounds", 0)
     age = now - _written(path)
     patience = max(_QUIET, _ROUNDS * max(recent)) if recent else _COMPILING
-    used_up = (summary.get("privacy") or {}).get("used_up", False)
-    wanted = summary["rounds"] if used_up else wanted  # a privacy budget may end a run before
-    if summary.get("rounds", -1) >= wanted and done >= wanted:
-        state = "finished"
+    if ended(summary, done, wanted):
+        state, wanted = "finished", done  # a privacy budget may end a run before
+    elif diverged(summary) and summary.get("rounds") == done:
+        state = "diverged"
     elif age > patience:
         state = "silent"
     else:
@@ -192,7 +193,7 @@ def watch(
     once: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Show the table, renewed until all runs are finished or Ctrl-C; once if not on a terminal.
+    """Show the table, renewed until no run goes on or Ctrl-C; once if not on a terminal.
 
     Args:
       directories: runs, or directories that hold runs; runs that appear later are shown too.
@@ -217,7 +218,7 @@ def watch(
     ):
         for runs in looks:
             live.update(table(runs, wide), refresh=True)
-            if runs and all(run.state == "finished" for run in runs):
+            if runs and all(run.state in ("finished", "diverged") for run in runs):
                 return
             time.sleep(every)
 
@@ -245,8 +246,8 @@ def _metric(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Me
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _summary(path: Path) -> dict[str, Any]:
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _written(path: Path) -> float:

@@ -158,7 +158,7 @@ def make_plan(
         if (path / "config.json").is_file():
             progress = look(path)
             done = progress.round
-            finished = (path / "summary.json").is_file() and done >= run.config.rounds
+            finished = progress.state == "finished" and done >= run.config.rounds
         planned.append(Planned(run, done, finished))
         if finished:
             found.setdefault(run.method, []).append(speed_of(path))

@@ -79,6 +79,9 @@ class Callback:
     def on_round(self, simulation: Simulation, step: Step) -> None:
         """Act after every round.
 
+        A callback that has this method gets the rounds one by one, so that the state is the
+        round's. One that has `on_evaluation` alone leaves rounds without a test in blocks.
+
         Args:
           simulation: `simulation.state` is the server's state after the round.
           step: the round.
@@ -101,6 +104,11 @@ class Callback:
 
     def close(self) -> None:
         """Close what is open; called once, when the run ends, is stopped, or fails."""
+
+
+def hear_rounds(callbacks: Sequence[Callback]) -> bool:
+    """Return whether any callback hears of every round, rather than of evaluations alone."""
+    return any(type(each).on_round is not Callback.on_round for each in callbacks)
 
 
 class WriteMetrics(Callback):

@@ -34,7 +34,13 @@ from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.arguments import check_kinds
-from semanticfl_jax.simulation.callbacks import Callback, Callbacks, ShowProgress, Step
+from semanticfl_jax.simulation.callbacks import (
+    Callback,
+    Callbacks,
+    ShowProgress,
+    Step,
+    hear_rounds,
+)
 from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.divergence import Divergence
 from semanticfl_jax.simulation.engine import Engine
@@ -136,11 +142,14 @@ class Simulation:
                 self.say(line)
             self._divergence = Divergence(config, self.parts.task.headline)
             self._rows = Rows(self.parts, self.engine.traffic, self._divergence, self.rounds)
-            checkpoints = self._resume()
+            self._checkpoints = self._resume()
             self._bar = ShowProgress() if progress else None
             self._callbacks = Callbacks.of_run(
-                self._bar, loggers, callbacks, self.workdir, checkpoints, self.say
+                self._bar, loggers, callbacks, self.workdir, self._checkpoints, self.say
             )
+            # Callbacks see the state of the round that they are told of.
+            self._watched = hear_rounds(callbacks)
+            self._ahead = not callbacks
         except BaseException:
             self._unlock()
             raise
@@ -206,7 +215,7 @@ class Simulation:
         return None if self.config.private else NOT_PRIVATE
 
     def __iter__(self) -> Iterator[Step]:
-        """Train the rounds that are left, one after another."""
+        """Train the rounds that are left, one after another; `close` saves the last one done."""
         yield from self._train(self.rounds, lambda: False, one_by_one=True)
 
     def run(self, rounds: int | None = None) -> Result:
@@ -242,7 +251,8 @@ class Simulation:
             asked_to_stop,
             total=self.rounds,
             until=until,
-            one_by_one=one_by_one,
+            one_by_one=one_by_one or self._watched,
+            ahead=self._ahead,
         )
         yield from self._take(rounds)
 
@@ -265,7 +275,7 @@ class Simulation:
         except GeneratorExit:
             raise  # the loop was left; it can be taken up again
         except BaseException:
-            self.close()
+            self._close(save=False)
             raise
 
     def _require_lock(self) -> None:
@@ -302,19 +312,37 @@ class Simulation:
         return self.parts.metric
 
     def close(self) -> None:
-        """Close the run's files; it is called at the end of the run, too."""
-        if self.engine is not None and not self._closed:
-            self._closed = True
-            try:
-                self._callbacks.close()
-            finally:
-                self._unlock()
+        """Save the last round done, so that it can be resumed, and close the run's files.
+
+        It is called at the end of the run, too. After a round that failed nothing is saved.
+        """
+        self._close(save=True)
+
+    def _close(self, save: bool) -> None:
+        if self.engine is None or self._closed:
+            return
+        self._closed = True
+        try:
+            if save:
+                self._save()
+            self._callbacks.close()
+        finally:
+            self._unlock()
+
+    def _save(self) -> None:
+        """Save the state, unless it is saved, or another simulation has the directory now."""
+        checkpoints, held = self._checkpoints, self._lock is None or self._lock.held
+        if checkpoints is None or not held or self.round in (0, checkpoints.latest()):
+            return
+        if self.engine.round == self.round:
+            checkpoints.save(self.round, self.engine.state)
 
     def __enter__(self) -> Simulation:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # All processes save together: one that fails would wait for the others.
+        self._close(save=kind is None or jax.process_count() == 1)
 
     # Results
 

@@ -74,6 +74,7 @@ def finished_rounds(
     total: int | None = None,
     until: int | None = None,
     one_by_one: bool = False,
+    ahead: bool = True,
 ) -> Iterator[FinishedRound]:
     """Run the rounds that are left, in blocks where the configuration allows it.
 
@@ -87,13 +88,15 @@ def finished_rounds(
       until: the round to stop after; by default the run's last.
       one_by_one: whether `engine.state` is that of the round just yielded: no blocks, and nothing
         runs ahead.
+      ahead: whether devices may get the next rounds before the last ones are recorded, where
+        `runs_ahead` allows it; without, `engine.state` is that of a block's last round.
 
     Yields:
       The rounds in order, each after what is due has been read.
     """
     total = config.rounds if total is None else total
     until = total if until is None else until
-    ahead = runs_ahead(config) and not one_by_one
+    ahead = ahead and runs_ahead(config) and not one_by_one
     block, seconds, stopping = None, None, False
     with ThreadPoolExecutor(1) as clock:
         while done < until and not stopping:
@@ -101,8 +104,9 @@ def finished_rounds(
             count = processes.of_main(count)
             began = time.perf_counter()
             results = engine.advance(count)
-            # What is due after the last block goes first, and is not part of this one's time. A
-            # thread notes both, because to record the last block may take longer than this one.
+            # The devices first do what is due after the last block, which is not part of this
+            # one's time. A thread notes when each ends, because recording the last block may take
+            # longer than this one.
             due = clock.submit(_time_when_ready, block and (block.evaluation, block.state))
             ended = clock.submit(_time_when_ready, results)
             if block is not None:

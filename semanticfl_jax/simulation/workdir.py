@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,10 @@ from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
 from semanticfl_jax.config.fields import Choosing, flatten
 from semanticfl_jax.data.federation import CLIENTS, PARTITION
 from semanticfl_jax.devices.versions import code_commit
-from semanticfl_jax.files import write_json
+from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.files import read_json_object, write_json
 from semanticfl_jax.lock import Lock
+from semanticfl_jax.reporting.runs import ended
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 from semanticfl_jax.types import Say
 
@@ -116,23 +117,9 @@ def open_run(
             say(f"what {directory} held is now in {aside}")
     check(directory, config)
     summary = read_summary(directory, say)
-    if summary is not None and ended(summary, config):
+    if summary is not None and ended(summary, summary["rounds"], config.rounds):
         return summary, None
     return None, Lock(directory) if main else None
-
-
-def ended(summary: Mapping[str, Any], config: ExperimentConfig) -> bool:
-    """Return whether a run is over: all its rounds are done, or its privacy budget is used up.
-
-    One that was stopped because it diverged is not, even in its last round.
-    """
-    stopped = "finished" in summary and summary["finished"] is None
-    return not stopped and (summary["rounds"] >= config.rounds or used_up(summary))
-
-
-def used_up(summary: Mapping[str, Any]) -> bool:
-    """Return whether a run is over because its privacy budget is, whatever rounds were wanted."""
-    return bool((summary.get("privacy") or {}).get("used_up", False))
 
 
 def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
@@ -282,18 +269,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return read_json_object(path)
+    except SemanticFLError as error:
         raise ConfigError(
-            f"{path} is damaged ({'it is empty' if path.stat().st_size == 0 else error}); use "
-            "another --workdir, or --overwrite, which sets aside what is there"
+            f"{error}; use another --workdir, or --overwrite, which sets aside what is there"
         ) from None
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path} must hold a JSON object; use another --workdir, or --overwrite, which sets "
-            "aside what is there"
-        )
-    return values
 
 
 def _refuse(directory: Path, differences: list[str]) -> None:

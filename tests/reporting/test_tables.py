@@ -32,6 +32,23 @@ def test_gains_of_other_seeds_are_not_paired_in_the_long_table(six_runs):
     assert [row["gain_over_fedavg"] for row in csv.DictReader(io.StringIO(text))] == ["", "", ""]
 
 
+def test_a_seed_that_is_not_finite_has_no_gain_and_moves_no_other_s(tmp_path):
+    finals = {"fedavg": [None, 0.5, 0.7], "moon": [0.9, 0.6, None]}
+    runs = [
+        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), (0.1, value, value))
+        for name, values in finals.items()
+        for seed, value in enumerate(values)
+    ]
+    comparison = Comparison.load(runs)
+    (moon,) = comparison.rivals()
+    gain = 2 / 3 * (0.6 - 0.5)  # of seed 1, the only one that both have
+    assert comparison.paired(moon)
+    assert comparison.gains(moon) == pytest.approx([gain])
+    rows = list(csv.DictReader(io.StringIO(tables.by_seed(comparison))))
+    gains = [row["gain_over_fedavg"] for row in rows if row["method"] == "moon"]
+    assert gains[::2] == ["", ""] and float(gains[1]) == pytest.approx(gain)
+
+
 def test_latex_has_a_line_a_method_with_the_best_in_bold(tmp_path, six_runs):
     odd = made_up_config("fedprox", 0, anchors="a_b%")
     odd["guidance"]["enabled"] = True

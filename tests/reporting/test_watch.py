@@ -6,9 +6,9 @@ import os
 import pytest
 from rich.console import Console
 
-from semanticfl_jax.files import write_json
+from semanticfl_jax.files import read_json_object, write_json
 from semanticfl_jax.reporting import watch
-from semanticfl_jax.reporting.runs import ReportError
+from semanticfl_jax.reporting.runs import ReportError, load_run
 from semanticfl_jax.reporting.writers.metrics import MetricsWriter, read_metrics
 from tests.reporting.made_up import MSE, made_up_config, write_run
 
@@ -71,9 +71,32 @@ def test_a_finished_run_is_finished_however_old_and_names_its_metric(tmp_path):
     assert watch.look(directory, NOW).state == "running"
 
 
-def test_damage_is_shown_and_not_raised(tmp_path):
+def test_a_summary_of_fewer_rounds_than_were_done_since_does_not_end_a_run(tmp_path):
+    directory = write_run(tmp_path / "a", made_up_config(rounds=5), (0.1, 0.2, 0.3, 0.4, 0.5))
+    summary = read_json_object(directory / "summary.json")
+    # It was made longer, and killed before it wrote a new summary.
+    write_json(directory / "summary.json", summary | {"rounds": 3})
+    written(directory, 1)
+    assert watch.look(directory, NOW).state == "running"
+    with pytest.raises(ReportError, match="not finished"):
+        load_run(directory)
+
+
+def test_a_run_that_was_stopped_because_it_diverged_is_over_only_to_those_who_watch(tmp_path):
+    directory = write_run(tmp_path / "a", made_up_config(rounds=3))
+    summary = read_json_object(directory / "summary.json")
+    write_json(directory / "summary.json", summary | {"finished": None, "diverged_round": 3})
+    written(directory, 1e6)
+    assert watch.look(directory, NOW).state == "diverged"
+    with pytest.raises(ReportError, match="not finished"):
+        load_run(directory)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "summary.json"])
+@pytest.mark.parametrize("content", ["nonsense\n{}\n", "[]\n\n[]"])
+def test_damage_is_shown_and_not_raised(tmp_path, name, content):
     directory = under_way(tmp_path / "a")
-    (directory / "metrics.jsonl").write_text("nonsense\n{}\n")
+    (directory / name).write_text(content)
     assert watch.look(directory, NOW).state == "damaged"
 
 

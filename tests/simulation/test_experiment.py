@@ -28,7 +28,7 @@ from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation import experiment, pipeline
-from semanticfl_jax.simulation.callbacks import Callback
+from semanticfl_jax.simulation.callbacks import Callback, WriteMetrics
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.interrupt import Stopped
 from tests.federation import CLASSES, TinyNet, noise_images
@@ -68,6 +68,18 @@ def run(small_world):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def simulation(small_world):
+    """A `Simulation` of the same, ready to train."""
+
+    def make(config, directory=None, **options):
+        network = TinyNet(CLASSES)
+        options = {"dataset": small_world, "model": network, "say": None} | options
+        return experiment.Simulation(config, workdir=directory, **options)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -218,19 +230,53 @@ def test_a_signal_stops_after_the_round_under_way_and_saves_it(
     monkeypatch.setattr(pipeline, "runs_ahead", lambda config: ahead)
     config = dataclasses.replace(CONFIG, runtime=runtime(rounds_per_dispatch=1))
 
-    class Interrupt(Callback):
-        def on_round(self, simulation, step):
-            if step.round == 2:
-                signal.raise_signal(signal.SIGINT)
+    def interrupt(self, simulation, step, write=WriteMetrics.on_round):
+        write(self, simulation, step)
+        if step.round == 2:
+            signal.raise_signal(signal.SIGINT)
 
+    monkeypatch.setattr(WriteMetrics, "on_round", interrupt)
     handler = signal.getsignal(signal.SIGINT)
     # Dispatched while round 2 was recorded, or asked about only after round 3 was done.
     with pytest.raises(Stopped, match="after round 3"):
-        run(config, tmp_path, callbacks=[Interrupt()])
+        run(config, tmp_path)
+    monkeypatch.undo()
     assert signal.getsignal(signal.SIGINT) is handler
     assert [row["round"] for row in read_metrics(tmp_path)] == [1, 2, 3]
     lines = []
     run(config, tmp_path, lines.append)
+    assert any("resuming after round 3 of 5" in line for line in lines)
+    same_parameters(tmp_path, finished[0])
+    assert metrics_without_times(tmp_path) == metrics_without_times(finished[0])
+
+
+def test_a_callback_sees_the_model_of_the_round_that_it_hears_of(simulation, monkeypatch):
+    def total(simulation):
+        return sum(float(jax.numpy.sum(x**2)) for x in jax.tree.leaves(simulation.state.params))
+
+    def seen_by(method):
+        seen = {}
+
+        def hear(self, simulation, step):
+            seen[step.round] = total(simulation)
+
+        simulation(CONFIG, callbacks=[type("Seeing", (Callback,), {method: hear})()]).run()
+        return seen
+
+    expected = {step.round: total(one) for one in [simulation(CONFIG)] for step in one}
+    assert len(set(expected.values())) == CONFIG.rounds
+    monkeypatch.setattr(pipeline, "runs_ahead", lambda config: True)
+    assert seen_by("on_round") == expected
+    assert seen_by("on_evaluation") == {number: expected[number] for number in (2, 4, 5)}
+
+
+def test_a_loop_that_is_left_can_be_gone_on_with(simulation, finished, tmp_path, run):
+    with simulation(CONFIG, tmp_path) as one:
+        for step in one:
+            if step.round == 3:  # no checkpoint is due
+                break
+    lines = []
+    run(CONFIG, tmp_path, lines.append)
     assert any("resuming after round 3 of 5" in line for line in lines)
     same_parameters(tmp_path, finished[0])
     assert metrics_without_times(tmp_path) == metrics_without_times(finished[0])

@@ -121,13 +121,14 @@ def summarize(
 
     Returns:
       `rounds`; `final_accuracy`, `best_accuracy`, `mean_last10_accuracy` (fractions) and
-      `best_round` (the first that reached it), None without evaluations; with another metric its
-      name, as in `final_mse`, takes the place of "accuracy"; `train_seconds` (sum);
+      `best_round` (the first that reached it), None without evaluations, and the last and the mean
+      also where an evaluation that counts was not finite; with another metric its name, as in
+      `final_mse`, takes the place of "accuracy"; `train_seconds` (sum);
       `seconds_per_round` and `images_per_second` (medians, which the first round's compilation
       does not move), None without rows; `bytes_up`, `bytes_down` (sums).
     """
     rows = list(rows)
-    evaluated = [row for row in rows if row.get(metric.name) is not None]
+    evaluated = [row for row in rows if metric.name in row]
     for row in rows:
         for name in (metric.name, "seconds", "images_per_second", "bytes_up", "bytes_down"):
             if isinstance(row.get(name), str | list | dict):
@@ -135,8 +136,10 @@ def summarize(
                     f"{name} of round {row['round']} must be a number, is {row[name]!r}"
                 )
     values = [row[metric.name] for row in evaluated]
+    tail = values[-last:]
+    finite = [row for row in evaluated if row[metric.name] is not None]
     choose = max if metric.higher else min
-    best = choose(evaluated, key=lambda row: row[metric.name], default=None)
+    best = choose(finite, key=lambda row: row[metric.name], default=None)
     best_field, final_field, mean_field = metric.fields
 
     def column(name):
@@ -150,7 +153,7 @@ def summarize(
         final_field: values[-1] if values else None,
         best_field: best[metric.name] if best else None,
         "best_round": best["round"] if best else None,
-        mean_field: statistics.fmean(values[-last:]) if values else None,
+        mean_field: statistics.fmean(tail) if tail and None not in tail else None,
         "train_seconds": math.fsum(column("seconds")),
         "seconds_per_round": median(column("seconds")),
         "images_per_second": median(column("images_per_second")),

@@ -142,6 +142,16 @@ def test_mean_of_the_last_ten_counts_evaluated_rounds(accuracies, every):
     assert rows[summary["best_round"] - 1]["test_accuracy"] == max(accuracies)
 
 
+def test_an_evaluation_that_is_not_finite_is_not_passed_over():
+    rows = [{"round": r, "test_accuracy": a} for r, a in enumerate([0.5, 0.6, None], start=1)]
+    summary = metrics.summarize(rows)
+    assert summary["final_accuracy"] is None and summary["mean_last10_accuracy"] is None
+    assert (summary["best_accuracy"], summary["best_round"]) == (0.6, 2)
+    # Ten evaluations later it counts no more.
+    rows += [{"round": number, "test_accuracy": 0.7} for number in range(4, 14)]
+    assert metrics.summarize(rows)["mean_last10_accuracy"] == pytest.approx(0.7)
+
+
 def test_summary_without_evaluations_or_rows():
     summary = metrics.summarize([{"round": 1, "test_accuracy": None, "seconds": None}])
     assert summary["final_accuracy"] is None and summary["seconds_per_round"] is None
