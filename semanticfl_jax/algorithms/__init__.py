@@ -26,12 +26,16 @@ __all__ = [
 def make_algorithm(context: AlgorithmContext) -> Algorithm:
     """Build the algorithm that a configuration means, with its weights and its guidance.
 
-    `algorithm.weights` other than "auto" replace its own. Without anchors, terms that need them are
-    left out.
+    `algorithm.weights` other than "auto" replace its own, and where large clients are drawn oftener
+    its weights by size become uniform, or size would count twice (Li et al., ICLR 2020). Without
+    anchors, terms that need them are left out.
     """
     config = context.config
     algorithm = config.algorithm.entry.build(config.algorithm.settings, context, Algorithm)
     weights = config.algorithm.weights
+    by_chance = config.availability.sampling == "size_weighted"
+    if weights == "auto" and by_chance and algorithm.weights is by_size:
+        weights = "uniform"
     if weights == "disco":
         algorithm = with_disco(algorithm, config.algorithm)
     elif weights != "auto":

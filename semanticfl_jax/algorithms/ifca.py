@@ -79,10 +79,15 @@ def ifca(settings: IFCAConfig, context: AlgorithmContext) -> Algorithm:
 
     def finish(trained: Trained) -> Finished:
         begun = _pick(_together(trained.received, trained.broadcast), trained.own)
-        weights = jnp.where(jnp.arange(count) == trained.own, trained.weight, 0.0)
-        sums = jax.tree.map(
-            lambda y, x: rows(weights, y[None]) * (y - x)[None], trained.model, begun
-        )
+        chosen = jnp.arange(count) == trained.own
+        weights = jnp.where(chosen, trained.weight, 0.0)
+
+        def spread(y: jax.Array, x: jax.Array) -> jax.Array:
+            # Chosen, not multiplied: zero times what a client that diverged sends is not zero.
+            change = (y - x)[None]
+            return jnp.where(rows(chosen, change), trained.weight * change, 0.0)
+
+        sums = jax.tree.map(spread, trained.model, begun)
         return Finished(state=trained.own, extra=(weights, sums))
 
     def init(model: Model) -> IFCAState:

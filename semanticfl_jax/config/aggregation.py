@@ -97,6 +97,17 @@ class MultiKrumConfig(KrumConfig):
         """Raise `ConfigError` for values out of range."""
         require_at_least(self, 0, "attackers", "selected")
 
+    def check_experiment(self, config: ExperimentConfig) -> None:
+        """Raise `ConfigError` for more than Multi-Krum withstands, or where some must be wrong."""
+        super().check_experiment(config)
+        most = config.clients_per_round - self.attackers
+        require(
+            self.selected <= most,
+            "selected",
+            f"at most clients_per_round less attackers ({most}), of whom none need be wrong",
+            self.selected,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class BulyanConfig(Config):

@@ -45,8 +45,8 @@ class AlgorithmConfig(Choosing):
     registries: ClassVar = {"name": ALGORITHMS}
 
     name: Annotated[str, ALGORITHMS] = "fedavg"
-    #: Weights of the clients' updates; auto: by size, uniform in SCAFFOLD, FedRCL and FedDyn,
-    #: FedDisco's own.
+    #: Weights of the clients' updates; auto: by size, uniform in SCAFFOLD, FedRCL, FedDyn, pFedMe
+    #: and q-FFL, and where `availability.sampling` is size_weighted; FedDisco's own.
     weights: Literal["auto", "size", "uniform", "disco"] = "auto"
     #: What the server does with the average update; auto: one step along it, unless the algorithm
     #: is a server optimiser.

@@ -194,6 +194,12 @@ class AttackConfig(Choosing):
 
     def check_experiment(self, config: ExperimentConfig) -> None:
         """Raise `ConfigError` for an attack that would not be one."""
+        require(
+            self.name == "none" or self.share == 0 or self.count(config.num_clients) > 0,
+            "attack.share",
+            f"0, or large enough that one of {config.num_clients} clients attacks",
+            self.share,
+        )
         traits, extra = self.entry.traits, config.algorithm.entry.traits.extra
         forges = traits.forges(self.settings) if callable(traits.forges) else traits.forges
         if forges and config.algorithm.entry.traits.silent:

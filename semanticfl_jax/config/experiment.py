@@ -290,6 +290,16 @@ class ExperimentConfig(Config):
         found |= {f"privacy.{name}": why for name, why in self.privacy.unused().items()}
         told = self.asynchronous.unused(self.aggregation.aggregator)
         found |= {f"asynchronous.{name}": why for name, why in told.items()}
+        fixed = self.algorithm.entry.traits.server_rate
+        if fixed and self.optimizer.server_schedule != "constant":
+            why = f"algorithm.name is {self.algorithm.name}: {fixed}"
+            found["optimizer.server_schedule"] = why
+        if self.availability.straggler_share == 0:
+            for name in set(changed_fields(self.availability)) & {"straggler_min_work"}:
+                found[f"availability.{name}"] = "availability.straggler_share is 0"
+        if not self.feature_skew.corruptions:
+            for name in changed_fields(self.feature_skew):
+                found[f"feature_skew.{name}"] = "feature_skew.corruptions is empty"
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
         if self.modality.without_student and not self.guidance.student.enabled:

@@ -7,6 +7,7 @@ M clients train at any time, each from the model that the server had as it began
 collects reports; with K of them it steps, which makes the next version of the model. Whoever
 reports is replaced at once by a client that neither trains nor waits in the buffer, drawn at random
 (the latter is ours: nobody counts twice in a step). A report that is too stale is thrown away.
+A schedule of the clients' learning rate goes by the step in which a client reports (ours).
 
 No number that is trained decides when a client reports, so that the whole run's reports are known
 beforehand, and a compiled round looks them up. A longer run begins with those of a shorter one.

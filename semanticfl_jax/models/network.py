@@ -89,7 +89,7 @@ def as_outputs(result: Any) -> Outputs:
       SemanticFLError: if it is neither `Outputs` nor an array.
     """
     if isinstance(result, Outputs):
-        return result
+        return jax.tree.map(lambda x: x.astype(jnp.float32), result)
     if not hasattr(result, "dtype"):
         raise SemanticFLError(
             "a model must return logits [B, K], or semanticfl_jax.Outputs(logits, features), got "

@@ -1,5 +1,7 @@
 """What stays with the clients: layers, statistics, models of their own; and what they send."""
 
+from types import SimpleNamespace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -87,6 +89,24 @@ def test_each_model_of_ifca_has_its_own_running_statistics():
         np.tensordot(chosen, statistics, 1), average.batch_stats["mean"], rtol=1e-3, atol=1e-5
     )
     assert np.abs(statistics[0] - statistics[1]).max() > 1e-3
+
+
+def test_a_client_of_ifca_that_diverges_leaves_the_models_alone_that_it_did_not_choose():
+    federation = make_federation(TwoLayers(CLASSES), SIZES)
+    config = configuration({"name": "ifca", "ifca": {"models": 3}})
+    algorithm = algorithm_of(config, model=federation.model)
+    state = federation.start(algorithm, make_mesh(1))[0]
+    trained = SimpleNamespace(
+        model=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state.model),
+        received=state.model,
+        broadcast=algorithm.server.broadcast(state.server),
+        own=jnp.int32(1),
+        weight=jnp.float32(0.5),
+    )
+    weights, sums = algorithm.client.finish(trained).extra
+    np.testing.assert_array_equal(weights, [0, 0.5, 0])
+    for leaf in jax.tree.leaves(sums):
+        assert np.isnan(leaf[1]).all() and not np.any(leaf[::2])
 
 
 def test_names_of_layers_are_checked_against_the_model():

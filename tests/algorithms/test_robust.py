@@ -90,6 +90,10 @@ AGGREGATORS = {
     "trimmed_mean": (trimmed_mean(TrimmedMeanConfig(2)), numpy_trimmed_mean),
     "krum": (krum(KrumConfig(2)), numpy_krum),
     "multi_krum": (multi_krum(MultiKrumConfig(2)), numpy_multi_krum),
+    "multi_krum, of more than may be right": (
+        multi_krum(MultiKrumConfig(2, selected=15)),
+        numpy_multi_krum,
+    ),
     "bulyan": (bulyan(BulyanConfig(2)), numpy_bulyan),
     "geometric_median": (
         geometric_median(GeometricMedianConfig(iterations=300)),
@@ -141,6 +145,12 @@ def test_more_attackers_than_an_aggregator_withstands_are_refused(name, attacker
     dataclasses.replace(
         CONFIG, clients_per_round=6, aggregation=AggregationConfig(name, settings=lower)
     )
+
+
+def test_multi_krum_averages_no_more_than_may_be_right():
+    settings = {"multi_krum": {"attackers": 1, "selected": 5}}
+    with pytest.raises(ConfigError, match=r"multi_krum.selected must be at most .* \(4\)"):
+        dataclasses.replace(CONFIG, aggregation=AggregationConfig("multi_krum", settings=settings))
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,22 @@ def test_semanticfl_is_guided_whatever_the_flag_says():
             {"optimizer": {"cosine": {"final": 0.5}}},
             "optimizer.cosine.final is set, but optimizer.schedule is constant",
         ),
+        (
+            {"algorithm": {"name": "qffl"}, "optimizer": {"server_schedule": "cosine"}},
+            "optimizer.server_schedule is set, but algorithm.name is qffl: it scales the step",
+        ),
+        (
+            {"availability": {"straggler_min_work": 0.5}},
+            "availability.straggler_min_work is set, but availability.straggler_share is 0",
+        ),
+        (
+            {"feature_skew": {"share": 0.5}},
+            "feature_skew.share is set, but feature_skew.corruptions is empty",
+        ),
+        (
+            {"attack": {"name": "sign_flip", "share": 0.04}},
+            "attack.share must be 0, or large enough that one of 10 clients attacks, got 0.04",
+        ),
         ({"guidance": {"timestep": 3}}, "guidance.timestep is set, but guidance.enabled is false"),
         (
             {"algorithm": {"name": "feddifrc"}, "guidance": {"lambda_kd": 3}},

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import AvailabilityConfig
+from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig, from_dict
 from semanticfl_jax.federated import cohort as module
 from semanticfl_jax.federated.cohort import (
     SAMPLERS,
@@ -18,6 +18,7 @@ from semanticfl_jax.federated.cohort import (
     straggle,
     with_contacts,
 )
+from tests.federation import algorithm_of
 
 SAMPLE = {
     name: jax.jit(sampler, static_argnums=3) for name, sampler in SAMPLERS.items()
@@ -208,3 +209,15 @@ def test_stragglers_do_a_part_of_their_steps():
     few = np.asarray(jax.vmap(lambda key: straggle(key, jnp.int32(2), everyone))(keys))
     assert set(few.tolist()) == {1}
     assert straggle(KEY, jnp.int32(0), everyone) == 0
+
+
+def test_size_counts_once_where_large_clients_are_drawn_oftener():
+    sizes = jnp.asarray([1, 3, 0], jnp.int32)
+
+    def weights(sampling, **algorithm):
+        values = {"availability": {"sampling": sampling}, "algorithm": algorithm}
+        return algorithm_of(from_dict(ExperimentConfig, values)).weights(sizes, None)
+
+    np.testing.assert_allclose(weights("uniform"), [0.25, 0.75, 0])
+    np.testing.assert_allclose(weights("size_weighted"), [0.5, 0.5, 0])
+    np.testing.assert_allclose(weights("size_weighted", weights="size"), [0.25, 0.75, 0])

@@ -14,7 +14,9 @@ import pytest
 
 from semanticfl_jax.data.sources import load_dataset
 from semanticfl_jax.models.client_conv import conv
+from semanticfl_jax.models.network import as_outputs
 from semanticfl_jax.models.normalization import BatchNorm, GroupNorm
+from semanticfl_jax.models.outputs import Outputs
 from tests.models.networks import create_model
 
 BATCH = 16
@@ -123,3 +125,10 @@ def test_a_bfloat16_network_learns_a_batch_of_digits():
         losses.append(float(loss))
     assert losses[0] > 2
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_what_a_network_returns_is_float32_bare_or_as_outputs():
+    low = jnp.ones((2, 3), jnp.bfloat16)
+    for result in (low, Outputs(low, low)):
+        kinds = {x.dtype for x in jax.tree.leaves(as_outputs(result))}
+        assert kinds == {jnp.dtype(jnp.float32)}

@@ -28,7 +28,12 @@ def multi_krum(settings: MultiKrumConfig, context: object = None) -> Aggregator:
     """Build Multi-Krum; it needs all updates at once."""
     del context
     f, selected = settings.attackers, settings.selected
-    return _best("multi_krum", f, lambda count: selected or jnp.maximum(count - f, 1))
+
+    def how_many(count: jax.Array) -> jax.Array:
+        most = jnp.maximum(count - f, 1)  # fewer report than were asked where some drop out
+        return jnp.minimum(selected, most) if selected else most
+
+    return _best("multi_krum", f, how_many)
 
 
 def _best(name: str, attackers: int, how_many) -> Aggregator:
