@@ -45,6 +45,8 @@ class Stream(enum.IntEnum):
     ROOT = 11
     #: Which clients attack: nothing.
     ATTACKERS = 12
+    #: What generated images start from, of a seed that is not the run's: the image's place.
+    GENERATED_IMAGES = 13
     #: Fine-tuning before a test on a client's own images, `LocalKeys`: the round and the client.
     FINE_TUNING = 20
 

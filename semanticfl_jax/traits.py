@@ -107,10 +107,12 @@ class AttackTraits:
     Attributes:
       forges: whether attackers send other updates than they trained; a function of its settings,
         if these decide.
+      colludes: whether attackers see the honest clients' updates of the round.
       classes: why every image must have one class; None: it need not.
     """
 
     forges: bool | Callable[[Any], bool] = False
+    colludes: bool = False
     classes: str | None = None
 
 

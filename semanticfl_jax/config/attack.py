@@ -134,6 +134,7 @@ ATTACKS.register(
     about="Baruch et al., NeurIPS 2019: stays within the spread of the honest updates; needs all "
     "updates at once",
     forges=True,
+    colludes=True,
 )
 ATTACKS.register(
     "ipm",
@@ -142,6 +143,7 @@ ATTACKS.register(
     about="Xie et al., UAI 2019: sends the honest clients' mean backwards; needs all updates at "
     "once",
     forges=True,
+    colludes=True,
 )
 ATTACKS.register(
     "backdoor",

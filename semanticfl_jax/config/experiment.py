@@ -302,8 +302,7 @@ class ExperimentConfig(Config):
                 found[f"feature_skew.{name}"] = "feature_skew.corruptions is empty"
         guidance = self.guidance.unused(self.uses_anchors)
         found |= {f"guidance.{name}": why for name, why in guidance.items()}
-        if self.modality.without_student and not self.guidance.student.enabled:
-            found["modality.without_student"] = "guidance.student.enabled is false"
+        found |= {f"modality.{name}": why for name, why in self._unused_modality().items()}
         uses = MODELS[self.model.name].uses
         for name in changed_fields(self.model):
             if name in ("width", "norm") and name not in uses:
@@ -322,6 +321,24 @@ class ExperimentConfig(Config):
         if not self.has_classes and self.public_per_class not in (0, type(self).public_per_class):
             found["public_per_class"] = f"task is {self.task}, whose images have no class"
         return found
+
+    def _unused_modality(self) -> dict[str, str]:
+        """Return the shares of clients without what no client has a term of."""
+        modality, guidance = self.modality, self.guidance
+        student, found = guidance.student, {}
+        if not student.enabled:
+            found["without_student"] = "guidance.student.enabled is false"
+        elif not student.sets_targets:
+            found["without_student"] = (
+                "the student sets no targets: every client starts from it, and has no term to lack"
+            )
+        own = self.algorithm.entry.traits.anchors is not None
+        if guidance.enabled and not own:
+            if guidance.lambda_con == 0:
+                found["without_text"] = "guidance.lambda_con is 0"
+            if guidance.lambda_kd == 0:
+                found["without_visual"] = "guidance.lambda_kd is 0"
+        return {name: why for name, why in found.items() if getattr(modality, name) > 0}
 
     def rounds_matter(self) -> str | None:
         """Return why `rounds` decides what every single round does; None: it does not.

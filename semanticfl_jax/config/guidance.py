@@ -184,6 +184,7 @@ class GuidanceConfig(Config):
             found |= {f"student.{name}": why for name, why in self.student.unused().items()}
         if self.enabled and not uses_anchors:
             used = {*_TEACHER, *_GENERATION, *_WEIGHTS}
+            used |= {"prompt"} if self.student.images == "generated" else set()
             reason = "guidance.lambda_kd and guidance.lambda_con are 0"
             found |= {name: reason for name in changed if name not in used}
         sources: list[str] = [self.anchor_source] if uses_anchors else []

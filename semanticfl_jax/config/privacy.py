@@ -296,6 +296,20 @@ class PrivacyConfig(Choosing):
             f"mean with {mechanism}: the noise is that of a sum",
             config.aggregation.aggregator,
         )
+        require(
+            self.name not in AT_SERVER or not config.attack.entry.traits.colludes,
+            "attack.name",
+            f"one whose attackers do not collude with {mechanism}: they see other clients' updates "
+            "without noise, and one client's data change what each of them sends",
+            config.attack.name,
+        )
+        require(
+            self.name != "local" or config.on_divergence != "skip_client",
+            "on_divergence",
+            f"warn or stop with {mechanism}: whether a client is left out tells of its data, and "
+            "costs no epsilon",
+            config.on_divergence,
+        )
         check = getattr(self.settings, "check_experiment", None)
         if check is not None:
             check(config)

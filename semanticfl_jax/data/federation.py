@@ -5,6 +5,7 @@ images -> the clients' own test images
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def make_federation(
         else:
             partition = from_lists(partition, count, config.num_clients)
         public = _public_of_the_rest(dataset, partition, config)
+    if partition.overlapping:
+        _check_goes_with_sharing(config)
     corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
     skewed = dataclasses.replace(dataset, train_images=images)
@@ -148,6 +151,19 @@ def make_federation(
     classes = labels if dataset.has_classes else np.zeros(len(labels), np.int32)
     own, tested = hold_out(partition, classes, config.client_test.share, config.seed)
     return dataclasses.replace(federation, partition=own, client_test=tested, dealt=partition)
+
+
+def _check_goes_with_sharing(config: ExperimentConfig) -> None:
+    """Raise `ConfigError` for what clients that share images cannot have each of its own."""
+    for field, given in (
+        ("feature_skew.corruptions", config.feature_skew.corruptions),
+        ("client_test.share", config.client_test.share),
+    ):
+        if given:
+            raise ConfigError(
+                f"{field} must be left out with a partition whose clients share images: one "
+                "client's corrupted or test image is another's training image"
+            )
 
 
 def _public_of_the_rest(
@@ -241,12 +257,18 @@ def save(
         path,
         dataset=dataset.name,
         num_samples=len(dataset.train_labels),
+        labels_sha256=_labels_sha256(dataset),
         public_per_class=config.public_per_class,
         train_limit=config.train_limit,
         public=public.tolist(),
         seed=config.seed,
         partition=to_dict(config.partition),
     )
+
+
+def _labels_sha256(dataset: ImageDataset) -> str:
+    """Return a hash of the training labels in their order, which differs between forms of a set."""
+    return hashlib.sha256(np.ascontiguousarray(dataset.train_labels)).hexdigest()
 
 
 def _read(
@@ -271,7 +293,19 @@ def _read(
         raise SemanticFLError(
             f"partition.file {path} was made for another setting: {'; '.join(differences)}"
         )
+    # Files of earlier versions have no hash.
+    if made.get("labels_sha256", _labels_sha256(dataset)) != _labels_sha256(dataset):
+        raise SemanticFLError(
+            f"partition.file {path} was made for other training labels, or another order of them: "
+            "archives, TFDS and parquet files of a data set differ in order; use the form that it "
+            "was made with"
+        )
     public = np.asarray(made.get("public", []), np.int64)
+    if config.uses_public and config.public_per_class and not len(public):
+        raise SemanticFLError(
+            f"partition.file {path} leaves the server no public images, of which this run needs "
+            f"public_per_class={config.public_per_class}: it is that of a run which needed none"
+        )
     # One use of each sample at most, by the server or by a client, is what a partition checks too.
     used = np.concatenate([public, partition.indices])
     if used.min() < 0 or used.max() >= len(dataset.train_labels):

@@ -16,6 +16,7 @@ import numpy as np
 from semanticfl_jax.diffusion.batches import default_batch_size, over_batches
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.randomness import Stream, stream_key
 
 
 def guided(predict: Callable[..., jax.Array], scale: float) -> Callable[..., jax.Array]:
@@ -128,7 +129,8 @@ def generate(
     count = len(prompts) * per_prompt
     found = over_batches(
         draw,
-        (sd, states, jax.random.key(seed)),
+        # Not the noise that features of the images are taken with: the seed may be the same.
+        (sd, states, stream_key(jax.random.key(seed), Stream.GENERATED_IMAGES)),
         (np.arange(count) // per_prompt, np.arange(count)),
         batch_size or default_batch_size(2 * side**2),  # guidance doubles the batch
         what="images",

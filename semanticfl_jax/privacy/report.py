@@ -37,13 +37,16 @@ _SUM = (
 )
 
 
-def report(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> dict[str, Any]:
+def report(
+    config: ExperimentConfig, ledger: Ledger | None, rounds: int, *, own_moments: bool = False
+) -> dict[str, Any]:
     """Return the privacy of a run for its summary.
 
     Args:
       config: of the run.
       ledger: what its rounds cost; None without a mechanism.
       rounds: rounds done.
+      own_moments: as of `ImageDataset`.
     """
     told: dict[str, Any] = {"mechanism": config.privacy.name}
     if ledger is not None:
@@ -57,11 +60,13 @@ def report(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> dict
             "stands_for": ledger.stands_for() if ledger.simulated else None,
             "used_up": ledger.rounds < config.rounds and rounds >= ledger.rounds,
         }
-    return {**told, "seen": seen(config, ledger, rounds)}
+    return {**told, "seen": seen(config, ledger, rounds, own_moments)}
 
 
-def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[dict[str, str]]:
-    """Return what each party sees: rows of `who`, `what` and `guarantee`."""
+def seen(
+    config: ExperimentConfig, ledger: Ledger | None, rounds: int, own_moments: bool = False
+) -> list[dict[str, str]]:
+    """Return what each party sees: rows of `who`, `what` and `guarantee`; args as of `report`."""
     entry, name = config.algorithm.entry, config.privacy.name
     told = _NONE
     if ledger is not None:
@@ -83,6 +88,9 @@ def seen(config: ExperimentConfig, ledger: Ledger | None, rounds: int) -> list[d
         rows.append(("server", f"of clients, in every round, {entry.traits.extra}", _NONE))
     model = "the initial model" if entry.traits.silent else "the model, in every round"
     rows.append(("clients, and whoever gets the model", model, told))
+    if own_moments:
+        moments = "mean and standard deviation of all training images, which normalise them"
+        rows.append(("clients, and whoever gets the model", moments, _NONE))
     if entry.traits.broadcast:
         rows.append(("clients", f"{entry.traits.broadcast}, in every round", _NONE))
     if config.uses_anchors:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # Fields of GuidanceConfig that decide what the anchors are, whatever images they are made of.
 _DECISIVE = ("checkpoint", "prompt", "timestep", "maps", "aggregation", "budgets", "resolution")
 _OF_GENERATION = ("generated_per_class", "generation_steps", "generation_scale")
+#: Of generated images, too: earlier ones started from the noise that features were taken with.
+STARTING_NOISE = {"starting_noise": "of a stream of its own"}
 
 
 def checkpoint_directory(config: GuidanceConfig) -> Path:
@@ -53,7 +55,7 @@ def checkpoint_directory(config: GuidanceConfig) -> Path:
     )
 
 
-def _checkpoint_at_hand(config: GuidanceConfig) -> Path | None:
+def checkpoint_at_hand(config: GuidanceConfig) -> Path | None:
     """Return the same, or None if it is not here, or not whole; nothing is downloaded."""
     try:
         return checkpoint_directory(dataclasses.replace(config, offline=True))
@@ -86,7 +88,7 @@ def expected_provenance(
     provenance = {name: settings[name] for name in _DECISIVE}
     provenance["anchor_source"] = config.anchor_source
     if config.anchor_source == "generated":
-        provenance |= {name: settings[name] for name in _OF_GENERATION}
+        provenance |= {name: settings[name] for name in _OF_GENERATION} | STARTING_NOISE
     elif images is not None:
         provenance |= {"anchor_images": len(images.images), "anchor_images_sha256": images.sha256}
     if checkpoint is not None:
@@ -249,7 +251,7 @@ def obtain_anchors(
     """
     given = config.anchors_file is not None
     path = Path(config.anchors_file) if config.anchors_file is not None else path
-    checkpoint = _checkpoint_at_hand(config) if given else checkpoint_directory(config)
+    checkpoint = checkpoint_at_hand(config) if given else checkpoint_directory(config)
     if checkpoint is not None:
         check_settings(checkpoint, config.maps, config.resolution)
     provenance = expected_provenance(config, checkpoint, images, class_names, dim=dim, seed=seed)

@@ -13,6 +13,7 @@ from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.diffusion.fingerprint import image_size
 from semanticfl_jax.probing.classifiers import Split, assess
+from semanticfl_jax.registry import DATASETS
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.building import (
@@ -59,12 +60,27 @@ def _images(config: ExperimentConfig, federation: Federation) -> StudentImages |
     settings = config.guidance.student
     if settings.images == BUNDLED:
         return None
+    _refuse_clients_images(config, federation.dataset)
     if settings.file is not None and settings.images != "public" and settings.data_dir is None:
         return None  # not at hand
     side = config.guidance.resolution or _SIDE
     if settings.images == "directory" and uses_diffusion(config):
         side = config.guidance.resolution or image_size(checkpoint_directory(config.guidance))
     return read_images(settings, federation.clean, federation.public, side)
+
+
+def _refuse_clients_images(config: ExperimentConfig, dataset: ImageDataset) -> None:
+    """Raise `ConfigError` if the student would be distilled on the data set that clients have."""
+    settings = config.guidance.student
+    if settings.dataset is None or settings.dataset != dataset.name:
+        return
+    # A data set of a user's own files is another one in another place.
+    own_files = "image_size" in DATASETS[settings.dataset].uses
+    if not own_files or settings.data_dir in (None, config.data_dir):
+        raise ConfigError(
+            f"guidance.student.images={settings.images} are the clients' own images, which do not "
+            "leave them; use public, the server's part of that data set, or another data set"
+        )
 
 
 def require_model_by_name(config: ExperimentConfig) -> None:
@@ -89,7 +105,8 @@ def probe_held_out(
       rows: of the images that it learned, to which classifiers are fitted.
       held: of the others.
     """
-    rows = rows[:: max(1, len(rows) // _PROBED)][:_PROBED]
+    # Of all classes, also where images come class by class.
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _PROBED)).astype(int)]
     known = np.isin(labels[held], labels[rows])
     held = held[known]
     classes, counts = np.unique(labels[rows], return_counts=True)

@@ -44,7 +44,7 @@ def summarize_run(
         "guidance": config.guidance.anchors if config.guidance.enabled else None,
         **({"student": config.guidance.student.control} if parts.student else {}),
         **({} if config.private else {"private": False, "note": NOT_PRIVATE}),
-        "privacy": report(config, parts.ledger, rounds),
+        "privacy": report(config, parts.ledger, rounds, own_moments=federation.dataset.own_moments),
         "dataset": federation.dataset.name,
         "model": config.model.name if parts.module is None else parts.network.name,
         "num_params": sum(x.size for x in jax.tree.leaves(engine.state.params["model"])),

@@ -389,9 +389,27 @@ def test_a_list_of_names_is_typed_as_words_or_none():
         ({"feature_skew": {"min_severity": 0.9, "max_severity": 0.5}}, r"at most max_severity"),
         ({"modality": {"without_text": 0.5}}, r"unless guidance\.enabled"),
         ({"modality": {"without_text": 0.6, "without_both": 0.6}}, r"sum to 1 at most"),
+        (
+            {"modality": {"without_text": 0.5}, "guidance": {"enabled": True, "lambda_con": 0}},
+            r"modality.without_text is set, but guidance.lambda_con is 0",
+        ),
+        (
+            {
+                "modality": {"without_student": 0.5},
+                "guidance": {"enabled": True, "student": {"enabled": True, "weight": 0}},
+            },
+            r"modality.without_student is set, but the student sets no targets",
+        ),
         ({"availability": {"dropout": 1.0}}, r"dropout must be at least 0 and below 1"),
     ],
 )
 def test_impossible_heterogeneity_is_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(ExperimentConfig, values)
+
+
+def test_a_prompt_may_be_chosen_for_images_that_only_a_student_is_distilled_on():
+    student = {"enabled": True, "images": "generated"}
+    guidance = {"enabled": True, "lambda_kd": 0, "lambda_con": 0, "student": student}
+    config = from_dict(ExperimentConfig, {"guidance": guidance | {"prompt": "a drawing of a {}"}})
+    assert config.guidance.prompt == "a drawing of a {}"

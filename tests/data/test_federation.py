@@ -5,10 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import AggregationConfig, ExperimentConfig, PartitionConfig, to_dict
+from semanticfl_jax.config import (
+    AggregationConfig,
+    ClientTestConfig,
+    ConfigError,
+    ExperimentConfig,
+    FeatureSkewConfig,
+    PartitionConfig,
+    to_dict,
+)
 from semanticfl_jax.data import federation
 from semanticfl_jax.data.partition import Partition, draw_balanced
 from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.errors import SemanticFLError
 
 LABELS = np.arange(200, dtype=np.int32) % 4
 CONFIG = ExperimentConfig(dataset="digits", num_clients=6, public_per_class=3, seed=5)
@@ -122,6 +131,33 @@ def test_a_saved_partition_of_something_else_is_refused_naming_what_differs(data
     other = dataclasses.replace(dataset, name="cifar10", train_labels=LABELS[:-1])
     with pytest.raises(ValueError, match="dataset was 'digits', is 'cifar10'; num_samples was 200"):
         federation.deal(other, config)
+    # Another form of the data set has the same images in another order.
+    other = dataclasses.replace(dataset, train_labels=LABELS[::-1].copy())
+    with pytest.raises(SemanticFLError, match="other training labels, or another order of them"):
+        federation.deal(other, config)
+
+
+def test_a_saved_partition_without_public_images_serves_no_run_that_needs_some(dataset, tmp_path):
+    parts = [np.arange(20 * i, 20 * i + 20) for i in range(6)]
+    made = federation.make_federation(dataset, CONFIG, parts)
+    path = tmp_path / "partition.npz"
+    federation.save(path, made.public, made.partition, dataset, CONFIG)
+    config = with_partition(file=str(path))
+    assert len(federation.deal(dataset, config)[1].indices) == 120
+    config = dataclasses.replace(config, aggregation=AggregationConfig("fltrust"))
+    with pytest.raises(SemanticFLError, match="leaves the server no public images"):
+        federation.deal(dataset, config)
+
+
+def test_clients_that_share_images_have_none_corrupted_or_kept_for_testing(dataset):
+    shared = Partition(np.tile(np.arange(100), 6), 100 * np.arange(7), overlapping=True)
+    federation.make_federation(dataset, CONFIG, shared)
+    for changes, field in (
+        ({"feature_skew": FeatureSkewConfig(("noise",))}, "feature_skew.corruptions"),
+        ({"client_test": ClientTestConfig(share=0.2)}, "client_test.share"),
+    ):
+        with pytest.raises(ConfigError, match=f"{field} must be left out with a partition whose"):
+            federation.make_federation(dataset, dataclasses.replace(CONFIG, **changes), shared)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.diffusion import sampler
+from semanticfl_jax.diffusion import features, sampler
 
 ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 
@@ -83,3 +83,28 @@ def test_images_do_not_depend_on_batches_and_differ_by_prompt_and_place(sd1, mon
     other = sampler.generate(sd, ["a cat", "a dog"], 2, batch_size=4, **options)
     assert np.abs(drawn.astype(int) - other).max() <= 1
     assert len({image.tobytes() for image in drawn.reshape(4, -1)}) == 4
+
+
+def test_generated_images_start_from_other_noise_than_their_features_are_taken_with(
+    sd1, monkeypatch
+):
+    sd, _ = sd1
+    keys = []
+
+    class Captured(Exception):
+        pass
+
+    def capture(run, shared, *rest, **options):
+        keys.append(shared[2])
+        raise Captured
+
+    for module in (sampler, features):
+        monkeypatch.setattr(module, "over_batches", capture)
+    with pytest.raises(Captured):
+        sampler.generate(sd, ["a cat"], 2, seed=3)
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with pytest.raises(Captured):
+        features.extract_features(sd, images, sd.text(["a cat"])[0], np.zeros(2, int), seed=3)
+    shape = (2, 2, sd.latent_channels)
+    drawn, added = (sampler._noise(key, np.arange(9), shape).reshape(9, -1) for key in keys)
+    assert not np.isin(drawn, added).any()

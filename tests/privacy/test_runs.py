@@ -140,6 +140,11 @@ STANDS_FOR = {"name": "central", "noise_multiplier": 1.0, "population": 1000, "n
             "guidance.student.control must be another than permuted with privacy.name=central",
         ),
         (values(privacy={"name": "central"}), "noise_multiplier must be a number with name=cent"),
+        (values(attack={"name": "ipm"}), "attack.name must be one whose attackers do not collude"),
+        (
+            values(privacy={"name": "local", "noise_multiplier": 1.0}, on_divergence="skip_client"),
+            "on_divergence must be warn or stop with privacy.name=local",
+        ),
         (values(privacy={"name": "local", "noise_multiplier": 0.1}), "must be at least 0.2"),
         (values(privacy={"delta": 1e-5}), "privacy.delta is set, but privacy.name is none"),
         (values(privacy={"population": 10}), "noise_cohort must be set together with population"),
@@ -186,6 +191,9 @@ def test_the_summary_tells_what_each_party_sees():
         rows = report.seen(config, None, 1)
         return {(row["who"], row["what"]): row["guarantee"] for row in rows}
 
+    rows = report.seen(ExperimentConfig(), None, 1, own_moments=True)
+    (moments,) = [row for row in rows if row["what"].startswith("mean and standard deviation")]
+    assert moments["guarantee"] == "none"
     assert told()["server", "how many images every client has, by its weight"] == "none"
     counts = told(algorithm={"name": "feddisco"})
     assert ("server", "of clients, once, how many images of each class they have") in counts

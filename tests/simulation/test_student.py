@@ -1,6 +1,7 @@
 """Runs with a student: what leaves the clients, resuming, devices, controls, modality."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -21,6 +22,7 @@ from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student.building import expected_provenance
+from semanticfl_jax.simulation import student as module
 from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.student import client_side
 from tests.federation import CLASSES, TinyNet, noise_images
@@ -105,9 +107,31 @@ def test_no_image_and_no_feature_of_a_client_leaves_it(world, config_of, train, 
     assert config.private
 
 
+def test_a_student_is_not_distilled_on_the_clients_own_images(world):
+    student = StudentConfig(enabled=True, images="dataset:digits", control="labels")
+    guidance = GuidanceConfig(enabled=True, lambda_kd=0, lambda_con=0, student=student)
+    config = dataclasses.replace(CONFIG, guidance=guidance)
+    with pytest.raises(ConfigError, match=r"images=dataset:digits are the clients' own images"):
+        run(config, dataset=dataclasses.replace(world, name="digits"), progress=False, say=None)
+
+
+def test_a_probe_is_fitted_to_all_classes_though_images_come_class_by_class(monkeypatch):
+    monkeypatch.setattr(module, "_PROBED", 60)
+    fitted, figures = [], {"linear": 1.0, "knn": 1.0}
+    monkeypatch.setattr(module, "assess", lambda seen, split: fitted.append(split) or figures)
+    labels = np.repeat(np.arange(10), 10)
+    sees = SimpleNamespace(outputs=lambda images: images[:, 0, 0].astype(np.float32))
+    images = np.zeros((100, 8, 8, 3), np.uint8)
+    rows, held = np.delete(np.arange(100), np.s_[::10]), np.arange(0, 100, 10)
+    assert module.probe_held_out(sees, images, labels, rows, held)["held_out_linear"] == 1.0
+    (split,) = fitted
+    for labels in (split.train_labels, split.test_labels):
+        assert np.unique(labels).tolist() == list(range(10))
+    assert len(split.train_labels) == 60
+
+
 def test_the_server_reads_nothing_but_the_public_split(world, config_of):
     from semanticfl_jax.data.federation import make_federation
-    from semanticfl_jax.simulation import student as module
 
     guidance = GuidanceConfig(enabled=True, student=StudentConfig(enabled=True, images="public"))
     config = dataclasses.replace(CONFIG, guidance=guidance)

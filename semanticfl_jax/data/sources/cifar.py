@@ -17,8 +17,8 @@ from semanticfl_jax.errors import MissingFileError
 def cifar10(settings: object, context: DatasetContext) -> ImageDataset:
     """Return CIFAR-10, with the normalisation of the FedDifRC family (ICCV 2025)."""
     del settings
-    mean, std = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
-    return named("cifar10", _load("cifar10", context.config) | {"mean": mean, "std": std})
+    moments = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
+    return named("cifar10", _load("cifar10", context.config), moments)
 
 
 def cifar100(settings: object, context: DatasetContext) -> ImageDataset:
@@ -27,8 +27,8 @@ def cifar100(settings: object, context: DatasetContext) -> ImageDataset:
     The 20 superclasses are the column `coarse_label`.
     """
     del settings
-    moments = {"mean": (0.507, 0.487, 0.441), "std": (0.267, 0.256, 0.276)}
-    return named("cifar100", _load("cifar100", context.config) | moments)
+    moments = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
+    return named("cifar100", _load("cifar100", context.config), moments)
 
 
 def _load(name: str, config: ExperimentConfig) -> dict[str, Any]:

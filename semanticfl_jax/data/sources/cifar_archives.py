@@ -253,8 +253,11 @@ def _batch(original: Original, file: str, classes: Sequence[int]) -> tuple[np.nd
     content = _content(original, file)
     if layout.meta:
         batch = _pickled(content, where)
-        pixels = np.asarray(batch.get("data"))
-        labels = np.array([batch.get(key) for key in layout.labels])
+        try:
+            pixels = np.asarray(batch.get("data"))
+            labels = np.array([batch.get(key) for key in layout.labels])
+        except ValueError:  # lists of several lengths
+            pixels = labels = np.zeros(0)
     else:
         if not content or len(content) % (count + _PIXELS):
             raise SemanticFLError(
@@ -264,6 +267,7 @@ def _batch(original: Original, file: str, classes: Sequence[int]) -> tuple[np.nd
         rows = np.frombuffer(content, np.uint8).reshape(-1, count + _PIXELS)
         pixels, labels = rows[:, count:], rows[:, :count].T
     whole = pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.shape[1] == _PIXELS
+    whole = whole and len(pixels) > 0
     if not whole or labels.dtype.kind not in "iu" or labels.shape != (count, len(pixels)):
         raise SemanticFLError(
             f"{where} must hold uint8 [n, {_PIXELS}] and n of {', '.join(layout.labels)}"

@@ -38,6 +38,8 @@ class ImageDataset:
       std: of each channel, in 0..1, for normalisation.
       columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
         values a natural partition can form clients.
+      own_moments: whether `mean` and `std` are exactly those of the training images, of which
+        clients hold most; published ones, and ones that are given, are not.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ImageDataset:
     mean: Channels
     std: Channels
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    own_moments: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -117,12 +120,11 @@ class ImageDataset:
                 f"{test_images.shape[1:]}"
             )
         names = names_of(train_labels, test_labels, class_names, kind)
-        for column, values in (columns or {}).items():
-            if np.shape(values) != train_labels.shape[:1]:
-                raise SemanticFLError(
-                    f"columns: {column} must be one value an image, [{len(train_labels)}], got "
-                    f"{np.shape(values)}"
-                )
+        columns = {
+            column: _column(column, values, len(train_labels))
+            for column, values in (columns or {}).items()
+        }
+        own_moments = mean is None or std is None
         if mean is None or std is None:
             found = channel_moments(train_images)
             mean, std = found[0] if mean is None else mean, found[1] if std is None else std
@@ -143,7 +145,8 @@ class ImageDataset:
             names,
             mean,
             std,
-            dict(columns or {}),
+            columns,
+            own_moments,
         )
 
     def fingerprint(self) -> str:
@@ -184,8 +187,18 @@ class ImageDataset:
         }
 
 
-def named(name: str, arrays: Mapping[str, Any]) -> ImageDataset:
-    """Return the data set of a reader's arrays, with class names as they read in a sentence."""
+def named(
+    name: str, arrays: Mapping[str, Any], published: tuple[Channels, Channels] | None = None
+) -> ImageDataset:
+    """Return the data set of a reader's arrays, with class names as they read in a sentence.
+
+    Args:
+      name: of the data set.
+      arrays: the fields of an `ImageDataset`, but for the name.
+      published: mean and std that others use for it, in place of those of its images.
+    """
+    if published is not None:
+        arrays = {**arrays, "mean": published[0], "std": published[1], "own_moments": False}
     class_names = tuple(words.replace("_", " ").strip() or words for words in arrays["class_names"])
     return ImageDataset(name=name, **{**arrays, "class_names": class_names})
 
@@ -202,6 +215,22 @@ def channel_moments(images: np.ndarray) -> tuple[Channels, Channels]:
     std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
     red, green, blue = map(float, mean)
     return (red, green, blue), (float(std[0]), float(std[1]), float(std[2]))
+
+
+def _column(name: str, values: Any, count: int) -> np.ndarray:
+    """Return one value an image, whole numbers or texts."""
+    found = np.asarray(values)
+    if found.shape != (count,):
+        raise SemanticFLError(
+            f"columns: {name} must be one value an image, [{count}], got {np.shape(values)}"
+        )
+    if found.dtype == object and all(isinstance(value, str) for value in found):
+        found = found.astype(str)
+    if found.dtype.kind not in "iuU":
+        raise SemanticFLError(
+            f"columns: {name} must be whole numbers or texts, none missing, got {found.dtype}"
+        )
+    return found
 
 
 def _pictures(name: str, images: Any) -> np.ndarray:

@@ -37,4 +37,5 @@ def digits(settings: object, context: DatasetContext) -> ImageDataset:
         class_names=tuple(f"digit {word}" for word in words),
         mean=(float(images[train].mean()) / 255,) * 3,
         std=(float(images[train].std()) / 255,) * 3,
+        own_moments=True,
     )

@@ -168,6 +168,7 @@ def load_images(
         "class_names": tuple(map(str, arrays["class_names"])),
         "mean": tuple(map(float, mean)),
         "std": tuple(map(float, std)),
+        "own_moments": True,
     }
     if column is not None and column not in loaded["columns"]:
         reasons = report["columns"]

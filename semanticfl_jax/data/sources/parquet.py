@@ -182,15 +182,25 @@ def _role(path: Path) -> str | None:
 
 
 def _require_all(paths: Sequence[Path]) -> None:
-    """Raise unless of files that are called "NAME-00000-of-00002" each is there."""
-    there: dict[tuple[Path, str, int], set[int]] = {}
+    """Raise unless of files that are called "NAME-00000-of-00002" each is there, and once."""
+    there: dict[tuple[Path, str], dict[int, Path]] = {}
+    counts: dict[tuple[Path, str], int] = {}
     for path in paths:
-        part = _PART.fullmatch(path.stem)
-        if part is not None:
-            whole = (path.parent, part["name"], int(part["count"]))
-            there.setdefault(whole, set()).add(int(part["number"]))
-    for (folder, name, count), numbers in there.items():
-        missing = sorted(set(range(count)) - numbers)
+        part = _PART.match(path.stem)
+        if part is None:
+            continue
+        whole, count, number = (path.parent, part["name"]), int(part["count"]), int(part["number"])
+        known = there.setdefault(whole, {})
+        if counts.setdefault(whole, count) != count or number in known:
+            other = known.get(number, next(iter(known.values())))
+            raise SemanticFLError(
+                f"{path.parent}: {other.name} and {path.name} are of two downloads of the same "
+                "images; keep the files of one"
+            )
+        known[number] = path
+    for (folder, name), known in there.items():
+        count = counts[folder, name]
+        missing = sorted(set(range(count)) - known.keys())
         if missing:
             some = ", ".join(f"{name}-{number:05d}-of-{count:05d}" for number in missing[:5])
             raise MissingFileError(

@@ -161,7 +161,12 @@ def _shards(directory: Path, info: Mapping[str, Any], split: str, kind: str) -> 
 
 def _lengths(info: Mapping[str, Any], split: str) -> Sequence[str]:
     """Return the number of records in each of a split's files; none without the split."""
-    return next((of["shardLengths"] for of in info.get("splits", ()) if of["name"] == split), ())
+    splits = info.get("splits")
+    for of in splits if isinstance(splits, list) else ():
+        lengths = of.get("shardLengths") if isinstance(of, dict) else None
+        if isinstance(lengths, list) and of.get("name") == split:
+            return lengths
+    return ()
 
 
 def _fingerprint(directory: Path) -> str:

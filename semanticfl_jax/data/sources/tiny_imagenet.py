@@ -45,7 +45,7 @@ def tiny_imagenet(settings: object, context: DatasetContext) -> ImageDataset:
     del settings
     config = context.config
     arrays = load_tiny_imagenet(config.data_dir, unreadable=config.unreadable)
-    return named("tiny_imagenet", arrays | {"mean": (0.5,) * 3, "std": (0.5,) * 3})
+    return named("tiny_imagenet", arrays, ((0.5,) * 3, (0.5,) * 3))
 
 
 def load_tiny_imagenet(

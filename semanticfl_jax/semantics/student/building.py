@@ -23,13 +23,15 @@ from semanticfl_jax.config import (
 from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import fingerprint
-from semanticfl_jax.errors import MissingFileError, SemanticFLError
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.registry import MODELS
 from semanticfl_jax.semantics.building import (
+    STARTING_NOISE,
     check_provenance,
+    checkpoint_at_hand,
     checkpoint_directory,
     compute_dtype,
     generate_images,
@@ -101,8 +103,9 @@ def expected_provenance(
     settings, own = to_dict(guidance), to_dict(student)
     provenance: dict[str, Any] = {"teacher": student.teacher, "images": student.images}
     if student.images == "generated":
-        provenance |= {name: settings[name] for name in _OF_GENERATION}
+        provenance |= {name: settings[name] for name in _OF_GENERATION} | STARTING_NOISE
         provenance |= {"prompt": guidance.prompt, "class_names": list(clients.class_names)}
+        provenance["max_images"] = student.max_images
     elif images is not None:
         provenance |= {"image_count": len(images.images), "images_sha256": images.sha256}
     if uses_diffusion(clients.config):
@@ -169,6 +172,8 @@ def obtain_student(
         unknown = {"dtype"} if config.guidance.dtype == "auto" else set()
         if checkpoint is None:
             unknown |= {"checkpoint_sha256"}
+        elif student.provenance.get("checkpoint_sha256") == provenance["checkpoint_sha256"]:
+            unknown |= {"checkpoint"}  # the same files, wherever they lie
         if images is None:
             unknown |= {"image_count", "images_sha256"}
         if settings.file is not None:
@@ -176,7 +181,8 @@ def obtain_student(
             # trained is not what it means.
             unknown |= {"mean", "std", "class_names", "augmentation", "image_shape", *_OF_TRAINING}
             if settings.images == BUNDLED:
-                unknown |= {"images", "image_count", "images_sha256", *_OF_GENERATION, "prompt"}
+                unknown |= {"images", "image_count", "images_sha256", "max_images", "prompt"}
+                unknown |= {*_OF_GENERATION, *STARTING_NOISE}
                 unknown |= {"model"} if settings.model is None and settings.init is None else set()
         check_provenance(student.provenance, provenance, path, unknown, what="the student")
         say(f"student from {path}")
@@ -237,6 +243,7 @@ def make_student(
         "measured": found,
     }
     student = Student(variables, about)
+    student.require_finite()
     seen = student.outputs(pixels[held])
     if targets.ndim == 2:
         centred = targets[held] - targets[held].mean(axis=0, keepdims=True)
@@ -306,12 +313,8 @@ def _checkpoint(config: ExperimentConfig) -> Path | None:
     if not uses_diffusion(config):
         return None
     guidance = config.guidance
-    if guidance.student.file is None:
-        return checkpoint_directory(guidance)
-    try:
-        return checkpoint_directory(dataclasses.replace(guidance, offline=True))
-    except MissingFileError:
-        return None
+    given = guidance.student.file is not None
+    return checkpoint_at_hand(guidance) if given else checkpoint_directory(guidance)
 
 
 def _path(config: ExperimentConfig, directory: Path, provenance: dict[str, Any]) -> Path:

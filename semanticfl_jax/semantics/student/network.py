@@ -14,7 +14,7 @@ import numpy as np
 from semanticfl_jax import weight_files
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.augment import normalize
-from semanticfl_jax.errors import MissingFileError
+from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.types import PyTree
 
@@ -37,7 +37,8 @@ class Student:
     ):
         self.about, self.conv = dict(about), conv
         self.network = self._network(self.dim)
-        self.variables = jax.tree.map(lambda x: np.asarray(x, np.float16), dict(variables))
+        with np.errstate(over="ignore"):  # `require_finite` tells
+            self.variables = jax.tree.map(lambda x: np.asarray(x, np.float16), dict(variables))
 
     @property
     def dim(self) -> int:
@@ -90,6 +91,14 @@ class Student:
             for tree in map(self._parameter_shapes, (self.dim, self.dim + 1))
         ]
         return tuple(name for name in shapes[0] if shapes[0][name] != shapes[1].get(name))
+
+    def require_finite(self) -> None:
+        """Raise `SemanticFLError` if its weights, as clients would be sent them, are not finite."""
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.variables)):
+            raise SemanticFLError(
+                "the student's training diverged: its weights are not finite, or too large for "
+                "float16; lower guidance.student.learning_rate"
+            )
 
     @property
     def start(self) -> dict[str, Any]:

@@ -192,6 +192,12 @@ def other_label(path):
         ("python", "batches.meta", lambda p: p.write_bytes(pickle.dumps({})), "lists label_names"),
         ("python", "test_batch", lambda p: p.write_bytes(pickle.dumps([1])), "be a pickled dict"),
         ("python", "test_batch", lambda p: p.write_bytes(pickle.dumps({})), "uint8 .n, 3072"),
+        (
+            "python",
+            "test_batch",
+            lambda p: p.write_bytes(pickle.dumps({"data": [[0], [0, 1]], "labels": [0, 1]})),
+            "uint8 .n, 3072",
+        ),
     ],
 )
 def test_damaged_files_are_named(tmp_path, form, file, damage, message):

@@ -25,6 +25,7 @@ def test_what_is_not_given_follows_from_the_training_images():
     assert dataset.train_labels.dtype == np.int32
     named = make(class_names=["a", "b", "c"], mean=(0.5,) * 3, std=(0.2,) * 3)
     assert (named.class_names, named.mean) == (("a", "b", "c"), (0.5,) * 3)
+    assert dataset.own_moments and not named.own_moments
 
 
 def test_one_channel_is_repeated():
@@ -60,11 +61,22 @@ def test_one_channel_is_repeated():
         ),
         ({"train_labels": LABELS * 1j, "test_labels": TEST_LABELS * 1j}, "must be numbers, .n."),
         ({"columns": {"writer": [1, 2]}}, "columns: writer must be one value an image, .9."),
+        (
+            {"columns": {"writer": np.array(["a", None, *"bcdefgh"], object)}},
+            "columns: writer must be whole numbers or texts, none missing, got object",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(SemanticFLError, match=message):
         make(**changes)
+
+
+def test_columns_may_be_lists_and_arrays_of_texts():
+    texts = list("aabbccdde")
+    for given in (texts, np.array(texts), np.array(texts, object)):
+        found = make(columns={"writer": given}).columns["writer"]
+        assert found.dtype.kind == "U" and found.tolist() == texts
 
 
 def test_a_fingerprint_tells_data_apart():

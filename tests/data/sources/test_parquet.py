@@ -9,7 +9,7 @@ from PIL import Image
 
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.errors import MissingDependencyError
+from semanticfl_jax.errors import MissingDependencyError, SemanticFLError
 from semanticfl_jax.files import GIT_LFS_POINTER
 
 pa = pytest.importorskip("pyarrow")
@@ -121,6 +121,15 @@ def test_of_files_that_are_numbered_none_may_be_missing(tmp_path):
         write(tmp_path / f"train-0000{i}-of-00003-abc.parquet", list(range(10)), NAMES)
     write(tmp_path / "test-00000-of-00001.parquet", list(range(10)), NAMES)
     with pytest.raises(FileNotFoundError, match=r"of 3 files train, .*\(train-00001-of-00003\)"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("again", ["0-of-00002 (1)", "0-of-00002-def", "0-of-00001-def"])
+def test_a_part_that_is_there_twice_is_not_read_twice(tmp_path, again):
+    for part in ("0-of-00002-abc", "1-of-00002-abc", again):
+        write(tmp_path / f"train-0000{part}.parquet", list(range(10)), NAMES)
+    write(tmp_path / "test-00000-of-00001.parquet", list(range(10)), NAMES)
+    with pytest.raises(SemanticFLError, match="are of two downloads of the same images"):
         load("cifar10", tmp_path)
 
 

@@ -204,6 +204,19 @@ def test_generated_images_enter_by_what_decides_them(tmp_path, monkeypatch):
     assert student.provenance["class_names"] == ["a", "b", "c", "d"]
     assert student.provenance["generated_per_class"] == 20
     assert "images_sha256" not in student.provenance
+    # So many of them are drawn at random, and no hash of theirs would tell.
+    with pytest.raises(SemanticFLError, match="max_images: 0 != 20"):
+        obtain(tmp_path, None, images="generated", max_images=20)
+
+
+def test_a_student_that_diverged_is_not_kept(tmp_path, monkeypatch):
+    def diverging(*args, train=training.train, **options):
+        return jax.tree.map(lambda x: x * 1e6, train(*args, **options))  # too large for float16
+
+    monkeypatch.setattr(building, "train", diverging)
+    with pytest.raises(SemanticFLError, match=r"diverged.*lower guidance\.student\.learning_rate"):
+        obtain(tmp_path, control="labels")
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_a_student_learns_its_targets_on_any_number_of_devices(tmp_path, monkeypatch):
