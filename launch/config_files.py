@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,6 +52,7 @@ def _run_file(path: Path) -> dict[str, Any]:
         if spec is None or spec.loader is None:
             raise ConfigError(f"--config={path} must be a Python file that defines get_config()")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
         spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
         raise ConfigError(f"--config={path} must define get_config()")

@@ -87,17 +87,18 @@ def _fill_closed() -> None:
 
 
 def fail(error: BaseException | str, debug: bool = False) -> NoReturn:
-    """End the command with one line on standard error and exit status 2."""
+    """End the command with one line on standard error, and exit status 2 or the error's own."""
     if debug and isinstance(error, BaseException):
         traceback.print_exception(error)
     line = error if isinstance(error, str) else explain(error) or str(error)
     print(f"error: {line}", file=sys.stderr)
+    status = error.exit_status if isinstance(error, SemanticFLError) else 2
     if threading.active_count() > 1 and isinstance(error, BaseException) and is_full(error):
         # Threads that were writing checkpoints would each print the same again.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2)
-    sys.exit(2)
+        os._exit(status)
+    sys.exit(status)
 
 
 def explain(error: BaseException) -> str | None:

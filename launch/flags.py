@@ -27,6 +27,9 @@ from semanticfl_jax.plugins import load_plugins
 from .config_files import as_one_line, find_config, read_config
 from .console import explain, fail, prepare_output, quieten
 
+#: Exit status of a command that was interrupted, as shells have it.
+INTERRUPTED = 130
+
 
 @dataclasses.dataclass(frozen=True)
 class Given:
@@ -76,6 +79,7 @@ def run(
     """
     prepare_output()
     quieten()
+    prepare_environment()  # before a plug-in or a configuration file starts JAX
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or "--debug=true" in arguments
     try:
@@ -107,7 +111,6 @@ def run(
             main(given if raw else given.config(), None if workdir is None else str(workdir))
 
     logging.set_verbosity(logging.WARNING)
-    prepare_environment()
     app.run(start, argv=[sys.argv[0], *rest], flags_parser=parse_flags)
 
 
@@ -129,7 +132,7 @@ def one_line(debug: bool) -> Iterator[None]:
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
     except KeyboardInterrupt:
-        stop("interrupted")
+        _break_off()
     except Exception as error:
         if explain(error) is None:
             raise
@@ -193,7 +196,18 @@ def define_overwrite() -> None:
 def stop(reason: BaseException | str) -> NoReturn:
     """End a command that was interrupted, with the exit status shells give to that."""
     print(reason, file=sys.stderr)
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
+
+
+def _break_off() -> NoReturn:
+    """End a command that was interrupted in whatever it did, with everything closed behind it.
+
+    Not by the interpreter's own end, which JAX (0.10.2) turns into a segmentation fault where a
+    compilation was interrupted.
+    """
+    sys.stdout.flush()
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
 
 
 def installed_config(name: str) -> Any:

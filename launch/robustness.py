@@ -94,11 +94,12 @@ def summary_of(config: ExperimentConfig, workdir: Path, name: str, directory: bo
     from semanticfl_jax.files import write_json
 
     path, told = workdir / "runs" / f"{name}.json", json.loads(json.dumps(to_dict(config)))
-    if path.exists():
+    wanted = workdir / name if directory else None
+    if path.exists() and (wanted is None or (wanted / "summary.json").exists()):
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["config"] == told:
             return known["summary"]
-    result = run(config, workdir / name if directory else None, progress=False, say=None)
+    result = run(config, wanted, progress=False, say=None)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"config": told, "summary": result.summary})
     return result.summary

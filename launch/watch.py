@@ -1,10 +1,11 @@
-"""Shows how far runs are, side by side, until all are finished.
+"""Shows how far runs are, side by side, until none goes on.
 
     python -m launch.watch runs/demo
 
 Takes directories of runs, or directories that hold them, and reads config.json and metrics.jsonl
-alone: it can be started and stopped at any time, on another machine too. A run that has written
-nothing for long is called silent: it was probably stopped, or killed.
+alone: it can be started and stopped at any time, on another machine too. A run that ended before
+its last round is called stopped; one that has written nothing for long, silent: it was probably
+killed.
 """
 
 import math

@@ -1,8 +1,13 @@
 """Errors that are raised on purpose: the user can mend what they name."""
 
+from typing import ClassVar
+
 
 class SemanticFLError(ValueError):
     """An error that the user can mend; the message says how."""
+
+    #: With which a command ends.
+    exit_status: ClassVar[int] = 2
 
 
 class ConfigError(SemanticFLError):
@@ -15,6 +20,8 @@ class DirectoryInUseError(SemanticFLError):
 
 class DivergedError(SemanticFLError):
     """A loss, an update or a metric is not finite, and `on_divergence` is "stop"."""
+
+    exit_status = 3
 
 
 class MissingDependencyError(SemanticFLError, ImportError):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,9 +43,10 @@ def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two threads, or machines that share the directory, may write the same file.
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:
             save(file)
         os.replace(beside, path)
     finally:

@@ -1,5 +1,7 @@
 """Files of arrays that are cut, overwritten or something else: named, or made anew."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -8,7 +10,7 @@ from semanticfl_jax.array_files import kept_npz, read_npy, read_npz
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources.array_cache import cached_arrays
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.files import read_json_object
+from semanticfl_jax.files import read_json_object, write_json
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.export import load_model
 
@@ -88,6 +90,13 @@ def test_a_damaged_cache_is_made_anew(tmp_path, capsys):
     assert len(built) == 8
     cached_arrays([place], build, {})
     assert len(built) == 8
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "x.json"
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: write_json(path, {"n": number}), range(200)))
+    assert read_json_object(path).keys() == {"n"} and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_streams_keep_their_numbers():
         "ATTACK": 10,
         "ROOT": 11,
         "ATTACKERS": 12,
+        "GENERATED_IMAGES": 13,
         "FINE_TUNING": 20,
     }
     assert {stream.name: int(stream) for stream in HostStream} == {

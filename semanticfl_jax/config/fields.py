@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from semanticfl_jax.config.unknown_fields import unknown_field
 from semanticfl_jax.config.values import convert, group_class
@@ -64,6 +64,14 @@ class SettingsOf:
 
 class Config:
     """Base of the configuration's frozen dataclasses."""
+
+    def __new__(cls, *args: Any, **fields: Any) -> Self:
+        """Raise `ConfigError` for a field that does not exist, with what may be meant."""
+        known = {field.name for field in dataclasses.fields(cls)} if fields else set()
+        for name in fields:
+            if name not in known:
+                raise ConfigError(f"{cls.__name__}: {unknown_field(known_fields(cls), '', name)}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
@@ -244,8 +252,9 @@ def known_fields(cls: type) -> dict[str, tuple[str, ...]]:
     for name, hint in field_types(cls).items():
         group = group_class(hint)
         found[name] = () if group is None else tuple(field_types(group))
-    own = [name for name, entry in entries_of(cls).items() if dataclasses.fields(entry.settings)]
-    return found | dict.fromkeys(own, ())
+    settings = {name: dataclasses.fields(each.settings) for name, each in entries_of(cls).items()}
+    own = {name: tuple(field.name for field in fields) for name, fields in settings.items()}
+    return found | {name: fields for name, fields in own.items() if fields}
 
 
 def make_group(cls: type, value: Any, path: str) -> Any:
@@ -253,7 +262,9 @@ def make_group(cls: type, value: Any, path: str) -> Any:
     if isinstance(value, cls):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} is a group of fields, got {value!r}")
+        raise ConfigError(
+            f"{path} is a group of fields, got {value!r}; from Python, {cls.__name__}(...)"
+        )
     return from_dict(cls, value, prefix=f"{path}.")
 
 

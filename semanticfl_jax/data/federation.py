@@ -196,6 +196,7 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
     if not dataset.has_classes:
         _check_goes_without_classes(config)
         labels, per_class = np.zeros(len(labels), np.int32), 0
+    _check_public(dataset, per_class)
     public, private = split_public(labels, per_class, config.seed)
     if config.train_limit:
         private = private[draw_balanced(labels[private], config.train_limit, config.seed)]
@@ -219,6 +220,19 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         column=None if column is None else dataset.columns[column][private],
     )
     return public, Partition(private[local.indices], local.offsets)
+
+
+def _check_public(dataset: ImageDataset, per_class: int) -> None:
+    """Raise `ConfigError` if a class has too few images for the public split."""
+    if not per_class:
+        return
+    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+    fewest = min(np.flatnonzero(counts), key=lambda label: counts[label])
+    if counts[fewest] < per_class:
+        raise ConfigError(
+            f"public_per_class must be at most {counts[fewest]}, the training images of "
+            f"{dataset.class_names[fewest]}, got {per_class}; 0 where nothing needs public images"
+        )
 
 
 def _check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:

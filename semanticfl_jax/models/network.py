@@ -33,7 +33,10 @@ class Network:
             )
         self.module = module
         parameters = inspect.signature(type(module).__call__).parameters
-        any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        # Sequential takes any keyword, and gives it to its first layer, which has neither.
+        any_keyword = not isinstance(module, nn.Sequential) and any(
+            p.kind is p.VAR_KEYWORD for p in parameters.values()
+        )
         self._takes = {name for name in ("train", "mask") if any_keyword or name in parameters}
 
     @property

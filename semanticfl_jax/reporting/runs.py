@@ -79,6 +79,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         config = read_json_object(path / "config.json")
         summary = read_json_object(path / "summary.json")
         rows = read_metrics(path)
+        config = with_objects(path, config, summary)
     except ValueError as error:
         raise ReportError(f"{path}: damaged ({error})") from error
     trained = max((row["round"] for row in rows), default=0)
@@ -103,7 +104,7 @@ def load_run(directory: str | os.PathLike) -> Run:
     summary = {**figures, **summary}
     if not ended(summary, trained, wanted):
         raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
-    return Run(path, _with_objects(config, summary), summary, rows)
+    return Run(path, config, summary, rows)
 
 
 def ended(summary: Mapping[str, Any], trained: int, wanted: int) -> bool:
@@ -132,15 +133,29 @@ def used_up(summary: Mapping[str, Any]) -> bool:
     return bool((summary.get("privacy") or {}).get("used_up", False))
 
 
-def _with_objects(config: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration with the algorithm and the model that it had.
+def with_objects(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with the algorithm, the model and the images that it had.
 
-    Those that were given from Python are in the summary alone.
+    Those that were given from Python are in its summary and in run.json alone. Of an algorithm that
+    is its name, by which two with other settings must differ; of a model what its `repr` shows.
+
+    Args:
+      path: of the run.
+      config: its config.json.
+      summary: its summary; empty before its end.
     """
+    bound = read_json_object(path / "run.json") if (path / "run.json").is_file() else {}
     for group in ("algorithm", "model"):
-        there, had = config.get(group, {}), summary.get(group)
+        there, had = config.get(group, {}), summary.get(group, bound.get(group))
         if isinstance(had, str) and isinstance(there, dict) and there.get("name", had) != had:
             config = {**config, group: {"name": had}}
+    if isinstance(bound.get("model"), str):
+        shown = " ".join(bound["model"].split())
+        name = summary.get("model", shown.partition("(")[0])
+        config = {**config, "model": {"name": name, "shown": shown}}
+    images = summary.get("dataset")
+    if isinstance(images, str) and config.get("dataset") not in (None, images):
+        config = {**config, "dataset": images, "data": bound.get("data")}
     return config
 
 

@@ -1,6 +1,7 @@
 """Progress of many runs side by side, read from their directories; it does not touch them.
 
-Runs write no process number: whether one is alive is judged by when it last wrote.
+A run that ended by itself has given its directory's lock back. Whether one that has it is alive is
+judged by when it last wrote: its process may be another machine's.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import read_json_object
+from semanticfl_jax.lock import NAME as LOCK
 from semanticfl_jax.reporting.labels import method_label
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
-from semanticfl_jax.reporting.runs import ReportError, diverged, ended
+from semanticfl_jax.reporting.runs import ReportError, diverged, ended, with_objects
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 #: and at least later; or so many times its longest recent round, if that is more.
 _COMPILING, _QUIET, _ROUNDS = 900.0, 120.0, 10.0
 
+#: States in which a run does nothing more by itself.
+_OVER = ("finished", "diverged", "stopped")
+
 #: Columns of a terminal from which on everything has room.
 _WIDE = 110
 
@@ -37,6 +42,7 @@ STATES = {
     "running": "green",
     "starting": "cyan",
     "silent": "yellow",
+    "stopped": "yellow",
     "damaged": "red",
     "diverged": "red",
     "finished": "dim",
@@ -49,8 +55,9 @@ class Progress:
 
     Attributes:
       path: its directory.
-      state: one of `STATES`. "silent": it has written nothing for so long that it was probably
-        stopped or killed. "starting": it has no round yet. "diverged": it was stopped for that.
+      state: one of `STATES`. "starting": it has no round yet. "stopped": it ended before its last
+        round, and can be resumed. "silent": it has written nothing for so long that it was probably
+        killed. "diverged": it was stopped for that.
       method: its label.
       seed: of its configuration.
       round, rounds: done, and wanted.
@@ -109,6 +116,7 @@ def look(path: Path, now: float | None = None) -> Progress:
         config = read_json_object(path / "config.json")
         summary = _summary(path / "summary.json")
         rows = read_metrics(path)
+        config = with_objects(path, config, summary)
     except (SemanticFLError, OSError, ValueError):
         return Progress(path, "damaged", age=now - _written(path))
     metric = _metric(rows, summary)
@@ -121,6 +129,8 @@ def look(path: Path, now: float | None = None) -> Progress:
         state, wanted = "finished", done  # a privacy budget may end a run before
     elif diverged(summary) and summary.get("rounds") == done:
         state = "diverged"
+    elif not (path / LOCK).exists():
+        state = "stopped"
     elif age > patience:
         state = "silent"
     else:
@@ -145,7 +155,7 @@ def table(runs: Sequence[Progress], wide: bool = True) -> Table:
 
     Args:
       runs: to show.
-      wide: whether method and seed have columns of their own, beside the directory.
+      wide: whether there is room for method, seed and a bar, beside the directory.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -163,7 +173,8 @@ def table(runs: Sequence[Progress], wide: bool = True) -> Table:
         shown.add_column("Method", overflow="fold", min_width=8)
         shown.add_column("Seed", justify="right", no_wrap=True)
     shown.add_column("Round", justify="right", no_wrap=True)
-    shown.add_column("", width=16 if wide else 8)
+    if wide:
+        shown.add_column("", width=16)
     for name in ("Last", "Best", "s/round", "Left"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("State", no_wrap=True)
@@ -171,12 +182,13 @@ def table(runs: Sequence[Progress], wide: bool = True) -> Table:
     order = {state: place for place, state in enumerate(STATES)}
     for run, name in sorted(zip(runs, names, strict=True), key=lambda pair: order[pair[0].state]):
         state = f"{run.state} {_span(run.age)}" if run.state == "silent" else run.state
-        method = [escape(run.method), "" if run.seed is None else str(run.seed)] if wide else []
+        method = [escape(run.method), "" if run.seed is None else str(run.seed)]
+        bar = ProgressBar(total=max(run.rounds, 1), completed=run.round, width=None)
         shown.add_row(
             escape(name),
-            *method,
+            *(method if wide else []),
             f"{run.round}/{run.rounds}",
-            ProgressBar(total=max(run.rounds, 1), completed=run.round, width=None),
+            *([bar] if wide else []),
             _value(run.metric, run.last),
             _value(run.metric, run.best),
             "" if run.seconds is None else f"{run.seconds:.2f}",
@@ -218,7 +230,7 @@ def watch(
     ):
         for runs in looks:
             live.update(table(runs, wide), refresh=True)
-            if runs and all(run.state in ("finished", "diverged") for run in runs):
+            if runs and all(run.state in _OVER for run in runs):
                 return
             time.sleep(every)
 

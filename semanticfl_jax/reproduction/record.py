@@ -66,7 +66,8 @@ class Record:
             yield
         finally:
             part |= {"seconds": time.monotonic() - began, "energy_joules": meter.stop()}
-            self.parts.append(part)
+            # Another command may have trained a part of the same table meanwhile.
+            self.parts = [*(_read(self._path) or {"parts": []})["parts"], part]
             write_json(self._path, {**self._names, "parts": self.parts})
 
     def hours(self) -> float:

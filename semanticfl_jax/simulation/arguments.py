@@ -28,9 +28,20 @@ def check_kinds(
         if value is not None and not isinstance(value, kind):
             raise ConfigError(f"{name} must be {words}, got {value!r:.200}")
     methods = [name for name in vars(Callback) if not name.startswith("_")]
+    if isinstance(callbacks, Callback) or callable(callbacks):
+        raise ConfigError(f"callbacks must be a list of callbacks, got {callbacks!r:.200}")
     for each in callbacks:
+        if isinstance(each, type):
+            raise ConfigError(f"callbacks must be made, as {each.__name__}(), got the class")
         missing = [name for name in methods if not hasattr(each, name)]
         if missing:
             raise ConfigError(
                 f"callbacks must be of the class Callback, got {each!r:.200} without {missing[0]}"
+            )
+        heard = [name for name in methods if name.startswith("on_")]
+        other = [name for name in dir(each) if name.startswith("on_") and name not in heard]
+        if other:
+            raise ConfigError(
+                f"{type(each).__name__}.{other[0]} would never be called: callbacks have "
+                f"{', '.join(heard)}"
             )

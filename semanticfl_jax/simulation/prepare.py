@@ -131,7 +131,7 @@ def place(
     Args:
       parts: what to train.
       mesh: the devices.
-      kept_images: the training images, if they do not go there now; None: they do.
+      kept_images: training images that stay on the host; None if they go to the devices.
       states: folder of clients' states on a disk; None: a temporary one.
     """
     config, algorithm, dataset = parts.config, parts.algorithm, parts.federation.dataset
@@ -179,7 +179,7 @@ def prepare(
       mesh: the devices.
       kept: file of the run with the choice of lowering and chunk; None: no run.
       states: folder of clients' states on a disk; None: a temporary one.
-      say: takes lines for the user, should that choice take a measurement.
+      say: takes lines for the user, before what takes long.
     """
     config, images = parts.config, parts.federation.dataset.train_images
     partition = parts.federation.partition
@@ -195,6 +195,7 @@ def prepare(
         data, images, partition, mesh, draw, key, cohort_places(config)
     )
 
+    say("compiling; where nothing was compiled before, it takes seconds to minutes")
     began, found = time.perf_counter(), found_in_cache()
     longest, run_block, rates = longest_block(config), None, make_rates(config)
     if longest > 1:

@@ -99,12 +99,18 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
 
 
 def advice(parts: Parts) -> list[str]:
-    """Return a line each on models that are not tested, norms that do not fit, cores not used."""
+    """Return a line each on what is not tested or not used, and on norms that do not fit."""
     config, rule, lines = parts.config, parts.algorithm.client, []
     if rule is not None and rule.personal is not None and not config.client_test.share:
         lines.append(
             "the clients' own models are not tested: client_test.share=0.2 keeps a fifth of "
             "every client's images for it"
+        )
+    public, count = len(parts.federation.public), len(parts.federation.dataset.train_labels)
+    if public and not config.uses_public:
+        lines.append(
+            f"{public:,} of {count:,} training images are public, kept from the clients for runs "
+            "that guide them; public_per_class=0 gives them to the clients"
         )
     names = {parts.algorithm.aggregator.name, *(each.name for each in parts.algorithm.transforms)}
     cutting = " and ".join(sorted(names & {"clip", "norm bound"}))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices.cpu_threads import forced_devices, least_threads
-from semanticfl_jax.errors import ConfigError, SemanticFLError
+from semanticfl_jax.errors import ConfigError, DivergedError, SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.simulation.workdir import read_summary
@@ -133,23 +133,24 @@ def run_side_by_side(
     active: dict[str, _Started] = {}
     failed: list[str] = []
     diverged: list[str] = []
-    with _signals_to(active) as asked:
-        while active or (waiting and not asked()):
-            while free and waiting and not asked():
+    with _signals_to(active) as signals:
+        while active or (waiting and not signals.asked):
+            while free and waiting and not signals.asked:
                 name, config = waiting.pop(0)
                 say(f"[{len(runs) - len(waiting)}/{len(runs)}] {name}: started")
                 active[name] = _start(name, config, directory, free.pop(0), flags)
+                signals.tell(name)
             time.sleep(_POLL_SECONDS)
             for name in [name for name, run in active.items() if run.process.poll() is not None]:
                 run = active.pop(name)
                 free.append(run.share)
                 code, seconds = run.process.returncode, time.monotonic() - run.began
                 say(f"{name}: {_outcome(directory / name, code, seconds)}")
-                if code not in (0, _INTERRUPTED) and _diverged(directory / name):
+                if code == DivergedError.exit_status:
                     diverged.append(name)
                 elif code not in (0, _INTERRUPTED):
                     failed.append(f"{name}: {_last_line(directory / LOGS / f'{name}.log')}")
-        if asked():
+        if signals.asked:
             raise SweepStopped("stopped; runs under way were saved, the same command resumes them")
     if failed:
         raise SemanticFLError("these runs failed:\n  " + "\n  ".join(failed))
@@ -196,29 +197,61 @@ def _on_cores(cores: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-@contextlib.contextmanager
-def _signals_to(active: Mapping[str, _Started]) -> Iterator[Callable[[], bool]]:
-    """Pass SIGINT and SIGTERM on to the processes; yield whether there was one.
+class _Signals:
+    """Signals that ask the sweep to stop, passed on to its runs; `asked`: there was one.
 
-    In a thread other than the main one, to which Python gives no signals, nothing changes.
+    Args:
+      active: the runs under way, by name.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked = False
 
-    def pass_on(number: int, frame: object) -> None:
+    def __init__(self, active: Mapping[str, _Started]):
+        self._active = active
+        self._told: set[str] = set()
+        self.asked = False
+
+    def pass_on(self, number: int, frame: object) -> None:
+        """Handle a signal: send it to all runs under way."""
         del frame
-        nonlocal asked
-        asked = True
-        for run in list(active.values()):
-            if run.process.poll() is None:
-                run.process.send_signal(number)
+        self.asked = True
+        for name in list(self._active):
+            self._send(name, number)
 
-    previous = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    def tell(self, name: str) -> None:
+        """Send a run that has just started the signal that came while it did."""
+        if self.asked and name not in self._told:
+            self._send(name, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Ask all runs that are still under way to stop, and wait until they have."""
+        for name, run in self._active.items():
+            self._send(name, signal.SIGTERM)
+            run.process.wait()
+
+    def _send(self, name: str, number: int) -> None:
+        self._told.add(name)
+        process = self._active[name].process
+        if process.poll() is None:
+            # A run heeds those two; a terminal that is closed ends it as they do.
+            process.send_signal(number if number in _SIGNALS else signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _signals_to(active: Mapping[str, _Started]) -> Iterator[_Signals]:
+    """Pass signals on to the processes; none of them is left behind, whatever is raised.
+
+    In a thread other than the main one Python gives no signals, and none is passed on.
+    """
+    signals = _Signals(active)
+    numbers = [*_SIGNALS, signal.SIGHUP]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    # Who has nohup before the command wants it to outlive the terminal.
+    numbers = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, signals.pass_on) for number in numbers}
     try:
-        yield lambda: asked
+        yield signals
     finally:
+        signals.end()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -233,10 +266,6 @@ def _outcome(directory: Path, code: int, seconds: float) -> str:
     final = summary.get(metric.fields[1])
     figure = "" if final is None else f", {metric.short} {metric.write(final)}{metric.unit}"
     return f"done in {seconds:.0f} s{figure}"
-
-
-def _diverged(directory: Path) -> bool:
-    return bool((read_summary(directory, silent) or {}).get("diverged_round"))
 
 
 def _last_line(path: Path) -> str:

@@ -37,6 +37,10 @@ CHECKPOINTS, PLOTS = "checkpoints", "plots"
 DAMAGED = "checkpoints-damaged"
 STATES = "client_states"
 IN_CHECKPOINTS = "in the checkpoints"
+#: Objects that take the place of fields of the configuration.
+OBJECTS = ("model", "algorithm")
+#: Where loggers keep which of a tracker's runs is this one, and what they write themselves.
+TRACKERS = ("wandb.json", "mlflow.json", "tensorboard")
 _PARTS = "data_parts"
 _OF_A_RUN = (
     SUMMARY,
@@ -127,17 +131,19 @@ def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
 
     Args:
       directory: of a run.
-      bound: hashes and descriptions by name, the data's first; None: not given this time, which is
-        no difference.
+      bound: hashes and descriptions by name, the data's first. A value of None is not compared, but
+        of `OBJECTS`, which decide a run where they are given.
     """
     there = read_json(directory / BOUND)
     if there is None:
         return
-    differences = [
-        f"{name} was {there[name]}, is {value}"
-        for name, value in bound.items()
-        if value is not None and there.get(name) not in (None, value) and name != _PARTS
-    ]
+    differences = []
+    for name, value in bound.items():
+        had = there.get(name)
+        unknown = None in (value, had) and name not in OBJECTS
+        if name != _PARTS and not unknown and value != had:
+            was, now = ("not given" if each is None else each for each in (had, value))
+            differences.append(f"{name} was {was}, is {now}")
     parts, had = bound.get(_PARTS), there.get(_PARTS)
     if differences and parts and isinstance(had, dict) and there.get("data") != bound.get("data"):
         changed = [
@@ -238,6 +244,7 @@ def set_aside(directory: Path) -> Path | None:
     that run's.
     """
     made = (path.name for kind in ("anchors", "student") for path in directory.glob(f"{kind}[.-]*"))
+    made = (*made, *TRACKERS)
     names = (*_OF_A_RUN, *made, BOUND, CONFIG)
     there = [name for name in dict.fromkeys(names) if (directory / name).exists()]
     if not there:

@@ -26,6 +26,7 @@ PLAIN = {
 SENDS_MORE = {"scaffold", "fedcda", "fednova", "feddyn", "qffl", "fedexp", "ifca"}
 UNWEIGHTED = {"median", "trimmed_mean", "krum", "multi_krum", "bulyan", "fltrust", "majority_sign"}
 ENCODE = {"norm_bound", "fltrust", "majority_sign", "count_sketch", "secure"}
+COLLUDE = {"alie", "ipm"}
 FORGE = {"sign_flip", "gaussian", "alie", "ipm", "free_rider"}
 
 
@@ -58,8 +59,8 @@ def sensible(algorithm, aggregator, transform, privacy, attack):
         return not changed and attack not in FORGE
     if algorithm == "feddisco":  # it is weights, of label counts
         return aggregator not in UNWEIGHTED and privacy == "none"
-    if privacy in ("central", "dp_ftrl"):
-        return aggregator == "mean"
+    if privacy in ("central", "dp_ftrl"):  # whose noise hides what one client changes
+        return aggregator == "mean" and attack not in COLLUDE
     if (aggregator, privacy) == ("secure", "local"):  # whose bound, by default, would cut the noise
         return False
     compressed = transform not in ("none", "clip")

@@ -413,3 +413,16 @@ def test_a_prompt_may_be_chosen_for_images_that_only_a_student_is_distilled_on()
     guidance = {"enabled": True, "lambda_kd": 0, "lambda_con": 0, "student": student}
     config = from_dict(ExperimentConfig, {"guidance": guidance | {"prompt": "a drawing of a {}"}})
     assert config.guidance.prompt == "a drawing of a {}"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ExperimentConfig(learningrate=0.1), "ExperimentConfig: .* mean learning_rate"),
+        (lambda: AlgorithmConfig("fedprox", mu=0.1), "AlgorithmConfig: .* mean fedprox.mu"),
+        (lambda: PartitionConfig("dirichlet", alfa=1), "PartitionConfig: .* mean alpha"),
+    ],
+)
+def test_a_constructor_answers_to_a_field_that_does_not_exist(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

@@ -188,6 +188,12 @@ def test_description_agrees_with_the_partition(dataset, tmp_path):
     assert "Gini of sizes 0.0" in federation.headline(summary)
 
 
+def test_a_class_with_too_few_images_for_the_public_split_is_named(dataset):
+    config = dataclasses.replace(CONFIG, public_per_class=51)
+    with pytest.raises(ConfigError, match=r"public_per_class must be at most 50, .* a, got 51; 0"):
+        federation.deal(dataset, config)
+
+
 def test_too_many_clients_are_told_what_the_server_keeps(dataset):
     config = dataclasses.replace(CONFIG, num_clients=189)
     message = (

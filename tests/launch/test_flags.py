@@ -1,10 +1,17 @@
 """What a command makes of its arguments, and of a configuration file, before anything is loaded."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from launch import config_files, flags
 from semanticfl_jax import ConfigError, ExperimentConfig
 from semanticfl_jax.config.methods import parse_seeds
+
+ROOT = Path(__file__).parents[2]
 
 
 def written(path, content):
@@ -73,3 +80,35 @@ def test_seeds_must_be_whole_numbers(given):
     with pytest.raises(ConfigError, match="--seeds must be whole numbers, got"):
         parse_seeds(given)
     assert parse_seeds(["3", "0", "3"]) == [3, 0]
+
+
+def test_a_plugin_that_starts_jax_finds_it_set_up(tmp_path):
+    plugin = tmp_path / "own.py"
+    plugin.write_text("import jax\nprint(jax.config.jax_compilation_cache_dir, jax.devices())\n")
+    done = run_python("-m", "semanticfl_jax", "train", f"--plugin={plugin}", "--help", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    first = done.stdout.splitlines()[0]
+    assert "xla" in first and first.count("CpuDevice") == 3
+
+
+def test_a_command_that_is_interrupted_ends_without_the_interpreters_end(tmp_path):
+    code = (
+        "import atexit; from launch import flags\n"
+        "atexit.register(print, 'at the end')\n"
+        "with flags.one_line(False):\n    raise KeyboardInterrupt"
+    )
+    done = run_python("-c", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def run_python(*arguments, cwd):
+    settings = {"JAX_NUM_CPU_DEVICES": "3", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )

@@ -1,8 +1,10 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.models import Network
 from semanticfl_jax.models.cnn import _max_pool
 from semanticfl_jax.registry import MODELS
 from tests.built_in import built_in
@@ -126,3 +128,8 @@ def test_cnn_initialisation_is_glorot_uniform():
         assert 0.98 * bound < float(jnp.max(jnp.abs(kernel))) <= bound
         assert float(jnp.std(kernel)) == pytest.approx(bound / 3**0.5, rel=0.05)
         assert not np.any(variables["params"][name]["bias"])
+
+
+def test_a_sequential_module_is_a_network():
+    network = Network(nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(4)]))
+    assert network.outputs((8, 8, 3)).logits.shape == (1, 4)

@@ -244,6 +244,21 @@ def test_an_algorithm_given_from_python_is_another_method(tmp_path):
     assert "mine" in text and "fedavg (model.name=MyNet" in text
 
 
+def test_seeds_of_different_networks_or_images_are_not_pooled(tmp_path):
+    shown = ("Net(\n    # attributes\n    width = 4\n)", "Net(\n    # attributes\n    width = 8\n)")
+    for given in ([{"model": text} for text in shown], [{"data": "a"}, {"data": "b"}]):
+        paths = []
+        for seed, bound in enumerate(given):
+            path = write_run(tmp_path / f"{'-'.join(bound)}-{seed}", made_up_config(seed=seed))
+            summary = json.loads((path / "summary.json").read_text())
+            write_json(path / "summary.json", summary | {"dataset": "arrays"})
+            write_json(path / "run.json", bound)
+            paths.append(path)
+        table = cells(compare(paths))
+        assert [row["seeds"] for row in table.values()] == ["1", "1"], table
+    assert "dataset=arrays" in compare(paths)
+
+
 @pytest.mark.parametrize(
     "changes", [{"algorithm": "fedavg"}, {"guidance": None}, {"rounds": "many"}]
 )

@@ -23,6 +23,7 @@ def under_way(directory, rounds=10, done=4, seconds=2.0, age=5.0, cut=False):
             accuracy = {2: 0.7, 4: 0.6}.get(number)
             row = {"round": number, "seconds": seconds}
             writer.write(row if accuracy is None else row | {"test_accuracy": accuracy})
+    (directory / ".lock").touch()
     if cut:
         with open(directory / "metrics.jsonl", "a") as file:
             file.write('{"round": 5, "sec')
@@ -67,6 +68,8 @@ def test_a_finished_run_is_finished_however_old_and_names_its_metric(tmp_path):
     assert (run.state, run.round, run.last, run.best) == ("finished", 3, 2.0, 1.0)
     # Made longer, it is under way again.
     write_json(directory / "config.json", made_up_config(rounds=5))
+    assert watch.look(directory, NOW).state == "stopped"
+    (directory / ".lock").touch()
     written(directory, 1)
     assert watch.look(directory, NOW).state == "running"
 
@@ -76,8 +79,7 @@ def test_a_summary_of_fewer_rounds_than_were_done_since_does_not_end_a_run(tmp_p
     summary = read_json_object(directory / "summary.json")
     # It was made longer, and killed before it wrote a new summary.
     write_json(directory / "summary.json", summary | {"rounds": 3})
-    written(directory, 1)
-    assert watch.look(directory, NOW).state == "running"
+    assert watch.look(directory, NOW).state == "stopped"
     with pytest.raises(ReportError, match="not finished"):
         load_run(directory)
 

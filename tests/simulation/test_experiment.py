@@ -413,6 +413,11 @@ def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path
     assert Anchors.load(tmp_path / "anchors.npz").samples.shape == (140, 6)
 
 
+class Misspelt(Callback):
+    def on_evaluate(self, simulation, step):
+        pass
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -421,6 +426,9 @@ def test_a_run_on_oracle_anchors_says_everywhere_that_it_is_not_private(tmp_path
         ({"model": "cnn"}, "model must be an instance of a Flax"),
         ({"algorithm": "fedprox"}, "algorithm must be an Algorithm .a name belongs into config"),
         ({"callbacks": [print]}, "callbacks must be of the class Callback, got <built-in function"),
+        ({"callbacks": [Callback]}, r"callbacks must be made, as Callback\(\), got the class"),
+        ({"callbacks": Callback()}, "callbacks must be a list of callbacks, got <semanticfl_jax"),
+        ({"callbacks": [Misspelt()]}, "Misspelt.on_evaluate would never be called: callbacks have"),
     ],
 )
 def test_arguments_of_another_kind_are_refused_by_name(options, message):

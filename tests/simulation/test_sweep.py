@@ -85,6 +85,78 @@ def test_runs_side_by_side_are_those_alone_and_a_failure_is_named(tmp_path, conf
         assert [r["train_loss"] for r in rows] == [r["train_loss"] for r in alone.history]
 
 
+class Pretended:
+    """A process that ends with a status, at once or when it is asked to."""
+
+    def __init__(self, status):
+        self.returncode, self.signals = status, []
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        self.signals.append(number)
+        self.returncode = 130
+
+    def wait(self):
+        assert self.returncode is not None
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """`begin({name: status})`: runs that end so; None: when they are asked to."""
+
+    def begin(statuses):
+        made = {name: Pretended(status) for name, status in statuses.items()}
+
+        def start(name, config, directory, share, flags):
+            (directory / "logs" / f"{name}.log").write_text(f"said by {name}")
+            return sweep._Started(made[name], share, time.monotonic())
+
+        monkeypatch.setattr(sweep, "_start", start)
+        monkeypatch.setattr(sweep, "_POLL_SECONDS", 0.01)
+        return made
+
+    return begin
+
+
+def test_what_diverged_is_told_from_what_failed_by_its_exit_status(tmp_path, pretended):
+    pretended({"a": 3, "b": 2})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "summary.json").write_text('{"rounds": 3, "diverged_round": 2}')
+    said = []
+    assert sweep.run_side_by_side({"a": None}, tmp_path, 1, say=said.append) == ["a"]
+    with pytest.raises(SemanticFLError, match="b: said by b"):
+        sweep.run_side_by_side({"b": None}, tmp_path, 1, say=said.append)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores")
+def test_no_run_is_left_behind_when_something_fails(tmp_path, pretended):
+    made = pretended({"a": None, "b": None})
+
+    def say(line):
+        if line.startswith("[2/2]"):
+            raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="terminal"):
+        sweep.run_side_by_side({"a": None, "b": None}, tmp_path, 2, say=say)
+    assert made["a"].signals == [signal.SIGTERM] and made["b"].signals == []
+
+
+def test_a_run_that_starts_while_a_signal_comes_is_told_once(tmp_path, pretended, monkeypatch):
+    made = pretended({"a": None})
+    start = sweep._start
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGHUP)
+        return start(*arguments)
+
+    monkeypatch.setattr(sweep, "_start", interrupted)
+    with pytest.raises(sweep.SweepStopped):
+        sweep.run_side_by_side({"a": None}, tmp_path, 1, say=lambda line: None)
+    assert made["a"].signals == [signal.SIGTERM]
+
+
 @pytest.mark.usefixtures("importable")
 def test_a_signal_stops_all_and_what_was_done_is_saved(tmp_path, config):
     long = dataclasses.replace(config, rounds=2000)

@@ -106,7 +106,8 @@ def test_a_finished_run_says_when_and_with_what_it_ended(copy):
 
 
 def test_a_run_that_is_overwritten_is_set_aside_whole(copy, finished):
-    for name in ("client_tests.npz", "anchors.npz", "student.safetensors", "student.json"):
+    made = ("client_tests.npz", "anchors.npz", "student.safetensors", "student.json")
+    for name in (*made, "wandb.json", "mlflow.json", "tensorboard"):
         (copy / name).write_text("of other settings")
     before = sorted(path.relative_to(copy) for path in copy.rglob("*") if path.is_file())
     config = dataclasses.replace(CONFIG, learning_rate=0.1)
@@ -307,6 +308,17 @@ def test_a_record_of_the_data_that_was_edited_is_a_difference_all_the_same(tmp_p
     (tmp_path / "run.json").write_text(json.dumps({"data": "a", "data_parts": had}))
     with pytest.raises(ConfigError, match="data was a, is b"):
         workdir.check_bound(tmp_path, {"data": "b", "data_parts": {"labels": "c"}})
+
+
+@pytest.mark.parametrize("name", ["model", "algorithm"])
+def test_an_object_in_place_of_the_configurations_is_a_difference(tmp_path, name):
+    (tmp_path / "run.json").write_text(json.dumps({"data": "a", "student": "x", name: "mine"}))
+    workdir.check_bound(tmp_path, {"data": "a", "student": None, name: "mine"})
+    with pytest.raises(ConfigError, match=f"{name} was mine, is not given"):
+        workdir.check_bound(tmp_path, {"data": "a", name: None})
+    (tmp_path / "run.json").write_text(json.dumps({"data": "a"}))
+    with pytest.raises(ConfigError, match=f"{name} was not given, is mine"):
+        workdir.check_bound(tmp_path, {"data": "a", name: "mine"})
 
 
 def test_json_is_read_with_a_mark_and_however_deep_it_is(tmp_path):
