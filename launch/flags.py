@@ -95,6 +95,9 @@ def run(
     _define_flags(has_config=default is not None)
     define()
     command = sys.modules["__main__"]
+    for name in ("config", "workdir", "plugin", "debug", "overwrite"):
+        if name in flags.FLAGS:  # shown by --help, though they are defined here
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     if any(argument.lstrip("-").startswith("help") for argument in arguments):
         command.__doc__ = f"{command.__doc__ or ''}\n{help()}\n"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from semanticfl_jax.config.algorithm import AlgorithmConfig, knobs
 from semanticfl_jax.config.experiment import ExperimentConfig
-from semanticfl_jax.config.fields import settings_fields
+from semanticfl_jax.config.fields import flatten, settings_fields, to_dict
 from semanticfl_jax.registry import (
     AGGREGATORS,
     ALGORITHMS,
@@ -48,8 +48,8 @@ _KINDS: tuple[tuple[str, str, Registry], ...] = (
 
 
 def describe_choices() -> str:
-    """Return all that is chosen by name, with its paper, its cost and its settings."""
-    lines = []
+    """Return all fields, and all that is chosen by name, with its paper, its cost and settings."""
+    lines = [*_fields(), ""]
     for title, field, registry in _KINDS:
         lines += [f"{title} (--config.{field}=NAME):", ""]
         for name, entry in registry.items():
@@ -63,6 +63,22 @@ def describe_choices() -> str:
             ]
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def _fields() -> list[str]:
+    """Return all fields with their defaults, a paragraph a group; settings of choices are below."""
+    groups: dict[str, list[str]] = {"": []}
+    choices = {name for _, _, registry in _KINDS for name in registry}
+    for path, value in flatten(to_dict(ExperimentConfig())):
+        group, _, name = path.rpartition(".")
+        if not choices & set(path.split(".")[1:]):
+            groups.setdefault(group, []).append(f"{name}={_plain(value)}")
+    lines = ["Fields (--config.FIELD=VALUE), with their defaults:", ""]
+    for group, names in groups.items():
+        first = f"  {group}." if group else "  "
+        text = first + (" ." if group else " ").join(names)
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False)
+    return lines
 
 
 def _entry(field: str, name: str, entry: Entry) -> list[str]:
@@ -103,4 +119,4 @@ def entry_settings(field: str, entry: Entry) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -23,6 +23,7 @@ from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import augment, normalize
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
+from semanticfl_jax.federated.contracts import require_scalar
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.losses import masked_mean
 from semanticfl_jax.randomness import step_keys
@@ -178,7 +179,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
                 rows=jax.tree.map(lambda x: jnp.take(x, batch.samples, 0, mode="clip"), per_sample),
                 holds={name: who[plan.client] for name, who in holders.items()},
             )
-            loss += term.loss(own)
+            loss += require_scalar(term.loss(own), term.name)
         return loss, updates.get("batch_stats", {})
 
     return loss_of

@@ -45,6 +45,7 @@ from semanticfl_jax.federated.client_update import (
     rule_state,
 )
 from semanticfl_jax.federated.cohort import draw_cohort, draw_reporting, place_cohort
+from semanticfl_jax.federated.contracts import require_server_step
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.measured import RoundMetrics, measured
@@ -338,7 +339,8 @@ def server_step(
       batch_stats: what was aggregated of the differences of running statistics.
     """
     rule = algorithm.server
-    params, server = rule.update(state.server, state.params, aggregate)
+    result = rule.update(state.server, state.params, aggregate)
+    params, server = require_server_step(result, state.params, state.server, algorithm.name)
     batch_stats = jax.tree.map(jnp.add, state.batch_stats, batch_stats)
     if rule.batch_stats is not None:
         batch_stats = rule.batch_stats(server, batch_stats)

@@ -313,6 +313,10 @@ def test_levels_are_all_or_a_list_of_numbers():
 
 def test_help_tells_of_everything_that_is_chosen_by_name():
     text = describe_choices()
+    fields = text[: text.index("Algorithms (")]
+    for name, value in (("num_clients", 10), ("guidance.enabled", False), ("augmentation", "crop")):
+        assert f"{name}={value}" in fields
+    assert fields.count(" .weights=") == 1 and "fedprox" not in fields
     chosen = (ALGORITHMS, MODELS, DATASETS, TASKS, PARTITIONS, AGGREGATORS, TRANSFORMS, ATTACKS)
     for registry in (*chosen, OPTIMIZERS, SCHEDULES):
         for name in built_in(registry):

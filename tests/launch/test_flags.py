@@ -89,6 +89,8 @@ def test_a_plugin_that_starts_jax_finds_it_set_up(tmp_path):
     assert done.returncode == 0 and done.stderr == ""
     first = done.stdout.splitlines()[0]
     assert "xla" in first and first.count("CpuDevice") == 3
+    for flag in ("--config", "--workdir", "--plugin", "--[no]debug", "--[no]overwrite"):
+        assert f"  {flag}: " in done.stdout
 
 
 def test_a_command_that_is_interrupted_ends_without_the_interpreters_end(tmp_path):
