@@ -42,7 +42,7 @@ def measure(
       say: takes lines for the user.
 
     Returns:
-      What `benchmark.measure` returns, and in "settings", a dictionary for each: `num_clients`,
+      What `rounds.measure` returns, and in "settings", a dictionary for each: `num_clients`,
       `cohort`, `seconds_per_round` (median, least and greatest), `milliseconds_per_client`,
       and in bytes on each device `images_bytes`, `index_table_bytes`, `round_arguments_bytes` (all
       that goes into the round: those two, model, anything else that is kept of clients) and

@@ -38,10 +38,10 @@ def require_server_step(result: Any, params: PyTree, state: PyTree, name: str) -
     if not isinstance(result, tuple) or len(result) != 2:
         raise SemanticFLError(f"{what}, got a {type(result).__name__}")
     for part, before, after in zip(("params", "state"), (params, state), result, strict=True):
-        if jax.tree.structure(before) != jax.tree.structure(after):
+        given, got = (str(jax.tree.structure(each)) for each in (before, after))
+        if given != got:
             raise SemanticFLError(
-                f"{what}, {part} with the structure it was given: {jax.tree.structure(before)}, "
-                f"got {jax.tree.structure(after)}"
+                f"{what}, {part} with the structure it was given: {given}, got {got}"
             )
         old = jax.tree_util.tree_leaves_with_path(before)
         for (path, was), now in zip(old, jax.tree.leaves(after), strict=True):

@@ -64,11 +64,7 @@ class Checkpoints:
         if rows is not None:
             rows.roll_back(0)
 
-    def restore(self, shapes: PyTree) -> PyTree:
-        """Return the newest checkpoint, with structure, types and shardings of `shapes_of`."""
-        return self._restore(self.latest(), shapes)
-
-    def _restore(self, step: int | None, shapes: PyTree) -> PyTree:
+    def _restore(self, step: int, shapes: PyTree) -> PyTree:
         rows = _own_rows(shapes)
         if rows is not None:
             shapes = shapes._replace(clients=())
@@ -86,7 +82,7 @@ class Checkpoints:
         Newer ones are moved to the folder `aside`, so that their rounds can be saved again.
 
         Args:
-          shapes: as `restore` takes them.
+          shapes: structure, types and shardings, of `shapes_of`.
           recorded: rounds whose rows are there; a checkpoint after more of them is not used.
           aside: folder for damaged ones; made if needed.
           say: is told of them.

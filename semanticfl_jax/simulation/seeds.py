@@ -34,7 +34,7 @@ from semanticfl_jax.types import PyTree, Say
 
 
 class SeedEngine(Engine):
-    """The engine of one seed, which does no rounds; its state is cut out when it is asked for.
+    """The engine of one seed, which does no rounds; its state is that seed's of the stacked ones.
 
     Attributes:
       take: returns this seed's state, after the last round, of the stacked ones; None before.

@@ -1,8 +1,8 @@
 """What `runtime.conv=auto` and `runtime.clients_per_chunk=auto` stand for.
 
-On accelerators a short measurement at the first run decides (`tuning_search`), together with how
-long clients of this partition wait for one another (`chunk_load`); its figures are kept in the
-user's cache for later runs. On a CPU, where measurements gave the same answer in every case, that
+On accelerators a short measurement at the first run decides (`search`), together with how long
+clients of this partition wait for one another (`load`); its figures are kept in the user's cache
+for later runs. On a CPU, where measurements gave the same answer in every case, that
 answer is taken at once. A run that goes on keeps the choice that it began with: results of other
 chunks agree to rounding, not bit for bit.
 """

@@ -203,19 +203,19 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(
     with pytest.raises(Killed):
         run(other, tmp_path / "killed", callbacks=[Die(3)])
     lines, initial = [], []
-    prepare, restore = experiment.prepare, experiment.Checkpoints.restore
+    prepare, restore = experiment.prepare, experiment.Checkpoints.restore_newest
 
     def prepared(*args, **options):
         engine = prepare(*args, **options)
         initial.extend(map(weakref.ref, jax.tree.leaves(engine.state)))
         return engine
 
-    def restored(self, shapes):
+    def restored(self, *arguments):
         assert initial and all(leaf() is None for leaf in initial)  # or all would be there twice
-        return restore(self, shapes)
+        return restore(self, *arguments)
 
     monkeypatch.setattr(experiment, "prepare", prepared)
-    monkeypatch.setattr(experiment.Checkpoints, "restore", restored)
+    monkeypatch.setattr(experiment.Checkpoints, "restore_newest", restored)
     run(other, tmp_path / "killed", lines.append)
     assert any("resuming after round 2 of 5" in line for line in lines)
     # Clients' states in host memory are saved and restored as those on the devices are.

@@ -99,12 +99,11 @@ def time(comparison: Comparison) -> str:
     """Return how long runs took, and on what."""
     rows = []
     for method in comparison.methods:
-        padding = [
-            row["padding_share"]
+        shares = [
+            [row["padding_share"] for row in run.rows if row.get("padding_share") is not None]
             for run in method.runs
-            for row in run.rows[-1:]
-            if row.get("padding_share") is not None
         ]
+        padding = [statistics.fmean(each) for each in shares if each]
         devices = dict.fromkeys(str(run.summary.get("device", "–")) for run in method.runs)
         rows.append(
             [
@@ -123,7 +122,7 @@ def time(comparison: Comparison) -> str:
         Column("Images / s", "Training images a second, all clients, median"),
         Column("Compile s", "Less where programs had been compiled before"),
         Column("Train s", "All rounds"),
-        Column("Padding %", "Share of the training steps that was padding"),
+        Column("Padding %", "Share of the training steps that was padding, mean of all rounds"),
         "Device",
     ]
     found = _over(comparison, lambda row: row.get("seconds") or 0.0)
