@@ -20,13 +20,13 @@ from semanticfl_jax.planning.images import Images
 from semanticfl_jax.planning.programs import (
     OF_CLIENTS,
     OF_STUDENT,
+    Target,
     check_programs,
     default_programs,
     lower,
 )
-from semanticfl_jax.planning.shapes import Arguments, make_arguments, make_shapes
+from semanticfl_jax.planning.shapes import make_arguments, make_shapes
 from semanticfl_jax.planning.topology import Topology
-from semanticfl_jax.simulation.parts import Parts
 from semanticfl_jax.tuning.choose import Choice, default_chunk
 from semanticfl_jax.types import Say
 
@@ -145,7 +145,7 @@ def make_plan(
     programs = programs or default_programs(config)
     check_programs(programs, parts)
     arguments = make_arguments(parts, images, each, topology.mesh)
-    done = []
+    target, done = Target(parts, topology, arguments, each), []
     for program in programs:
         for chunk in taken if program in OF_CLIENTS else [1]:
             conv = config.runtime.conv
@@ -156,7 +156,7 @@ def make_plan(
             choice = Choice(conv, chunk, "to be planned")
             how = choice if program in OF_CLIENTS else f"convolution: {conv}"
             say(f"{topology.name}: compiling the {program}, {how}")
-            done.append(_compile(program, parts, topology, choice, arguments, each))
+            done.append(_compile(program, target, choice))
     floors = find_floors(parts, each, topology.chip, topology.chips, topology.devices)
     chip = "CPU" if topology.chip is None else topology.chip.name
     sizes = np.full(config.num_clients, each)
@@ -190,23 +190,16 @@ def _with_lowering(config: ExperimentConfig, platform: str, *, vmapped: bool) ->
     return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, conv=conv))
 
 
-def _compile(
-    program: str,
-    parts: Parts,
-    topology: Topology,
-    choice: Choice,
-    arguments: Arguments,
-    each: int,
-) -> Compiled:
+def _compile(program: str, target: Target, choice: Choice) -> Compiled:
     found = Compiled(program, choice.conv, choice.clients_per_chunk)
     began = time.perf_counter()
     untiled = None
     try:
-        lowered = lower(program, parts, topology, choice, arguments, each)
+        lowered = lower(program, target, choice)
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            if topology.platform != "gpu":
+            if target.topology.platform != "gpu":
                 raise
             # XLA takes Triton's matrix products or cuBLAS's by timing both. With no GPU to time
             # them on it takes Triton's, also where no tiles are found for them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -79,26 +79,33 @@ def check_programs(programs: Sequence[str], parts: Parts) -> None:
         )
 
 
-def lower(
-    program: str,
-    parts: Parts,
-    topology: Topology,
-    choice: Choice,
-    arguments: Arguments,
-    each: int,
-) -> jax.stages.Lowered:
+class Target(NamedTuple):
+    """A run, and the devices that it is compiled for.
+
+    Attributes:
+      parts: of `make_shapes`.
+      topology: the devices.
+      arguments: of `make_arguments`.
+      each: images of every client.
+    """
+
+    parts: Parts
+    topology: Topology
+    arguments: Arguments
+    each: int
+
+
+def lower(program: str, target: Target, choice: Choice) -> jax.stages.Lowered:
     """Lower a program of a run.
 
     Args:
       program: of `PROGRAMS`, that the run has (`check_programs`).
-      parts: of `make_shapes`.
-      topology: the devices.
+      target: the run and the devices.
       choice: lowering of the convolutions, and clients side by side.
-      arguments: of `make_arguments`.
-      each: images of every client.
     """
+    parts, topology, arguments, each = target
     if program == "first_contact":
-        return _first_contact(parts, topology, arguments, each)
+        return _first_contact(target)
     if program == "distillation":
         return _distillation(parts, topology)
     config, dataset = parts.config, parts.federation.dataset
@@ -132,10 +139,9 @@ def _contact_terms(parts: Parts) -> list[LossTerm]:
     return [term for term in parts.algorithm.terms if term.contact is not None]
 
 
-def _first_contact(
-    parts: Parts, topology: Topology, arguments: Arguments, each: int
-) -> jax.stages.Lowered:
+def _first_contact(target: Target) -> jax.stages.Lowered:
     """Return what clients compute of a block of their images."""
+    parts, topology, arguments, each = target
     (term,) = _contact_terms(parts)
     assert term.contact is not None
     mesh, data = topology.mesh, arguments.data
