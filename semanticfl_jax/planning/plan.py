@@ -164,16 +164,16 @@ def make_plan(
         parts.algorithm, arguments.state, dataclasses.replace(arguments.data, sizes=sizes)
     )
     return Plan(
-        topology.name,
-        topology.devices,
-        topology.memory,
-        chip,
-        each,
-        config,
-        floors,
-        traffic,
-        None if parts.student is None else parts.starts_from_student,
-        tuple(done),
+        topology=topology.name,
+        devices=topology.devices,
+        device_memory=topology.memory,
+        chip=chip,
+        images_per_client=each,
+        config=config,
+        floors=floors,
+        traffic=traffic,
+        starts_from_student=None if parts.student is None else parts.starts_from_student,
+        programs=tuple(done),
     )
 
 

@@ -180,14 +180,15 @@ def make_parts(
                 )
     ledger = make_ledger(config)
     parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
-    _check_uploads(parts)
+    _check_algorithm(parts)
     return parts
 
 
-def _check_uploads(parts: Parts) -> None:
-    """Raise `SemanticFLError` for what clients send and transforms or noise would not cover.
+def _check_algorithm(parts: Parts) -> None:
+    """Raise `SemanticFLError` for an algorithm that does not go with the rest of the run.
 
-    Nor may anything but model and update travel where clients begin in different rounds.
+    Of one that is given as an object, this shows only here: what it sends that transforms or noise
+    would not cover, or that would be of another round, and what it needs on the devices.
     """
     config, algorithm, shapes = parts.config, parts.algorithm, parts.model_shapes
     extra = extra_shapes(algorithm, shapes)
