@@ -3,7 +3,9 @@
     import semanticfl_jax as sfl
 
     sfl.use_all_cores()
-    config = sfl.ExperimentConfig(dataset="digits", rounds=5)
+    config = sfl.ExperimentConfig(
+        dataset="digits", augmentation=(), rounds=5, model=sfl.ModelConfig(width=8)
+    )
     result = sfl.run(config)
     print(result.summary["final_accuracy"])
 

@@ -2,7 +2,10 @@
 
 import semanticfl_jax as sfl
 
-result = sfl.run(sfl.ExperimentConfig(dataset="digits"), workdir="runs/a")
+config = sfl.ExperimentConfig(
+    dataset="digits", augmentation=(), rounds=5, model=sfl.ModelConfig(width=8)
+)
+result = sfl.run(config, workdir="runs/a")
 """
 
 from semanticfl_jax.algorithms.base import (

@@ -206,7 +206,10 @@ class Simulation:
 
     @property
     def state(self) -> ServerState | None:
-        """The server's state after `round` rounds; the next round takes its memory."""
+        """The server's state after `round` rounds.
+
+        Its arrays are deleted by the next round: copy what you keep (`jax.device_get`).
+        """
         return None if self.engine is None else self.engine.state
 
     @property
