@@ -64,13 +64,21 @@ class Entry:
         """Return what the builder makes; `settings` None stands for the defaults.
 
         Raises:
-          SemanticFLError: if it makes anything else than a `kind`; None: anything goes.
+          SemanticFLError: if it makes anything else than a `kind`, where None allows anything; or if
+            the builder, a user's own, fails.
         """
         builder = self.builder
         if isinstance(builder, str):
             module, _, function = builder.partition(":")
             builder = getattr(importlib.import_module(module), function)
-        made = builder(self.settings() if settings is None else settings, context)
+        try:
+            made = builder(self.settings() if settings is None else settings, context)
+        except Exception as error:
+            if isinstance(error, SemanticFLError) or self.source.startswith("semanticfl_jax."):
+                raise
+            raise SemanticFLError(
+                f"the builder of {self.name}, {self.source}, fails: {type(error).__name__}: {error}"
+            ) from error
         if kind is not None and not isinstance(made, kind):
             raise SemanticFLError(
                 f"the builder of {self.name}, {self.source}, must return a {kind.__name__}, got "

@@ -17,6 +17,17 @@ def nothing(settings, context):
     """A builder without a return."""
 
 
+def failing(settings, context):
+    """A builder with a mistake."""
+    return settings["width"]
+
+
+def test_a_builder_that_fails_is_named():
+    message = r"the builder of mine, tests.test_registry:failing, fails: TypeError: 'NoSettings'"
+    with pytest.raises(SemanticFLError, match=message):
+        Entry("mine", failing).build(None, None)
+
+
 def test_a_builder_that_makes_something_else_is_named():
     entry = Entry("mine", nothing)
     assert entry.build(None, None) is None

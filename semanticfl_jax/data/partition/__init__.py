@@ -48,8 +48,15 @@ class Partition:
         if (np.diff(self.offsets) < 0).any():
             raise SemanticFLError("offsets must not fall")
         ordered = np.sort(self.indices)
-        if not self.overlapping and (ordered[1:] == ordered[:-1]).any():
-            raise SemanticFLError("indices must be used at most once, unless overlapping")
+        again = ordered[1:][ordered[1:] == ordered[:-1]]
+        if not self.overlapping and len(again):
+            places = np.flatnonzero(self.indices == again[0])
+            holders = np.searchsorted(self.offsets, places, side="right") - 1
+            raise SemanticFLError(
+                f"indices must be used at most once, and image {again[0]} is client "
+                f"{holders[0]}'s and client {holders[1]}'s; Partition(..., overlapping=True) lets "
+                "clients share images"
+            )
 
     @property
     def num_clients(self) -> int:

@@ -74,7 +74,8 @@ def as_labels(name: str, labels: Any, count: int, kind: str) -> np.ndarray:
         )
     if kind == "binary":
         if not np.isin(labels, (0, 1)).all():
-            raise SemanticFLError(f"{name} must be {form}, got others than 0 and 1")
+            hint = "; classes, one an image, are [n]: flatten them" if labels.shape[1] == 1 else ""
+            raise SemanticFLError(f"{name} must be {form}, got others than 0 and 1{hint}")
         return labels.astype(np.uint8)
     if not (np.abs(labels) <= np.finfo(np.float32).max).all():
         raise SemanticFLError(f"{name} must be finite in float32")

@@ -114,7 +114,7 @@ def test_public_split_out_of_range(per_class, message):
             "indices must be whole numbers, at least 0 and below 2.31, got int64, from -1 to 0",
         ),
         ([True, False], "indices must be whole numbers, at least 0 and below 2.31, got bool"),
-        ([1, 1], "indices must be used at most once"),
+        ([1, 1], r"once, and image 1 is client 0's and client \d's; Partition\(..., overlap"),
     ],
 )
 def test_indices_are_not_cut_to_fit(indices, message):

@@ -41,6 +41,10 @@ def test_one_channel_is_repeated():
         ({"test_images": TEST[:, :3]}, "test_images must be as large as train_images"),
         ({"train_labels": LABELS[:-1]}, "train_labels must be whole numbers, one an image, .9."),
         ({"train_labels": LABELS / 2}, "train_labels must be whole numbers"),
+        (
+            {"train_labels": LABELS[:, None], "test_labels": TEST_LABELS[:, None]},
+            r"others than 0 and 1; classes, one an image, are \[n\]: flatten them",
+        ),
         ({"test_labels": TEST_LABELS - 1}, "test_labels must be at least 0, got -1"),
         ({"class_names": ["a", "b"]}, "labels go to 2, there are 2 names"),
         ({"train_labels": LABELS + 2**32}, "train_labels must be below 2.31, got 4294967298"),
