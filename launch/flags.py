@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import importlib
 import os
 import re
@@ -63,8 +64,8 @@ def run(
 ) -> None:
     """Run `main(config, workdir)` as an absl command.
 
-    A mistake that the user can mend ends the process with one line and exit status 2; any other
-    error keeps its traceback, and with --debug all do.
+    A mistake that the user can mend ends the process with one line and exit status 2, a run that
+    diverged with 3; any other error keeps its traceback, and with --debug all do.
 
     Args:
       main: called with the validated configuration and the directory to write to.
@@ -134,8 +135,8 @@ def one_line(debug: bool) -> Iterator[None]:
         yield
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
-    except KeyboardInterrupt:
-        _break_off()
+    except KeyboardInterrupt as error:
+        _break_off(error)
     except Exception as error:
         if explain(error) is None:
             raise
@@ -202,12 +203,14 @@ def stop(reason: BaseException | str) -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
-def _break_off() -> NoReturn:
-    """End a command that was interrupted in whatever it did, with everything closed behind it.
+def _break_off(error: KeyboardInterrupt) -> NoReturn:
+    """End a command that was interrupted in whatever it did.
 
     Not by the interpreter's own end, which JAX (0.10.2) turns into a segmentation fault where a
-    compilation was interrupted.
+    compilation was interrupted. Temporary folders go with what holds them.
     """
+    error.with_traceback(None)
+    gc.collect()
     sys.stdout.flush()
     print("interrupted", file=sys.stderr, flush=True)
     os._exit(INTERRUPTED)

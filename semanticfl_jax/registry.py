@@ -64,8 +64,8 @@ class Entry:
         """Return what the builder makes; `settings` None stands for the defaults.
 
         Raises:
-          SemanticFLError: if it makes anything else than a `kind`, where None allows anything; or if
-            the builder, a user's own, fails.
+          SemanticFLError: if it makes anything else than a `kind` (None: anything goes), or if a
+            user's own builder fails.
         """
         builder = self.builder
         if isinstance(builder, str):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from semanticfl_jax.config.unknown_fields import unknown_field
@@ -67,10 +68,10 @@ class Config:
 
     def __new__(cls, *args: Any, **fields: Any) -> Self:
         """Raise `ConfigError` for a field that does not exist, with what may be meant."""
-        known = {field.name for field in dataclasses.fields(cls)} if fields else set()
+        known = inspect.signature(cls.__init__).parameters if fields else {}
         for name in fields:
             if name not in known:
-                raise ConfigError(f"{cls.__name__}: {unknown_field(known_fields(cls), '', name)}")
+                raise ConfigError(_unknown_argument(cls, name, known))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -84,6 +85,18 @@ class Config:
 
     def check(self) -> None:
         """Raise `ConfigError` for values that are out of range or contradict one another."""
+
+
+def _unknown_argument(cls: type, name: str, known: Collection[str]) -> str:
+    """Return the message for a field that a constructor does not take."""
+    own = [each for each, names in known_fields(cls).items() if name in names and each not in known]
+    if own:
+        return (
+            f"{cls.__name__} has no field {name}; of {' or '.join(own)} it is given as "
+            f"settings={{{name!r}: ...}}"
+        )
+    fields = {each: names for each, names in known_fields(cls).items() if each in known}
+    return f"{cls.__name__}: {unknown_field(fields, '', name)}"
 
 
 class Choosing(Config):

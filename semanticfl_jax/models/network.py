@@ -32,11 +32,8 @@ class Network:
                 f"a model must be an instance of a Flax module (flax.linen), got {module!r}"
             )
         self.module = module
-        parameters = inspect.signature(type(module).__call__).parameters
-        # Sequential takes any keyword, and gives it to its first layer, which has neither.
-        any_keyword = not isinstance(module, nn.Sequential) and any(
-            p.kind is p.VAR_KEYWORD for p in parameters.values()
-        )
+        parameters = _parameters(module)
+        any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._takes = {name for name in ("train", "mask") if any_keyword or name in parameters}
 
     @property
@@ -99,3 +96,11 @@ def as_outputs(result: Any) -> Outputs:
             f"{type(result).__name__}"
         )
     return Outputs(result.astype(jnp.float32), None)
+
+
+def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
+    """Return what a module's call takes: of a sequence its first layer's, which gets them."""
+    while isinstance(module, nn.Sequential) and module.layers:
+        module = module.layers[0]
+    called = type(module).__call__ if isinstance(module, nn.Module) else module
+    return inspect.signature(called).parameters

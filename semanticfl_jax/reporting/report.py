@@ -94,7 +94,7 @@ def _table(comparison: Comparison) -> str:
 def _cells(comparison: Comparison, method: Method) -> list[str]:
     metric = comparison.metric
     cells = [method.label, str(len(method.runs))]
-    cells += [metric.write_spread(method.values(name)) for name in metric.fields]
+    cells += [method.spread(metric, name) for name in metric.fields]
     if comparison.reference:
         gains = comparison.gains(method)
         own = method is comparison.reference

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,12 @@ class Method:
     def values(self, name: str) -> list[float]:
         """Return the figure `name` of every run's summary, without those that lack it."""
         return [run.summary[name] for run in self.runs if run.summary.get(name) is not None]
+
+    def spread(self, metric: Metric, name: str) -> str:
+        """Return mean ± standard deviation of a figure, and of how many runs, if not of all."""
+        values = self.values(name)
+        some = f" ({len(values)} of {len(self.runs)})" if 0 < len(values) < len(self.runs) else ""
+        return metric.write_spread(values) + some
 
     def by_seed(self, name: str) -> dict[Any, float]:
         """Return the same by the runs' seeds."""
@@ -102,8 +110,12 @@ def load_run(directory: str | os.PathLike) -> Run:
             "writes)"
         )
     summary = {**figures, **summary}
+    if diverged(summary):
+        raise ReportError(f"{path}: not finished (it diverged in round {trained})")
     if not ended(summary, trained, wanted):
-        raise ReportError(f"{path}: not finished ({trained} of {wanted} rounds in metrics.jsonl)")
+        done = f"{trained} of {wanted} rounds in metrics.jsonl"
+        stale = f", summary.json is of {summary['rounds']}" if trained >= wanted else ""
+        raise ReportError(f"{path}: not finished ({done}{stale})")
     return Run(path, config, summary, rows)
 
 
@@ -150,13 +162,19 @@ def with_objects(path: Path, config: dict[str, Any], summary: Mapping[str, Any])
         if isinstance(had, str) and isinstance(there, dict) and there.get("name", had) != had:
             config = {**config, group: {"name": had}}
     if isinstance(bound.get("model"), str):
-        shown = " ".join(bound["model"].split())
-        name = summary.get("model", shown.partition("(")[0])
-        config = {**config, "model": {"name": name, "shown": shown}}
+        text = without_addresses(bound["model"])
+        name = summary.get("model", text.partition("(")[0])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        config = {**config, "model": {"name": name, "repr": digest}}
     images = summary.get("dataset")
     if isinstance(images, str) and config.get("dataset") not in (None, images):
         config = {**config, "dataset": images, "data": bound.get("data")}
     return config
+
+
+def without_addresses(text: str) -> str:
+    """Return a `repr` in one line, without addresses in memory, which differ between processes."""
+    return " ".join(re.sub(r" at 0x[0-9a-f]+", "", text).split())
 
 
 def load_runs(directories: Sequence[str | os.PathLike]) -> list[Run]:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 _COMPILING, _QUIET, _ROUNDS = 900.0, 120.0, 10.0
 
 #: States in which a run does nothing more by itself.
-_OVER = ("finished", "diverged", "stopped")
+_OVER = {"finished", "diverged", "stopped"}
+#: Seconds for which nothing must go on, until it is taken for the end: of runs that take turns, one
+#: may be about to begin.
+_SETTLED = 60.0
 
 #: Columns of a terminal from which on everything has room.
 _WIDE = 110
@@ -228,9 +231,15 @@ def watch(
         contextlib.suppress(KeyboardInterrupt),
         Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live,
     ):
+        going_on = time.monotonic()
         for runs in looks:
             live.update(table(runs, wide), refresh=True)
-            if runs and all(run.state in _OVER for run in runs):
+            states = {run.state for run in runs}
+            if states <= {"finished", "diverged"} and runs:
+                return
+            if not runs or not states <= _OVER:
+                going_on = time.monotonic()
+            if time.monotonic() - going_on > _SETTLED:
                 return
             time.sleep(every)
 

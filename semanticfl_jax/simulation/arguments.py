@@ -40,6 +40,7 @@ def check_kinds(
             )
         heard = [name for name in methods if name.startswith("on_")]
         other = [name for name in dir(each) if name.startswith("on_") and name not in heard]
+        other = [name for name in other if callable(getattr(each, name))]
         if other:
             raise ConfigError(
                 f"{type(each).__name__}.{other[0]} would never be called: callbacks have "

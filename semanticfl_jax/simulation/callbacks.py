@@ -108,7 +108,8 @@ class Callback:
 
 def hear_rounds(callbacks: Sequence[Callback]) -> bool:
     """Return whether any callback hears of every round, rather than of evaluations alone."""
-    return any(type(each).on_round is not Callback.on_round for each in callbacks)
+    heard = [getattr(each.on_round, "__func__", each.on_round) for each in callbacks]
+    return any(method is not Callback.on_round for method in heard)
 
 
 class WriteMetrics(Callback):

@@ -148,8 +148,8 @@ class Simulation:
                 self._bar, loggers, callbacks, self.workdir, self._checkpoints, self.say
             )
             # Callbacks see the state of the round that they are told of.
-            self._watched = hear_rounds(callbacks)
-            self._ahead = not callbacks
+            self._watched = bool(processes.of_main(int(hear_rounds(callbacks))))
+            self._ahead = not processes.of_main(int(bool(callbacks)))
         except BaseException:
             self._unlock()
             raise
@@ -317,7 +317,8 @@ class Simulation:
     def close(self) -> None:
         """Save the last round done, so that it can be resumed, and close the run's files.
 
-        It is called at the end of the run, too. After a round that failed nothing is saved.
+        It is called at the end of the run, too. After a round that failed nothing is saved, nor in
+        a run of several processes, where rounds are saved as they are due.
         """
         self._close(save=True)
 
@@ -326,16 +327,20 @@ class Simulation:
             return
         self._closed = True
         try:
-            if save:
-                self._save()
-            self._callbacks.close()
+            try:
+                if save:
+                    self._save()
+            finally:
+                self._callbacks.close()
         finally:
             self._unlock()
 
     def _save(self) -> None:
         """Save the state, unless it is saved, or another simulation has the directory now."""
-        checkpoints, held = self._checkpoints, self._lock is None or self._lock.held
-        if checkpoints is None or not held or self.round in (0, checkpoints.latest()):
+        checkpoints, lock = self._checkpoints, self._lock
+        # All of several processes would have to save, and one may be closed by an error of its own.
+        alone = jax.process_count() == 1 and lock is not None and lock.held
+        if checkpoints is None or not alone or self.round in (0, checkpoints.latest()):
             return
         if self.engine.round == self.round:
             checkpoints.save(self.round, self.engine.state)
@@ -343,9 +348,8 @@ class Simulation:
     def __enter__(self) -> Simulation:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # All processes save together: one that fails would wait for the others.
-        self._close(save=kind is None or jax.process_count() == 1)
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     # Results
 

@@ -24,6 +24,7 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.reporting.runs import without_addresses
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation import workdir as files
@@ -107,10 +108,10 @@ def advice(parts: Parts) -> list[str]:
             "every client's images for it"
         )
     public, count = len(parts.federation.public), len(parts.federation.dataset.train_labels)
-    if public and not config.uses_public:
+    if public and not config.uses_public and config.partition.file is None:
         lines.append(
-            f"{public:,} of {count:,} training images are public, kept from the clients for runs "
-            "that guide them; public_per_class=0 gives them to the clients"
+            f"{public:,} of {count:,} training images are public, and no client has them, as in "
+            "runs with guidance; where none is compared, public_per_class=0 gives them to clients"
         )
     names = {parts.algorithm.aggregator.name, *(each.name for each in parts.algorithm.transforms)}
     cutting = " and ".join(sorted(names & {"clip", "norm bound"}))
@@ -185,7 +186,7 @@ def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) ->
         "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
         "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
         "student": None if parts.student is None else digest(parts.student.variables),
-        "model": None if given.model is None else repr(given.model),
+        "model": None if given.model is None else without_addresses(repr(given.model)),
         "algorithm": None if given.algorithm is None else given.algorithm.name,
         "init_params": digest(parts.init),
         "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),

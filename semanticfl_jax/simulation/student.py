@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.diffusion.fingerprint import image_size
 from semanticfl_jax.probing.classifiers import Split, assess
-from semanticfl_jax.registry import DATASETS
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.building import (
@@ -60,27 +60,39 @@ def _images(config: ExperimentConfig, federation: Federation) -> StudentImages |
     settings = config.guidance.student
     if settings.images == BUNDLED:
         return None
-    _refuse_clients_images(config, federation.dataset)
     if settings.file is not None and settings.images != "public" and settings.data_dir is None:
         return None  # not at hand
     side = config.guidance.resolution or _SIDE
     if settings.images == "directory" and uses_diffusion(config):
         side = config.guidance.resolution or image_size(checkpoint_directory(config.guidance))
-    return read_images(settings, federation.clean, federation.public, side)
+    images = read_images(settings, federation.clean, federation.public, side)
+    if images is not None and settings.images != "public":
+        _refuse_clients_images(images, federation)
+    return images
 
 
-def _refuse_clients_images(config: ExperimentConfig, dataset: ImageDataset) -> None:
-    """Raise `ConfigError` if the student would be distilled on the data set that clients have."""
-    settings = config.guidance.student
-    if settings.dataset is None or settings.dataset != dataset.name:
+def _refuse_clients_images(images: StudentImages, federation: Federation) -> None:
+    """Raise `ConfigError` if a client has any of the images that a student is distilled on.
+
+    Whatever the data sets are called: the images of one are often in another, and `cifar10` comes
+    in several forms. Images that were resized are not recognised.
+    """
+    everyone = federation.clean.train_images
+    if images.images.shape[1:] != everyone.shape[1:]:
         return
-    # A data set of a user's own files is another one in another place.
-    own_files = "image_size" in DATASETS[settings.dataset].uses
-    if not own_files or settings.data_dir in (None, config.data_dir):
+    held = np.setdiff1d(np.arange(len(everyone)), federation.public)
+    clients = {_digest(everyone[index]) for index in held}
+    shared = sum(_digest(image) in clients for image in images.images)
+    if shared:
         raise ConfigError(
-            f"guidance.student.images={settings.images} are the clients' own images, which do not "
-            "leave them; use public, the server's part of that data set, or another data set"
+            f"guidance.student.images={images.source}: clients have {shared:,} of these "
+            f"{len(images.images):,} images, and theirs do not leave them; use public, the "
+            "server's part of the data set, or another one"
         )
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
 
 
 def require_model_by_name(config: ExperimentConfig) -> None:

@@ -259,6 +259,8 @@ def _signals_to(active: Mapping[str, _Started]) -> Iterator[_Signals]:
 def _outcome(directory: Path, code: int, seconds: float) -> str:
     if code == _INTERRUPTED:
         return f"stopped after {seconds:.0f} s"
+    if code == DivergedError.exit_status:
+        return f"diverged after {seconds:.0f} s"
     if code:
         return f"failed after {seconds:.0f} s"
     summary = read_summary(directory, silent) or {}

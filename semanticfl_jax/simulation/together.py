@@ -108,6 +108,9 @@ class Member(Simulation):
     def _prepare(self) -> Engine:
         return self._seeds.add(self.parts, self._mesh)
 
+    def _save(self) -> None:
+        """Save nothing on leaving: all seeds are saved after the same rounds, as they are due."""
+
     def steps(self, rounds: Iterator[FinishedRound]) -> Iterator[object]:
         """Record rounds as they come."""
         return self._take(rounds)

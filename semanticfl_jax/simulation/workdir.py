@@ -26,7 +26,7 @@ from semanticfl_jax.devices.versions import code_commit
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import read_json_object, write_json
 from semanticfl_jax.lock import Lock
-from semanticfl_jax.reporting.runs import ended
+from semanticfl_jax.reporting.runs import ended, without_addresses
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 from semanticfl_jax.types import Say
 
@@ -140,6 +140,7 @@ def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
     differences = []
     for name, value in bound.items():
         had = there.get(name)
+        had = without_addresses(had) if isinstance(had, str) else had
         unknown = None in (value, had) and name not in OBJECTS
         if name != _PARTS and not unknown and value != had:
             was, now = ("not given" if each is None else each for each in (had, value))

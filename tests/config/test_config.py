@@ -423,7 +423,11 @@ def test_a_prompt_may_be_chosen_for_images_that_only_a_student_is_distilled_on()
     ("make", "message"),
     [
         (lambda: ExperimentConfig(learningrate=0.1), "ExperimentConfig: .* mean learning_rate"),
-        (lambda: AlgorithmConfig("fedprox", mu=0.1), "AlgorithmConfig: .* mean fedprox.mu"),
+        (
+            lambda: AlgorithmConfig("fedprox", mu=0.1),
+            r"has no field mu; of .*fedprox.* it is given as settings=\{'mu': ...\}",
+        ),
+        (lambda: AlgorithmConfig("fedprox", fedprox={}), "unknown config field fedprox. Fields: "),
         (lambda: PartitionConfig("dirichlet", alfa=1), "PartitionConfig: .* mean alpha"),
     ],
 )

@@ -130,6 +130,16 @@ def test_cnn_initialisation_is_glorot_uniform():
         assert not np.any(variables["params"][name]["bias"])
 
 
-def test_a_sequential_module_is_a_network():
-    network = Network(nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(4)]))
-    assert network.outputs((8, 8, 3)).logits.shape == (1, 4)
+class First(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return jnp.where(train, 1.0, 0.0) * jnp.ones((len(x), 3))
+
+
+def test_a_sequence_is_called_as_its_first_layer_is():
+    flat = Network(nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(4)]))
+    assert flat.outputs((8, 8, 3)).logits.shape == (1, 4)
+    told = Network(nn.Sequential([nn.Sequential([First()]), nn.relu]))
+    for train in (True, False):
+        outputs = told.apply({}, jnp.zeros((2, 8, 8, 3)), train=train)
+        np.testing.assert_array_equal(outputs.logits, np.full((2, 3), float(train)))

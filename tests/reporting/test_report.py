@@ -244,6 +244,26 @@ def test_an_algorithm_given_from_python_is_another_method(tmp_path):
     assert "mine" in text and "fedavg (model.name=MyNet" in text
 
 
+def test_seeds_of_one_network_are_pooled_wherever_its_functions_lie_in_memory(tmp_path):
+    paths = []
+    for seed, address in enumerate(("0x7f66129a9f80", "0x7f0000000010")):
+        path = write_run(tmp_path / str(seed), made_up_config(seed=seed))
+        write_json(path / "run.json", {"model": f"Net(\n  act = <function relu at {address}>\n)"})
+        paths.append(path)
+    assert [row["seeds"] for row in cells(compare(paths)).values()] == ["2"]
+
+
+def test_a_mean_says_of_how_many_seeds_it_is(tmp_path):
+    values = ((0.1, 0.2, 0.4), (0.1, None, None))
+    paths = [
+        write_run(tmp_path / str(seed), made_up_config(seed=seed), each)
+        for seed, each in enumerate(values)
+    ]
+    (row,) = cells(compare(paths)).values()
+    assert row["seeds"] == "2" and row["last %"] == "40.00 (1 of 2)"
+    assert "(" not in row["best %"]
+
+
 def test_seeds_of_different_networks_or_images_are_not_pooled(tmp_path):
     shown = ("Net(\n    # attributes\n    width = 4\n)", "Net(\n    # attributes\n    width = 8\n)")
     for given in ([{"model": text} for text in shown], [{"data": "a"}, {"data": "b"}]):

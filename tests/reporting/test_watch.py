@@ -1,6 +1,7 @@
 """Progress of runs that are finished, under way, killed, or damaged."""
 
 import io
+import itertools
 import os
 
 import pytest
@@ -145,3 +146,16 @@ def test_watching_ends_when_all_runs_are_finished(tmp_path, monkeypatch):
     text = io.StringIO()
     watch.watch([tmp_path], every=7, console=Console(file=text, width=100, force_terminal=True))
     assert looks == [7] and "2 finished" in text.getvalue()
+
+
+def test_watching_goes_on_for_a_while_when_all_that_is_left_was_stopped(tmp_path, monkeypatch):
+    write_run(tmp_path / "done", made_up_config())
+    stopped = under_way(tmp_path / "next")
+    (stopped / ".lock").unlink()
+    clock = itertools.count(0, 25)
+    looks = []
+    monkeypatch.setattr(watch.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(watch.time, "sleep", looks.append)
+    terminal = Console(file=io.StringIO(), width=100, force_terminal=True)
+    watch.watch([tmp_path], console=terminal)
+    assert len(looks) == 2

@@ -5,6 +5,7 @@ import json
 import signal
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -263,10 +264,17 @@ def test_a_callback_sees_the_model_of_the_round_that_it_hears_of(simulation, mon
         simulation(CONFIG, callbacks=[type("Seeing", (Callback,), {method: hear})()]).run()
         return seen
 
+    def seen_by_a_pretended_one():
+        seen = {}
+        hear = {name: lambda *_: None for name in ("on_start", "on_evaluation", "on_end", "close")}
+        hear["on_round"] = lambda one, step: seen.update({step.round: total(one)})
+        simulation(CONFIG, callbacks=[SimpleNamespace(**hear, on_gpu=False)]).run()
+        return seen
+
     expected = {step.round: total(one) for one in [simulation(CONFIG)] for step in one}
     assert len(set(expected.values())) == CONFIG.rounds
     monkeypatch.setattr(pipeline, "runs_ahead", lambda config: True)
-    assert seen_by("on_round") == expected
+    assert seen_by("on_round") == seen_by_a_pretended_one() == expected
     assert seen_by("on_evaluation") == {number: expected[number] for number in (2, 4, 5)}
 
 

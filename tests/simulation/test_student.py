@@ -17,11 +17,13 @@ from semanticfl_jax.config import (
     RuntimeConfig,
     StudentConfig,
 )
-from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.data.federation import make_federation
+from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student.building import expected_provenance
+from semanticfl_jax.semantics.student.images import StudentImages
 from semanticfl_jax.simulation import student as module
 from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.student import client_side
@@ -111,8 +113,19 @@ def test_a_student_is_not_distilled_on_the_clients_own_images(world):
     student = StudentConfig(enabled=True, images="dataset:digits", control="labels")
     guidance = GuidanceConfig(enabled=True, lambda_kd=0, lambda_con=0, student=student)
     config = dataclasses.replace(CONFIG, guidance=guidance)
-    with pytest.raises(ConfigError, match=r"images=dataset:digits are the clients' own images"):
-        run(config, dataset=dataclasses.replace(world, name="digits"), progress=False, say=None)
+    own = dataclasses.replace(config, dataset="digits")
+    with pytest.raises(ConfigError, match=r"dataset:digits: clients have 1,4\d\d of these 1,437"):
+        run(own, progress=False, say=None)
+    # By what they show, whatever they are called: the public ones alone are the server's.
+    digits = load_dataset("digits")
+    federation = make_federation(dataclasses.replace(digits, name="others"), own)
+    images = StudentImages("directory", digits.train_images[federation.public], None)
+    module._refuse_clients_images(images, federation)
+    images = StudentImages("directory", digits.train_images[:1], None)
+    client = dataclasses.replace(federation, public=np.arange(1, 21))
+    with pytest.raises(ConfigError, match="clients have 1 of these 1 images"):
+        module._refuse_clients_images(images, client)
+    module._refuse_clients_images(images, make_federation(world, config))
 
 
 def test_a_probe_is_fitted_to_all_classes_though_images_come_class_by_class(monkeypatch):
@@ -131,7 +144,6 @@ def test_a_probe_is_fitted_to_all_classes_though_images_come_class_by_class(monk
 
 
 def test_the_server_reads_nothing_but_the_public_split(world, config_of):
-    from semanticfl_jax.data.federation import make_federation
 
     guidance = GuidanceConfig(enabled=True, student=StudentConfig(enabled=True, images="public"))
     config = dataclasses.replace(CONFIG, guidance=guidance)

@@ -112,6 +112,24 @@ def test_seeds_are_stopped_and_resumed_together(alone, options, tmp_path):
     require_near(tmp_path, alone)
 
 
+class Fail(Callback):
+    """Fails in one run after a round without a checkpoint."""
+
+    def on_round(self, simulation, step):
+        if step.round == 3 and simulation.config.seed == SEEDS[-1]:
+            raise OSError("no more room")
+
+
+def test_when_one_seed_fails_all_go_on_from_the_same_checkpoint(alone, options, tmp_path):
+    with pytest.raises(OSError, match="no more room"):
+        together.run_together(with_seeds(), tmp_path, callbacks=[Fail()], **options)
+    for name in with_seeds():
+        saved = {path.name for path in (tmp_path / name / "checkpoints").iterdir()}
+        assert saved == {"2"}
+    together.run_together(with_seeds(), tmp_path, **options)
+    require_near(tmp_path, alone)
+
+
 def test_what_cannot_be_one_program_is_refused(options, tmp_path):
     several = with_seeds()
     several["run-seed9"] = dataclasses.replace(CONFIG, seed=9, learning_rate=0.5)

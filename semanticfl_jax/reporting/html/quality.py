@@ -57,7 +57,7 @@ def results(comparison: Comparison) -> str:
                 bool(values) and len(comparison.methods) > 1 and statistics.fmean(values) == top
             )
             mean = statistics.fmean(values) if values else None
-            cells.append(Cell(_dash(metric.write_spread(values)), mean, strong=strong))
+            cells.append(Cell(_dash(method.spread(metric, name)), mean, strong=strong))
         if reference:
             gains = comparison.gains(method)
             text = _dash(metric.write_spread(gains, sign="+")) if gains else ""
