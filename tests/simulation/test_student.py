@@ -117,7 +117,7 @@ def test_a_student_is_not_distilled_on_the_clients_own_images(world):
     with pytest.raises(ConfigError, match=r"dataset:digits: clients have 1,4\d\d of these 1,437"):
         run(own, progress=False, say=None)
     # By what they show, whatever they are called: the public ones alone are the server's.
-    digits = load_dataset("digits")
+    digits = load_dataset("digits", None)
     federation = make_federation(dataclasses.replace(digits, name="others"), own)
     images = StudentImages("directory", digits.train_images[federation.public], None)
     module._refuse_clients_images(images, federation)
