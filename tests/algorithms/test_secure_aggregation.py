@@ -11,6 +11,7 @@ import pytest
 
 from semanticfl_jax.algorithms.aggregators import Sender, Updates
 from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.secure import masked as secure_masked
 from semanticfl_jax.algorithms.secure import secure
 from semanticfl_jax.config import (
     AggregationConfig,
@@ -21,8 +22,11 @@ from semanticfl_jax.config import (
 from semanticfl_jax.config.compression import SecureConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.federated.client_update import sender_of
+from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.models import Outputs
+from semanticfl_jax.randomness import round_keys
 from tests.federated.by_hand import host, reported
 from tests.federation import (
     CLASSES,
@@ -133,3 +137,19 @@ def test_secure_traffic_counts_keys_and_shares(two_layers):
     others = CONFIG.clients_per_round - 1
     assert hidden.up == plain.up + 64 + 96 * others + 32 * others
     assert hidden.down == plain.down + 64 * (others + 1) + 96 * others
+
+
+def test_masks_differ_from_array_to_array_and_from_round_to_round():
+    # Else the server could subtract one from another.
+    pair = jnp.array([5, 3], jnp.int32)
+    rounds = [round_keys(jax.random.key(0), number) for number in (0, 1)]
+    senders = [
+        sender_of(jnp.int32(5), jnp.float32(0.5), keys, Broadcast((), jnp.float32(1)))
+        for keys in rounds
+    ]
+    assert all(each.round_key == keys.encoding for each, keys in zip(senders, rounds, strict=True))
+    sent = [
+        secure_masked([jnp.zeros(50, jnp.uint32)] * 2, each._replace(cohort=pair))
+        for each in senders
+    ]
+    assert len({np.asarray(array).tobytes() for arrays in sent for array in arrays}) == 4

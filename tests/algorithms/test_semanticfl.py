@@ -126,3 +126,12 @@ def test_semanticfl_aggregates_as_fedavg():
         algorithm = algorithm_of(ExperimentConfig(algorithm=AlgorithmConfig(name=name)))
         assert algorithm.weights is by_size
         np.testing.assert_allclose(algorithm.weights(sizes, counts), [0.25, 0.75, 0.0])
+
+
+def test_the_distillation_has_its_temperature(anchors):
+    config = GuidanceConfig(kd="kl", temperature_kd=0.3, lambda_con=0.0, visual_head="none")
+    term = guidance_term(anchors, config, DIM)
+    given = inputs(term)
+    targets = term.shared["visual"][given.labels]
+    expected = distillation(given.outputs.features, targets, given.mask, "kl", 0.3)
+    np.testing.assert_allclose(term.loss(given), expected, rtol=1e-6)

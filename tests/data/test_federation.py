@@ -18,6 +18,7 @@ from semanticfl_jax.data import federation
 from semanticfl_jax.data.partition import Partition, draw_balanced
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
+from tests.federation import noise_images
 
 LABELS = np.arange(200, dtype=np.int32) % 4
 CONFIG = ExperimentConfig(dataset="digits", num_clients=6, public_per_class=3, seed=5)
@@ -234,3 +235,19 @@ def test_fltrust_has_public_images_beside_a_given_partition(dataset):
     public = federation.make_federation(dataset, config, parts).public
     assert np.bincount(LABELS[public]).tolist() == [3, 3, 3, 3] and public.min() >= 120
     assert not len(federation.make_federation(dataset, CONFIG, parts).public)
+
+
+def test_the_images_of_corrupted_clients_alone_are_corrupted():
+    world = noise_images()
+    skew = FeatureSkewConfig(("contrast",), share=0.5)
+    config = dataclasses.replace(CONFIG, public_per_class=2, feature_skew=skew)
+    made = federation.make_federation(world, config)
+    kinds = made.corruptions.kinds
+    assert None in kinds and len(set(kinds)) == 2
+    for client, kind in enumerate(kinds):
+        rows = made.partition.client(client)
+        same = np.array_equal(made.dataset.train_images[rows], world.train_images[rows])
+        assert same == (kind is None)
+    np.testing.assert_array_equal(
+        made.dataset.train_images[made.public], world.train_images[made.public]
+    )

@@ -45,6 +45,8 @@ def test_only_the_named_components_are_replaced(sd1):
     for drawn, given in zip(*map(jax.tree.leaves, (found.params, sd.params)), strict=True):
         assert (drawn.shape, drawn.dtype) == (given.shape, given.dtype)
     assert jax.tree.structure(found) == jax.tree.structure(sd)
+    drawn, given = (each.params["unet"]["conv_in"]["kernel"] for each in (found, sd))
+    assert abs(np.corrcoef(np.ravel(drawn), np.ravel(given))[0, 1]) < 0.2
 
 
 def test_mistakes_are_named(sd1):

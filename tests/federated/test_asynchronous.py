@@ -80,6 +80,9 @@ def test_reports_come_as_a_plain_clock_has_them(seed):
         assert tuple(arrivals.staleness[number]) == tuple(stale for _, stale in reports)
         np.testing.assert_allclose(arrivals.clock[number], now, rtol=1e-6)
     assert np.all(np.diff(arrivals.clock) >= 0) and arrivals.staleness.max() == 3
+    steep = dataclasses.replace(config.asynchronous, power=2.0)
+    steeply = simulate(dataclasses.replace(config, asynchronous=steep), np.array(SIZES)).weights
+    np.testing.assert_allclose(steeply, (1.0 + arrivals.staleness) ** -2, rtol=1e-6)
     np.testing.assert_allclose(arrivals.weights, 1 / np.sqrt(1.0 + arrivals.staleness), rtol=1e-6)
     shorter = simulate(dataclasses.replace(config, rounds=7), np.array(SIZES))
     np.testing.assert_array_equal(arrivals.clients[:7], shorter.clients)

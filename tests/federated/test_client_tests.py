@@ -152,3 +152,20 @@ def test_fine_tuning_goes_with_settings_that_only_the_algorithm_uses():
     )
     tune = client_tests._make_fine_tuning(DeepLinear(CLASSES), config, MEAN, STD, CLASSIFICATION)
     assert callable(tune)
+
+
+def test_the_servers_model_is_the_one_that_is_tested_on_the_test_set(split):
+    # FedExP tests the mean of the last two models: here of these weights and of zeros.
+    federation, held_out = split
+    config = configuration({"name": "fedexp"}, num_clients=len(SIZES), client_test={"share": 0.3})
+    algorithm = algorithm_of(config, model=federation.model)
+    state, data, _, key = federation.start(algorithm, make_mesh(1))
+    state = state._replace(server=jax.tree.map(np.zeros_like, state.params))
+    test = make_client_tests(
+        federation.model, algorithm, config, make_mesh(1), data, key, held_out, MEAN, STD
+    )
+    losses = test(state)["global"].loss
+    half = {name: 0.5 * x for name, x in weights_of(state.params).items()}
+    for client in (0, 1, 3, 4):
+        expected = figures_by_hand(federation, half, held_out.client(client))[1]
+        np.testing.assert_allclose(losses[client], expected, rtol=1e-4)

@@ -183,3 +183,18 @@ def test_a_sweep_over_rates_schedules_and_seeds_compiles_once():
         other = run(seed, rate, schedule)
         assert any("programs that were compiled before: 2" in line for line in lines)
         assert other.history[-1]["train_loss"] != first.history[-1]["train_loss"]
+
+
+def test_gradients_are_clipped_before_anything_else():
+    config = from_dict(ExperimentConfig, {"clip_norm": 0.7, "weight_decay": DECAY})
+    reference = optax.chain(
+        optax.clip_by_global_norm(0.7),
+        optax.add_decayed_weights(DECAY),
+        optax.sgd(RATE, momentum=config.momentum),
+    )
+    params = {"x": jnp.array([1.0, -2.0, 0.5])}
+    state = reference.init(params)
+    for _ in range(4):
+        updates, state = reference.update(jax.grad(bowl)(params), state, params)
+        params = optax.apply_updates(params, updates)
+    chex.assert_trees_all_close(descend(config), params, rtol=1e-5)

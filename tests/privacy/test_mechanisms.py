@@ -320,3 +320,9 @@ def test_banded_noise_costs_what_independent_noise_costs_and_adds_up_to_less():
     error = np.sqrt(np.mean(np.sum((sums @ np.linalg.inv(matrix)) ** 2, axis=1)))
     alone = np.sqrt(np.mean(np.sum(sums**2, axis=1)))
     assert error < 0.7 * alone
+
+
+def test_the_noise_of_one_array_tells_nothing_of_anothers():
+    one, other = with_noise(jax.random.key(0), [jnp.zeros(500), jnp.zeros(500)], 1.0)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
+    assert np.std(one) == pytest.approx(1, abs=0.1)

@@ -99,3 +99,14 @@ def test_budgets_are_dimensions_a_map_and_the_rest_is_padding(features):
     for budgets in ((8,), (8, 7)):
         with pytest.raises(ValueError, match=r"budgets must be 2 numbers.*sum to dim = 16"):
             fit_amda(features, LABELS, 16, budgets=budgets)
+
+
+def test_a_map_counts_by_its_weight(features):
+    def ratio(amda):
+        found = amda.transform(features)
+        return np.linalg.norm(found[:, :4], axis=1) / np.linalg.norm(found[:, 4:], axis=1)
+
+    adaptive = fit_amda(features, LABELS, 8, "adaptive")
+    mid, up = (projection.weight for projection in adaptive.projections.values())
+    uniform = fit_amda(features, LABELS, 8, "uniform")
+    np.testing.assert_allclose(ratio(adaptive) / ratio(uniform), mid / up, rtol=1e-4)

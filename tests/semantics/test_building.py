@@ -8,6 +8,7 @@ import pytest
 
 from semanticfl_jax.config import GuidanceConfig
 from semanticfl_jax.diffusion import batches
+from semanticfl_jax.diffusion.stable_diffusion import load
 from semanticfl_jax.semantics import building as module
 from semanticfl_jax.semantics.aggregation import unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
@@ -230,3 +231,13 @@ def test_generated_anchors_use_no_image_and_can_be_looked_at(tmp_path):
     assert "anchor_images_sha256" not in anchors.provenance
     names = {entry.name for entry in tmp_path.iterdir()}
     assert names == {"anchors.npz", "anchors-generated.png"}
+
+
+def test_a_class_has_the_embedding_of_its_own_prompt(tmp_path):
+    config = dataclasses.replace(REAL, maps=("vae",), aggregation="single", prompt="one {} more")
+    anchors = obtain_anchors(
+        config, PUBLIC, CLASSES, dim=4, seed=0, path=tmp_path / "a.npz", say=lambda line: None
+    )
+    expected = unit_rows(np.asarray(load(CHECKPOINT).text([f"one {n} more" for n in CLASSES])[1]))
+    assert np.abs(expected - expected[::-1]).max() > 1e-2
+    np.testing.assert_allclose(anchors.text, expected, rtol=1e-4, atol=1e-5)

@@ -16,6 +16,7 @@ from semanticfl_jax.config import (
     AlgorithmConfig,
     ExperimentConfig,
     GuidanceConfig,
+    OptimizerConfig,
     PartitionConfig,
     RuntimeConfig,
     from_dict,
@@ -44,6 +45,8 @@ CONFIG = ExperimentConfig(
     public_per_class=2,
     eval_every=2,
     checkpoint_every=2,
+    # Rates that differ from round to round: one that is resumed must know where it is.
+    optimizer=OptimizerConfig(warmup_rounds=4),
     runtime=RuntimeConfig(num_devices=1, eval_batch_size=16),
 )
 

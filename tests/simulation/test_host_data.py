@@ -137,9 +137,10 @@ def test_same_numbers_of_all_clients_on_their_own_images(run):
     require_same(run(config), run(with_runtime(config, data_memory="host")))
 
 
-def test_a_run_is_resumed_from_either_memory(run, small_world, tmp_path):
+@pytest.mark.parametrize(("first", "then"), [("host", "device"), ("device", "host")])
+def test_a_run_is_resumed_from_either_memory(run, small_world, tmp_path, first, then):
     simulation = experiment.Simulation(
-        with_runtime(CONFIG, data_memory="host"),
+        with_runtime(CONFIG, data_memory=first),
         dataset=small_world,
         model=TwoLayers(CLASSES),
         workdir=tmp_path,
@@ -149,7 +150,7 @@ def test_a_run_is_resumed_from_either_memory(run, small_world, tmp_path):
     simulation.run(2)
     simulation.close()
     assert (tmp_path / "checkpoints").exists()
-    done = run(with_runtime(CONFIG, data_memory="device"), tmp_path)
+    done = run(with_runtime(CONFIG, data_memory=then), tmp_path)
     require_same(run(CONFIG), done)
 
 
