@@ -106,6 +106,10 @@ def test_local_noise_is_that_of_two_updates_apart_in_every_round():
     for sampling in ("uniform", "poisson"):
         found = epsilon(7, sampling, name="local", noise_multiplier=5.0)
         assert expected <= found < expected + 1e-3
+    # In turn, 50 of 1000, a client adds its noise in one of 20 rounds.
+    once = closed_form(lambda epsilon: delta_of_gaussian(epsilon, 5.0 / 2))
+    found = epsilon(20, "round_robin", rounds=20, name="local", noise_multiplier=5.0)
+    assert once <= found < once + 1e-3
 
 
 def test_a_target_gives_the_noise_that_just_meets_it():
