@@ -195,7 +195,7 @@ def prepare(
         data, images, partition, mesh, draw, key, cohort_places(config)
     )
 
-    say("compiling; where nothing was compiled before, it takes seconds to minutes")
+    say("compiling: seconds to minutes, less if it was compiled before")
     began, found = time.perf_counter(), found_in_cache()
     longest, run_block, rates = longest_block(config), None, make_rates(config)
     if longest > 1:
