@@ -72,15 +72,28 @@ def test_a_round_knows_of_clients_without_images(built_with):
     assert built_with(configuration(public_per_class=0), partition=partition)["some_empty"]
 
 
-def test_a_run_tests_and_returns_the_model_that_its_algorithm_tests():
-    # FedDyn's is the clients' average, without the correction that they are sent.
+@pytest.fixture(scope="module")
+def trained():
+    """Two rounds of FedDyn in which all take part: images, result, and the server's state."""
     config = configuration(public_per_class=0, algorithm=AlgorithmConfig("feddyn"))
     world = noise_images()
     with experiment.Simulation(config, dataset=world, **OPTIONS) as simulation:
         result = simulation.run()
-        average = jax.device_get(simulation.state.server.average["model"])
-        sent = jax.device_get(simulation.state.params["model"])
+        return world, result, jax.device_get(simulation.state)
+
+
+def test_a_run_tests_and_returns_the_model_that_its_algorithm_tests(trained):
+    # FedDyn's is the clients' average, without the correction that they are sent.
+    world, result, state = trained
+    average, sent = state.server.average["model"], state.params["model"]
     jax.tree.map(np.testing.assert_array_equal, result.params, average)
     assert any(map(np.any, jax.tree.leaves(jax.tree.map(np.not_equal, sent, average))))
     accuracy = np.mean(result.predict(world.test_images) == world.test_labels)
     assert accuracy == pytest.approx(result.history[-1]["test_accuracy"])
+
+
+def test_images_a_second_are_those_that_clients_train_on(trained):
+    world, result, _ = trained
+    for row in result.history:
+        count = row["images_per_second"] * row["seconds"]
+        assert count == pytest.approx(len(world.train_labels))
