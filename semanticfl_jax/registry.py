@@ -91,7 +91,8 @@ class Entry:
         """Where the builder is defined, as "module:function"."""
         if isinstance(self.builder, str):
             return self.builder
-        return f"{self.builder.__module__}:{self.builder.__qualname__}"
+        made = self.builder if hasattr(self.builder, "__qualname__") else type(self.builder)
+        return f"{made.__module__}:{made.__qualname__}"
 
 
 class Registry(Mapping[str, Entry]):

@@ -1,6 +1,7 @@
 """Entries of the registries: what a builder makes is what it should make."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -26,6 +27,10 @@ def test_a_builder_that_fails_is_named():
     message = r"the builder of mine, tests.test_registry:failing, fails: TypeError: 'NoSettings'"
     with pytest.raises(SemanticFLError, match=message):
         Entry("mine", failing).build(None, None)
+    with pytest.raises(
+        SemanticFLError, match="the builder of mine, functools:partial, fails: Type"
+    ):
+        Entry("mine", functools.partial(failing)).build(None, None)
 
 
 def test_a_builder_that_makes_something_else_is_named():

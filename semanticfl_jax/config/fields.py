@@ -87,13 +87,16 @@ class Config:
         """Raise `ConfigError` for values that are out of range or contradict one another."""
 
 
-def _unknown_argument(cls: type, name: str, known: Collection[str]) -> str:
+def _unknown_argument(cls: Any, name: str, known: Collection[str]) -> str:
     """Return the message for a field that a constructor does not take."""
     own = [each for each, names in known_fields(cls).items() if name in names and each not in known]
     if own:
+        setting = f"{{{name!r}: ...}}"
+        if cls.takes_several():
+            setting = f"{{{own[0]!r}: {setting}}}"
         return (
             f"{cls.__name__} has no field {name}; of {' or '.join(own)} it is given as "
-            f"settings={{{name!r}: ...}}"
+            f"settings={setting}"
         )
     fields = {each: names for each, names in known_fields(cls).items() if each in known}
     return f"{cls.__name__}: {unknown_field(fields, '', name)}"

@@ -100,7 +100,12 @@ def as_outputs(result: Any) -> Outputs:
 
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
     """Return what a module's call takes: of a sequence its first layer's, which gets them."""
-    while isinstance(module, nn.Sequential) and module.layers:
+    while type(module) is nn.Sequential and module.layers:
         module = module.layers[0]
+    if type(module).__module__.startswith("flax."):
+        return {}  # a layer of Flax's own, whose mask is another
     called = type(module).__call__ if isinstance(module, nn.Module) else module
-    return inspect.signature(called).parameters
+    try:
+        return inspect.signature(called).parameters
+    except ValueError:  # a callable of C
+        return {}

@@ -14,6 +14,7 @@ from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.diffusion.fingerprint import image_size
 from semanticfl_jax.probing.classifiers import Split, assess
+from semanticfl_jax.registry import DATASETS
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.building import (
@@ -61,6 +62,7 @@ def _images(config: ExperimentConfig, federation: Federation) -> StudentImages |
     if settings.images == BUNDLED:
         return None
     if settings.file is not None and settings.images != "public" and settings.data_dir is None:
+        _refuse_clients_data_set(settings.dataset, federation)
         return None  # not at hand
     side = config.guidance.resolution or _SIDE
     if settings.images == "directory" and uses_diffusion(config):
@@ -69,6 +71,16 @@ def _images(config: ExperimentConfig, federation: Federation) -> StudentImages |
     if images is not None and settings.images != "public":
         _refuse_clients_images(images, federation)
     return images
+
+
+def _refuse_clients_data_set(name: str | None, federation: Federation) -> None:
+    """Raise `ConfigError` if a student's file is of the data set that clients have, by its name."""
+    own_files = name is not None and "image_size" in DATASETS[name].uses  # any place's
+    if name == federation.dataset.name and not own_files:
+        raise ConfigError(
+            f"guidance.student.images=dataset:{name}: the student of guidance.student.file was "
+            "distilled on the clients' own data set, whose images do not leave them"
+        )
 
 
 def _refuse_clients_images(images: StudentImages, federation: Federation) -> None:

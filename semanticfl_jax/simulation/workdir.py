@@ -140,7 +140,7 @@ def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
     differences = []
     for name, value in bound.items():
         had = there.get(name)
-        had = without_addresses(had) if isinstance(had, str) else had
+        had = without_addresses(had) if name == "model" and isinstance(had, str) else had
         unknown = None in (value, had) and name not in OBJECTS
         if name != _PARTS and not unknown and value != had:
             was, now = ("not given" if each is None else each for each in (had, value))

@@ -15,6 +15,7 @@ from semanticfl_jax.config import (
     FedProxConfig,
     GuidanceConfig,
     MoonConfig,
+    OptimizerConfig,
     PartitionConfig,
     RuntimeConfig,
     check_override,
@@ -426,6 +427,10 @@ def test_a_prompt_may_be_chosen_for_images_that_only_a_student_is_distilled_on()
         (
             lambda: AlgorithmConfig("fedprox", mu=0.1),
             r"has no field mu; of .*fedprox.* it is given as settings=\{'mu': ...\}",
+        ),
+        (
+            lambda: OptimizerConfig(nesterov=True),
+            r"no field nesterov; of sgd it is given as settings=\{'sgd': \{'nesterov': ...\}\}",
         ),
         (lambda: AlgorithmConfig("fedprox", fedprox={}), "unknown config field fedprox. Fields: "),
         (lambda: PartitionConfig("dirichlet", alfa=1), "PartitionConfig: .* mean alpha"),

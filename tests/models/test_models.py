@@ -1,3 +1,5 @@
+import operator
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -143,3 +145,19 @@ def test_a_sequence_is_called_as_its_first_layer_is():
     for train in (True, False):
         outputs = told.apply({}, jnp.zeros((2, 8, 8, 3)), train=train)
         np.testing.assert_array_equal(outputs.logits, np.full((2, 3), float(train)))
+
+
+class Told(nn.Sequential):
+    def __call__(self, x, *, train):
+        return jnp.full((len(x), 3), jnp.where(train, 1.0, 0.0))
+
+
+def test_other_sequences_are_called_as_they_can_be():
+    images, mask = jnp.zeros((4, 8, 8, 3)), jnp.ones(4, bool)
+    flat = operator.methodcaller("reshape", 4, -1)
+    for layers in ([nn.LayerNorm(), flat, nn.Dense(3)], [flat, nn.Dense(3)]):
+        network = Network(nn.Sequential(layers))  # whose mask, or signature, is none of ours
+        variables = network.init(jax.random.key(0), images)
+        assert network.apply(variables, images, train=True, mask=mask).logits.shape == (4, 3)
+    outputs = Network(Told([])).apply({}, images, train=True, mask=mask)
+    np.testing.assert_array_equal(outputs.logits, np.ones((4, 3)))

@@ -116,6 +116,10 @@ def test_a_student_is_not_distilled_on_the_clients_own_images(world):
     own = dataclasses.replace(config, dataset="digits")
     with pytest.raises(ConfigError, match=r"dataset:digits: clients have 1,4\d\d of these 1,437"):
         run(own, progress=False, say=None)
+    made = dataclasses.replace(student, file="made.safetensors", control="none")
+    given = dataclasses.replace(guidance, student=made)
+    with pytest.raises(ConfigError, match="was distilled on the clients' own data set"):
+        run(dataclasses.replace(own, guidance=given), progress=False, say=None)
     # By what they show, whatever they are called: the public ones alone are the server's.
     digits = load_dataset("digits", None)
     federation = make_federation(dataclasses.replace(digits, name="others"), own)
