@@ -20,16 +20,13 @@ from semanticfl_jax.config.fields import known_fields
 from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.config.unknown_fields import guesses
 from semanticfl_jax.devices.cpu_threads import use_all_cores
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import INTERRUPTED, SemanticFLError
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.plugins import load_plugins
 
 from .config_files import as_one_line, find_config, read_config
 from .console import explain, fail, prepare_output, quieten
-
-#: Exit status of a command that was interrupted, as shells have it.
-INTERRUPTED = 130
 
 
 @dataclasses.dataclass(frozen=True)

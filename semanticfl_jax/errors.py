@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+#: Exit status of a command that was interrupted, as shells have it.
+INTERRUPTED = 130
+
 
 class SemanticFLError(ValueError):
     """An error that the user can mend; the message says how."""

@@ -63,13 +63,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+def read_json_object(path: str | os.PathLike, *, missing_ok: bool = False) -> dict[str, Any]:
     """Return what a file of JSON holds, an object.
+
+    Args:
+      path: of the file.
+      missing_ok: whether a file that is not there stands for an empty object.
 
     Raises:
       OSError: if it cannot be opened.
       SemanticFLError: if it is damaged, or holds something else.
     """
+    if missing_ok and not Path(path).is_file():
+        return {}
     content = Path(path).read_bytes()
     try:
         values = json.loads(content)

@@ -26,15 +26,15 @@ __all__ = [
 def make_algorithm(context: AlgorithmContext) -> Algorithm:
     """Build the algorithm that a configuration means, with its weights and its guidance.
 
-    `algorithm.weights` other than "auto" replace its own, and where large clients are drawn oftener
-    its weights by size become uniform, or size would count twice (Li et al., ICLR 2020). Without
+    `algorithm.weights` other than "auto" replace its own. Where large clients are drawn more often,
+    weights by size become uniform, or size would count twice (Li et al., ICLR 2020). Without
     anchors, terms that need them are left out.
     """
     config = context.config
     algorithm = config.algorithm.entry.build(config.algorithm.settings, context, Algorithm)
     weights = config.algorithm.weights
-    by_chance = config.availability.sampling == "size_weighted"
-    if weights == "auto" and by_chance and algorithm.weights is by_size:
+    drawn_by_size = config.availability.sampling == "size_weighted"
+    if weights == "auto" and drawn_by_size and algorithm.weights is by_size:
         weights = "uniform"
     if weights == "disco":
         algorithm = with_disco(algorithm, config.algorithm)

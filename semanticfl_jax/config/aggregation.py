@@ -98,13 +98,13 @@ class MultiKrumConfig(KrumConfig):
         require_at_least(self, 0, "attackers", "selected")
 
     def check_experiment(self, config: ExperimentConfig) -> None:
-        """Raise `ConfigError` for more than Multi-Krum withstands, or where some must be wrong."""
+        """Raise `ConfigError` for more attackers than it withstands, or if it must average some."""
         super().check_experiment(config)
         most = config.clients_per_round - self.attackers
         require(
             self.selected <= most,
             "selected",
-            f"at most clients_per_round less attackers ({most}), of whom none need be wrong",
+            f"at most clients_per_round minus attackers ({most}), or attackers would be averaged",
             self.selected,
         )
 

@@ -172,10 +172,10 @@ class ModalityConfig(Config):
 class AvailabilityConfig(Config):
     """Which clients take part in a round, and how much of their work they do."""
 
-    #: uniform: at random. size_weighted: at random, large clients oftener; updates then count alike
-    #: unless `algorithm.weights` says otherwise. round_robin: in turn, in a random order that is
-    #: drawn once. fixed_order: in turn, by number. poisson: each client by itself, with probability
-    #: clients_per_round / num_clients, so that cohorts differ in size.
+    #: uniform: at random. size_weighted: at random, large clients more often; updates then count
+    #: alike unless `algorithm.weights` says otherwise. round_robin: in turn, in a random order that
+    #: is drawn once. fixed_order: in turn, by number. poisson: each client by itself, with
+    #: probability clients_per_round / num_clients, so that cohorts differ in size.
     sampling: Literal["uniform", "size_weighted", "round_robin", "fixed_order", "poisson"] = (
         "uniform"
     )

@@ -308,7 +308,7 @@ def _read(
             f"partition.file {path} was made for another setting: {'; '.join(differences)}"
         )
     # Files of earlier versions have no hash.
-    if made.get("labels_sha256", _labels_sha256(dataset)) != _labels_sha256(dataset):
+    if "labels_sha256" in made and made["labels_sha256"] != _labels_sha256(dataset):
         raise SemanticFLError(
             f"partition.file {path} was made for other training labels, or another order of them: "
             "archives, TFDS and parquet files of a data set differ in order; use the form that it "

@@ -156,7 +156,7 @@ def with_objects(path: Path, config: dict[str, Any], summary: Mapping[str, Any])
       config: its config.json.
       summary: its summary; empty before its end.
     """
-    bound = read_json_object(path / "run.json") if (path / "run.json").is_file() else {}
+    bound = read_json_object(path / "run.json", missing_ok=True)
     for group in ("algorithm", "model"):
         there, had = config.get(group, {}), summary.get(group, bound.get(group))
         if isinstance(had, str) and isinstance(there, dict) and there.get("name", had) != had:

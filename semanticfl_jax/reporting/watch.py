@@ -117,7 +117,7 @@ def look(path: Path, now: float | None = None) -> Progress:
     now = time.time() if now is None else now
     try:
         config = read_json_object(path / "config.json")
-        summary = _summary(path / "summary.json")
+        summary = read_json_object(path / "summary.json", missing_ok=True)
         rows = read_metrics(path)
         config = with_objects(path, config, summary)
     except (SemanticFLError, OSError, ValueError):
@@ -265,10 +265,6 @@ def _metric(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Me
     return Metric(
         others[0], higher=not any(w in others[0] for w in ("mse", "mae", "error", "loss"))
     )
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
 
 
 def _written(path: Path) -> float:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Fields of GuidanceConfig that decide what the anchors are, whatever images they are made of.
 _DECISIVE = ("checkpoint", "prompt", "timestep", "maps", "aggregation", "budgets", "resolution")
-_OF_GENERATION = ("generated_per_class", "generation_steps", "generation_scale")
+OF_GENERATION = ("generated_per_class", "generation_steps", "generation_scale")
 #: Of generated images, too: earlier ones started from the noise that features were taken with.
 STARTING_NOISE = {"starting_noise": "of a stream of its own"}
 
@@ -88,7 +88,7 @@ def expected_provenance(
     provenance = {name: settings[name] for name in _DECISIVE}
     provenance["anchor_source"] = config.anchor_source
     if config.anchor_source == "generated":
-        provenance |= {name: settings[name] for name in _OF_GENERATION} | STARTING_NOISE
+        provenance |= {name: settings[name] for name in OF_GENERATION} | STARTING_NOISE
     elif images is not None:
         provenance |= {"anchor_images": len(images.images), "anchor_images_sha256": images.sha256}
     if checkpoint is not None:

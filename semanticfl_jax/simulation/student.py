@@ -79,7 +79,8 @@ def _refuse_clients_data_set(name: str | None, federation: Federation) -> None:
     if name == federation.dataset.name and not own_files:
         raise ConfigError(
             f"guidance.student.images=dataset:{name}: the student of guidance.student.file was "
-            "distilled on the clients' own data set, whose images do not leave them"
+            "distilled on the clients' own data set, whose images do not leave them; use one of "
+            "other images"
         )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices.cpu_threads import forced_devices, least_threads
-from semanticfl_jax.errors import ConfigError, DivergedError, SemanticFLError
+from semanticfl_jax.errors import INTERRUPTED, ConfigError, DivergedError, SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.simulation.workdir import read_summary
@@ -32,8 +32,6 @@ LOGS = "logs"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.2
-#: Exit status of a command that a signal stopped.
-_INTERRUPTED = 130
 
 
 class SweepStopped(Exception):
@@ -148,7 +146,7 @@ def run_side_by_side(
                 say(f"{name}: {_outcome(directory / name, code, seconds)}")
                 if code == DivergedError.exit_status:
                     diverged.append(name)
-                elif code not in (0, _INTERRUPTED):
+                elif code not in (0, INTERRUPTED):
                     failed.append(f"{name}: {_last_line(directory / LOGS / f'{name}.log')}")
         if signals.asked:
             raise SweepStopped("stopped; runs under way were saved, the same command resumes them")
@@ -223,8 +221,9 @@ class _Signals:
 
     def end(self) -> None:
         """Ask all runs that are still under way to stop, and wait until they have."""
-        for name, run in self._active.items():
+        for name in self._active:
             self._send(name, signal.SIGTERM)
+        for run in self._active.values():
             run.process.wait()
 
     def _send(self, name: str, number: int) -> None:
@@ -245,7 +244,7 @@ def _signals_to(active: Mapping[str, _Started]) -> Iterator[_Signals]:
     numbers = [*_SIGNALS, signal.SIGHUP]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
-    # Who has nohup before the command wants it to outlive the terminal.
+    # A signal that is ignored stays so: under nohup, a sweep outlives its terminal.
     numbers = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, signals.pass_on) for number in numbers}
     try:
@@ -257,7 +256,7 @@ def _signals_to(active: Mapping[str, _Started]) -> Iterator[_Signals]:
 
 
 def _outcome(directory: Path, code: int, seconds: float) -> str:
-    if code == _INTERRUPTED:
+    if code == INTERRUPTED:
         return f"stopped after {seconds:.0f} s"
     if code == DivergedError.exit_status:
         return f"diverged after {seconds:.0f} s"

@@ -55,6 +55,7 @@ _OF_A_RUN = (
     ANCHORS,
     TUNING,
     PLOTS,
+    *TRACKERS,
 )
 
 
@@ -245,7 +246,6 @@ def set_aside(directory: Path) -> Path | None:
     that run's.
     """
     made = (path.name for kind in ("anchors", "student") for path in directory.glob(f"{kind}[.-]*"))
-    made = (*made, *TRACKERS)
     names = (*_OF_A_RUN, *made, BOUND, CONFIG)
     there = [name for name in dict.fromkeys(names) if (directory / name).exists()]
     if not there:

@@ -29,6 +29,7 @@ from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.registry import MODELS
 from semanticfl_jax.semantics.building import (
+    OF_GENERATION,
     STARTING_NOISE,
     check_provenance,
     checkpoint_at_hand,
@@ -55,7 +56,6 @@ from semanticfl_jax.types import Say
 Probe = Callable[[Student, np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, Any]]
 
 _OF_DIFFUSION = ("checkpoint", "timestep", "resolution")
-_OF_GENERATION = ("generated_per_class", "generation_steps", "generation_scale")
 _OF_TRAINING = ("steps", "batch_size", "learning_rate", "seed")
 
 
@@ -103,7 +103,7 @@ def expected_provenance(
     settings, own = to_dict(guidance), to_dict(student)
     provenance: dict[str, Any] = {"teacher": student.teacher, "images": student.images}
     if student.images == "generated":
-        provenance |= {name: settings[name] for name in _OF_GENERATION} | STARTING_NOISE
+        provenance |= {name: settings[name] for name in OF_GENERATION} | STARTING_NOISE
         provenance |= {"prompt": guidance.prompt, "class_names": list(clients.class_names)}
         provenance["max_images"] = student.max_images
     elif images is not None:
@@ -182,7 +182,7 @@ def obtain_student(
             unknown |= {"mean", "std", "class_names", "augmentation", "image_shape", *_OF_TRAINING}
             if settings.images == BUNDLED:
                 unknown |= {"images", "image_count", "images_sha256", "max_images", "prompt"}
-                unknown |= {*_OF_GENERATION, *STARTING_NOISE}
+                unknown |= {*OF_GENERATION, *STARTING_NOISE}
                 unknown |= {"model"} if settings.model is None and settings.init is None else set()
         check_provenance(student.provenance, provenance, path, unknown, what="the student")
         say(f"student from {path}")
