@@ -20,8 +20,12 @@ from semanticfl_jax.config.values import PathOrName, PathText
 
 #: Fields of the terms that anchors add to the loss.
 _TERMS = ("kd", "visual_head", "lambda_kd", "lambda_con", "temperature_kd", "temperature_con")
-#: Fields that decide which terms there are.
-_WEIGHTS = ("lambda_kd", "lambda_con")
+#: Fields that decide which terms there are, and what each term takes besides.
+_OF_WEIGHTS = {
+    "lambda_kd": ("kd", "visual_head", "temperature_kd"),
+    "lambda_con": ("temperature_con",),
+}
+_WEIGHTS = tuple(_OF_WEIGHTS)
 #: Fields of the diffusion model, which the student is distilled from, too.
 _TEACHER = (
     "checkpoint",
@@ -182,11 +186,21 @@ class GuidanceConfig(Config):
             found |= {f"student.{name}": reason for name in students}
         else:
             found |= {f"student.{name}": why for name, why in self.student.unused().items()}
+        if self.enabled and uses_anchors:
+            for weight, fields in _OF_WEIGHTS.items():
+                if getattr(self, weight) == 0:
+                    reason = f"guidance.{weight} is 0"
+                    found |= {name: reason for name in changed if name in fields}
+            if self.kd != "kl" and "temperature_kd" in changed:
+                found["temperature_kd"] = f"guidance.kd is {self.kd}"
         if self.enabled and not uses_anchors:
             used = {*_TEACHER, *_GENERATION, *_WEIGHTS}
             used |= {"prompt"} if self.student.images == "generated" else set()
             reason = "guidance.lambda_kd and guidance.lambda_con are 0"
             found |= {name: reason for name in changed if name not in used}
+            if self.uses_student and self.student.is_bundled:
+                reason = "the bundled student is made already"
+                found |= {name: reason for name in changed if name in ("revision", "dtype")}
         sources: list[str] = [self.anchor_source] if uses_anchors else []
         sources += [self.student.images] if self.uses_student else []
         if sources and "generated" not in sources:

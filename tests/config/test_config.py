@@ -133,6 +133,30 @@ def test_semanticfl_is_guided_whatever_the_flag_says():
             {"guidance": {"enabled": True, "generation_steps": 3}},
             "guidance.generation_steps is set, but guidance.anchor_source is public",
         ),
+        (
+            {"guidance": {"enabled": True, "lambda_kd": 0, "kd": "l2"}},
+            "guidance.kd is set, but guidance.lambda_kd is 0",
+        ),
+        (
+            {"guidance": {"enabled": True, "lambda_con": 0, "temperature_con": 0.1}},
+            "guidance.temperature_con is set, but guidance.lambda_con is 0",
+        ),
+        (
+            {"guidance": {"enabled": True, "kd": "cosine", "temperature_kd": 0.1}},
+            "guidance.temperature_kd is set, but guidance.kd is cosine",
+        ),
+        (
+            {
+                "guidance": {
+                    "enabled": True,
+                    "lambda_kd": 0,
+                    "lambda_con": 0,
+                    "dtype": "bfloat16",
+                    "student": {"enabled": True},
+                }
+            },
+            "guidance.dtype is set, but the bundled student is made already",
+        ),
         ({"model": {"name": "cnn", "width": 8}}, "model.width is set, but model.name is cnn"),
         (
             {"partition": {"scheme": "iid", "alpha": 1}},
