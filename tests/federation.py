@@ -17,7 +17,7 @@ from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.first_contact import with_own_rows
-from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
 from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.round import make_round
@@ -147,8 +147,8 @@ class Federation:
     def start(self, algorithm, mesh, memory="device", versions=0):
         """Everything a round takes: state, data, shared, key."""
         shape, num_clients = self.images.shape[1:], len(self.partition.sizes)
-        params, batch_stats = init_params(self.model, algorithm, shape, self.key)
-        state = init_server(params, batch_stats, algorithm, num_clients, versions)
+        model = init_model(self.model, algorithm, shape, self.key)
+        state = init_server(model, algorithm, num_clients, versions)
         classes = self.model.num_classes
         data = federate(self.images, self.labels, self.partition, classes, replicated(mesh))
         start = jax.device_put((state, data, algorithm.sent_once, self.key), replicated(mesh))

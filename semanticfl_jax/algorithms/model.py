@@ -18,3 +18,8 @@ class Model(NamedTuple):
 
     params: PyTree
     batch_stats: PyTree
+
+    @property
+    def variables(self) -> PyTree:
+        """What the network is applied with: {"params": ..., "batch_stats": ...}."""
+        return {"params": self.params["model"], "batch_stats": self.batch_stats}

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
-from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.benchmarks.noise import noise_dataset
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.devices.mesh import describe, make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.models import make_model
 from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.randomness import run_key
@@ -106,7 +105,7 @@ def noise_workload(
             config, num_classes, model.outputs(shape), variables=model.variables(shape)
         )
     )
-    received = Model(*init_params(model, algorithm, shape, run_key(config.seed)))
+    received = init_model(model, algorithm, shape, run_key(config.seed))
     sizes = np.array([largest])
     return Workload(config, algorithm, received, shape, num_classes, sizes, noise.mean, noise.std)
 

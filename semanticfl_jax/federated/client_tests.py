@@ -37,7 +37,7 @@ from semanticfl_jax.federated.client_update import rule_state
 from semanticfl_jax.federated.kept_rows import KeptRows, OwnRows
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
-from semanticfl_jax.federated.server_state import ServerState
+from semanticfl_jax.federated.server_state import ServerState, tested_model
 from semanticfl_jax.randomness import Stream, client_key, round_key
 from semanticfl_jax.tasks import CLASSIFICATION, Task
 from semanticfl_jax.types import PyTree
@@ -108,7 +108,7 @@ def make_client_tests(
     test_device = _make_test_device(network, algorithm, config, mean, std, task, clients_per_chunk)
 
     def test_block(state: ServerState, data, test, clients, rows, key):
-        tested = algorithm.server.evaluated(state.server, state.model)
+        tested = tested_model(algorithm, state)
         broadcast = algorithm.server.broadcast(state.server)
         key = round_key(key, Stream.FINE_TUNING, state.round)
         models = (tested, state.model)
@@ -205,8 +205,7 @@ def _make_test_device(
         def of_batch(index: jax.Array) -> PyTree:
             batch = gather_batch(test, client, order, index, rows)
             images = normalize(batch.images, mean, std)
-            variables = {"params": model.params["model"], "batch_stats": model.batch_stats}
-            outputs = network.apply(variables, images, train=False)
+            outputs = network.apply(model.variables, images, train=False)
             return task.totals(outputs.logits, batch.labels, batch.mask & (client >= 0))
 
         def add(index: jax.Array, totals: PyTree) -> PyTree:

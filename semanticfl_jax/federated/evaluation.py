@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.data.federated import Batch
 from semanticfl_jax.devices.mesh import CLIENTS, varying
 from semanticfl_jax.tasks import CLASSIFICATION, Task
-from semanticfl_jax.types import PyTree
 
 #: The figure that an attack with a trigger adds to an evaluation.
 ATTACK_SUCCESS = "attack_success"
@@ -36,18 +36,17 @@ def with_trigger(attack: Attack | None, test: Batch) -> Batch | None:
 class Evaluate(Protocol):
     """Tests a model; jitted."""
 
-    def __call__(self, params: PyTree, batch_stats: PyTree, batches: Batch) -> dict[str, jax.Array]:
+    def __call__(self, model: Model, batches: Batch) -> dict[str, jax.Array]:
         """Return the figures of the task over the valid rows.
 
         Args:
-          params: {"model": ..., term name: ...}.
-          batch_stats: running statistics.
+          model: with its running statistics.
           batches: arrays [n_batches, B, ...], n_batches a multiple of the number of devices.
         """
 
 
 def make_evaluation(
-    model: nn.Module,
+    network: nn.Module,
     mesh: Mesh,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -55,13 +54,10 @@ def make_evaluation(
 ) -> Evaluate:
     """Build the evaluation of a network on images of this mean and deviation."""
 
-    def evaluate_device(params, batch_stats, batches):
+    def evaluate_device(model, batches):
         def of_batch(batch):
-            outputs = model.apply(
-                {"params": params["model"], "batch_stats": batch_stats},
-                normalize(batch.images, mean, std),
-                train=False,
-            )
+            images = normalize(batch.images, mean, std)
+            outputs = network.apply(model.variables, images, train=False)
             return task.totals(outputs.logits, batch.labels, batch.mask)
 
         def add_batch(totals, batch):
@@ -76,11 +72,11 @@ def make_evaluation(
     sharded = jax.shard_map(
         evaluate_device,
         mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(CLIENTS)),
+        in_specs=(PartitionSpec(), PartitionSpec(CLIENTS)),
         out_specs=PartitionSpec(),
     )
 
-    def evaluate(params, batch_stats, batches):
-        return task.checked_figures(sharded(params, batch_stats, batches))
+    def evaluate(model, batches):
+        return task.checked_figures(sharded(model, batches))
 
     return jax.jit(evaluate)

@@ -152,8 +152,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
         )
 
         def apply(other: Model) -> Outputs:
-            variables = {"params": other.params["model"], "batch_stats": other.batch_stats}
-            return model.apply(variables, images, train=False)
+            return model.apply(other.variables, images, train=False)
 
         inputs = TermInputs(
             params={},

@@ -44,21 +44,17 @@ class ServerState(NamedTuple):
 
 
 def init_server(
-    params: PyTree,
-    batch_stats: PyTree,
-    algorithm: Algorithm,
-    num_clients: int,
-    versions: int = 0,
+    model: Model, algorithm: Algorithm, num_clients: int, versions: int = 0
 ) -> ServerState:
     """Return the state before round 1, without the clients' (`client_state.init_clients`).
 
     With `versions`, the server keeps so many of its models.
     """
-    model, aggregator = Model(params, batch_stats), algorithm.aggregator
+    aggregator = algorithm.aggregator
     sent = travelling(algorithm, model)
     return ServerState(
-        params=params,
-        batch_stats=batch_stats,
+        params=model.params,
+        batch_stats=model.batch_stats,
         server=algorithm.server.init(model),
         aggregator=() if aggregator.start is None else aggregator.start(sent),
         clients=(),
@@ -66,6 +62,11 @@ def init_server(
         round=jnp.zeros((), jnp.int32),
         versions=first_versions(model, versions),
     )
+
+
+def tested_model(algorithm: Algorithm, state: ServerState) -> Model:
+    """Return the model that is tested and exported; of most algorithms it is the server's."""
+    return algorithm.server.evaluated(state.server, state.model)
 
 
 def unchanged(state: ServerState) -> tuple[Model, PyTree, PyTree]:

@@ -112,9 +112,7 @@ def make_arguments(parts: Parts, images: Images, each: int, mesh: Mesh) -> Argum
     everywhere, number = replicated(mesh), config.num_clients
     key = jax.eval_shape(lambda: run_key(0))
     model = parts.model_shapes
-    state = jax.eval_shape(
-        lambda model: init_server(model.params, model.batch_stats, algorithm, number), model
-    )
+    state = jax.eval_shape(lambda model: init_server(model, algorithm, number), model)
     one = jax.eval_shape(lambda model: init_state(algorithm, model), model)
     clients: PyTree = jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape), x.dtype), one)
     clients = placed(clients, sharding(mesh, number))

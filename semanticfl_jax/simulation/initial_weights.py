@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.simulation import workdir
@@ -70,14 +71,11 @@ def _read(path: Path) -> Weights:
     )
 
 
-def replace_weights(
-    params: PyTree, batch_stats: PyTree, weights: Weights | None, of: str = "init_params"
-) -> tuple[PyTree, PyTree]:
-    """Return initial parameters and statistics with the network's replaced by `weights`.
+def replace_weights(model: Model, weights: Weights | None, of: str = "init_params") -> Model:
+    """Return an initial model with the network's parameters and statistics those of `weights`.
 
     Args:
-      params: {"model": ..., term name: ...}, as drawn.
-      batch_stats: as drawn; `weights` without statistics keep them.
+      model: as drawn; `weights` without statistics leave its own.
       weights: as `read_initial` returns them; or a student's, which lack the output layer: that
         one stays as it was drawn.
       of: where they come from, for the error.
@@ -86,11 +84,12 @@ def replace_weights(
       SemanticFLError: if names or shapes differ; the message names the first.
     """
     if weights is None:
-        return params, batch_stats
-    params = {**params, "model": _like(params["model"], weights, "params", of)}
+        return model
+    params = {**model.params, "model": _like(model.params["model"], weights, "params", of)}
+    statistics = model.batch_stats
     if weights.get("batch_stats"):
-        batch_stats = _like(batch_stats, weights, "batch_stats", of)
-    return params, batch_stats
+        statistics = _like(statistics, weights, "batch_stats", of)
+    return Model(params, statistics)
 
 
 def _like(wanted: PyTree, weights: Weights, kind: str, of: str) -> PyTree:

@@ -21,7 +21,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import beside_checkpoints
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
-from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.federated.memory import (
     check_client_memory,
     check_image_memory,
@@ -88,12 +88,12 @@ class Parts:
 
     def init_model(self, key: jax.Array) -> Model:
         """Return the initial model for the run's key."""
-        drawn = init_params(self.network, self.algorithm, self.image_shape, key)
+        drawn = init_model(self.network, self.algorithm, self.image_shape, key)
         if self.starts_from_student:
             assert self.student is not None
             of = "guidance.student.init (false starts from elsewhere): the student"
-            return Model(*replace_weights(*drawn, self.student.start, of))
-        return Model(*replace_weights(*drawn, self.init))
+            return replace_weights(drawn, self.student.start, of)
+        return replace_weights(drawn, self.init)
 
     @functools.cached_property
     def model_shapes(self) -> Model:

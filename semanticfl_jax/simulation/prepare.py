@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from semanticfl_jax.federated.local_training import known_steps, make_local_trai
 from semanticfl_jax.federated.prefetch import rounds_data
 from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.round import DrawCohort, make_round
-from semanticfl_jax.federated.server_state import ServerState, init_server
+from semanticfl_jax.federated.server_state import ServerState, init_server, tested_model
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.simulation.engine import Engine
@@ -50,7 +51,7 @@ class Programs(NamedTuple):
     Attributes:
       cohort: (number, sizes, key) -> the ids of its clients by place.
       run_round: (state, data, shared, key, rates) -> (state, metrics), jitted; donates `state`.
-      evaluate: (params, batch_stats, batches) -> the task's figures, jitted.
+      evaluate: (model, batches) -> the task's figures, jitted.
       tested: state -> the model that is tested.
     """
 
@@ -93,10 +94,7 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
     run_round = join_clients(parted, mesh, config.runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
 
-    def tested(state: ServerState) -> Model:
-        return algorithm.server.evaluated(state.server, state.model)
-
-    return Programs(parted.cohort, run_round, evaluate, tested)
+    return Programs(parted.cohort, run_round, evaluate, partial(tested_model, algorithm))
 
 
 class Placed(NamedTuple):
@@ -150,7 +148,7 @@ def place(
     own_rows = _describe_own_rows(sent, shared, time.perf_counter() - began)
     key = run_key(config.seed)
     received = parts.init_model(key)
-    state = init_server(*received, algorithm, config.num_clients, config.asynchronous.versions)
+    state = init_server(received, algorithm, config.num_clients, config.asynchronous.versions)
     state, key = put((state, key), everywhere)
     clients = init_clients(
         algorithm,
@@ -206,7 +204,7 @@ def prepare(
     else:
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, shapes, shared, key, first).compile()
-    evaluate = evaluate.lower(*tested(state), test).compile()
+    evaluate = evaluate.lower(tested(state), test).compile()
 
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
@@ -249,9 +247,9 @@ def _figures(
     evaluate: Callable[..., dict[str, jax.Array]], model: Model, test: Batch, stamped: Batch | None
 ) -> dict[str, jax.Array]:
     """Return the figures of the test set, and a backdoor's success on the `stamped` one."""
-    figures = evaluate(*model, test)
+    figures = evaluate(model, test)
     if stamped is not None:
-        figures[ATTACK_SUCCESS] = evaluate(*model, stamped)["test_accuracy"]
+        figures[ATTACK_SUCCESS] = evaluate(model, stamped)["test_accuracy"]
     return figures
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_training import known_steps
 from semanticfl_jax.federated.measured import RoundMetrics
 from semanticfl_jax.federated.rates import make_rates
-from semanticfl_jax.federated.server_state import ServerState
+from semanticfl_jax.federated.server_state import ServerState, tested_model
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.simulation.engine import Engine
@@ -85,7 +86,7 @@ class Seeds:
             longest=1,
             evaluate=self._evaluate,
             test_clients=None,
-            tested=lambda state: parts.algorithm.server.evaluated(state.server, state.model),
+            tested=partial(tested_model, parts.algorithm),
             traffic=make_traffic(parts.algorithm, placed.state, placed.data),
             compile_seconds=0.0,
             device=describe(mesh),
@@ -137,7 +138,7 @@ class Seeds:
             self._state, self._data, self._shared, self._keys, first
         ).compile()
         tested = jax.eval_shape(programs[0].tested, states[0])
-        self._test = programs[0].evaluate.lower(*tested, self._test_images).compile()
+        self._test = programs[0].evaluate.lower(tested, self._test_images).compile()
         self._placed.clear()
         seconds = time.perf_counter() - began
         for engine in self._engines:
@@ -174,8 +175,7 @@ class Seeds:
         return jax.tree.map(lambda x: x[0], engine.rates(number, 1))
 
     def _evaluate(self, state: ServerState) -> dict[str, jax.Array]:
-        tested = self._engines[0].tested(state)
-        return self._test(*tested, self._test_images)
+        return self._test(self._engines[0].tested(state), self._test_images)
 
     def _advance(self) -> tuple[RoundMetrics, float]:
         """Do a round of all seeds; return what they measured, stacked, and seconds a seed."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss
 
+from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.data.federated import pad_batches
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.federated.evaluation import make_evaluation
@@ -34,7 +35,7 @@ def test_figures_equal_sklearns_whatever_the_padding(devices):
     kernel = rng.normal(size=(12, K)).astype(np.float32)
     params = {"model": {"Dense_0": {"kernel": kernel, "bias": np.zeros(K, np.float32)}}}
     evaluate = make_evaluation(SoftmaxRegression(K), make_mesh(devices), MEAN, STD)
-    result = evaluate(params, {}, pad_batches(images, labels, 8, devices))
+    result = evaluate(Model(params, {}), pad_batches(images, labels, 8, devices))
 
     pixels = (images / 255 - np.array(MEAN)) / np.array(STD)
     squares = 4 * pixels.reshape(37, 2, 4, 2, 4, 3).mean(axis=(2, 4)).reshape(37, 12)

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.benchmarks import tuning
 from semanticfl_jax.benchmarks.noise import noise_dataset
 from semanticfl_jax.config import (
@@ -21,7 +20,7 @@ from semanticfl_jax.config import (
 )
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.federated.initial import init_params
+from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation.experiment import run
@@ -63,7 +62,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @functools.cache
 def received():
-    return Model(*init_params(TinyNet(CLASSES), FEDAVG, (8, 8, 3), jax.random.key(0)))
+    return init_model(TinyNet(CLASSES), FEDAVG, (8, 8, 3), jax.random.key(0))
 
 
 def workload(sizes=(20,) * 40, runtime=None, **changes):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.initial_weights import replace_weights
@@ -54,16 +55,18 @@ def test_all_but_the_output_layer_can_be_started_from(tmp_path):
     student, other = make_student(), TinyNet(9)
     drawn = other.init(jax.random.key(5), jnp.zeros((1, 8, 8, 3)), train=False)
     params = {"model": drawn["params"], "guidance": {}}
-    params, statistics = replace_weights(params, drawn["batch_stats"], student.start)
+    started = replace_weights(Model(params, drawn["batch_stats"]), student.start)
     assert student.output_leaves == ("Dense_0/bias", "Dense_0/kernel")
-    own, given = named_leaves(params["model"]), named_leaves(student.variables["params"])
+    own, given = named_leaves(started.params["model"]), named_leaves(student.variables["params"])
     for name, leaf in own.items():
         if name in student.output_leaves:
             np.testing.assert_array_equal(leaf, named_leaves(drawn["params"])[name])
         else:
             np.testing.assert_array_equal(leaf, given[name].astype(np.float32))
     for leaf, expected in zip(
-        jax.tree.leaves(statistics), jax.tree.leaves(student.variables["batch_stats"]), strict=True
+        jax.tree.leaves(started.batch_stats),
+        jax.tree.leaves(student.variables["batch_stats"]),
+        strict=True,
     ):
         np.testing.assert_array_equal(leaf, expected.astype(np.float32))
     head = student.variables["params"]["Dense_0"]
@@ -76,8 +79,8 @@ def test_another_architecture_cannot_start_from_it():
     with pytest.raises(
         SemanticFLError, match=r"the student: params/BatchNorm_0/bias must be \[7\]"
     ):
-        params = {"model": drawn["params"]}
-        replace_weights(params, drawn["batch_stats"], make_student().start, "the student")
+        drawn_model = Model({"model": drawn["params"]}, drawn["batch_stats"])
+        replace_weights(drawn_model, make_student().start, "the student")
 
 
 def test_files_that_hold_no_student_are_refused(tmp_path):
