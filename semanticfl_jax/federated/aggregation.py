@@ -11,7 +11,7 @@ from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.algorithms.trees import rows
 from semanticfl_jax.attacks.base import among
 from semanticfl_jax.devices.memory import size_in_bytes
-from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
+from semanticfl_jax.devices.mesh import CLIENTS, replicated
 from semanticfl_jax.federated.chunks import Places
 from semanticfl_jax.federated.client_update import Sent, all_finite, colludes, sender_of
 from semanticfl_jax.federated.local_step import Broadcast
@@ -60,7 +60,7 @@ def no_totals(aggregator: Aggregator | None, sent: Sent) -> Totals:
     start = () if aggregator is None else aggregator.init(update)
     extra = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), extra)
     zero = jnp.zeros(())
-    return varying(Totals(start, extra, zero, zero, zero, zero, zero))
+    return Totals(start, extra, zero, zero, zero, zero, zero)
 
 
 def add_chunk(

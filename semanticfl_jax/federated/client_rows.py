@@ -10,7 +10,6 @@ numbers are the same to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from semanticfl_jax.devices.mesh import CLIENTS, replicated, split
+from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated, split
 from semanticfl_jax.types import PyTree
 
 
@@ -59,7 +58,7 @@ def take_rows(everyone: PyTree, clients: jax.Array, mesh: Mesh) -> PyTree:
         )
         return _parted(fill(devices - 1, rows), nothing)
 
-    return _sharded(on_device, mesh, (kept, PartitionSpec()), PartitionSpec(CLIENTS))(
+    return on_each_device(on_device, mesh, (kept, PartitionSpec()), PartitionSpec(CLIENTS))(
         everyone, clients
     )
 
@@ -94,20 +93,13 @@ def put_rows(everyone: PyTree, rows: PyTree, clients: jax.Array, mesh: Mesh) -> 
         everyone, joined = jax.lax.fori_loop(0, devices - 1, turn, (everyone, joined))
         return put(devices - 1, everyone, joined)
 
-    return _sharded(on_device, mesh, (kept, PartitionSpec(CLIENTS), PartitionSpec()), kept)(
+    return on_each_device(on_device, mesh, (kept, PartitionSpec(CLIENTS), PartitionSpec()), kept)(
         everyone, rows, clients
     )
 
 
 def _number(everyone: PyTree) -> int:
     return jax.tree.leaves(everyone)[0].shape[0]
-
-
-def _sharded(
-    function: Callable[..., PyTree], mesh: Mesh, specs: tuple[Any, ...], out: PartitionSpec
-) -> Callable[..., PyTree]:
-    # Unchecked: that all devices end with the same states, where all keep all, cannot be inferred.
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
 
 
 def _rows(everyone: PyTree, local: jax.Array) -> PyTree:

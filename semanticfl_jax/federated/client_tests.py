@@ -30,7 +30,7 @@ from semanticfl_jax.data.federated import FederatedDataset, gather_batch
 from semanticfl_jax.data.host_images import HostImages
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.devices.memory import size_in_bytes
-from semanticfl_jax.devices.mesh import CLIENTS, replicated, split, varying
+from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_state import take_rows
 from semanticfl_jax.federated.client_update import rule_state
@@ -112,9 +112,9 @@ def make_client_tests(
         broadcast = algorithm.server.broadcast(state.server)
         key = round_key(key, Stream.FINE_TUNING, state.round)
         models = (tested, state.model)
-        sharded = jax.shard_map(
+        sharded = on_each_device(
             test_device,
-            mesh=mesh,
+            mesh,
             in_specs=(*[everywhere] * 2, data.specs(), test.specs(), everywhere, spread, spread),
             out_specs=spread,
         )
@@ -213,7 +213,7 @@ def _make_test_device(
 
         shapes = jax.eval_shape(of_batch, 0)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.fori_loop(0, -(-size // rows), add, varying(zeros))
+        return jax.lax.fori_loop(0, -(-size // rows), add, zeros)
 
     def figures_of(model: Model, test: FederatedDataset, client: jax.Array) -> ClientFigures:
         figures = task.checked_figures(totals_of(model, test, client))
@@ -222,7 +222,7 @@ def _make_test_device(
         return ClientFigures(*(jnp.where(some, x, jnp.nan) for x in found))
 
     def test_device(models, broadcast, data, test, key, clients, rows):
-        (tested, received), broadcast, key = varying((models, broadcast, key))
+        tested, received = models
 
         def of_client(place):
             client, state = place
@@ -266,7 +266,7 @@ def _make_fine_tuning(
     training = make_local_training(network, plain, config, mean, std, task)
 
     def tune(model: Model, data: FederatedDataset, client: jax.Array, key: jax.Array) -> Model:
-        broadcast = varying(Broadcast((), jnp.float32(config.learning_rate)))
+        broadcast = Broadcast((), jnp.float32(config.learning_rate))
         plan = training.plan(broadcast, data, client, (), key)
         plan = plan._replace(steps=jnp.minimum(plan.steps, steps))
         progress = training.start(model, broadcast, {}, data, plan)

@@ -12,7 +12,7 @@ from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.data.augment import normalize
 from semanticfl_jax.data.federated import Batch
-from semanticfl_jax.devices.mesh import CLIENTS, varying
+from semanticfl_jax.devices.mesh import CLIENTS, on_each_device
 from semanticfl_jax.tasks import CLASSIFICATION, Task
 
 #: The figure that an attack with a trigger adds to an evaluation.
@@ -65,16 +65,11 @@ def make_evaluation(
 
         shapes = jax.eval_shape(of_batch, jax.tree.map(lambda x: x[0], batches))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        zeros = varying(zeros)
         totals, _ = jax.lax.scan(add_batch, zeros, batches)
         return jax.lax.psum(totals, CLIENTS)
 
-    sharded = jax.shard_map(
-        evaluate_device,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(CLIENTS)),
-        out_specs=PartitionSpec(),
-    )
+    everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
+    sharded = on_each_device(evaluate_device, mesh, (everywhere, spread), everywhere)
 
     def evaluate(model, batches):
         return task.checked_figures(sharded(model, batches))

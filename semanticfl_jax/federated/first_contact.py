@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.base import Algorithm, Contact
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.devices.mesh import CLIENTS, replicated, split
+from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated, split
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.types import PyTree
 
@@ -138,19 +138,17 @@ def make_block(
     """
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
 
-    @partial(
-        jax.shard_map,
-        mesh=mesh,
-        in_specs=(everywhere, spread if spread_images else everywhere, spread),
-        out_specs=spread,
-    )
     def of_device(shared, images, sources):
         pictures = jnp.take(images, sources, axis=0, mode="clip")
         return contact.rows(shared, pictures.reshape(-1, *image_shape))
 
+    sharded = on_each_device(
+        of_device, mesh, (everywhere, spread if spread_images else everywhere, spread), spread
+    )
+
     @partial(jax.jit, donate_argnums=0, out_shardings=replicated(mesh))
     def compute(rows, shared, images, places, sources):
-        found = of_device(shared, images, sources)
+        found = sharded(shared, images, sources)
         return {name: rows[name].at[places].set(found[name]) for name in rows}
 
     return compute

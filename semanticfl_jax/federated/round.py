@@ -24,7 +24,7 @@ from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import among
 from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.federated import FederatedDataset
-from semanticfl_jax.devices.mesh import CLIENTS, replicated, varying
+from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated
 from semanticfl_jax.federated.aggregation import (
     Totals,
     add_chunk,
@@ -170,9 +170,9 @@ def make_round(
             root = train_root(local_training, algorithm, *given)
             broadcast = broadcast._replace(aggregator=root)
 
-        train_cohort = jax.shard_map(
+        train_cohort = on_each_device(
             train_device,
-            mesh=mesh,
+            mesh,
             in_specs=(*[everywhere] * 3, data.specs(), spread, everywhere),
             out_specs=(everywhere, spread, spread, spread),
         )
@@ -283,9 +283,6 @@ def make_train_device(
     train_chunk = make_train_chunk(local_training, chunk, steps=steps, ragged=ragged)
 
     def train_device(received, broadcast, shared, data, places, keys):
-        # Without this cast the gradient with respect to replicated parameters would be summed over
-        # devices, and clients would mix.
-        received, broadcast = varying((received, broadcast))
         finish = for_each(partial(finish_client, algorithm, received, broadcast, keys), chunk)
 
         def train_and_send(places):

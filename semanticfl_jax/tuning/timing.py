@@ -17,7 +17,7 @@ from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
-from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, replicated, split, varying
+from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, on_each_device, replicated, split
 from semanticfl_jax.federated.chunks import make_train_chunk
 from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.local_step import Broadcast
@@ -259,9 +259,6 @@ def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
 
     def train_device(received, broadcast, shared, data, ids, states, sizes):
         data = data.replace(sizes=sizes)
-        # As in round.py: otherwise gradients would be summed over the devices.
-        received, broadcast = varying((received, broadcast))
-
         train_chunk = make_train_chunk(local_training, len(ids))
         results, _ = train_chunk(received, broadcast, shared, data, ids, states, run_key(0))
         leaves = jax.tree.leaves((results.model, results.loss_sum))
@@ -269,9 +266,9 @@ def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
 
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     return jax.jit(
-        jax.shard_map(
+        on_each_device(
             train_device,
-            mesh=mesh,
+            mesh,
             in_specs=(*[everywhere] * 4, spread, spread, everywhere),
             out_specs=spread,
         )
