@@ -22,6 +22,7 @@ from semanticfl_jax.reporting.runs import (
     group,
     load_runs,
 )
+from semanticfl_jax.reporting.spread import some_of
 
 #: Fields (and groups of fields) that a comparison is about.
 _COMPARED = ("algorithm", "guidance", *NOT_METHOD)
@@ -72,30 +73,46 @@ class Comparison:
         return [each for each in self.methods if self.reference and each is not self.reference]
 
     def paired(self, method: Method) -> bool:
-        """Return whether a method has the seeds of the reference, so that gains are by seed."""
+        """Return whether gains of a method are by seed."""
         return bool(self.gains_by_seed(method))
 
     def gains(self, method: Method) -> list[float]:
-        """Return gains over the reference: one a seed if both have the same seeds, else of means.
+        """Return gains over the reference: one for each seed that both have.
 
-        They are gains in the mean of the last 10 evaluations, above 0 where the method is better.
+        Where no seed is common, it is one, the difference of the means: other seeds deal other
+        data, so that it says little. They are gains in the mean of the last 10 evaluations, above 0
+        where the method is better.
         """
         if self.reference is None or method is self.reference:
             return []
-        if _seeds(method) == _seeds(self.reference):
+        if _seeds(method) & _seeds(self.reference):
             return list(self.gains_by_seed(method).values())
         own, base = (each.values(self.metric.fields[-1]) for each in (method, self.reference))
         if own and base:
             return [self.metric.gain(statistics.fmean(own), statistics.fmean(base))]
         return []
 
+    def write_gain(self, method: Method) -> str:
+        """Return the gains as text, mean ± spread; "" of the reference, "-" where there is none.
+
+        Behind it stands of how many seeds of the two it is, if not of all, and whether it is of no
+        pairs at all.
+        """
+        if self.reference is None or method is self.reference:
+            return ""
+        gains = self.gains(method)
+        text = self.metric.write_spread(gains, sign="+")
+        if gains and not self.paired(method):
+            return f"{text} (not paired)"
+        return text + some_of(len(gains), len(_seeds(method) | _seeds(self.reference)))
+
     def gains_by_seed(self, method: Method) -> dict[Any, float]:
-        """Return gains as of `gains` by seed; none where methods were run with different seeds.
+        """Return gains as of `gains` by seed, of the seeds that both have.
 
         A seed whose mean is not finite, of the method or of the reference, has no gain.
         """
         reference = self.reference
-        if reference is None or method is reference or _seeds(method) != _seeds(reference):
+        if reference is None or method is reference:
             return {}
         own, base = (each.by_seed(self.metric.fields[-1]) for each in (method, reference))
         return {seed: self.metric.gain(own[seed], base[seed]) for seed in own if seed in base}
@@ -163,5 +180,5 @@ def _reference(methods: Sequence[Method]) -> Method | None:
     return None
 
 
-def _seeds(method: Method) -> list[Any]:
-    return [run.config.get("seed") for run in method.runs]
+def _seeds(method: Method) -> set[Any]:
+    return {run.config.get("seed") for run in method.runs}

@@ -24,8 +24,9 @@ def compare(
     The task's metric is given as mean ± sample standard deviation over seeds: of the best round (an
     optimistic figure), the last, and the mean of the last 10 evaluated; accuracies are percentages.
     When plain FedAvg is among the methods, the gain is over its mean of the last 10, above 0 where
-    the method is better: seed by seed when both have the same seeds, so that what the seed decides
-    for both cancels.
+    the method is better: seed by seed, over the seeds that both have, so that what the seed decides
+    for both cancels. Where they have none in common it is the difference of their means, and says
+    that it is not paired.
 
     Args:
       directories: finished runs.
@@ -96,9 +97,7 @@ def _cells(comparison: Comparison, method: Method) -> list[str]:
     cells = [method.label, str(len(method.runs))]
     cells += [method.spread(metric, name) for name in metric.fields]
     if comparison.reference:
-        gains = comparison.gains(method)
-        own = method is comparison.reference
-        cells.append("" if own else metric.write_spread(gains, sign="+"))
+        cells.append(comparison.write_gain(method))
     seconds, traffic = method.values("seconds_per_round"), megabytes(method)
     cells.append(f"{statistics.fmean(seconds):.2f}" if seconds else "-")
     cells.append(f"{traffic:.2f}" if traffic is not None else "-")

@@ -60,7 +60,7 @@ def results(comparison: Comparison) -> str:
             cells.append(Cell(_dash(method.spread(metric, name)), mean, strong=strong))
         if reference:
             gains = comparison.gains(method)
-            text = _dash(metric.write_spread(gains, sign="+")) if gains else ""
+            text = _dash(comparison.write_gain(method))
             cells.append(Cell(text, statistics.fmean(gains) if gains else None))
         if found:
             tested, holms = found.get(method.label), adjusted.get(method.label)
@@ -101,7 +101,7 @@ def _about_tests(comparison: Comparison, found: dict[str, Paired]) -> str:
         return paragraph(f"{text} {why}" if len(comparison.methods) > 1 else text, "note")
     text += (
         f" The gain is over {comparison.reference.label} in the mean of the last 10 evaluations, "
-        "seed by seed where both have the same seeds, and above 0 where the method is better."
+        "seed by seed over the seeds that both have, and above 0 where the method is better."
     )
     if not found:
         return paragraph(text + " A test needs two seeds that both methods have.", "note")
