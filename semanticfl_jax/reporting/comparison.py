@@ -11,6 +11,7 @@ from typing import Any
 import semanticfl_jax.config  # noqa: F401 - registers the partition schemes
 from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.registry import PARTITIONS
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.labels import algorithm_label, method_label
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import (
@@ -50,23 +51,34 @@ class Comparison:
       metric: by which the runs' task judges models.
       reference: plain FedAvg, if exactly one of several methods is: the one to which nothing is
         added, or else the only one; None otherwise.
+      left_out: sentences about runs that diverged, and are not among these.
     """
 
     runs: tuple[Run, ...]
     methods: tuple[Method, ...]
     metric: Metric
     reference: Method | None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, directories: Sequence[str | os.PathLike]) -> Comparison:
+    def load(
+        cls,
+        directories: Sequence[str | os.PathLike],
+        diverged: Sequence[str | os.PathLike] = (),
+    ) -> Comparison:
         """Read finished runs.
+
+        Args:
+          directories: of the runs.
+          diverged: of runs that were stopped for that, of which the comparison only tells.
 
         Raises:
           ReportError: as `load_runs` and `group`, or if the runs' tasks have different metrics.
         """
         runs = load_runs(directories)
         methods = group(runs)
-        return cls(tuple(runs), tuple(methods), _metric(runs), _reference(methods))
+        left_out = tuple(map(caveats.not_compared, diverged))
+        return cls(tuple(runs), tuple(methods), _metric(runs), _reference(methods), left_out)
 
     def rivals(self) -> list[Method]:
         """Return the methods that have a gain over the reference; none without a reference."""

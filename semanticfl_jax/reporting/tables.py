@@ -10,11 +10,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 
 #: Fields of a summary in the table by seed, besides the metric's.
 _SEED_FIELDS = (
     "best_round",
+    "diverged_round",
     "worst_class_accuracy",
     "worst_decile_accuracy",
     "client_accuracy_variance",
@@ -103,9 +105,12 @@ def latex(comparison: Comparison) -> str:
             cells.append("" if own else _math(comparison.write_gain(method)))
         lines.append(" & ".join(cells) + r" \\")
     setting = ", ".join(f"{name}={value}" for name, value in comparison.setting().items())
+    told = [f"Warning: {warning}." for warning in caveats.warnings(comparison)]
+    told = [text for text in (caveats.about_means(comparison), *told) if text]
     return "\n".join(
         [
             f"% {setting}; mean and sample standard deviation over seeds.",
+            *(f"% {' '.join(text.splitlines())}" for text in told),
             r"% Needs \usepackage{booktabs}.",
             r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
             r"\toprule",

@@ -308,13 +308,15 @@ def runs(comparison: Comparison) -> str:
                 cells.append(Cell("–") if value is None else Cell(metric.write(value), value))
             cells.append(_figure(run.summary.get("best_round")))
             cells.append(_figure(run.summary.get("rounds")))
+            diverged = run.summary.get("diverged_round")
+            cells.append(Cell("–") if diverged is None else _figure(diverged))
             cells.append(Cell(str(run.path)))
             rows.append(cells)
             text = ", ".join(f"{n} {v}" for n, v in (run.summary.get("versions") or {}).items())
             versions.setdefault(text, 0)
             versions[text] += 1
     heads = [f"{which} {metric.column}" for which in ("Best", "Last", "Mean of last 10")]
-    columns = ["Method", "Seed", *heads, "Best round", "Rounds", "Directory"]
+    columns = ["Method", "Seed", *heads, "Best round", "Rounds", "Diverged in round", "Directory"]
     lines = "".join(
         f"<li>{count} of {len(rows)}: {escape(text)}</li>"
         for text, count in versions.items()

@@ -11,6 +11,7 @@ from string import Template
 
 from semanticfl_jax import __version__
 from semanticfl_jax.files import write_text
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.html import background, quality
 from semanticfl_jax.reporting.html.elements import escape, paragraph, plain
@@ -97,9 +98,8 @@ def _lead(comparison: Comparison) -> str:
     ]
     if open_methods:
         lead += paragraph(f"Not private: {', '.join(open_methods)}; see Privacy.", "warning")
-    unfair = comparison.unfair()
-    if unfair:
-        lead += paragraph(f"The runs also differ in {', '.join(unfair)}.", "warning")
+    for text in caveats.warnings(comparison):
+        lead += paragraph(f"{text[:1].upper()}{text[1:]}.", "warning")
     return lead
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 from semanticfl_jax.reporting.html.charts import Line, chart, legend
 from semanticfl_jax.reporting.html.elements import Cell, Column, number, paragraph, spread, table
@@ -94,6 +95,8 @@ def _about_tests(comparison: Comparison, found: dict[str, Paired]) -> str:
         "Mean ± sample standard deviation over seeds. The best round is chosen on the test set and "
         "is therefore optimistic."
     )
+    note = caveats.about_means(comparison)
+    text += f" {note}" if note else ""
     if len(comparison.methods) > 1:
         text += " Bold: the best mean of a column, which may be chance, and every p below 0.05."
     if comparison.reference is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import drawing
@@ -17,6 +18,7 @@ from semanticfl_jax.reporting.plots.curves import round_axis
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.series import Curve, Rows, bytes_of, cost_curve, mean_curve
+from semanticfl_jax.reporting.spread import some_of
 from semanticfl_jax.types import Say
 
 #: With more curves than this the legend stands outside, and each has a panel of its own, too.
@@ -54,6 +56,8 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
         method.label: [metric.factor * value for value in method.values(metric.fields[-1])]
         for method in comparison.methods
     }
+    counts = {method.label: len(method.runs) for method in comparison.methods}
+    few = caveats.all_evaluations(comparison)
     drawings = {"comparison": lambda: draw_curves(curves, metric, title, paper)}
     if len(curves) > MANY:
         base = comparison.reference.label if comparison.reference else None
@@ -67,7 +71,7 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
             for method in comparison.methods
         }
         drawings["comparison_traffic"] = lambda: draw_traffic(sent, metric, title, paper)
-    drawings["comparison_bars"] = lambda: draw_bars(finals, metric, title, paper)
+    drawings["comparison_bars"] = lambda: draw_bars(finals, metric, title, paper, counts, few)
     drawn: list[Path] = []
 
     def save(draw: Callable[[], Any], paths: list[Path]) -> None:
@@ -230,7 +234,14 @@ def draw_panels(
     return figure
 
 
-def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str, paper: Paper):
+def draw_bars(
+    finals: Mapping[str, Sequence[float]],
+    metric: Metric,
+    title: str,
+    paper: Paper,
+    counts: Mapping[str, int] | None = None,
+    evaluations: int | None = None,
+):
     """Return a figure of the mean of the last 10 evaluations: a bar a method, the best above.
 
     Args:
@@ -238,6 +249,8 @@ def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str,
       metric: by which the task judges models.
       title: what is compared.
       paper: size and font.
+      counts: by label, of how many seeds they are some; None: they are all.
+      evaluations: how many there are, if fewer than 10; None: there are more.
     """
     nowhere = -math.inf if metric.higher else math.inf
     order = sorted(
@@ -260,11 +273,13 @@ def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str,
         if len(values) > 1:
             axes.plot(values, [place] * len(values), ".", color=COLOURS[0], markersize=3.5)
         text = metric.write_spread([value / metric.factor for value in values])
+        text += some_of(len(values), counts[name]) if counts else ""
         right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": "small"}
         axes.text(1.02, place, text, **right)
     axes.set_yticks(range(len(order)), labels)
     axes.set_ylim(len(order) - 0.4, -0.6)
-    headline = f"Mean of the last 10 evaluations{', ' if title else ''}{title}"
+    which = "last 10" if evaluations is None else evaluations
+    headline = f"Mean of the {which} evaluations{', ' if title else ''}{title}"
     drawing.label(axes, "", metric.axis, "")
     _title(figure, headline, paper)
     axes.grid(axis="y", visible=False)
