@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from semanticfl_jax.reporting import caveats
+from semanticfl_jax.reporting.client_tests import all_fields
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 
 #: Fields of a summary in the table by seed, besides the metric's.
@@ -73,8 +74,13 @@ def by_method(comparison: Comparison) -> str:
 
 
 def by_seed(comparison: Comparison) -> str:
-    """Return CSV in long form, a line a seed of a method; what a run does not know is empty."""
-    fields = (*comparison.metric.fields, *_SEED_FIELDS)
+    """Return CSV in long form, a line a seed of a method; what a run does not know is empty.
+
+    Figures over clients' own test images have columns where any run tested its clients.
+    """
+    tested = all_fields(comparison.metric)
+    known = {name for run in comparison.runs for name in run.summary if name in tested}
+    fields = (*comparison.metric.fields, *_SEED_FIELDS, *sorted(known))
     lines = []
     for method in comparison.methods:
         gains = comparison.gains_by_seed(method)

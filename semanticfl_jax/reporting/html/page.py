@@ -13,7 +13,7 @@ from semanticfl_jax import __version__
 from semanticfl_jax.files import write_text
 from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison
-from semanticfl_jax.reporting.html import background, quality
+from semanticfl_jax.reporting.html import background, personal, quality
 from semanticfl_jax.reporting.html.elements import escape, paragraph, plain
 
 
@@ -38,6 +38,7 @@ SECTIONS = (
     Section("classes", "Classes", quality.classes),
     Section("clients", "Clients", quality.clients),
     Section("fairness", "Fairness", quality.fairness),
+    Section("personal", "Personal models", personal.personal),
     Section("calibration", "Calibration", quality.calibration),
     Section("traffic", "Traffic", background.traffic),
     Section("time", "Time", background.time),
