@@ -1,10 +1,13 @@
 """The page of a comparison: its numbers, that it needs nothing else, and how a browser shows it."""
 
+import csv
 import html.parser
+import io
 import json
 import re
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,13 @@ import pytest
 import scipy.stats
 
 from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting import tables
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.html.charts import Line, chart, ticks
 from semanticfl_jax.reporting.html.page import page, write_page
 from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
 
+NODE = shutil.which("node")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
@@ -135,6 +140,28 @@ def test_every_section_shows_what_the_runs_know(full_runs):
     assert traffic["MB up"] == "1.00" and traffic["MB down"] == "3.00"
     # FedAvg's mean of the last 10 is 52.22 %: reached in rounds 2, 2 and 2.
     assert traffic["Rounds to 52.22 %"] == "2.0 ± 0.0" and traffic["MB to 52.22 %"] == "8.0 ± 0.0"
+
+
+def test_personal_models_stand_beside_the_server_s(tmp_path, six_runs):
+    for seed, directory in enumerate(six_runs[3:]):
+        own = {"personal_client_accuracy": 0.7 + seed / 10, "personal_client_accuracy_std": 0.1}
+        if seed == 0:
+            own = {"personal_client_accuracy": None}  # it came to no number
+        tested = {"global_client_accuracy": 0.5, "global_client_loss": 1.25, **own}
+        summary = json.loads((directory / "summary.json").read_text())
+        write_json(directory / "summary.json", summary | tested)
+    comparison = Comparison.load(six_runs)
+    reader = Reader(page(comparison))
+    head, server, own = reader.tables["personal"][0]
+    rows = [dict(zip(head, row, strict=True)) for row in (server, own)]
+    assert [row["Method"] for row in rows] == ["semanticfl", "semanticfl"]
+    assert [row["Model"] for row in rows] == ["server's", "clients' own"]
+    assert (rows[0]["Mean %"], rows[0]["Loss"]) == ("50.00 ± 0.00", "1.250 ± 0.000")
+    assert rows[1]["Mean %"] == "85.00 ± 7.07 (2 of 3)" and rows[1]["Loss"] == "–"
+    assert "personal" not in Reader(page(Comparison.load(six_runs[:3]))).tables
+    rows = list(csv.DictReader(io.StringIO(tables.by_seed(comparison))))
+    found = [row["personal_client_accuracy"] for row in rows]
+    assert found[:4] == [""] * 4 and [float(each) for each in found[4:]] == [0.7 + 0.1, 0.7 + 0.2]
 
 
 def test_the_page_needs_no_other_file_and_no_network(full_runs):
@@ -279,6 +306,26 @@ SORTS = """
     each => each.getBoundingClientRect().height).filter(height => height > 0));
   return found;
 """
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no Node.js")
+def test_under_the_pointer_are_the_curves_that_are_drawn_there():
+    script = resources.files("semanticfl_jax.reporting.html").joinpath("page.js").read_text()
+    nearest = re.search(r"const nearest = .*?;\n(?=const)", script, re.DOTALL)[0]
+    lines = {
+        "cheap": [[1, 10], [2, 20]],
+        "dear": [[1, 5], [4, 30], [9, 50]],
+        "local": [[0, 1], [0, 2], [0, 3]],  # it sends nothing
+    }
+    lines = json.dumps([{"name": name, "points": points} for name, points in lines.items()])
+    show = "each => [each.name, ...each.point]"
+    code = f"{nearest}console.log(JSON.stringify([0, 1.6, 8].map(x => nearest({lines}, x, 0.1)"
+    done = subprocess.run([NODE, "-e", f"{code}.map({show}))))"], capture_output=True, text=True)
+    assert json.loads(done.stdout) == [
+        [["local", 0, 3]],
+        [["cheap", 2, 20], ["dear", 1, 5]],
+        [["dear", 9, 50]],
+    ]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
