@@ -76,7 +76,7 @@ def traffic(comparison: Comparison) -> str:
     note = "Model, states and anchors that a round sends, counted, not measured on a network."
     if goal is not None and reference:
         note += f" The goal is the mean of the last 10 evaluations of {reference.label}."
-    charts = [chart(f"{metric.title} by traffic", axis, metric.axis, found)]
+    charts = [chart(f"{metric.title} by traffic", axis, metric.axis, found, metric.most)]
     return table(columns, rows) + paragraph(note, "note") + grid(comparison, charts)
 
 
@@ -131,7 +131,9 @@ def time(comparison: Comparison) -> str:
         "Mean ± sample standard deviation over seeds. Times can be compared only between runs on "
         "the same machine with nothing beside them."
     )
-    charts = [chart(f"{metric.title} by time", "Seconds of training", metric.axis, found)]
+    charts = [
+        chart(f"{metric.title} by time", "Seconds of training", metric.axis, found, metric.most)
+    ]
     return table(columns, rows) + paragraph(note, "note") + grid(comparison, charts)
 
 

@@ -49,5 +49,5 @@ def personal(comparison: Comparison) -> str:
         found = lines(comparison, fields(model, metric)[0], metric.factor)
         if any(len(line.x) > 1 for line in found):
             title = f"{TITLES[model].capitalize()} model on clients' own images"
-            charts.append(chart(title, "Round", metric.axis, found))
+            charts.append(chart(title, "Round", metric.axis, found, metric.most))
     return table(columns, rows, kind="text") + paragraph(note, "note") + grid(comparison, charts)

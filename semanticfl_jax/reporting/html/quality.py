@@ -135,7 +135,13 @@ def curves(comparison: Comparison) -> str:
     """Return the metric and the losses over rounds, with bands, and the legend of all charts."""
     metric = comparison.metric
     charts = [
-        chart(metric.title, "Round", metric.axis, lines(comparison, metric.name, metric.factor)),
+        chart(
+            metric.title,
+            "Round",
+            metric.axis,
+            lines(comparison, metric.name, metric.factor),
+            metric.most,
+        ),
         chart("Training loss", "Round", "Loss", lines(comparison, "train_loss")),
         chart("Test loss", "Round", "Loss", lines(comparison, "test_loss")),
         chart(
@@ -143,6 +149,7 @@ def curves(comparison: Comparison) -> str:
             "Round",
             "Test accuracy (%)",
             lines(comparison, "worst_class_accuracy", 100),
+            100,
         ),
     ]
     note = "Lines are means over seeds; bands are one sample standard deviation to each side."
@@ -258,6 +265,7 @@ def fairness(comparison: Comparison) -> str:
             "Round",
             "Accuracy (%)",
             lines(comparison, "worst_decile_accuracy", 100),
+            100,
         )
     ]
     note = "After the last round; mean ± sample standard deviation over seeds."
@@ -280,7 +288,7 @@ def calibration(comparison: Comparison) -> str:
         Column("Test loss", "Cross-entropy in nats"),
     ]
     charts = [
-        chart("Calibration error", "Round", "ECE (%)", lines(comparison, "ece", 100)),
+        chart("Calibration error", "Round", "ECE (%)", lines(comparison, "ece", 100), 100),
     ]
     note = (
         "The expected calibration error is how far confidence and accuracy lie apart, on average; "

@@ -232,6 +232,17 @@ def test_rounds_are_whole_and_what_is_never_negative_has_no_axis_below_zero():
     assert any(each % 1 for each in axis_numbers(text, "middle"))
 
 
+def test_no_band_reaches_above_what_there_can_be_and_lone_points_are_dots():
+    x = np.arange(1.0, 7)
+    line = Line(0, "a", x, np.array([90.0, np.nan, 95, np.nan, 92, 96]), np.full(6, 20.0))
+    text = chart("t", "Round", "y", [line], 100)
+    axes = json.loads(re.search(r'data-axes="([^"]*)"', text)[1])
+    assert axes[3] == 100
+    band = re.search(r'class="band" d="M([^"]*)Z"', text)[1]
+    assert min(float(pair.split()[1]) for pair in band.split("L")) == axes[7]
+    assert text.count("<circle") == 2
+
+
 def test_a_curve_is_drawn_where_the_numbers_are():
     line = Line(0, "a", np.array([0.0, 5, 10]), np.array([0.0, np.nan, 1.0]), None)
     text = chart("t", "x", "y", [line])
