@@ -13,7 +13,7 @@ from semanticfl_jax import __version__
 from semanticfl_jax.files import write_text
 from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison
-from semanticfl_jax.reporting.html import background, personal, quality
+from semanticfl_jax.reporting.html import background, personal, quality, served
 from semanticfl_jax.reporting.html.elements import escape, paragraph, plain
 
 
@@ -35,9 +35,9 @@ class Section:
 SECTIONS = (
     Section("results", "Results", quality.results),
     Section("curves", "Curves", quality.curves),
-    Section("classes", "Classes", quality.classes),
-    Section("clients", "Clients", quality.clients),
-    Section("fairness", "Fairness", quality.fairness),
+    Section("classes", "Classes", served.classes),
+    Section("clients", "Clients", served.clients),
+    Section("fairness", "Fairness", served.fairness),
     Section("personal", "Personal models", personal.personal),
     Section("calibration", "Calibration", quality.calibration),
     Section("traffic", "Traffic", background.traffic),

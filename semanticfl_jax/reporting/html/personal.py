@@ -9,7 +9,6 @@ from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.html.charts import chart
 from semanticfl_jax.reporting.html.elements import Cell, Column, paragraph, spread, table
 from semanticfl_jax.reporting.html.quality import grid, lines
-from semanticfl_jax.reporting.spread import some_of
 
 
 def personal(comparison: Comparison) -> str:
@@ -26,9 +25,7 @@ def personal(comparison: Comparison) -> str:
                 values = method.values(name)
                 text = method.spread(metric, name)
                 cells.append(Cell(text, statistics.fmean(values)) if values else Cell("–"))
-            cell = spread(losses, ".3f")
-            some = some_of(len(losses), len(method.runs))
-            rows.append([*cells, Cell(cell.text + some, cell.value)])
+            rows.append([*cells, spread(losses, ".3f", of=len(method.runs))])
     if not rows:
         return ""
     columns: list[Column | str] = [

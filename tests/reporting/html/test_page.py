@@ -194,7 +194,34 @@ def test_another_metric_and_runs_that_know_little(tmp_path):
     reader = Reader(page(Comparison.load(directories)))
     assert "classes" not in reader.tables and "fairness" not in reader.tables
     row = rows_of(reader, "results")["moon"]
-    assert row["Last mse"] == "1.5 ± 0.7071" and row["Gain"] == "+0 ± 0" and row["p"] == "1.000"
+    assert row["Last mse"] == "1.5 ± 0.7071" and row["Gain"] == "+0 ± 0"
+    assert row["p"] == row["95 % interval"] == "–" and row["p (signs)"] == "1.000"
+
+
+def test_the_mean_client_is_over_the_clients_of_each_seed(tmp_path):
+    runs = [write_run(tmp_path / str(seed), made_up_config(seed=seed)) for seed in range(3)]
+    known = ([0.0] + 9 * [1.0], [0.0, 1.0, None], None)
+    for directory, accuracies in zip(runs, known, strict=True):
+        summary = json.loads((directory / "summary.json").read_text())
+        own = {"client_accuracy": accuracies, "worst_decile_accuracy": 0.0}
+        write_json(directory / "summary.json", summary | own)
+    row = rows_of(Reader(page(Comparison.load(runs))), "fairness")["fedavg"]
+    assert row["Mean client %"] == f"70.00 ± {100 * np.std([0.9, 0.5], ddof=1):.2f} (2 of 3)"
+
+
+def test_with_many_seeds_the_page_does_not_promise_a_test_that_it_leaves_out(tmp_path):
+    runs = [
+        write_run(tmp_path / f"{name}{seed}", made_up_config(name, seed), 3 * [0.5 + gain])
+        for name, few in (("fedavg", 15), ("moon", 15), ("local", 7))
+        for seed in range(few)
+        for gain in [0.0 if name == "fedavg" else (seed % 4) / 100]
+    ]
+    text = page(Comparison.load(runs[:30]))
+    assert rows_of(Reader(text), "results")["moon"]["p (signs)"] == "–"
+    assert "With more than 14 seeds the sign-flip test is not computed." in text
+    assert "can reach" not in text
+    text = page(Comparison.load(runs))
+    assert "not computed. With 7 seeds the sign-flip test can reach 0.016 at best." in text
 
 
 def test_a_method_that_is_not_private_is_named_first(full_runs):
