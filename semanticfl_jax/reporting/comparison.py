@@ -23,6 +23,7 @@ from semanticfl_jax.reporting.runs import (
     group,
     load_runs,
 )
+from semanticfl_jax.reporting.series import bytes_of
 from semanticfl_jax.reporting.spread import some_of
 
 #: Fields (and groups of fields) that a comparison is about.
@@ -167,9 +168,8 @@ class Comparison:
 
 def megabytes(method: Method) -> float | None:
     """Return the mean traffic of a round, both ways, in 10^6 bytes; None if it is not known."""
-    rows = [row for run in method.runs for row in run.rows if "bytes_up" in row]
-    total = sum(row["bytes_up"] + row.get("bytes_down", 0) for row in rows)
-    return total / len(rows) / 1e6 if rows else None
+    rows = [r for run in method.runs for r in run.rows if r.get("bytes_up") is not None]
+    return sum(map(bytes_of, rows)) / len(rows) / 1e6 if rows else None
 
 
 def _metric(runs: Sequence[Run]) -> Metric:

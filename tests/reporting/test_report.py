@@ -11,6 +11,8 @@ import pytest
 
 from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting.comparison import Comparison
+from semanticfl_jax.reporting.html.page import page
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
 from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
@@ -217,6 +219,15 @@ def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
 def test_a_run_without_evaluations_has_dashes(tmp_path):
     table = cells(compare([write_run(tmp_path / "a", made_up_config(), (None, None, None))]))
     assert table["fedavg"]["best %"] == table["fedavg"]["mean of last 10 %"] == "-"
+
+
+def test_traffic_that_is_null_is_a_dash(tmp_path):
+    path = write_run(tmp_path / "a", made_up_config())
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(row | {"bytes_up": None, "bytes_down": None}) + "\n" for row in rows)
+    (path / "metrics.jsonl").write_text(text)
+    assert cells(compare([path]))["fedavg"]["MB / round"] == "-"
+    assert 'id="traffic"' not in page(Comparison.load([path]))
 
 
 def test_load_run_returns_what_was_written(six_runs):

@@ -41,7 +41,7 @@ _MAX_SIMILAR = 30
 
 def traffic(comparison: Comparison) -> str:
     """Return what travels, and how much of it until the reference's accuracy is reached."""
-    if not any("bytes_up" in row for run in comparison.runs for row in run.rows):
+    if not any(row.get("bytes_up") is not None for run in comparison.runs for row in run.rows):
         return ""
     metric, reference = comparison.metric, comparison.reference
     goals = reference.values(metric.fields[-1]) if reference else []
@@ -62,7 +62,7 @@ def traffic(comparison: Comparison) -> str:
     rows = []
     for method in comparison.methods:
         up, down = (
-            [row[name] for run in method.runs for row in run.rows if name in row]
+            [row[name] for run in method.runs for row in run.rows if row.get(name) is not None]
             for name in ("bytes_up", "bytes_down")
         )
         totals = [_total(run.rows) for run in method.runs]

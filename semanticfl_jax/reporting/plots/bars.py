@@ -69,7 +69,8 @@ def draw_bars(
     axes.set_yticks(places, labels)
     axes.set_ylim(heights.sum(), 0)
     which = "last 10" if evaluations is None else evaluations
-    headline = f"Mean of the {which} evaluations{', ' if title else ''}{title}"
+    what = "The only evaluation" if evaluations == 1 else f"Mean of the {which} evaluations"
+    headline = f"{what}{', ' if title else ''}{title}"
     drawing.label(axes, "", metric.axis, "")
     drawing.heading(figure, headline, paper.width, paper.points)
     axes.grid(axis="y", visible=False)

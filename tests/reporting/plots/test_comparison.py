@@ -133,6 +133,8 @@ def test_bars_say_of_how_many_seeds_and_evaluations_they_are():
     texts, _ = seen_in(plots.draw_bars(finals, ACCURACY, "digits", Paper(), counts, 3))
     assert "30.00 ± 14.14 (2 of 3)" in texts and "30.00 ± 0.00" in texts
     assert "Mean of the 3 evaluations, digits" in texts
+    texts, _ = seen_in(plots.draw_bars(finals, ACCURACY, "", Paper(), counts, 1))
+    assert "The only evaluation" in texts
 
 
 def test_plotting_leaves_matplotlib_as_it_was(tmp_path):
