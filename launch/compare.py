@@ -29,6 +29,7 @@ from absl import flags as absl_flags
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
 from semanticfl_jax.config.methods import parse_methods, parse_seeds, plan_runs, require_effect
+from semanticfl_jax.errors import DivergedError
 from semanticfl_jax.registry import ALGORITHMS
 
 from . import flags
@@ -106,8 +107,6 @@ def main(given: flags.Given, workdir: str) -> None:
     methods = parse_methods(values.methods or ";".join(values.algorithms))
     runs = plan(given, guide(methods, values.guided), values.seeds)
 
-    from semanticfl_jax.reporting.report import compare
-
     if values.vmap_seeds and values.jobs != 1:
         raise ConfigError(f"--jobs must be 1 with --vmap_seeds, got {values.jobs}")
     with stopping():
@@ -115,8 +114,23 @@ def main(given: flags.Given, workdir: str) -> None:
             diverged = _seeds_together(runs, workdir, values.overwrite)
         else:
             diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
-    finished = [Path(workdir) / name for name in runs if name not in diverged]
-    print("\n" + compare(finished, out=workdir))
+    print("\n" + comparison_of(list(runs), diverged, Path(workdir)))
+
+
+def comparison_of(names: Sequence[str], diverged: Sequence[str], workdir: Path) -> str:
+    """Write the comparison of the runs that did not diverge, and return its text.
+
+    Raises:
+      DivergedError: if all of them did.
+    """
+    from semanticfl_jax.reporting.caveats import not_compared
+    from semanticfl_jax.reporting.report import compare
+
+    finished = [workdir / name for name in names if name not in diverged]
+    stopped = [workdir / name for name in names if name in diverged]
+    if not finished:
+        raise DivergedError("no run is left: " + "; ".join(map(not_compared, stopped)))
+    return compare(finished, out=workdir, diverged=stopped)
 
 
 @contextlib.contextmanager
@@ -163,7 +177,6 @@ def train(
 def _one_by_one(runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool) -> list[str]:
     """Train the runs; return the names of those that diverged, which are not compared."""
     from semanticfl_jax.api import run
-    from semanticfl_jax.errors import DivergedError
 
     diverged = []
     for number, (name, config) in enumerate(runs.items(), start=1):

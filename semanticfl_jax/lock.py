@@ -15,11 +15,16 @@ import json
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 from semanticfl_jax.errors import ConfigError, DirectoryInUseError
 
 NAME = ".lock"
+
+#: Tries, and seconds between them, where nobody who lives seems to have the lock: somebody looks.
+_TRIES, _PAUSE = 5, 0.02
+
 _held: dict[str, Lock] = {}
 _guard = threading.Lock()
 
@@ -96,6 +101,7 @@ class Lock:
         self._made = list(reversed(missing))
 
     def _open(self, directory: Path, name: str) -> int:
+        tries = 1
         while True:
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -107,6 +113,10 @@ class Lock:
                 holder = _read(file)
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                     os.close(file)
+                    if tries < _TRIES and not _may_live(holder):
+                        tries += 1
+                        time.sleep(_PAUSE)
+                        continue
                     raise DirectoryInUseError(_in_use(directory, holder)) from None
                 if _may_live(holder):  # no locks here
                     os.close(file)
@@ -126,6 +136,28 @@ class Lock:
         with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps(who).encode() + b"\n", 0)
+
+
+def left_behind(directory: Path) -> bool:
+    """Return whether a directory's lock is one that a killed process of this host left.
+
+    The process must be gone, and the kernel must know of no other holder: the process may be
+    another container's. To ask it is to take the lock for an instant, for which `Lock` waits.
+    """
+    try:
+        file = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        holder = _read(file)
+        if holder.get("host") != socket.gethostname() or _may_live(holder):
+            return False
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # no locks here
+    finally:
+        os.close(file)
+    return True
 
 
 @atexit.register

@@ -1,5 +1,6 @@
 """A directory has one writer at a time, whatever ends it."""
 
+import fcntl
 import json
 import os
 import re
@@ -52,6 +53,23 @@ def test_another_process_is_refused_and_named_until_it_is_killed(tmp_path, holde
     with Lock(tmp_path):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
     assert not (tmp_path / NAME).exists()
+
+
+def test_a_lock_is_left_behind_when_its_holder_is_killed_and_to_look_is_in_nobody_s_way(
+    tmp_path, holder, monkeypatch
+):
+    assert not locking.left_behind(tmp_path / "nothing") and not locking.left_behind(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert locking.left_behind(tmp_path)
+    # A run that begins while somebody looks waits for that, and is not refused.
+    looking = os.open(tmp_path / NAME, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(locking.time, "sleep", lambda seconds: os.close(looking))
+    with Lock(tmp_path):
+        assert not locking.left_behind(tmp_path)  # this process has it
+    (tmp_path / NAME).write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    assert not locking.left_behind(tmp_path)  # nobody here can tell
 
 
 def test_a_later_lock_of_the_same_process_takes_over(tmp_path):

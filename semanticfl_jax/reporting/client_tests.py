@@ -104,7 +104,7 @@ def table(methods: Sequence[Method], metric: Metric) -> str | None:
         return None
     lines = [["on the clients' own test images", *(title for title, _ in columns)]]
     for method in methods:
-        cells = [metric.write_spread(method.values(name)) for _, name in columns]
+        cells = [method.spread(metric, name) for _, name in columns]
         lines.append([method.label, *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -11,6 +11,7 @@ from typing import Any
 import semanticfl_jax.config  # noqa: F401 - registers the partition schemes
 from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.registry import PARTITIONS
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.labels import algorithm_label, method_label
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import (
@@ -22,6 +23,8 @@ from semanticfl_jax.reporting.runs import (
     group,
     load_runs,
 )
+from semanticfl_jax.reporting.series import bytes_of
+from semanticfl_jax.reporting.spread import some_of
 
 #: Fields (and groups of fields) that a comparison is about.
 _COMPARED = ("algorithm", "guidance", *NOT_METHOD)
@@ -49,53 +52,80 @@ class Comparison:
       metric: by which the runs' task judges models.
       reference: plain FedAvg, if exactly one of several methods is: the one to which nothing is
         added, or else the only one; None otherwise.
+      left_out: sentences about runs that diverged, and are not among these.
     """
 
     runs: tuple[Run, ...]
     methods: tuple[Method, ...]
     metric: Metric
     reference: Method | None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, directories: Sequence[str | os.PathLike]) -> Comparison:
+    def load(
+        cls,
+        directories: Sequence[str | os.PathLike],
+        diverged: Sequence[str | os.PathLike] = (),
+    ) -> Comparison:
         """Read finished runs.
+
+        Args:
+          directories: of the runs.
+          diverged: of runs that were stopped for that, of which the comparison only tells.
 
         Raises:
           ReportError: as `load_runs` and `group`, or if the runs' tasks have different metrics.
         """
         runs = load_runs(directories)
         methods = group(runs)
-        return cls(tuple(runs), tuple(methods), _metric(runs), _reference(methods))
+        left_out = tuple(map(caveats.not_compared, diverged))
+        return cls(tuple(runs), tuple(methods), _metric(runs), _reference(methods), left_out)
 
     def rivals(self) -> list[Method]:
         """Return the methods that have a gain over the reference; none without a reference."""
         return [each for each in self.methods if self.reference and each is not self.reference]
 
     def paired(self, method: Method) -> bool:
-        """Return whether a method has the seeds of the reference, so that gains are by seed."""
+        """Return whether gains of a method are by seed."""
         return bool(self.gains_by_seed(method))
 
     def gains(self, method: Method) -> list[float]:
-        """Return gains over the reference: one a seed if both have the same seeds, else of means.
+        """Return gains over the reference: one for each seed that both have.
 
-        They are gains in the mean of the last 10 evaluations, above 0 where the method is better.
+        Where no seed is common, it is one, the difference of the means: other seeds deal other
+        data, so that it says little. They are gains in the mean of the last 10 evaluations, above 0
+        where the method is better.
         """
         if self.reference is None or method is self.reference:
             return []
-        if _seeds(method) == _seeds(self.reference):
+        if _seeds(method) & _seeds(self.reference):
             return list(self.gains_by_seed(method).values())
         own, base = (each.values(self.metric.fields[-1]) for each in (method, self.reference))
         if own and base:
             return [self.metric.gain(statistics.fmean(own), statistics.fmean(base))]
         return []
 
+    def write_gain(self, method: Method) -> str:
+        """Return the gains as text, mean ± spread; "" of the reference, "-" where there is none.
+
+        Behind it stands of how many seeds of the two it is, if not of all, and whether it is of no
+        pairs at all.
+        """
+        if self.reference is None or method is self.reference:
+            return ""
+        gains = self.gains(method)
+        text = self.metric.write_spread(gains, sign="+")
+        if gains and not self.paired(method):
+            return f"{text} (not paired)"
+        return text + some_of(len(gains), len(_seeds(method) | _seeds(self.reference)))
+
     def gains_by_seed(self, method: Method) -> dict[Any, float]:
-        """Return gains as of `gains` by seed; none where methods were run with different seeds.
+        """Return gains as of `gains` by seed, of the seeds that both have.
 
         A seed whose mean is not finite, of the method or of the reference, has no gain.
         """
         reference = self.reference
-        if reference is None or method is reference or _seeds(method) != _seeds(reference):
+        if reference is None or method is reference:
             return {}
         own, base = (each.by_seed(self.metric.fields[-1]) for each in (method, reference))
         return {seed: self.metric.gain(own[seed], base[seed]) for seed in own if seed in base}
@@ -138,9 +168,8 @@ class Comparison:
 
 def megabytes(method: Method) -> float | None:
     """Return the mean traffic of a round, both ways, in 10^6 bytes; None if it is not known."""
-    rows = [row for run in method.runs for row in run.rows if "bytes_up" in row]
-    total = sum(row["bytes_up"] + row.get("bytes_down", 0) for row in rows)
-    return total / len(rows) / 1e6 if rows else None
+    rows = [r for run in method.runs for r in run.rows if r.get("bytes_up") is not None]
+    return sum(map(bytes_of, rows)) / len(rows) / 1e6 if rows else None
 
 
 def _metric(runs: Sequence[Run]) -> Metric:
@@ -163,5 +192,5 @@ def _reference(methods: Sequence[Method]) -> Method | None:
     return None
 
 
-def _seeds(method: Method) -> list[Any]:
-    return [run.config.get("seed") for run in method.runs]
+def _seeds(method: Method) -> set[Any]:
+    return {run.config.get("seed") for run in method.runs}

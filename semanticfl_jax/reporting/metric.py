@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,16 @@ class Metric:
     def axis(self) -> str:
         """The label of a plot's axis."""
         return _capital(self.name) + (" (%)" if self.is_accuracy else "")
+
+    @property
+    def least(self) -> float:
+        """The least written value that there can be, as far as that is known."""
+        return 0.0 if self.is_accuracy else -math.inf
+
+    @property
+    def most(self) -> float:
+        """The greatest written value that there can be, as far as that is known."""
+        return self.factor if self.is_accuracy else math.inf
 
     def gain(self, value: float, reference: float) -> float:
         """Return how much better `value` is than `reference`: above 0 where it is better."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semanticfl_jax.files import write_text
-from semanticfl_jax.reporting import client_tests, markdown, tables
+from semanticfl_jax.reporting import caveats, client_tests, markdown, tables
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.runs import Method
@@ -18,14 +18,16 @@ def compare(
     directories: Sequence[str | os.PathLike],
     out: str | os.PathLike | None = None,
     paper: Paper | None = None,
+    diverged: Sequence[str | os.PathLike] = (),
 ) -> str:
     """Return a Markdown table of finished runs, one line a method.
 
     The task's metric is given as mean ± sample standard deviation over seeds: of the best round (an
     optimistic figure), the last, and the mean of the last 10 evaluated; accuracies are percentages.
     When plain FedAvg is among the methods, the gain is over its mean of the last 10, above 0 where
-    the method is better: seed by seed when both have the same seeds, so that what the seed decides
-    for both cancels.
+    the method is better: seed by seed, over the seeds that both have, so that what the seed decides
+    for both cancels. Where they have none in common it is the difference of their means, and says
+    that it is not paired.
 
     Args:
       directories: finished runs.
@@ -33,11 +35,12 @@ def compare(
         (comparison, comparison_bars, comparison_traffic and, of many methods, comparison_panels),
         which the returned text then names; None writes nothing.
       paper: size, font and file formats of the plots.
+      diverged: runs that were stopped for that, which the table only names.
 
     Raises:
       ReportError: as `Comparison.load`.
     """
-    comparison = Comparison.load(directories)
+    comparison = Comparison.load(directories, diverged)
     text = _table(comparison)
     of_clients = client_tests.table(comparison.methods, comparison.metric)
     if of_clients is not None:
@@ -82,12 +85,10 @@ def _table(comparison: Comparison) -> str:
     text = [row(header), rule, *map(row, lines[1:])]
     setting = ", ".join(f"{name}={value}" for name, value in comparison.setting().items())
     text = [setting, "", *text] if setting else text
-    differing = comparison.unfair()
-    if differing:
-        text += ["", f"Warning: the runs also differ in {', '.join(differing)}."]
-    for run in comparison.runs:
-        if run.summary.get("diverged_round") is not None:
-            text += ["", f"Warning: {run.path} diverged in round {run.summary['diverged_round']}."]
+    note = caveats.about_means(comparison)
+    text += ["", note] if note else []
+    for warning in caveats.warnings(comparison):
+        text += ["", f"Warning: {warning}."]
     return "\n".join(text)
 
 
@@ -96,9 +97,7 @@ def _cells(comparison: Comparison, method: Method) -> list[str]:
     cells = [method.label, str(len(method.runs))]
     cells += [method.spread(metric, name) for name in metric.fields]
     if comparison.reference:
-        gains = comparison.gains(method)
-        own = method is comparison.reference
-        cells.append("" if own else metric.write_spread(gains, sign="+"))
+        cells.append(comparison.write_gain(method))
     seconds, traffic = method.values("seconds_per_round"), megabytes(method)
     cells.append(f"{statistics.fmean(seconds):.2f}" if seconds else "-")
     cells.append(f"{traffic:.2f}" if traffic is not None else "-")

@@ -16,6 +16,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.labels import label_methods
 from semanticfl_jax.reporting.metric import Metric
+from semanticfl_jax.reporting.spread import some_of
 from semanticfl_jax.reporting.writers.metrics import read_metrics, summarize
 
 #: Fields, or groups of them, that tell seeds and machines apart, not methods.
@@ -58,8 +59,7 @@ class Method:
     def spread(self, metric: Metric, name: str) -> str:
         """Return mean ± standard deviation of a figure, and of how many runs, if not of all."""
         values = self.values(name)
-        some = f" ({len(values)} of {len(self.runs)})" if 0 < len(values) < len(self.runs) else ""
-        return metric.write_spread(values) + some
+        return metric.write_spread(values) + some_of(len(values), len(self.runs))
 
     def by_seed(self, name: str) -> dict[Any, float]:
         """Return the same by the runs' seeds."""

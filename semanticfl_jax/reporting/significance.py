@@ -15,7 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 #: Up to so many seeds every choice of signs is counted.
-_MAX_FLIPS = 14
+MAX_FLIPS = 14
+
+#: Spread of differences, as a share of the largest, that is taken for none.
+_ROUNDED = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Paired:
     Attributes:
       mean: of the differences.
       low, high: the 95 % interval of the mean, by Student's t with n - 1 degrees of freedom.
-      p: two-sided p value of the paired t test (Student, 1908), for normal differences.
+      p: two-sided p value of the paired t test (Student, 1908), for normal differences. None where
+        all differences are the same: they have no spread to be measured by, nor an interval.
       p_signs: two-sided p value of the sign-flip test (Fisher, 1935): the share of all 2^n choices
         of signs whose mean is as far from 0 as the one seen. It assumes symmetric differences only;
         it cannot be below 2 / 2^n, a quarter for 3 seeds. None for more than 14 pairs.
@@ -35,7 +39,7 @@ class Paired:
     mean: float
     low: float
     high: float
-    p: float
+    p: float | None
     p_signs: float | None
     pairs: int
 
@@ -50,14 +54,14 @@ def paired(differences: Sequence[float]) -> Paired | None:
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(count)
     half = float(stdtrit(count - 1, 0.975)) * error
-    p = 1.0 if mean == 0 else 0.0  # where all differences are the same
-    if error > 0:
-        p = 2 * float(stdtr(count - 1, -abs(mean) / error))
+    # Differences that are the same may differ by how they were rounded.
+    same = error <= _ROUNDED * max(map(abs, differences))
+    p = None if same else 2 * float(stdtr(count - 1, -abs(mean) / error))
     return Paired(mean, mean - half, mean + half, p, _sign_flips(differences), count)
 
 
 def _sign_flips(differences: Sequence[float]) -> float | None:
-    if len(differences) > _MAX_FLIPS:
+    if len(differences) > MAX_FLIPS:
         return None
     signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(differences))))
     means = np.abs(signs @ np.asarray(differences, float))

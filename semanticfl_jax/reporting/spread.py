@@ -15,3 +15,8 @@ def mean_and_spread(values: Sequence[float], form: str, factor: float = 1.0, sig
     """
     mean = f"{factor * statistics.fmean(values):{sign}{form}}"
     return f"{mean} ± {factor * statistics.stdev(values):{form}}" if len(values) > 1 else mean
+
+
+def some_of(count: int, of: int) -> str:
+    """Return what stands behind a mean over some seeds only; nothing where it is over all."""
+    return f" ({count} of {of})" if 0 < count < of else ""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from semanticfl_jax.reporting import caveats
+from semanticfl_jax.reporting.client_tests import all_fields
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
 
 #: Fields of a summary in the table by seed, besides the metric's.
 _SEED_FIELDS = (
     "best_round",
+    "diverged_round",
     "worst_class_accuracy",
     "worst_decile_accuracy",
     "client_accuracy_variance",
@@ -25,21 +29,32 @@ _SEED_FIELDS = (
     "bytes_down",
 )
 
+#: The power of ten of a number as Python writes it.
+_TEN = re.compile(r"e([+-]\d+)")
+
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedblright{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
 
 def by_method(comparison: Comparison) -> str:
-    """Return CSV, a line a method; accuracies as fractions, spread empty for a single seed."""
+    """Return CSV, a line a method; accuracies as fractions, spread empty for a single seed.
+
+    Behind mean and spread stands of how many seeds they are: of gains, that both methods have, and
+    0 where a gain is the difference of two means.
+    """
     figures = (*comparison.metric.fields, "gain_over_fedavg")
     header = [
         "method",
         "seeds",
-        *(f"{name}_{kind}" for name in figures for kind in ("mean", "std")),
+        *(f"{name}_{kind}" for name in figures for kind in ("mean", "std", "count")),
         "seconds_per_round",
         "megabytes_per_round",
     ]
@@ -47,8 +62,11 @@ def by_method(comparison: Comparison) -> str:
     for method in comparison.methods:
         line: list[Any] = [method.label, len(method.runs)]
         for name in comparison.metric.fields:
-            line += _mean_and_std(method.values(name))
-        line += _mean_and_std(comparison.gains(method))
+            values = method.values(name)
+            line += [*_mean_and_std(values), len(values)]
+        gains = _mean_and_std(comparison.gains(method))
+        rival = comparison.reference is not None and method is not comparison.reference
+        line += [*gains, len(comparison.gains_by_seed(method)) if rival else ""]
         seconds = method.values("seconds_per_round")
         line += [statistics.fmean(seconds) if seconds else "", megabytes(method)]
         lines.append(line)
@@ -56,8 +74,13 @@ def by_method(comparison: Comparison) -> str:
 
 
 def by_seed(comparison: Comparison) -> str:
-    """Return CSV in long form, a line a seed of a method; what a run does not know is empty."""
-    fields = (*comparison.metric.fields, *_SEED_FIELDS)
+    """Return CSV in long form, a line a seed of a method; what a run does not know is empty.
+
+    Figures over clients' own test images have columns where any run tested its clients.
+    """
+    tested = all_fields(comparison.metric)
+    known = {name for run in comparison.runs for name in run.summary if name in tested}
+    fields = (*comparison.metric.fields, *_SEED_FIELDS, *sorted(known))
     lines = []
     for method in comparison.methods:
         gains = comparison.gains_by_seed(method)
@@ -75,21 +98,25 @@ def latex(comparison: Comparison) -> str:
     header = ["Method", "Seeds", *(f"{name}{unit}" for name in ("Best", "Last", "Mean of last 10"))]
     header += ["Gain over FedAvg"] if comparison.reference else []
     best = [_best(comparison, name) for name in metric.fields]
+    several = len(comparison.methods) > 1
     lines = []
     for method in comparison.methods:
         cells = [escape_latex(method.label), str(len(method.runs))]
         for name, top in zip(metric.fields, best, strict=True):
             values = method.values(name)
-            bold = bool(values) and statistics.fmean(values) == top
-            cells.append(_math(metric.write_spread(values), bold))
+            bold = several and bool(values) and statistics.fmean(values) == top
+            cells.append(_math(method.spread(metric, name), bold))
         if comparison.reference:
-            gains = comparison.gains(method)
-            cells.append(_math(metric.write_spread(gains, sign="+")) if gains else "")
+            own = method is comparison.reference
+            cells.append("" if own else _math(comparison.write_gain(method)))
         lines.append(" & ".join(cells) + r" \\")
     setting = ", ".join(f"{name}={value}" for name, value in comparison.setting().items())
+    told = [f"Warning: {warning}." for warning in caveats.warnings(comparison)]
+    told = [text for text in (caveats.about_means(comparison), *told) if text]
     return "\n".join(
         [
             f"% {setting}; mean and sample standard deviation over seeds.",
+            *(f"% {' '.join(text.splitlines())}" for text in told),
             r"% Needs \usepackage{booktabs}.",
             r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
             r"\toprule",
@@ -114,11 +141,17 @@ def _best(comparison: Comparison, name: str) -> float | None:
 
 
 def _math(text: str, bold: bool = False) -> str:
-    mean, _, spread = text.partition(" ± ")
-    if mean == "-":
+    """Return a figure as the other tables write it, "+1.2e+04 ± 3 (2 of 3)", in LaTeX."""
+    if text == "-":
         return "--"
+    figure, bracket, behind = text.partition(" (")
+    mean, _, spread = (_TEN.sub(_power, part) for part in figure.partition(" ± "))
     mean = rf"\mathbf{{{mean}}}" if bold else mean
-    return f"${mean} \\pm {spread}$" if spread else f"${mean}$"
+    return (f"${mean} \\pm {spread}$" if spread else f"${mean}$") + bracket + behind
+
+
+def _power(found: re.Match[str]) -> str:
+    return rf" \times 10^{{{int(found[1])}}}"
 
 
 def _csv(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:

@@ -1,13 +1,14 @@
 """Progress of many runs side by side, read from their directories; it does not touch them.
 
-A run that ended by itself has given its directory's lock back. Whether one that has it is alive is
-judged by when it last wrote: its process may be another machine's.
+A run that ended by itself has given its directory's lock back; of one that was killed on this
+machine the kernel knows. Whether another is alive is judged by when it last wrote.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import statistics
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import read_json_object
 from semanticfl_jax.lock import NAME as LOCK
+from semanticfl_jax.lock import left_behind
 from semanticfl_jax.reporting.labels import method_label
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.runs import ReportError, diverged, ended, with_objects
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-#: Seconds without a new round after which a run is called silent: while it has none (it compiles),
-#: and at least later; or so many times its longest recent round, if that is more.
+#: Seconds without a new round after which a run is called silent: while it has none since it began
+#: or was resumed (it compiles), and at least later; or so many times its longest recent round, if
+#: that is more.
 _COMPILING, _QUIET, _ROUNDS = 900.0, 120.0, 10.0
 
 #: States in which a run does nothing more by itself.
@@ -59,13 +62,14 @@ class Progress:
     Attributes:
       path: its directory.
       state: one of `STATES`. "starting": it has no round yet. "stopped": it ended before its last
-        round, and can be resumed. "silent": it has written nothing for so long that it was probably
-        killed. "diverged": it was stopped for that.
+        round, or was killed on this machine, and can be resumed. "silent": it has written nothing
+        for so long that it was probably killed. "diverged": it was stopped for that.
       method: its label.
       seed: of its configuration.
       round, rounds: done, and wanted.
       metric: by which its task judges models.
-      last, best: values of the metric; None if they are not known.
+      last, best: values of the metric; None if they are not known. The last is NaN if it came to no
+        number.
       seconds: of a round, median of the last 10; None without rounds.
       age: seconds since it wrote something.
     """
@@ -123,16 +127,22 @@ def look(path: Path, now: float | None = None) -> Progress:
     except (SemanticFLError, OSError, ValueError):
         return Progress(path, "damaged", age=now - _written(path))
     metric = _metric(rows, summary)
-    values = [row[metric.name] for row in rows if row.get(metric.name) is not None]
+    evaluated = [row[metric.name] for row in rows if metric.name in row]
+    values = [value for value in evaluated if value is not None]
+    last = values[-1] if values else None
+    if evaluated and evaluated[-1] is None:
+        last = math.nan
     recent = [row["seconds"] for row in rows[-10:] if row.get("seconds") is not None]
     done, wanted = rows[-1]["round"] if rows else 0, config.get("rounds", 0)
     age = now - _written(path)
     patience = max(_QUIET, _ROUNDS * max(recent)) if recent else _COMPILING
+    if _changed(path / METRICS_FILE) <= _changed(path / LOCK):
+        patience = max(patience, _COMPILING)  # it was resumed, and compiles
     if ended(summary, done, wanted):
         state, wanted = "finished", done  # a privacy budget may end a run before
     elif diverged(summary) and summary.get("rounds") == done:
         state = "diverged"
-    elif not (path / LOCK).exists():
+    elif not (path / LOCK).exists() or left_behind(path):
         state = "stopped"
     elif age > patience:
         state = "silent"
@@ -146,7 +156,7 @@ def look(path: Path, now: float | None = None) -> Progress:
         done,
         wanted,
         metric,
-        values[-1] if values else None,
+        last,
         (max if metric.higher else min)(values, default=None),
         statistics.median(recent) if recent else None,
         age,
@@ -268,9 +278,16 @@ def _metric(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Me
 
 
 def _written(path: Path) -> float:
-    """Return when a run last wrote its configuration or a row, in seconds since 1970."""
-    files = [path / name for name in ("config.json", METRICS_FILE)]
-    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    """Return when a run began, was resumed or last wrote a row, in seconds since 1970."""
+    return max(_changed(path / name) for name in ("config.json", METRICS_FILE, LOCK))
+
+
+def _changed(file: Path) -> float:
+    """Return when a file was changed, in seconds since 1970; 0 if it is not there."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _short(paths: Sequence[Path]) -> list[str]:
@@ -282,7 +299,9 @@ def _short(paths: Sequence[Path]) -> list[str]:
 
 
 def _value(metric: Metric, value: float | None) -> str:
-    return "" if value is None else metric.write(value) + metric.unit
+    if value is None or math.isnan(value):
+        return "" if value is None else "–"
+    return metric.write(value) + metric.unit
 
 
 def _span(seconds: float) -> str:

@@ -17,12 +17,13 @@ from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import Method
 from semanticfl_jax.reporting.runs import Run as FinishedRun
+from semanticfl_jax.reporting.spread import some_of
 from semanticfl_jax.reproduction.plan import Plan
 from semanticfl_jax.reproduction.record import Record
 
 _NOTE = (
     "Accuracies in per cent: mean ± sample standard deviation over seeds. The gain over FedAvg is "
-    "in the mean of the last 10, seed by seed where both have the same seeds. Published numbers "
+    "in the mean of the last 10, seed by seed over the seeds that both have. Published numbers "
     "are of the best round, which is optimistic: the difference is our best minus the published."
 )
 
@@ -35,6 +36,7 @@ class Cell:
       column, method: where it stands.
       best, last, mean: metrics of the finished runs, a number a seed; fractions, of accuracies.
       gains: over FedAvg in `mean`; a number a seed, or of the means, or none.
+      gain: the same as text.
       published: of the best round, in per cent; None: not known.
       wanted: seeds that were asked for.
     """
@@ -45,6 +47,7 @@ class Cell:
     last: Sequence[float]
     mean: Sequence[float]
     gains: Sequence[float]
+    gain: str
     published: float | None
     wanted: int
 
@@ -98,9 +101,10 @@ def _cell(
     wanted: int,
 ) -> Cell:
     if found is None or comparison is None:
-        return Cell(column, method, (), (), (), (), published, wanted)
+        return Cell(column, method, (), (), (), (), "", published, wanted)
     best, last, mean = (found.values(name) for name in comparison.metric.fields)
-    return Cell(column, method, best, last, mean, comparison.gains(found), published, wanted)
+    gains, gain = comparison.gains(found), comparison.write_gain(found)
+    return Cell(column, method, best, last, mean, gains, gain, published, wanted)
 
 
 def write_results(plan: Plan, record: Record) -> str:
@@ -154,8 +158,11 @@ def _rows(cells: Sequence[Cell], metric: Metric) -> list[str]:
     for cell in cells:
         seeds = f"{len(cell.best)}" + (f" of {cell.wanted}" if len(cell.best) < cell.wanted else "")
         line = [cell.method, seeds]
-        line += [metric.write_spread(values) for values in (cell.best, cell.last, cell.mean)]
-        line.append(metric.write_spread(cell.gains, sign="+") if cell.gains else "")
+        line += [
+            metric.write_spread(values) + some_of(len(values), len(cell.best))
+            for values in (cell.best, cell.last, cell.mean)
+        ]
+        line.append(cell.gain)
         if published:
             line.append("" if cell.published is None else f"{cell.published:.2f}")
             line.append("" if cell.difference is None else f"{cell.difference:+.2f}")

@@ -1,10 +1,14 @@
 """Methods of a comparison: what the command line's text stands for."""
 
+import json
+
 import pytest
 
-from launch.compare import guide, parse_methods, plan
+from launch.compare import comparison_of, guide, parse_methods, plan
 from launch.flags import Given
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
+from semanticfl_jax.errors import DivergedError
+from tests.reporting.made_up import made_up_config, write_run
 
 
 def given(config, **overrides):
@@ -73,3 +77,19 @@ def test_settings_of_the_command_line_go_to_the_methods_that_heed_them():
     assert not runs["fedavg-seed0"].guidance.enabled
     with pytest.raises(ConfigError, match=r"algorithm.moon.mu is set, but algorithm.name is"):
         plan(asked, parse_methods("fedavg; semanticfl"), ["0"])
+
+
+def test_a_run_that_diverged_is_named_in_what_is_written(tmp_path):
+    names = ["fedavg-seed0", "moon-seed0", "scaffold-seed0"]
+    for name in names:
+        write_run(tmp_path / name, made_up_config(name.partition("-")[0]))
+    stopped = tmp_path / "moon-seed0" / "summary.json"
+    summary = json.loads(stopped.read_text()) | {"finished": None, "diverged_round": 2}
+    stopped.write_text(json.dumps(summary))
+    text = comparison_of(names, ["moon-seed0"], tmp_path)
+    line = "Warning: moon-seed0 is not compared: it diverged in round 2."
+    assert line in text.splitlines() and "scaffold" in text
+    assert line in (tmp_path / "comparison.md").read_text().splitlines()
+    assert f"% {line}" in (tmp_path / "comparison.tex").read_text().splitlines()
+    with pytest.raises(DivergedError, match=r"no run is left: moon-seed0 .* diverged in round 2"):
+        comparison_of(names[1:2], ["moon-seed0"], tmp_path)

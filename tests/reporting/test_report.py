@@ -11,6 +11,8 @@ import pytest
 
 from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting.comparison import Comparison
+from semanticfl_jax.reporting.html.page import page
 from semanticfl_jax.reporting.report import compare
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
 from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
@@ -79,12 +81,34 @@ def test_order_of_directories_does_not_change_figures(six_runs):
     assert cells(compare(six_runs)) == cells(compare(six_runs[::-1]))
 
 
-def test_gain_with_other_seeds_is_the_difference_of_means(six_runs):
+def test_gain_with_other_seeds_is_the_difference_of_means_and_says_so(six_runs):
     table = cells(compare([*six_runs[:2], six_runs[5]]))
     fedavg = np.mean([ACCURACIES["fedavg", 0], ACCURACIES["fedavg", 1]])
     gain = 100 * (np.mean(ACCURACIES["semanticfl", 2]) - fedavg)
-    assert table["semanticfl"]["gain over FedAvg"] == f"{gain:+.2f}"
+    assert table["semanticfl"]["gain over FedAvg"] == f"{gain:+.2f} (not paired)"
     assert "±" not in table["semanticfl"]["best %"]
+
+
+def test_a_gain_is_of_the_seeds_that_both_methods_have(tmp_path):
+    """A method that lacks the worst seed is not better for it."""
+    levels = {0: 0.3, 1: 0.5, 2: 0.7}
+    paths = [
+        write_run(tmp_path / f"{name}-{seed}", made_up_config(name, seed), 3 * [level])
+        for name, left_out in (("fedavg", None), ("moon", 0), ("fedprox", 9))
+        for seed, level in levels.items()
+        if seed != left_out
+    ]
+    table = cells(compare(paths, tmp_path / "out"))
+    assert table["moon"]["gain over FedAvg"] == "+0.00 ± 0.00 (2 of 3)"
+    assert table["fedprox"]["gain over FedAvg"] == "+0.00 ± 0.00"
+    assert r"& $+0.00 \pm 0.00$ (2 of 3) \\" in (tmp_path / "out" / "comparison.tex").read_text()
+    with open(tmp_path / "out" / "comparison.csv", newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    counts = [rows[name]["gain_over_fedavg_count"] for name in ("fedavg", "moon", "fedprox")]
+    assert counts == ["", "2", "3"] and float(rows["moon"]["gain_over_fedavg_mean"]) == 0
+    with open(tmp_path / "out" / "comparison_seeds.csv", newline="") as file:
+        gains = [row["gain_over_fedavg"] for row in csv.DictReader(file)]
+    assert gains == ["", "", "", *5 * ["0.0"]]
 
 
 def test_no_gain_column_without_fedavg(six_runs):
@@ -195,6 +219,15 @@ def test_written_comparison_agrees_with_the_table(tmp_path, six_runs):
 def test_a_run_without_evaluations_has_dashes(tmp_path):
     table = cells(compare([write_run(tmp_path / "a", made_up_config(), (None, None, None))]))
     assert table["fedavg"]["best %"] == table["fedavg"]["mean of last 10 %"] == "-"
+
+
+def test_traffic_that_is_null_is_a_dash(tmp_path):
+    path = write_run(tmp_path / "a", made_up_config())
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(row | {"bytes_up": None, "bytes_down": None}) + "\n" for row in rows)
+    (path / "metrics.jsonl").write_text(text)
+    assert cells(compare([path]))["fedavg"]["MB / round"] == "-"
+    assert 'id="traffic"' not in page(Comparison.load([path]))
 
 
 def test_load_run_returns_what_was_written(six_runs):

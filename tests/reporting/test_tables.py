@@ -9,7 +9,7 @@ import pytest
 
 from semanticfl_jax.reporting import tables
 from semanticfl_jax.reporting.comparison import Comparison
-from tests.reporting.made_up import ACCURACIES, made_up_config, write_run
+from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
 
 
 def test_the_long_table_has_a_line_a_seed_with_its_gain(six_runs):
@@ -67,3 +67,30 @@ def test_every_special_character_of_latex_is_escaped():
     assert tables.escape_latex(r"a_b&50%$#{}~^\c") == (
         r"a\_b\&50\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}c"
     )
+    assert tables.escape_latex('<|>"') == (
+        r"\textless{}\textbar{}\textgreater{}\textquotedblright{}"
+    )
+
+
+def test_large_and_small_numbers_have_powers_of_ten_and_a_method_alone_is_not_bold(tmp_path):
+    runs = [
+        write_run(tmp_path / str(seed), made_up_config(seed=seed), 3 * [12345.6 + 11 * seed], MSE)
+        for seed in range(2)
+    ]
+    text = tables.latex(Comparison.load(runs))
+    assert r"$1.235 \times 10^{4} \pm 7.778$" in text and r"\mathbf" not in text
+    small = write_run(tmp_path / "small", made_up_config("moon"), 3 * [2.1e-6], MSE)
+    text = tables.latex(Comparison.load([*runs, small]))
+    assert r"$\mathbf{2.1 \times 10^{-6}}$" in text and "e-" not in text
+
+
+def test_a_mean_over_some_seeds_says_so_in_latex_and_csv(tmp_path):
+    values = ((0.1, 0.2, 0.4), (0.1, None, None))
+    runs = [
+        write_run(tmp_path / str(seed), made_up_config(seed=seed), each)
+        for seed, each in enumerate(values)
+    ]
+    comparison = Comparison.load(runs)
+    assert "$40.00$ (1 of 2)" in tables.latex(comparison)
+    (row,) = csv.DictReader(io.StringIO(tables.by_method(comparison)))
+    assert (row["best_accuracy_count"], row["final_accuracy_count"]) == ("2", "1")

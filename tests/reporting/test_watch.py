@@ -2,7 +2,12 @@
 
 import io
 import itertools
+import json
+import math
 import os
+import socket
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -29,6 +34,7 @@ def under_way(directory, rounds=10, done=4, seconds=2.0, age=5.0, cut=False):
         with open(directory / "metrics.jsonl", "a") as file:
             file.write('{"round": 5, "sec')
     written(directory, age)
+    os.utime(directory / ".lock", (NOW - age - 60, NOW - age - 60))
     return directory
 
 
@@ -60,6 +66,43 @@ def test_silence_is_judged_by_how_long_rounds_take(tmp_path, done, seconds, age,
     run = watch.look(under_way(tmp_path / "a", done=done, seconds=seconds, age=age), NOW)
     assert run.state == state
     assert (run.left is None) == (state != "running")
+
+
+def test_a_run_that_was_resumed_may_compile_as_long_as_one_that_begins(tmp_path):
+    directory = under_way(tmp_path / "a", age=10_000)
+    for age, state in ((899, "running"), (901, "silent")):
+        os.utime(directory / ".lock", (NOW - age, NOW - age))
+        assert watch.look(directory, NOW).state == state
+    # What it writes when it is resumed, its former rows, is no new round.
+    rows = read_metrics(directory)
+    os.utime(directory / ".lock", (NOW - 800, NOW - 800))
+    with MetricsWriter(directory, rows[:2]) as writer:
+        assert watch.look(directory, NOW).state == "running"
+        writer.write({"round": 3, "seconds": 2.0})
+        os.utime(directory / "metrics.jsonl", (NOW - 121, NOW - 121))
+    assert watch.look(directory, NOW).state == "silent"
+
+
+def test_a_run_that_was_killed_on_this_machine_is_stopped_at_once(tmp_path):
+    directory = under_way(tmp_path / "a")
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    who = {"host": socket.gethostname(), "pid": gone.pid}
+    (directory / ".lock").write_text(json.dumps(who))
+    assert watch.look(directory, NOW).state == "stopped"
+    (directory / ".lock").write_text(json.dumps(who | {"host": "elsewhere"}))
+    written(directory, 5)
+    assert watch.look(directory, NOW).state == "running"
+
+
+def test_a_last_evaluation_without_a_number_is_a_dash(tmp_path):
+    config = made_up_config(rounds=3)
+    write_run(tmp_path / "a", config, (0.1, 0.2, None))
+    run = watch.look(tmp_path / "a", NOW)
+    assert math.isnan(run.last) and run.best == 0.2
+    text = io.StringIO()
+    watch.watch([tmp_path], console=Console(file=text, width=140))
+    assert "–" in text.getvalue() and "20.00 %" in text.getvalue()
 
 
 def test_a_finished_run_is_finished_however_old_and_names_its_metric(tmp_path):

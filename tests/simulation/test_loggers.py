@@ -57,6 +57,11 @@ def test_rows_become_flat_numbers():
     }
 
 
+def test_clients_that_are_as_many_as_classes_get_no_class_names():
+    row = {"client_accuracy": [0.5, 0.25], "diverged_clients": [0, 1], "class_accuracy": [1.0, 0.5]}
+    assert set(numbers(row, ("cat", "dog"))) == {"class_accuracy/cat", "class_accuracy/dog"}
+
+
 def test_loggers_are_chosen_by_name_with_settings_and_decide_no_results(tmp_path):
     runtime = {"loggers": ["tensorboard"], "tensorboard": {"directory": str(tmp_path)}}
     config = from_dict(sfl.ExperimentConfig, {"runtime": runtime})

@@ -41,7 +41,7 @@ _MAX_SIMILAR = 30
 
 def traffic(comparison: Comparison) -> str:
     """Return what travels, and how much of it until the reference's accuracy is reached."""
-    if not any("bytes_up" in row for run in comparison.runs for row in run.rows):
+    if not any(row.get("bytes_up") is not None for run in comparison.runs for row in run.rows):
         return ""
     metric, reference = comparison.metric, comparison.reference
     goals = reference.values(metric.fields[-1]) if reference else []
@@ -62,7 +62,7 @@ def traffic(comparison: Comparison) -> str:
     rows = []
     for method in comparison.methods:
         up, down = (
-            [row[name] for run in method.runs for row in run.rows if name in row]
+            [row[name] for run in method.runs for row in run.rows if row.get(name) is not None]
             for name in ("bytes_up", "bytes_down")
         )
         totals = [_total(run.rows) for run in method.runs]
@@ -76,7 +76,7 @@ def traffic(comparison: Comparison) -> str:
     note = "Model, states and anchors that a round sends, counted, not measured on a network."
     if goal is not None and reference:
         note += f" The goal is the mean of the last 10 evaluations of {reference.label}."
-    charts = [chart(f"{metric.title} by traffic", axis, metric.axis, found)]
+    charts = [chart(f"{metric.title} by traffic", axis, metric.axis, found, metric.most)]
     return table(columns, rows) + paragraph(note, "note") + grid(comparison, charts)
 
 
@@ -131,7 +131,9 @@ def time(comparison: Comparison) -> str:
         "Mean ± sample standard deviation over seeds. Times can be compared only between runs on "
         "the same machine with nothing beside them."
     )
-    charts = [chart(f"{metric.title} by time", "Seconds of training", metric.axis, found)]
+    charts = [
+        chart(f"{metric.title} by time", "Seconds of training", metric.axis, found, metric.most)
+    ]
     return table(columns, rows) + paragraph(note, "note") + grid(comparison, charts)
 
 
@@ -308,13 +310,15 @@ def runs(comparison: Comparison) -> str:
                 cells.append(Cell("–") if value is None else Cell(metric.write(value), value))
             cells.append(_figure(run.summary.get("best_round")))
             cells.append(_figure(run.summary.get("rounds")))
+            diverged = run.summary.get("diverged_round")
+            cells.append(Cell("–") if diverged is None else _figure(diverged))
             cells.append(Cell(str(run.path)))
             rows.append(cells)
             text = ", ".join(f"{n} {v}" for n, v in (run.summary.get("versions") or {}).items())
             versions.setdefault(text, 0)
             versions[text] += 1
     heads = [f"{which} {metric.column}" for which in ("Best", "Last", "Mean of last 10")]
-    columns = ["Method", "Seed", *heads, "Best round", "Rounds", "Directory"]
+    columns = ["Method", "Seed", *heads, "Best round", "Rounds", "Diverged in round", "Directory"]
     lines = "".join(
         f"<li>{count} of {len(rows)}: {escape(text)}</li>"
         for text, count in versions.items()

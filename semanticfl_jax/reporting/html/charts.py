@@ -44,8 +44,22 @@ class Line:
     spread: np.ndarray | None = None
 
 
-def chart(title: str, horizontal: str, vertical: str, lines: Sequence[Line]) -> str:
-    """Return a figure with curves and bands; empty text if there is nothing to draw."""
+def chart(
+    title: str,
+    horizontal: str,
+    vertical: str,
+    lines: Sequence[Line],
+    most: float = math.inf,
+) -> str:
+    """Return a figure with curves and bands; empty text if there is nothing to draw.
+
+    Args:
+      title: above it.
+      horizontal: name of the axis.
+      vertical: name of the axis.
+      lines: to draw.
+      most: the greatest value that there can be, above which no band reaches.
+    """
     lines = [_thin(line) for line in lines if np.isfinite(line.y).any()]
     if not lines:
         return ""
@@ -56,6 +70,7 @@ def chart(title: str, horizontal: str, vertical: str, lines: Sequence[Line]) -> 
     if min(float(np.nanmin(line.y)) for line in lines) >= 0:
         # A figure that is never negative has no axis below 0, though a band may reach there.
         y_low = max(0.0, y_low)
+    y_high = min(most, y_high)
     plane = _Plane(x_low, x_high, y_low, y_high)
     axes = json.dumps(
         [x_low, x_high, y_low, y_high, _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, _TOP]
@@ -158,7 +173,8 @@ def _series(plane: _Plane, line: Line) -> str:
     band = ""
     if line.spread is not None and (known & (line.spread > 0)).any():
         x, y, half = (values[known] for values in (line.x, line.y, line.spread))
-        upper = [f"{plane.x(a):.1f} {plane.y(b):.1f}" for a, b in zip(x, y + half, strict=True)]
+        top = np.minimum(y + half, plane.y_high)
+        upper = [f"{plane.x(a):.1f} {plane.y(b):.1f}" for a, b in zip(x, top, strict=True)]
         least = np.maximum(y - half, plane.y_low)
         lower = [f"{plane.x(a):.1f} {plane.y(b):.1f}" for a, b in zip(x, least, strict=True)]
         band = f'<path class="band" d="M{"L".join([*upper, *lower[::-1]])}Z"/>'
@@ -171,10 +187,12 @@ def _series(plane: _Plane, line: Line) -> str:
         [float(f"{x:.6g}"), float(f"{y:.5g}")]
         for x, y in zip(line.x[known], line.y[known], strict=True)
     ]
-    lone = ""
-    if len(points) == 1:
-        x, y = points[0]
-        lone = f'<circle class="dot" cx="{plane.x(x):.1f}" cy="{plane.y(y):.1f}" r="4"/>'
+    # A point between gaps has no line.
+    edged = np.concatenate([[False], known, [False]])
+    lone = "".join(
+        f'<circle class="dot" cx="{plane.x(line.x[i]):.1f}" cy="{plane.y(line.y[i]):.1f}" r="4"/>'
+        for i in np.flatnonzero(known & ~edged[:-2] & ~edged[2:])
+    )
     return (
         f'<g class="series {_style(line.index)}" data-i="{line.index}" '
         f'data-label="{escape(line.label)}" data-p="{escape(json.dumps(points))}">'

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semanticfl_jax.reporting.spread import mean_and_spread
+from semanticfl_jax.reporting.spread import mean_and_spread, some_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +51,22 @@ def number(value: float | None, form: str = ".2f", factor: float = 1.0, unit: st
     return Cell(f"{factor * value:{form}}{unit}", value)
 
 
-def spread(values: Sequence[float], form: str = ".2f", factor: float = 1.0) -> Cell:
-    """Return a cell of mean ± sample standard deviation; of the mean alone of one value."""
+def spread(
+    values: Sequence[float], form: str = ".2f", factor: float = 1.0, of: int | None = None
+) -> Cell:
+    """Return a cell of mean ± sample standard deviation; of the mean alone of one value.
+
+    Args:
+      values: those that are None or not finite do not count.
+      form: of both.
+      factor: that both are multiplied by.
+      of: how many seeds there are, which is told where some have no value; None tells nothing.
+    """
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return Cell("–")
-    return Cell(mean_and_spread(known, form, factor), statistics.fmean(known))
+    text = mean_and_spread(known, form, factor) + some_of(len(known), of or 0)
+    return Cell(text, statistics.fmean(known))
 
 
 def table(

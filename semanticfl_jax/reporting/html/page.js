@@ -45,7 +45,15 @@ for (const button of document.querySelectorAll(".legend button")) {
   button.addEventListener("pointerleave", () => point(false));
 }
 
-// Charts: the values under the pointer, the greatest first.
+// Charts: the values under the pointer, the greatest first. Of each curve that is drawn there it is
+// the nearest point; of points at one place, as of a method that sends nothing, the last.
+const nearest = (lines, x, slack) => lines
+  .filter(({ points }) => points.length && points[0][0] - slack <= x && x <= points[points.length - 1][0] + slack)
+  .map(line => ({
+    ...line, point: line.points.reduce((a, b) => Math.abs(b[0] - x) <= Math.abs(a[0] - x) ? b : a),
+  }))
+  .sort((a, b) => b.point[1] - a.point[1]);
+const short = x => Number(x.toPrecision(6));
 const readout = document.getElementById("readout");
 for (const svg of document.querySelectorAll(".chart svg")) {
   const [x0, x1, , , left, right, bottom, top] = JSON.parse(svg.dataset.axes);
@@ -58,11 +66,10 @@ for (const svg of document.querySelectorAll(".chart svg")) {
     const at = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
     if (at < left || at > right) return leave();
     const x = x0 + (at - left) / (right - left) * (x1 - x0);
-    const near = lines.filter(({ group, points }) => points.length && !group.classList.contains("hidden"))
-      .map(({ group, points }) => ({
-        group, point: points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a),
-      }));
-    near.sort((a, b) => b.point[1] - a.point[1]);
+    const shown = lines.filter(({ group }) => !group.classList.contains("hidden"));
+    const near = nearest(shown, x, 0.02 * (x1 - x0));
+    // Where the points stand at different places, each says at which.
+    const together = near.every(({ point }) => point[0] === near[0].point[0]);
     cursor.setAttribute("d", `M${at} ${top}V${bottom}`);
     const table = document.createElement("table");
     for (const { group, point } of near) {
@@ -70,8 +77,10 @@ for (const svg of document.querySelectorAll(".chart svg")) {
       dot.className = group.classList[1];
       row.insertCell().append(dot, group.dataset.label);
       row.insertCell().textContent = point[1].toPrecision(4);
+      if (!together) row.insertCell().textContent = `at ${short(point[0])}`;
     }
-    const head = near.length ? `${svg.dataset.x} ${Number(near[0].point[0].toPrecision(6))}` : "";
+    const where = together && near.length ? short(near[0].point[0]) : Number(x.toPrecision(3));
+    const head = `${svg.dataset.x} ${where}`;
     readout.replaceChildren(head, table);
     readout.hidden = !near.length;
     const width = readout.offsetWidth, height = readout.offsetHeight;

@@ -11,8 +11,9 @@ from string import Template
 
 from semanticfl_jax import __version__
 from semanticfl_jax.files import write_text
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison
-from semanticfl_jax.reporting.html import background, quality
+from semanticfl_jax.reporting.html import background, personal, quality, served
 from semanticfl_jax.reporting.html.elements import escape, paragraph, plain
 
 
@@ -34,9 +35,10 @@ class Section:
 SECTIONS = (
     Section("results", "Results", quality.results),
     Section("curves", "Curves", quality.curves),
-    Section("classes", "Classes", quality.classes),
-    Section("clients", "Clients", quality.clients),
-    Section("fairness", "Fairness", quality.fairness),
+    Section("classes", "Classes", served.classes),
+    Section("clients", "Clients", served.clients),
+    Section("fairness", "Fairness", served.fairness),
+    Section("personal", "Personal models", personal.personal),
     Section("calibration", "Calibration", quality.calibration),
     Section("traffic", "Traffic", background.traffic),
     Section("time", "Time", background.time),
@@ -97,9 +99,8 @@ def _lead(comparison: Comparison) -> str:
     ]
     if open_methods:
         lead += paragraph(f"Not private: {', '.join(open_methods)}; see Privacy.", "warning")
-    unfair = comparison.unfair()
-    if unfair:
-        lead += paragraph(f"The runs also differ in {', '.join(unfair)}.", "warning")
+    for text in caveats.warnings(comparison):
+        lead += paragraph(f"{text[:1].upper()}{text[1:]}.", "warning")
     return lead
 
 

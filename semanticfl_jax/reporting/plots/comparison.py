@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.reporting import caveats
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import drawing
+from semanticfl_jax.reporting.plots.bars import LABEL_WIDTH, draw_bars
 from semanticfl_jax.reporting.plots.curves import round_axis
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 from semanticfl_jax.reporting.plots.paper import Paper
@@ -25,14 +27,8 @@ MANY = 6
 #: A legend that would take more than this share of a picture's height stands outside, too.
 _LEGEND_SHARE = 0.4
 
-#: Letters in a line of a label.
-_LABEL_WIDTH = 30
-
 #: Inches at the left of all panels, for the numbers and the name of their axis; and beside each.
 _MARGIN, _GAP = 0.55, 0.08
-
-#: Of bars, on which points and lines are seen.
-_PALE = "#a9cbe4"
 
 
 @drawing.picture
@@ -54,6 +50,8 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
         method.label: [metric.factor * value for value in method.values(metric.fields[-1])]
         for method in comparison.methods
     }
+    counts = {method.label: len(method.runs) for method in comparison.methods}
+    few = caveats.all_evaluations(comparison)
     drawings = {"comparison": lambda: draw_curves(curves, metric, title, paper)}
     if len(curves) > MANY:
         base = comparison.reference.label if comparison.reference else None
@@ -67,7 +65,7 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
             for method in comparison.methods
         }
         drawings["comparison_traffic"] = lambda: draw_traffic(sent, metric, title, paper)
-    drawings["comparison_bars"] = lambda: draw_bars(finals, metric, title, paper)
+    drawings["comparison_bars"] = lambda: draw_bars(finals, metric, title, paper, counts, few)
     drawn: list[Path] = []
 
     def save(draw: Callable[[], Any], paths: list[Path]) -> None:
@@ -138,11 +136,12 @@ def draw_curves(
         x = curve.rounds if costs is None else list(costs.values())[index]
         _draw(axes, curve, metric, x, label=label, linewidth=1.0 if many else 1.6, **style)
         if curve.seeds > 1:
-            low, high = (metric.factor * (curve.mean + s * curve.spread) for s in (-1, 1))
             alpha = 0.10 if many else 0.18
-            axes.fill_between(x, low, high, color=style["color"], alpha=alpha, linewidth=0)
+            axes.fill_between(
+                x, *_band(curve, metric), color=style["color"], alpha=alpha, linewidth=0
+            )
     drawing.label(axes, "", "Round", metric.axis)
-    _title(figure, _headline(title, curves.values(), metric), paper)
+    drawing.heading(figure, _headline(title, curves.values(), metric), paper.width, paper.points)
     if costs is None:
         round_axis(axes)
     if axes.lines and outside:
@@ -162,7 +161,8 @@ def draw_traffic(
 ):
     """Return a figure of the metric over what was sent until then, both ways.
 
-    The axis is logarithmic where some methods send ten times as much as others.
+    The axis is logarithmic where some methods send ten times as much as others. A method that sends
+    nothing, which has no place on it, is a level line at its last value.
 
     Args:
       sent: for each method's label, 10^6 bytes [M], and its curve over the same rounds.
@@ -170,6 +170,7 @@ def draw_traffic(
       title: what is compared.
       paper: size and font.
     """
+    sent = _with_silent(sent)
     costs = {label: x for label, (x, _) in sent.items()}
     figure = draw_curves({n: curve for n, (_, curve) in sent.items()}, metric, title, paper, costs)
     (axes,) = figure.axes
@@ -177,7 +178,27 @@ def draw_traffic(
     ends = [x[-1] for x in costs.values() if len(x) and x[-1] > 0]
     if ends and max(ends) >= 10 * min(ends):
         axes.set_xscale("log")
+        # The usual numbers are formulas, and text is text here.
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter("")
     return figure
+
+
+def _with_silent(
+    sent: Mapping[str, tuple[np.ndarray, Curve]],
+) -> dict[str, tuple[np.ndarray, Curve]]:
+    """Return the curves with level ones for methods that send nothing, over what others send."""
+    told = np.concatenate([x[x > 0] for x, _ in sent.values()])
+    found = {}
+    for label, (x, curve) in sent.items():
+        known = np.flatnonzero(np.isfinite(curve.mean))
+        if x.any() or not len(known) or not len(told):
+            found[label] = (x, curve)
+            continue
+        last = known[[-1, -1]]
+        level = Curve(curve.rounds[last], curve.mean[last], curve.spread[last], curve.seeds)
+        found[f"{label} (sends nothing)"] = np.array([told.min(), told.max()]), level
+    return found
 
 
 def draw_panels(
@@ -214,9 +235,9 @@ def draw_panels(
                 _draw(axes, grey, metric, color="0.85", linewidth=0.6)
         if reference is not None and name != reference:
             _draw(axes, curves[reference], metric, color="0.3", linestyle="--", linewidth=0.9)
-        low, high = (metric.factor * (curve.mean + s * curve.spread) for s in (-1, 1))
         if curve.seeds > 1:
-            axes.fill_between(curve.rounds, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+            band = _band(curve, metric)
+            axes.fill_between(curve.rounds, *band, color=COLOURS[0], alpha=0.2, linewidth=0)
         _draw(axes, curve, metric, color=COLOURS[0], linewidth=1.4)
         drawing.label(axes, "", "", "")
         axes.set_title(head, fontsize="small", loc="left")
@@ -224,64 +245,21 @@ def draw_panels(
         round_axis(axes)
     line = f"{_headline(title, curves.values(), metric)}"
     line += f"; dashed: {reference}" if reference is not None else ""
-    _title(figure, line, paper)
+    drawing.heading(figure, line, paper.width, paper.points)
     figure.supxlabel("Round", fontsize="medium")
     figure.supylabel(metric.axis, fontsize="medium")
     return figure
 
 
-def draw_bars(finals: Mapping[str, Sequence[float]], metric: Metric, title: str, paper: Paper):
-    """Return a figure of the mean of the last 10 evaluations: a bar a method, the best above.
-
-    Args:
-      finals: for each method's label, the written value of each seed; none for one that has none.
-      metric: by which the task judges models.
-      title: what is compared.
-      paper: size and font.
-    """
-    nowhere = -math.inf if metric.higher else math.inf
-    order = sorted(
-        finals,
-        key=lambda name: np.mean(finals[name]) if finals[name] else nowhere,
-        reverse=metric.higher,
-    )
-    labels = [drawing.wrap(name, _LABEL_WIDTH) for name in order]
-    line = 1.5 * paper.points / 72
-    rows = sum(max(1.3, label.count("\n") + 1.3) for label in labels)
-    figure = drawing.figure(paper.width, 1.0 + rows * line)
-    axes = figure.subplots()
-    for place, name in enumerate(order):
-        values = finals[name]
-        if not values:
-            continue
-        mean = float(np.mean(values))
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        axes.barh(place, mean, height=0.62, color=_PALE, xerr=spread, capsize=2)
-        if len(values) > 1:
-            axes.plot(values, [place] * len(values), ".", color=COLOURS[0], markersize=3.5)
-        text = metric.write_spread([value / metric.factor for value in values])
-        right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": "small"}
-        axes.text(1.02, place, text, **right)
-    axes.set_yticks(range(len(order)), labels)
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    headline = f"Mean of the last 10 evaluations{', ' if title else ''}{title}"
-    drawing.label(axes, "", metric.axis, "")
-    _title(figure, headline, paper)
-    axes.grid(axis="y", visible=False)
-    if any(finals.values()) and min(min(v) for v in finals.values() if v) >= 0:
-        axes.set_xlim(left=0)
-    return figure
-
-
-def _title(figure, text: str, paper: Paper) -> None:
-    """Write a title over the whole width of the picture, in as many lines as it takes."""
-    letters = int(paper.width * 72 / (0.55 * paper.points))
-    figure.suptitle(drawing.wrap(text, letters), x=0.01, ha="left", fontsize="medium")
-
-
 def _draw(axes, curve: Curve, metric: Metric, x: np.ndarray | None = None, **style) -> None:
-    marker = "o" if len(curve.rounds) == 1 else None  # a line of one point is invisible
-    axes.plot(curve.rounds if x is None else x, metric.factor * curve.mean, marker=marker, **style)
+    marks = drawing.marks(curve.mean)
+    axes.plot(curve.rounds if x is None else x, metric.factor * curve.mean, **marks, **style)
+
+
+def _band(curve: Curve, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean - and + standard deviation [M] as drawn: no accuracy is below 0 or above 100."""
+    low, high = (metric.factor * (curve.mean + s * curve.spread) for s in (-1, 1))
+    return np.maximum(low, metric.least), np.minimum(high, metric.most)
 
 
 def _last(curve: Curve) -> float:
@@ -292,9 +270,9 @@ def _last(curve: Curve) -> float:
 def _labels(curves: Mapping[str, Curve]) -> list[str]:
     """Return what a legend says, in lines: with the number of seeds, where that is not one."""
     if len({curve.seeds for curve in curves.values()}) == 1:
-        return [drawing.wrap(name, _LABEL_WIDTH) for name in curves]
+        return [drawing.wrap(name, LABEL_WIDTH) for name in curves]
     return [
-        drawing.wrap(f"{name} ({curve.seeds} seed{'s' * (curve.seeds > 1)})", _LABEL_WIDTH)
+        drawing.wrap(f"{name} ({curve.seeds} seed{'s' * (curve.seeds > 1)})", LABEL_WIDTH)
         for name, curve in curves.items()
     ]
 

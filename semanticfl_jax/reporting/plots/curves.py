@@ -38,9 +38,8 @@ def plot_curves(
     drawing.note(figure, note)
     left, right, *last = figure.subplots(1, panels)
     rounds, values = series(rows, metric.name)
-    marker = "o" if len(rounds) <= 30 else None
     if len(rounds):
-        left.plot(rounds, metric.factor * values, color=COLOURS[0], marker=marker, markersize=3)
+        left.plot(rounds, metric.factor * values, color=COLOURS[0], **_marks(values))
     if np.isfinite(values).any():
         best = int((np.nanargmax if metric.higher else np.nanargmin)(values))
         top = values[best]
@@ -53,9 +52,8 @@ def plot_curves(
     for index, (name, title) in enumerate((("train_loss", "train"), ("test_loss", "test"))):
         rounds, loss = series(rows, name)
         if len(rounds):
-            marker = "o" if len(rounds) <= 30 else None
-            style = {"color": COLOURS[index], "linestyle": DASHES[index], "marker": marker}
-            right.plot(rounds, loss, label=title, markersize=3, **style)
+            style = {"color": COLOURS[index], "linestyle": DASHES[index], **_marks(loss)}
+            right.plot(rounds, loss, label=title, **style)
     drawing.label(right, "Loss", "Round", "Loss (nats)" if metric.is_accuracy else "Loss")
     if right.lines:
         right.legend(**drawing.LEGEND)
@@ -94,6 +92,11 @@ def plot_feature_maps(
         drawing.label(axes, title, label, "")
     left.invert_yaxis()
     drawing.save(figure, path)
+
+
+def _marks(values: np.ndarray) -> dict[str, object]:
+    """Return the style that marks every point of a short curve, and points between gaps."""
+    return {"marker": "o", "markersize": 3} if len(values) <= 30 else drawing.marks(values)
 
 
 def round_axis(axes) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import numpy as np
+
 from semanticfl_jax import files
 from semanticfl_jax.types import Say
 
@@ -168,6 +170,19 @@ def wrap(text: str, letters: int) -> str:
 def headline(title: str, about: str | None) -> str:
     """Return a panel's title, in lines, with what the picture is about if that is known."""
     return title if about is None else textwrap.fill(f"{title}: {about}", 52)
+
+
+def heading(figure, text: str, width: float, points: float) -> None:
+    """Write a title over a picture of so many inches, in as many lines as it takes."""
+    letters = int(width * 72 / (0.55 * points))
+    figure.suptitle(wrap(text, letters), x=0.01, ha="left", fontsize="medium")
+
+
+def marks(values: np.ndarray) -> dict[str, object]:
+    """Return the style that marks points between gaps: a line of one point is invisible."""
+    there = np.concatenate([[False], np.isfinite(values), [False]])
+    lone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])
+    return {"marker": "o", "markersize": 4, "markevery": lone.tolist()} if len(lone) else {}
 
 
 def note(figure, text: str | None) -> None:

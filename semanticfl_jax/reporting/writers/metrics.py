@@ -26,14 +26,18 @@ class MetricsWriter:
     Args:
       workdir: directory of the run; made if missing.
       history: rows of the rounds already trained, which take the place of what the file has; it
-        may have more, from a run that was killed between checkpoints.
+        may have more, from a run that was killed between checkpoints. They are not new: the file
+        keeps the time at which it was changed.
     """
 
     def __init__(self, workdir: str | os.PathLike, history: Sequence[Mapping[str, Any]] = ()):
         directory = Path(workdir)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / METRICS_FILE
+        changed = path.stat().st_mtime_ns if path.exists() else None
         write_text(path, "".join(map(_line, history)))
+        if changed is not None:
+            os.utime(path, ns=(changed, changed))
         self._last_round = history[-1]["round"] if history else 0
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 

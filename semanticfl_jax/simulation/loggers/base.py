@@ -89,14 +89,14 @@ def numbers(row: Mapping[str, Any], classes: Sequence[str] = ()) -> dict[str, fl
 
     Args:
       row: nested; `round` and what is not a number are left out, and so are lists, but for one
-        number a class.
+        number a class under a name that begins with "class_": clients may be as many as classes.
       classes: names of the K classes.
     """
     found: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
             found |= {f"{name}/{inner}": v for inner, v in numbers(value, classes).items()}
-        elif isinstance(value, list) and len(value) == len(classes):
+        elif isinstance(value, list) and name.startswith("class_") and len(value) == len(classes):
             found |= numbers({f"{name}/{c}": v for c, v in zip(classes, value, strict=True)})
         elif _is_number(value) and name != "round":
             found[name] = value

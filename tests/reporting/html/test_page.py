@@ -1,10 +1,13 @@
 """The page of a comparison: its numbers, that it needs nothing else, and how a browser shows it."""
 
+import csv
 import html.parser
+import io
 import json
 import re
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,12 @@ import pytest
 import scipy.stats
 
 from semanticfl_jax.files import write_json
+from semanticfl_jax.reporting import tables
 from semanticfl_jax.reporting.comparison import Comparison
-from semanticfl_jax.reporting.html.charts import Line, chart, ticks
 from semanticfl_jax.reporting.html.page import page, write_page
 from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
 
+NODE = shutil.which("node")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
@@ -137,6 +141,28 @@ def test_every_section_shows_what_the_runs_know(full_runs):
     assert traffic["Rounds to 52.22 %"] == "2.0 ± 0.0" and traffic["MB to 52.22 %"] == "8.0 ± 0.0"
 
 
+def test_personal_models_stand_beside_the_server_s(tmp_path, six_runs):
+    for seed, directory in enumerate(six_runs[3:]):
+        own = {"personal_client_accuracy": 0.7 + seed / 10, "personal_client_accuracy_std": 0.1}
+        if seed == 0:
+            own = {"personal_client_accuracy": None}  # it came to no number
+        tested = {"global_client_accuracy": 0.5, "global_client_loss": 1.25, **own}
+        summary = json.loads((directory / "summary.json").read_text())
+        write_json(directory / "summary.json", summary | tested)
+    comparison = Comparison.load(six_runs)
+    reader = Reader(page(comparison))
+    head, server, own = reader.tables["personal"][0]
+    rows = [dict(zip(head, row, strict=True)) for row in (server, own)]
+    assert [row["Method"] for row in rows] == ["semanticfl", "semanticfl"]
+    assert [row["Model"] for row in rows] == ["server's", "clients' own"]
+    assert (rows[0]["Mean %"], rows[0]["Loss"]) == ("50.00 ± 0.00", "1.250 ± 0.000")
+    assert rows[1]["Mean %"] == "85.00 ± 7.07 (2 of 3)" and rows[1]["Loss"] == "–"
+    assert "personal" not in Reader(page(Comparison.load(six_runs[:3]))).tables
+    rows = list(csv.DictReader(io.StringIO(tables.by_seed(comparison))))
+    found = [row["personal_client_accuracy"] for row in rows]
+    assert found[:4] == [""] * 4 and [float(each) for each in found[4:]] == [0.7 + 0.1, 0.7 + 0.2]
+
+
 def test_the_page_needs_no_other_file_and_no_network(full_runs):
     reader = Reader(page(Comparison.load(full_runs)))
     links = [value for name, value in reader.attributes if name in ("src", "href", "srcset")]
@@ -167,7 +193,34 @@ def test_another_metric_and_runs_that_know_little(tmp_path):
     reader = Reader(page(Comparison.load(directories)))
     assert "classes" not in reader.tables and "fairness" not in reader.tables
     row = rows_of(reader, "results")["moon"]
-    assert row["Last mse"] == "1.5 ± 0.7071" and row["Gain"] == "+0 ± 0" and row["p"] == "1.000"
+    assert row["Last mse"] == "1.5 ± 0.7071" and row["Gain"] == "+0 ± 0"
+    assert row["p"] == row["95 % interval"] == "–" and row["p (signs)"] == "1.000"
+
+
+def test_the_mean_client_is_over_the_clients_of_each_seed(tmp_path):
+    runs = [write_run(tmp_path / str(seed), made_up_config(seed=seed)) for seed in range(3)]
+    known = ([0.0] + 9 * [1.0], [0.0, 1.0, None], None)
+    for directory, accuracies in zip(runs, known, strict=True):
+        summary = json.loads((directory / "summary.json").read_text())
+        own = {"client_accuracy": accuracies, "worst_decile_accuracy": 0.0}
+        write_json(directory / "summary.json", summary | own)
+    row = rows_of(Reader(page(Comparison.load(runs))), "fairness")["fedavg"]
+    assert row["Mean client %"] == f"70.00 ± {100 * np.std([0.9, 0.5], ddof=1):.2f} (2 of 3)"
+
+
+def test_with_many_seeds_the_page_does_not_promise_a_test_that_it_leaves_out(tmp_path):
+    runs = [
+        write_run(tmp_path / f"{name}{seed}", made_up_config(name, seed), 3 * [0.5 + gain])
+        for name, few in (("fedavg", 15), ("moon", 15), ("local", 7))
+        for seed in range(few)
+        for gain in [0.0 if name == "fedavg" else (seed % 4) / 100]
+    ]
+    text = page(Comparison.load(runs[:30]))
+    assert rows_of(Reader(text), "results")["moon"]["p (signs)"] == "–"
+    assert "With more than 14 seeds the sign-flip test is not computed." in text
+    assert "can reach" not in text
+    text = page(Comparison.load(runs))
+    assert "not computed. With 7 seeds the sign-flip test can reach 0.016 at best." in text
 
 
 def test_a_method_that_is_not_private_is_named_first(full_runs):
@@ -177,47 +230,6 @@ def test_a_method_that_is_not_private_is_named_first(full_runs):
     text = page(Comparison.load(full_runs))
     assert "Not private: semanticfl" in text.split("<nav")[0]
     assert "NOT PRIVATE: made of clients&#x27; images" in text
-
-
-def test_axes_have_round_numbers():
-    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert ticks(3, 47) == [10, 20, 30, 40]
-    assert ticks(-1e-3, 1e-3) == [-0.001, -0.0005, 0, 0.0005, 0.001]
-    assert ticks(1, 4, whole=True) == [1, 2, 3, 4]
-
-
-def axis_numbers(text, place):
-    """Numbers of a chart's axis: "end" stand at the left, "middle" below."""
-    found = re.findall(rf'<text x="[^"]*" y="[^"]*" class="{place}">([^<]*)</text>', text)
-    return [float(each) for each in found if re.fullmatch(r"-?[\d.e-]+", each)]
-
-
-def test_rounds_are_whole_and_what_is_never_negative_has_no_axis_below_zero():
-    rounds, nothing = np.array([1.0, 2, 3]), np.zeros(3)
-    text = chart("t", "Round", "y", [Line(0, "a", rounds, nothing, np.full(3, 5.0))])
-    assert axis_numbers(text, "middle") == [1, 2, 3]
-    assert min(axis_numbers(text, "end")) == 0
-    bottom = json.loads(re.search(r'data-axes="([^"]*)"', text)[1])[6]
-    band = re.search(r'class="band" d="M([^"]*)Z"', text)[1]
-    assert max(float(pair.split()[1]) for pair in band.split("L")) == bottom
-    text = chart("t", "MB", "y", [Line(0, "a", rounds / 4, -nothing - 1, None)])
-    assert min(axis_numbers(text, "end")) < 0
-    assert any(each % 1 for each in axis_numbers(text, "middle"))
-
-
-def test_a_curve_is_drawn_where_the_numbers_are():
-    line = Line(0, "a", np.array([0.0, 5, 10]), np.array([0.0, np.nan, 1.0]), None)
-    text = chart("t", "x", "y", [line])
-    x0, x1, y0, y1, left, right, bottom, top = json.loads(
-        re.search(r'data-axes="([^"]*)"', text)[1]
-    )
-    pen = re.search(r'class="line" d="([^"]*)"', text)[1]
-    moves = [tuple(map(float, pair.split())) for pair in pen.split("M")[1:]]
-    assert "L" not in pen and len(moves) == 2  # a gap is no line
-    for (x, y), (px, py) in zip([(0, 0), (10, 1)], moves, strict=True):
-        assert px == pytest.approx(left + (x - x0) / (x1 - x0) * (right - left), abs=0.06)
-        assert py == pytest.approx(bottom - (y - y0) / (y1 - y0) * (bottom - top), abs=0.06)
-    assert chart("t", "x", "y", [Line(0, "a", np.array([]), np.array([]))]) == ""
 
 
 def browse(path, script, width):
@@ -279,6 +291,26 @@ SORTS = """
     each => each.getBoundingClientRect().height).filter(height => height > 0));
   return found;
 """
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no Node.js")
+def test_under_the_pointer_are_the_curves_that_are_drawn_there():
+    script = resources.files("semanticfl_jax.reporting.html").joinpath("page.js").read_text()
+    nearest = re.search(r"const nearest = .*?;\n(?=const)", script, re.DOTALL)[0]
+    lines = {
+        "cheap": [[1, 10], [2, 20]],
+        "dear": [[1, 5], [4, 30], [9, 50]],
+        "local": [[0, 1], [0, 2], [0, 3]],  # it sends nothing
+    }
+    lines = json.dumps([{"name": name, "points": points} for name, points in lines.items()])
+    show = "each => [each.name, ...each.point]"
+    code = f"{nearest}console.log(JSON.stringify([0, 1.6, 8].map(x => nearest({lines}, x, 0.1)"
+    done = subprocess.run([NODE, "-e", f"{code}.map({show}))))"], capture_output=True, text=True)
+    assert json.loads(done.stdout) == [
+        [["local", 0, 3]],
+        [["cheap", 2, 20], ["dear", 1, 5]],
+        [["dear", 9, 50]],
+    ]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")

@@ -1,5 +1,7 @@
 """Plots of methods beside one another: what is drawn, where the legend is, that no text is cut."""
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from PIL import Image
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import comparison as plots
+from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.paper import Paper
-from semanticfl_jax.reporting.series import bytes_of, cost_curve, mean_curve
+from semanticfl_jax.reporting.series import Curve, bytes_of, cost_curve, mean_curve
 from tests.reporting.made_up import made_up_rows
 
 LONG = "fedavg (server_learning_rate=0.25) + top_k (share=0.1, feedback=false)"
@@ -64,6 +67,74 @@ def test_the_metric_is_drawn_over_what_was_sent_until_then():
         assert axes.get_xscale() == "linear" and axes.get_xlabel() == "MB sent, up and down"
         sent["more"] = sent_of(rows([0.5], 500e6))
         assert plots.draw_traffic(sent, ACCURACY, "digits", Paper()).axes[0].get_xscale() == "log"
+
+
+def level(values, seeds=1, spread=0.0):
+    values = np.array(values, float)
+    return Curve(np.arange(1, len(values) + 1), values, np.full(len(values), spread), seeds)
+
+
+def test_a_logarithmic_axis_has_plain_numbers_and_those_who_send_nothing_a_level_line():
+    sent = {
+        "fedavg": (np.array([10.0, 100.0]), level([0.2, 0.6])),
+        "top_k": (np.array([0.5, 5.0]), level([0.1, 0.5])),
+        "local": (np.zeros(2), level([0.3, 0.4])),
+    }
+    with drawing._settings(), Paper().style():
+        figure = plots.draw_traffic(sent, ACCURACY, "digits", Paper())
+        texts, _ = seen_in(figure)
+        (axes,) = figure.axes
+        ticks = [text.get_text() for text in axes.get_xticklabels() if text.get_text()]
+        assert {"1", "10", "100"} <= set(ticks) and "$" not in "".join(texts)
+    np.testing.assert_allclose(axes.lines[2].get_data(), ([0.5, 100], [40, 40]))
+    assert "local (sends nothing)" in texts and "fedavg" in texts
+
+
+def test_no_band_of_an_accuracy_leaves_what_there_can_be():
+    wide = level([0.05, 0.95], seeds=2, spread=0.2)
+    errors = Metric("test_mse", higher=False)
+    for draw in (plots.draw_curves, plots.draw_panels):
+        low, high = (
+            plots_of(draw({"a": wide}, metric, "", Paper())) for metric in (ACCURACY, errors)
+        )
+        assert low == (0, 100) and high == pytest.approx((-0.15, 1.15))
+
+
+def plots_of(figure):
+    """The least and the greatest height of the band of a figure."""
+    heights = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    return heights.min(), heights.max()
+
+
+def test_a_point_between_gaps_is_marked():
+    curve = level([0.1, np.nan, 0.3, np.nan, 0.5, 0.6])
+    for draw in (plots.draw_curves, plots.draw_panels):
+        line = draw({"a": curve}, ACCURACY, "", Paper()).axes[0].lines[-1]
+        assert line.get_marker() == "o" and line.get_markevery() == [0, 2]
+        whole = draw({"a": level([0.1, 0.2])}, ACCURACY, "", Paper()).axes[0].lines[-1]
+        assert whole.get_marker() == "None"
+
+
+def test_labels_of_bars_do_not_meet(tmp_path):
+    finals = {"fedavg": [80.0], f"{LONG} + {LONG}": [70.0], f"{LONG} + {LONG} 2": [60.0], "b": []}
+    for size in ("screen", "column"):
+        with Paper(size=size).style():
+            figure = plots.draw_bars(finals, ACCURACY, "digits", Paper(size=size))
+            seen_in(figure)
+            labels = figure.axes[0].get_yticklabels()
+            assert max(text.get_text().count("\n") for text in labels) >= 3
+            boxes = [text.get_window_extent() for text in labels]
+        for above, below in itertools.pairwise(boxes):
+            assert below.y1 < above.y0
+
+
+def test_bars_say_of_how_many_seeds_and_evaluations_they_are():
+    finals, counts = {"a": [20.0, 40.0], "b": [30.0, 30.0]}, {"a": 3, "b": 2}
+    texts, _ = seen_in(plots.draw_bars(finals, ACCURACY, "digits", Paper(), counts, 3))
+    assert "30.00 ± 14.14 (2 of 3)" in texts and "30.00 ± 0.00" in texts
+    assert "Mean of the 3 evaluations, digits" in texts
+    texts, _ = seen_in(plots.draw_bars(finals, ACCURACY, "", Paper(), counts, 1))
+    assert "The only evaluation" in texts
 
 
 def test_plotting_leaves_matplotlib_as_it_was(tmp_path):
