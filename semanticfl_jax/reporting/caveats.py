@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticfl_jax.files import read_json_object
-from semanticfl_jax.reporting.runs import Method, Run, used_up
+from semanticfl_jax.reporting.runs import Method, Run, stopped_early, used_up
 
 if TYPE_CHECKING:
     from semanticfl_jax.reporting.comparison import Comparison
@@ -42,6 +42,7 @@ def _ended_early(run: Run) -> list[str]:
     if done is None or wanted is None or done >= wanted:
         return []
     why = ": its privacy budget was used up" if used_up(run.summary) else ""
+    why = ": its own code stopped it" if stopped_early(run.summary) else why
     return [f"{run.path} ended after {done} of {wanted} rounds{why}"]
 
 

@@ -120,7 +120,7 @@ def load_run(directory: str | os.PathLike) -> Run:
 
 
 def ended(summary: Mapping[str, Any], trained: int, wanted: int) -> bool:
-    """Return whether a run is over: all its rounds are done, or its privacy budget is used up.
+    """Return whether a run is over: its rounds are done, its budget is used up, or it was stopped.
 
     One that was stopped because it diverged is not, even in its last round: it can be resumed.
 
@@ -132,7 +132,7 @@ def ended(summary: Mapping[str, Any], trained: int, wanted: int) -> bool:
     done = summary.get("rounds")
     if done is None or done < trained or diverged(summary):
         return False
-    return used_up(summary) or trained >= wanted
+    return used_up(summary) or stopped_early(summary) or trained >= wanted
 
 
 def diverged(summary: Mapping[str, Any]) -> bool:
@@ -143,6 +143,11 @@ def diverged(summary: Mapping[str, Any]) -> bool:
 def used_up(summary: Mapping[str, Any]) -> bool:
     """Return whether a run is over because its privacy budget is, whatever rounds were wanted."""
     return bool((summary.get("privacy") or {}).get("used_up", False))
+
+
+def stopped_early(summary: Mapping[str, Any]) -> bool:
+    """Return whether a run is over because the user's code ended it, by `Simulation.stop`."""
+    return bool(summary.get("stopped_early", False))
 
 
 def with_objects(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:

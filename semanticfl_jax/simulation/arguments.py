@@ -9,6 +9,7 @@ import flax.linen as nn
 
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.config import ConfigError, ExperimentConfig
+from semanticfl_jax.config.fields import changed_fields
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.simulation.callbacks import Callback
 
@@ -27,6 +28,12 @@ def check_kinds(
     for name, value, kind, words in given:
         if value is not None and not isinstance(value, kind):
             raise ConfigError(f"{name} must be {words}, got {value!r:.200}")
+    ignored = [] if algorithm is None else changed_fields(config.algorithm)
+    if ignored:
+        raise ConfigError(
+            f"config.algorithm.{ignored[0]} is set and has no effect beside an algorithm that is "
+            "given as an object; leave it out"
+        )
     methods = [name for name in vars(Callback) if not name.startswith("_")]
     if isinstance(callbacks, Callback) or callable(callbacks):
         raise ConfigError(f"callbacks must be a list of callbacks, got {callbacks!r:.200}")

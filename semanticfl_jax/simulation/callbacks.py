@@ -58,6 +58,8 @@ class Callback:
     """Base of callbacks: override what you want to hear of; the rest does nothing.
 
     Callbacks are called in the process that writes files, in the order in which they are listed.
+    What they put into `step.metrics` is written to metrics.jsonl, logged, and in the history.
+    `simulation.stop()` ends the run after the round under way.
 
         class Best(sfl.Callback):
             accuracy = 0.0
@@ -259,13 +261,15 @@ class Callbacks:
           checkpoints: of the run; None if nothing is written.
           say: takes lines for the user.
         """
-        members = [*loggers, *given] if bar is None else [bar, *loggers, *given]
+        shown = list(loggers) if bar is None else [bar, *loggers]
         if directory is None or checkpoints is None:
-            return cls(members)
+            return cls([*given, *shown])
         return cls(
             [
+                # First: what they put into a round's metrics is written and logged with it.
+                *given,
                 WriteMetrics(directory),
-                *members,
+                *shown,
                 # After the row: a run that is resumed from here keeps the rows up to here.
                 SaveCheckpoints(checkpoints),
                 WriteSummary(directory),

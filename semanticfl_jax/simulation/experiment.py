@@ -51,7 +51,7 @@ from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
 from semanticfl_jax.simulation.prepare import prepare
 from semanticfl_jax.simulation.result import Result
 from semanticfl_jax.simulation.rows import Rows
-from semanticfl_jax.simulation.setting_up import Given, advice, set_up
+from semanticfl_jax.simulation.setting_up import Given, advice, require_same, set_up
 from semanticfl_jax.simulation.summary import summarize_run
 from semanticfl_jax.types import PyTree, Say, silent
 
@@ -124,14 +124,16 @@ class Simulation:
         self._model = model
         self._lock: Lock | None = None
         self._ended: str | None = None
+        self._stopping = False
+        given = Given(config, dataset, partition, model, algorithm, init_params)
         self._finished = self._open(overwrite)
-        if self._finished is not None:
+        if self._finished is not None and self.workdir is not None:
+            require_same(given, self.workdir)
             self.rounds = self.round
             return
         try:
             loggers = make_loggers(config, self.workdir)
             self._mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
-            given = Given(config, dataset, partition, model, algorithm, init_params)
             self.parts = set_up(given, self._mesh, self.workdir, self.say)
             self.federation = self.parts.federation
             ledger = self.parts.ledger
@@ -221,6 +223,15 @@ class Simulation:
         """Train the rounds that are left, one after another; `close` saves the last one done."""
         yield from self._train(self.rounds, lambda: False, one_by_one=True)
 
+    def stop(self) -> None:
+        """End the run after the round under way, as after its last: summary, model and plots.
+
+        For early stopping, in a callback or in a loop over the rounds. Rounds that are dispatched
+        together, because no callback hears of every round, are finished first. The figures are of
+        the evaluations so far. The run is over: its directory is not resumed, but read.
+        """
+        self._stopping = True
+
     def run(self, rounds: int | None = None) -> Result:
         """Train and return the result.
 
@@ -237,7 +248,7 @@ class Simulation:
         with stop_between_rounds(line) as asked_to_stop:
             for _ in self._train(until, asked_to_stop):
                 pass
-        if self.round < until:
+        if self.round < until and self._ended is None:
             more = "; run the same command to go on" if self.workdir is not None else ""
             raise Stopped(f"stopped after round {self.round}{more}")
         return self.result()
@@ -252,6 +263,7 @@ class Simulation:
             self.config,
             self.round,
             asked_to_stop,
+            over=lambda: self._stopping,
             total=self.rounds,
             until=until,
             one_by_one=one_by_one or self._watched,
@@ -266,10 +278,11 @@ class Simulation:
         try:
             self._callbacks.start(self)
             for finished in rounds:
-                self._require_lock()
+                self._require_open()
                 self.round = finished.number
                 yield self._record(finished)
-            if self.round == self.rounds:
+            stopped = processes.anywhere(self._stopping)
+            if self.round == self.rounds or stopped:
                 now = datetime.datetime.now().astimezone()
                 self._ended = now.isoformat(sep=" ", timespec="seconds")
                 with processes.main_first():
@@ -281,7 +294,11 @@ class Simulation:
             self._close(save=False)
             raise
 
-    def _require_lock(self) -> None:
+    def _require_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(
+                "close() was called in the midst of training; stop() ends a run early"
+            )
         if self._lock is not None and not self._lock.held:
             raise SemanticFLError(
                 f"{self.workdir} was taken over by a later Simulation of this process"
@@ -364,7 +381,10 @@ class Simulation:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""
-        return summarize_run(self.parts, self.engine, self.history, self.round, self._ended)
+        early = self._stopping and self._ended is not None and self.round < self.rounds
+        return summarize_run(
+            self.parts, self.engine, self.history, self.round, self._ended, stopped_early=early
+        )
 
 
 def run(

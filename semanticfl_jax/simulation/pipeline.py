@@ -75,6 +75,7 @@ def finished_rounds(
     until: int | None = None,
     one_by_one: bool = False,
     ahead: bool = True,
+    over: Callable[[], bool] = lambda: False,
 ) -> Iterator[FinishedRound]:
     """Run the rounds that are left, in blocks where the configuration allows it.
 
@@ -90,13 +91,16 @@ def finished_rounds(
         runs ahead.
       ahead: whether devices may get the next rounds before the last ones are recorded, where
         `runs_ahead` allows it; without, `engine.state` is that of a block's last round.
+      over: whether the run has ended with the rounds that were just yielded, as who takes them may
+        decide; not asked where devices may be ahead.
 
     Yields:
       The rounds in order, each after what is due has been read.
     """
     total = config.rounds if total is None else total
     until = total if until is None else until
-    ahead = ahead and runs_ahead(config) and not one_by_one
+    watched = one_by_one or not ahead
+    ahead = runs_ahead(config) and not watched
     block, seconds, stopping = None, None, False
     with ThreadPoolExecutor(1) as clock:
         while done < until and not stopping:
@@ -134,6 +138,7 @@ def finished_rounds(
             if last or not ahead:
                 yield from _rounds(engine, block)
                 block = None
+                stopping = stopping or (watched and processes.anywhere(over()))
 
 
 def evaluation_due(config: ExperimentConfig, done: int, total: int) -> bool:

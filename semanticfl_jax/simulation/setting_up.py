@@ -99,6 +99,22 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
     return parts
 
 
+def require_same(given: Given, workdir: Path) -> None:
+    """Raise `ConfigError` if a directory's finished run had other objects than are given now.
+
+    What is not given is not compared: a finished run is read without its data.
+    """
+    bound: dict[str, Any] = {
+        "model": None if given.model is None else without_addresses(repr(given.model)),
+        "algorithm": None if given.algorithm is None else given.algorithm.name,
+        "init_params": digest(read_initial(given.init_params)),
+    }
+    if given.dataset is not None or given.partition is not None:
+        dataset = given.dataset or sources.from_config(given.config)
+        bound = {**_hashes(make_federation(dataset, given.config, given.partition)), **bound}
+    files.check_bound(workdir, {name: each for name, each in bound.items() if each is not None})
+
+
 def advice(parts: Parts) -> list[str]:
     """Return a line each on what is not tested or not used, and on norms that do not fit."""
     config, rule, lines = parts.config, parts.algorithm.client, []
@@ -179,11 +195,8 @@ def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) ->
     # Process 0 has claimed it by now; what it was claimed for must be what this one runs.
     files.check(workdir, given.config, claimed=not processes.is_main())
     federation = parts.federation
-    dealt = federation.partition
     bound = {
-        "data": federation.clean.fingerprint(),
-        "data_parts": federation.clean.parts(),
-        "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
+        **_hashes(federation),
         "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
         "student": None if parts.student is None else digest(parts.student.variables),
         "model": None if given.model is None else without_addresses(repr(given.model)),
@@ -197,6 +210,16 @@ def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) ->
     if processes.is_main():
         files.claim(workdir, given.config, {**bound, files.STATES: states})
         federation.save(workdir, given.config)
+
+
+def _hashes(federation: Federation) -> dict[str, Any]:
+    """Return hashes of the data and of the partition, by which a directory is bound."""
+    dealt = federation.partition
+    return {
+        "data": federation.clean.fingerprint(),
+        "data_parts": federation.clean.parts(),
+        "partition": files.hash_arrays(dealt.indices, dealt.offsets, federation.public),
+    }
 
 
 @contextlib.contextmanager

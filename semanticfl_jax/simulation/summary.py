@@ -28,6 +28,8 @@ def summarize_run(
     history: Sequence[Mapping[str, Any]],
     rounds: int,
     ended: str | None,
+    *,
+    stopped_early: bool = False,
 ) -> dict[str, Any]:
     """Return what the rounds done so far have come to, as JSON values.
 
@@ -37,6 +39,7 @@ def summarize_run(
       history: their rows.
       rounds: how many they are.
       ended: when the run ended; None: it has not.
+      stopped_early: whether it ended before its last round because the user's code said so.
     """
     config, federation = parts.config, parts.federation
     figures = {
@@ -60,6 +63,7 @@ def summarize_run(
         "versions": versions(),
         "commit": code_commit(),
         "finished": ended,
+        **({"stopped_early": True} if stopped_early else {}),
     }
     return to_json_values(figures)
 

@@ -234,6 +234,8 @@ def finished_line(directory: Path, summary: Mapping[str, Any]) -> str:
     now = code_commit()
     if (version, commit) != (__version__, now) and (version or commit):
         line += f"; the code is now {__version__}" + (f" (commit {now})" if now else "")
+    if summary.get("stopped_early"):
+        line += "; its own code stopped it early"
     if summary.get("diverged_round") is not None:
         line += f"; it diverged in round {summary['diverged_round']}"
     return f"{line}. To run it anew: --overwrite, or overwrite=True"

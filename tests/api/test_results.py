@@ -1,7 +1,10 @@
 """A result of own data, partition, model and algorithm: predictions, features, export."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,6 +49,34 @@ def test_predictions_are_the_networks(result):
     assert result.logits(dataset.test_images[:0]).shape == (0, 2)
     with pytest.raises(sfl.SemanticFLError, match=r"images must be uint8 \[n, 8, 8, 3\]"):
         result.predict(dataset.test_images / 255)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over the rows of an image."""
+
+    @nn.compact
+    def __call__(self, images):
+        rows = images.reshape(*images.shape[:2], -1)
+        return nn.Dense(2)(nn.RNN(nn.GRUCell(4))(rows)[:, -1])
+
+
+def test_networks_and_terms_may_loop_from_a_constant():
+    def loss(inputs):
+        square = jnp.mean(inputs.outputs.logits**2, axis=-1)
+        return jax.lax.fori_loop(0, 2, lambda _, total: total + jnp.mean(square), jnp.zeros(()))
+
+    algorithm = dataclasses.replace(
+        confidence_penalty(0.1, 0.5), terms=(sfl.LossTerm("square", loss),)
+    )
+    tests = sfl.ClientTestConfig(share=0.2, fine_tune_steps=1)
+    two = sfl.RuntimeConfig(num_devices=2)
+    config = dataclasses.replace(CONFIG, rounds=1, client_test=tests, runtime=two)
+    given = {"dataset": stripes(), "partition": HALVES, "model": Recurrent()}
+    row = sfl.run(config, algorithm=algorithm, **given, **QUIET).history[-1]
+    assert np.isfinite(row["train_loss"]) and np.isfinite(row["test_loss"])
+    with pytest.raises(sfl.ConfigError, match=r"config\.algorithm\.weights is set and has no eff"):
+        weighted = dataclasses.replace(config, algorithm=sfl.AlgorithmConfig(weights="uniform"))
+        sfl.run(weighted, algorithm=algorithm, **given, **QUIET)
 
 
 class ColourMeans(nn.Module):

@@ -8,8 +8,9 @@ import pytest
 
 import semanticfl_jax as sfl
 from semanticfl_jax.algorithms.aggregators import mean
-from tests.api.runs import CONFIG, HALVES, noise_dataset, same, tiny, without_times
+from tests.api.runs import CONFIG, HALVES, QUIET, noise_dataset, same, tiny, without_times
 from tests.federation import CLASSES, TinyNet
+from tests.own_vit import confidence_penalty
 
 
 def test_a_run_can_be_made_longer_and_equals_one_of_that_length(tmp_path, whole):
@@ -86,5 +87,17 @@ def test_a_workdir_is_bound_by_data_and_objects_and_not_by_how_it_is_computed(tm
     ):
         with pytest.raises(sfl.ConfigError, match=message):
             sfl.run(more, tmp_path, **tiny(**other))
+    # Nor is a finished run taken for that of other objects.
+    done = dataclasses.replace(more, rounds=2)
+    own = confidence_penalty(0.1, 0.5)
+    for other, message in (
+        ({"dataset": labels}, "data: training labels were"),
+        ({"partition": HALVES}, "partition was"),
+        ({"model": TinyNet(CLASSES, feature_dim=8)}, "model was"),
+        ({"algorithm": own}, f"algorithm was not given, is {own.name}"),
+    ):
+        with pytest.raises(sfl.ConfigError, match=message):
+            sfl.run(done, tmp_path, **tiny(**other))
+    assert sfl.run(done, tmp_path, model=TinyNet(CLASSES), **QUIET).summary["rounds"] == 2
     with pytest.raises(sfl.ConfigError, match=r"batch_size was 8, is 9"):
         sfl.run(dataclasses.replace(more, batch_size=9), tmp_path, **tiny())

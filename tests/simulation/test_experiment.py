@@ -281,6 +281,44 @@ def test_a_callback_sees_the_model_of_the_round_that_it_hears_of(simulation, mon
     assert seen_by("on_evaluation") == {number: expected[number] for number in (2, 4, 5)}
 
 
+class Stopping(Callback):
+    """Adds a figure to every round that is tested, and ends the run at one of them."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_evaluation(self, simulation, step):
+        step.metrics["seen"] = np.float32(step.round / 2)
+        if step.round == self.at:
+            simulation.stop()
+
+
+def test_a_callback_ends_a_run_early_and_its_figures_are_kept(simulation, finished, tmp_path, run):
+    with simulation(CONFIG, tmp_path, callbacks=[Stopping(2)]) as one:
+        result = one.run()
+    rows = read_metrics(tmp_path)
+    assert [row["round"] for row in rows] == [1, 2] and rows[1]["seen"] == 1.0
+    assert result.summary["rounds"] == 2 and result.summary["stopped_early"]
+    assert metrics_without_times(tmp_path)[0] == metrics_without_times(finished[0])[0]
+    assert (tmp_path / "plots" / "curves.png").is_file()
+    lines = []
+    again = run(CONFIG, tmp_path, lines.append)  # is over, and trains no further
+    assert again.summary["rounds"] == 2 and "its own code stopped it early" in lines[0]
+    jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
+
+
+def test_a_loop_ends_a_run_early_and_none_goes_on_when_closed(simulation):
+    one = simulation(CONFIG)
+    for step in one:
+        if step.round == 3:
+            one.stop()
+    assert one.round == 3 and one.summary()["stopped_early"] and one.summary()["finished"]
+    closed = simulation(CONFIG)
+    with pytest.raises(RuntimeError, match=r"stop\(\) ends a run early"):
+        for _ in closed:
+            closed.close()
+
+
 def test_a_loop_that_is_left_can_be_gone_on_with(simulation, finished, tmp_path, run):
     with simulation(CONFIG, tmp_path) as one:
         for step in one:
