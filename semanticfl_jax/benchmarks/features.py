@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from semanticfl_jax.benchmarks.random_sd15 import NAME, random_sd15
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.diffusion.batches import image_mesh
 from semanticfl_jax.diffusion.features import default_maps, extract_features
+from semanticfl_jax.diffusion.random_sd15 import NAME, random_sd15
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion, load
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 
 
 def measure(

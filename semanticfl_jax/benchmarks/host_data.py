@@ -22,7 +22,7 @@ from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.memory import readable
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.benchmarks.rounds import efficiency, one_by_one, time_rounds
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federation import make_federation
@@ -15,6 +14,7 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models.flops import training_flops
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare
@@ -49,7 +49,7 @@ def measure(
       `round_temporary_bytes` (the compiled round's own).
     """
     num_clients, cohort = config.num_clients, config.clients_per_round
-    flops = training_flops(config, dataset)
+    flops = training_flops(config, dataset.num_classes, dataset.image_shape)
     mesh = make_mesh(config.runtime.num_devices, cohort)
     images = f"{len(dataset.train_labels):,} images of {dataset.name}"
     say(f"{images}, {IMAGES} a client at random, whatever the lines below call it")

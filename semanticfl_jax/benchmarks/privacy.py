@@ -19,7 +19,7 @@ from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.privacy.accounting import Ledger
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare
 

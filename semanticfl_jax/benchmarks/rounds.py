@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.benchmarks.matmul_rate import matmul_rate
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data import sources
@@ -19,7 +18,8 @@ from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.measured import RoundMetrics
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.models.flops import training_flops
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare
@@ -35,7 +35,7 @@ def measure(config: ExperimentConfig, rounds: int, say: Say = print) -> dict[str
     """
     config = one_by_one(config)
     dataset = sources.from_config(config)
-    flops = training_flops(config, dataset)
+    flops = training_flops(config, dataset.num_classes, dataset.image_shape)
     mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
     simulation = prepare(make_parts(config, make_federation(dataset, config)), mesh)
     figures = time_rounds(simulation, config, rounds, say)

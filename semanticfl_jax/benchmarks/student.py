@@ -15,7 +15,7 @@ from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.models import make_model
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare

@@ -1,4 +1,4 @@
-"""A mean over seeds with its spread, as reports write it."""
+"""Several values in short: of seeds mean and deviation as text, of timings the range."""
 
 import statistics
 from collections.abc import Sequence
@@ -15,3 +15,8 @@ def mean_and_spread(values: Sequence[float], form: str, factor: float = 1.0, sig
     """
     mean = f"{factor * statistics.fmean(values):{sign}{form}}"
     return f"{mean} ± {factor * statistics.stdev(values):{form}}" if len(values) > 1 else mean
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, least and greatest of timings."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -162,10 +162,5 @@ def summarize(
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return median, least and greatest of timings."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
