@@ -20,8 +20,7 @@ trained N at a time, each in a process of its own; what they print goes to DIR/l
 leaves half idle.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -110,25 +109,12 @@ def main(given: flags.Given, workdir: str) -> None:
 
     if values.vmap_seeds and values.jobs != 1:
         raise ConfigError(f"--jobs must be 1 with --vmap_seeds, got {values.jobs}")
-    with stopping():
-        if values.vmap_seeds:
-            diverged = _seeds_together(runs, workdir, values.overwrite)
-        else:
-            diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
+    if values.vmap_seeds:
+        diverged = _seeds_together(runs, workdir, values.overwrite)
+    else:
+        diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
     finished = [Path(workdir) / name for name in runs if name not in diverged]
     print("\n" + compare(finished, out=workdir))
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[None]:
-    """End the command, with its exit status, where a signal stopped `train`."""
-    from semanticfl_jax.api import Stopped
-    from semanticfl_jax.simulation.sweep import SweepStopped
-
-    try:
-        yield
-    except (Stopped, SweepStopped) as stop:
-        flags.stop(stop)
 
 
 def train(
@@ -151,7 +137,7 @@ def train(
       The names of the runs that stopped because they diverged.
 
     Raises:
-      Stopped, SweepStopped: if a signal stopped them.
+      Stopped: if a signal stopped them.
     """
     if jobs == 1:
         return _one_by_one(runs, workdir, overwrite)

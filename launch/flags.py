@@ -20,7 +20,7 @@ from semanticfl_jax.config.fields import known_fields
 from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.config.unknown_fields import guesses
 from semanticfl_jax.devices.cpu_threads import use_all_cores
-from semanticfl_jax.errors import INTERRUPTED, SemanticFLError
+from semanticfl_jax.errors import INTERRUPTED, SemanticFLError, Stopped
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.plugins import load_plugins
@@ -127,13 +127,18 @@ def prepare_environment() -> None:
 
 @contextlib.contextmanager
 def one_line(debug: bool) -> Iterator[None]:
-    """Turn what a user, or the machine's owner, can mend into one line and exit status 2."""
+    """Turn what a user, or the machine's owner, can mend into one line and exit status 2.
+
+    A run that a signal stopped ends the command with that status of shells.
+    """
     try:
         yield
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
     except KeyboardInterrupt as error:
         _break_off(error)
+    except Stopped as reason:
+        stop(reason)
     except Exception as error:
         if explain(error) is None:
             raise

@@ -102,21 +102,20 @@ def main(given: flags.Given, workdir: str) -> None:
         lines = "".join(f"\n  {line}" for line in missing)
         raise SemanticFLError(f"--table={table.name} cannot be run; missing:{lines}")
     _check(runs, directory)
-    with compare.stopping():
-        if left and not missing:
-            _measure(runs, directory, values.jobs, values.plugin)
-        print(describe(plan(missing)))
-        if values.dry_run:
-            return
-        command = shlex.join(["python", "-m", "launch.reproduce", *sys.argv[1:]])
-        try:
-            if left:
-                with record.part(command):
-                    _train(left, workdir, values.jobs, values.plugin)
-        finally:
-            from semanticfl_jax.reproduction.results import write_results
+    if left and not missing:
+        _measure(runs, directory, values.jobs, values.plugin)
+    print(describe(plan(missing)))
+    if values.dry_run:
+        return
+    command = shlex.join(["python", "-m", "launch.reproduce", *sys.argv[1:]])
+    try:
+        if left:
+            with record.part(command):
+                _train(left, workdir, values.jobs, values.plugin)
+    finally:
+        from semanticfl_jax.reproduction.results import write_results
 
-            print("\n" + write_results(plan([]), record))
+        print("\n" + write_results(plan([]), record))
 
 
 def _check(runs: list[Run], directory: Path) -> None:

@@ -6,10 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop; what was done is saved, where the run has a directory."""
-
-
 @contextlib.contextmanager
 def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a request that the loop reads between rounds.

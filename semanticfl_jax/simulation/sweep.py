@@ -19,7 +19,7 @@ from pathlib import Path
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices.cpu_threads import forced_devices, least_threads
-from semanticfl_jax.errors import INTERRUPTED, ConfigError, DivergedError, SemanticFLError
+from semanticfl_jax.errors import INTERRUPTED, ConfigError, DivergedError, SemanticFLError, Stopped
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.simulation.workdir import read_summary
@@ -32,10 +32,6 @@ LOGS = "logs"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.2
-
-
-class SweepStopped(Exception):
-    """A signal asked the sweep to stop; runs under way were saved and can be resumed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +117,7 @@ def run_side_by_side(
     Raises:
       ConfigError: as `shares`.
       SemanticFLError: when all others have ended, naming the runs that failed and why.
-      SweepStopped: if a signal stopped the sweep.
+      Stopped: if a signal stopped the sweep.
     """
     directory = Path(workdir)
     free, waiting = shares(jobs), list(runs.items())
@@ -149,7 +145,7 @@ def run_side_by_side(
                 elif code not in (0, INTERRUPTED):
                     failed.append(f"{name}: {_last_line(directory / LOGS / f'{name}.log')}")
         if signals.asked:
-            raise SweepStopped("stopped; runs under way were saved, the same command resumes them")
+            raise Stopped("stopped; runs under way were saved, the same command resumes them")
     if failed:
         raise SemanticFLError("these runs failed:\n  " + "\n  ".join(failed))
     return diverged

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
-from semanticfl_jax.errors import DivergedError, SemanticFLError
+from semanticfl_jax.errors import DivergedError, SemanticFLError, Stopped
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.experiment import Simulation
-from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.pipeline import FinishedRound
 from semanticfl_jax.simulation.seeds import Seeds
 from semanticfl_jax.types import Say, silent

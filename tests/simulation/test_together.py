@@ -16,11 +16,10 @@ from semanticfl_jax.config import (
     PartitionConfig,
     RuntimeConfig,
 )
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import SemanticFLError, Stopped
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import experiment, parts, together
 from semanticfl_jax.simulation.callbacks import Callback
-from semanticfl_jax.simulation.interrupt import Stopped
 from tests.federation import CLASSES, TwoLayers, noise_images
 
 CONFIG = ExperimentConfig(
