@@ -1,4 +1,4 @@
-"""The Python interface: what `import semanticfl_jax` gives, in one place.
+"""The part of the Python interface that needs JAX; `semanticfl_jax` imports it when it is used.
 
 import semanticfl_jax as sfl
 

@@ -87,19 +87,16 @@ def measure(
     }
 
 
-def noise_workload(
-    config: ExperimentConfig, *, side: int, largest: int, num_classes: int = 10
-) -> Workload:
+def noise_workload(config: ExperimentConfig, *, side: int, largest: int) -> Workload:
     """Return what clients of a configuration compute on images of noise, side x side x 3.
 
     Args:
       config: without guidance.
       side: in pixels.
       largest: samples of the largest client.
-      num_classes: K.
     """
-    noise = noise_dataset(1, side=side, num_classes=num_classes)
-    shape = noise.train_images.shape[1:]
+    noise = noise_dataset(1, side=side)
+    num_classes, shape = noise.num_classes, noise.image_shape
     model = make_model(config, num_classes, shape)
     algorithm = make_algorithm(
         AlgorithmContext(

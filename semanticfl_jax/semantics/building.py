@@ -45,7 +45,7 @@ def checkpoint_directory(config: GuidanceConfig) -> Path:
     """Return the checkpoint's directory, downloaded first if it is a hub id.
 
     Raises:
-      FileNotFoundError: if it is not to be had, or files are missing; the message lists them.
+      MissingFileError: if it is not to be had, or files are missing; the message lists them.
     """
     return resolve_checkpoint(
         config.checkpoint,
@@ -109,7 +109,7 @@ def check_provenance(
     not_compared: Collection[str] = (),
     what: str = "anchors",
 ) -> None:
-    """Raise ValueError, naming the fields, unless what `path` holds is what is expected."""
+    """Raise SemanticFLError, naming the fields, unless what `path` holds is what is expected."""
     names = (found.keys() | expected.keys()) - set(not_compared)
     different = [name for name in sorted(names) if found.get(name) != expected.get(name)]
     if different:
@@ -246,8 +246,8 @@ def obtain_anchors(
     directory of images need not be on this machine; what is not at hand is not compared.
 
     Raises:
-      ValueError: if the file holds anchors made of other inputs.
-      FileNotFoundError: if `config.anchors_file`, or the checkpoint, does not exist.
+      SemanticFLError: if the file holds anchors made of other inputs.
+      MissingFileError: if `config.anchors_file`, or the checkpoint, does not exist.
     """
     given = config.anchors_file is not None
     path = Path(config.anchors_file) if config.anchors_file is not None else path

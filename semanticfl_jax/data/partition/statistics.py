@@ -66,7 +66,7 @@ def partition_statistics(label_counts: np.ndarray) -> PartitionStatistics:
       label_counts: samples of each class at each client, int `[N, K]`.
 
     Raises:
-      ValueError: if it has another shape, a negative number, or no samples at all.
+      SemanticFLError: if it has another shape, a negative number, or no samples at all.
     """
     counts = np.asarray(label_counts)
     if counts.ndim != 2 or not counts.size or (counts < 0).any() or not counts.any():
