@@ -32,9 +32,9 @@ TINY = ExperimentConfig(
 
 
 class Counting:
-    """Stands for a simulation: its state is the number of rounds, a round lasts that many seconds.
+    """Stands for an engine: its state is the number of rounds, a round lasts that many seconds.
 
-    All simulations share a clock that moves only by what they do.
+    All engines share a clock that moves only by what they do.
     """
 
     clock = 0.0
@@ -64,10 +64,10 @@ def clock(monkeypatch):
 
 
 def test_the_first_round_is_not_counted_and_evaluation_is_apart(clock):
-    simulation = Counting("round")
+    engine = Counting("round")
     config = dataclasses.replace(TINY, eval_every=2)
-    figures = rounds.time_rounds(simulation, config, 4, say=lambda line: None)
-    assert simulation.log == [
+    figures = rounds.time_rounds(engine, config, 4, say=lambda line: None)
+    assert engine.log == [
         *["round"] * 2,
         "tested 2",
         *["round"] * 2,
@@ -84,7 +84,7 @@ def test_the_first_round_is_not_counted_and_evaluation_is_apart(clock):
     assert (figures["padding_share"], figures["compile_seconds"]) == (0.25, 7.0)
 
 
-def test_simulations_take_turns_in_both_directions(clock):
+def test_engines_take_turns_in_both_directions(clock):
     log = []
     seconds = rounds.in_turn([Counting("a", log), Counting("b", log)], 3)
     assert "".join(log) == "ba" + "ab" + "ba" + "ab"
@@ -92,13 +92,11 @@ def test_simulations_take_turns_in_both_directions(clock):
 
 
 def test_a_task_is_measured(monkeypatch):
-    dataset = noise_dataset(120, side=8)
-    monkeypatch.setattr(rounds.sources, "from_config", lambda config: dataset)
     monkeypatch.setattr(rounds, "matmul_rate", lambda mesh, dtype: 1e9 * mesh.size)
     lines = []
     # As launch/configs/pfl_cifar10.py, where rounds could be dispatched together.
     config = dataclasses.replace(TINY, rounds=500, eval_every=10, checkpoint_every=50)
-    figures = rounds.measure(config, 1, say=lines.append)
+    figures = rounds.measure(config, 1, noise_dataset(120, side=8), lines.append)
     json.dumps(to_json_values(figures))
     assert figures["images_per_round"] == 40 and figures["padding_share"] == 0
     assert figures["peak_memory_bytes"] > 1e8 and figures["peak_memory_of"] == "process"
@@ -121,9 +119,9 @@ def test_matmul_rate_counts_all_devices(monkeypatch):
 
 
 def test_guidance_is_timed_beside_its_absence(monkeypatch):
-    monkeypatch.setattr(guidance, "in_turn", _guided_takes_longer)
+    monkeypatch.setattr(rounds, "in_turn", _guided_takes_longer)
     tiny = dataclasses.replace(TINY, model=ModelConfig("tiny_net"))
-    figures = guidance.measure(tiny, 3, lambda line: None, noise_dataset(120, side=8))
+    figures = guidance.measure(tiny, 3, noise_dataset(120, side=8), lambda line: None)
     json.dumps(to_json_values(figures))
     assert figures["overhead_percent"] == pytest.approx({"median": 5, "min": 0, "max": 10})
     assert figures["seconds_per_round"]["guided"]["median"] == pytest.approx(2.1)
@@ -131,11 +129,11 @@ def test_guidance_is_timed_beside_its_absence(monkeypatch):
     assert figures["anchors"] == {"visual_width": 6, "text_width": 768}
 
 
-def _guided_takes_longer(simulations, turns):
-    plain, guided = simulations
+def _guided_takes_longer(engines, turns):
+    plain, guided = engines
     assert turns == 3
-    for simulation in simulations:
-        metrics, _ = rounds.timed_round(simulation)
+    for engine in engines:
+        metrics, _ = rounds.timed_round(engine)
         assert np.isfinite(metrics.train_loss)
     assert set(guided.state.params) - set(plain.state.params) == {"guidance"}
     return [[1.0, 2.0, 4.0], [1.1, 2.1, 4.0]]
@@ -150,9 +148,9 @@ def test_a_student_is_timed_beside_its_absence(monkeypatch):
         assert heads == [{"model"}, {"model", "student"}, {"model", "student"}]
         return [[1.0, 2.0, 4.0], [1.1, 2.1, 4.0], [2.0, 4.0, 8.0]]
 
-    monkeypatch.setattr(student, "in_turn", in_turn)
+    monkeypatch.setattr(rounds, "in_turn", in_turn)
     tiny = dataclasses.replace(TINY, model=ModelConfig("tiny_net"))
-    figures = student.measure(tiny, 3, lambda line: None, noise_dataset(120, side=8))
+    figures = student.measure(tiny, 3, noise_dataset(120, side=8), lambda line: None)
     json.dumps(to_json_values(figures))
     assert figures["overhead_percent"]["once"] == pytest.approx({"median": 5, "min": 0, "max": 10})
     assert figures["overhead_percent"]["each_step"]["median"] == pytest.approx(100)

@@ -158,7 +158,10 @@ def test_commands_are_found_on_pages():
 def test_tasks_of_the_benchmark_take_the_flags_on_a_page():
     module = ast.parse((ROOT / "launch" / "benchmark.py").read_text())
     (tasks,) = [
-        ast.literal_eval(each.value)
+        {
+            ast.literal_eval(name): ast.literal_eval(task.args[0])
+            for name, task in zip(each.value.keys, each.value.values, strict=True)
+        }
         for each in module.body
         if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "TASKS"
     ]
