@@ -1,4 +1,4 @@
-"""Several runs side by side, each a process of its own on its share of the machine.
+"""Several runs: one after another, or side by side, each a process on its share of the machine.
 
 A process starts its run as `semanticfl train` does. On a CPU its share is some of the cores, which
 no other run uses; on NVIDIA GPUs it is some of the GPUs.
@@ -87,6 +87,51 @@ def _gpus(environment: Mapping[str, str]) -> list[str]:
         return [name for name in environment["CUDA_VISIBLE_DEVICES"].split(",") if name]
     found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")]
     return sorted((name for name in found if name.isdecimal()), key=int)
+
+
+def train(
+    runs: Mapping[str, ExperimentConfig],
+    workdir: str | Path,
+    jobs: int = 1,
+    plugins: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[str]:
+    """Train runs, or resume them; finished ones are left as they are.
+
+    Args:
+      runs: configurations by name; NAME is trained in the directory `workdir`/NAME.
+      workdir: of all.
+      jobs: runs at a time; one is trained in this process.
+      plugins: modules that other processes load.
+      overwrite: whether a run that is there is set aside, and begun anew.
+
+    Returns:
+      The names of the runs that stopped because they diverged.
+
+    Raises:
+      Stopped: if a signal stopped them.
+    """
+    if jobs == 1:
+        return _one_by_one(runs, workdir, overwrite)
+    return run_side_by_side(runs, workdir, jobs, plugins=plugins, overwrite=overwrite)
+
+
+def _one_by_one(
+    runs: Mapping[str, ExperimentConfig], workdir: str | Path, overwrite: bool
+) -> list[str]:
+    """Train the runs; return the names of those that diverged, which are not compared."""
+    # Not before: the parent of several processes leaves JAX, and the devices, to them.
+    from semanticfl_jax.simulation.experiment import run
+
+    diverged = []
+    for number, (name, config) in enumerate(runs.items(), start=1):
+        print(f"\n[{number}/{len(runs)}] {name}")
+        try:
+            run(config, Path(workdir) / name, overwrite=overwrite)
+        except DivergedError as error:  # the others are still worth training
+            print(f"warning: {name} is not compared: {error}")
+            diverged.append(name)
+    return diverged
 
 
 def run_side_by_side(

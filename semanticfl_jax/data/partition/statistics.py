@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -85,3 +86,13 @@ def partition_statistics(label_counts: np.ndarray) -> PartitionStatistics:
         total_variation=np.abs(share - overall).sum(1) / 2,
         largest_share=share.max(1),
     )
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Return the figures of a partition (`PartitionStatistics.summary`) as lines of text."""
+    lines = [" " * 18 + "".join(f"{name:>12}" for name in summary["sizes"])]
+    fields = ("sizes", "effective_classes", "largest_share", "total_variation")
+    for field in filter(summary.__contains__, fields):  # without classes, sizes alone
+        values = "".join(f"{value:12,.2f}" for value in summary[field].values())
+        lines.append(f"{field.replace('_', ' '):18}{values}")
+    return "\n".join([*lines, f"{'Gini of sizes':18}{summary['gini']:12.2f}"])
