@@ -87,7 +87,7 @@ class AggregatorTraits:
       weighted: whether it heeds the clients' weights.
       public: whether it needs images of the server's own.
       encodes: whether it changes every update by itself, so that clients can send nothing else.
-      codes: whether that decides how many bytes an update takes.
+      codes: whether its encoding decides how many bytes an update takes.
       scale_free: whether updates that differ in their length alone are the same to it.
     """
 
