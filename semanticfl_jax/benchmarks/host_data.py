@@ -107,8 +107,7 @@ def _prepared(
     say: Say,
 ) -> Engine:
     """Return the run with its images in this memory."""
-    runtime = dataclasses.replace(config.runtime, data_memory=memory)
-    config = one_by_one(dataclasses.replace(config, runtime=runtime))
+    config = one_by_one(config.with_runtime(data_memory=memory))
     engine = engine_of(config, dataset, mesh, partition)
     for line in engine.description:
         say(f"{memory}: {line}")

@@ -1,6 +1,5 @@
 """How fast rounds run: compile time apart from steady time, medians, outputs blocked on."""
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -67,8 +66,7 @@ def engine_of(
 
 def one_by_one(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration whose rounds are dispatched one by one, as they are timed."""
-    runtime = dataclasses.replace(config.runtime, rounds_per_dispatch=1)
-    return dataclasses.replace(config, runtime=runtime)
+    return config.with_runtime(rounds_per_dispatch=1)
 
 
 def time_rounds(

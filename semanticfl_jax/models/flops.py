@@ -1,6 +1,5 @@
 """How much arithmetic a training step takes, whatever computes it."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +37,7 @@ def training_flops(
     Raises:
       SemanticFLError: if JAX_PLATFORMS leaves out the CPU.
     """
-    native = dataclasses.replace(config.runtime, conv="native")
-    config = dataclasses.replace(config, runtime=native)
-    model = make_model(config, num_classes, image_shape)
+    model = make_model(config.with_runtime(conv="native"), num_classes, image_shape)
 
     def loss(params, batch_stats, images, labels, key):
         outputs, updates = model.apply(
