@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from semanticfl_jax.diffusion.features import default_maps, extract_features
 from semanticfl_jax.diffusion.random_sd15 import NAME, random_sd15
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion, load
 from semanticfl_jax.reporting.spread import spread
+from semanticfl_jax.types import Say
 
 
 def measure(
@@ -27,7 +28,7 @@ def measure(
     batch_sizes: Sequence[int] = (1, 2, 4),
     resolution: int | None = None,
     repeats: int = 3,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Time `extract_features` (VAE, and U-Net down to the default maps), one batch a call.
 

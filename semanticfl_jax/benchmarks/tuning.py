@@ -1,7 +1,6 @@
 """Every lowering of the convolutions with every chunk of clients: which wins on this machine?"""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.tuning.search import best, chunks_up_to
 from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
+from semanticfl_jax.types import Say
 
 # Seconds of a chunk's step from which larger chunks of that lowering are left out.
 _ENOUGH = 20.0
@@ -32,7 +32,7 @@ def measure(
     repeats: int,
     lowerings: tuple[str, ...] = _LOWERINGS,
     side: int = 32,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Time training steps on noise, with each lowering and 1, 2, 4, ... clients at a time.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.types import Say
 
 if TYPE_CHECKING:
     from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
@@ -238,7 +239,7 @@ def obtain_anchors(
     dim: int,
     seed: int,
     path: Path,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Anchors:
     """Return the anchors in `path` if they are there and right, else built, and saved there.
 

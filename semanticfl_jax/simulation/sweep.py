@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
@@ -23,7 +23,7 @@ from semanticfl_jax.errors import INTERRUPTED, ConfigError, DivergedError, Seman
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.simulation.workdir import read_summary
-from semanticfl_jax.types import silent
+from semanticfl_jax.types import Say, silent
 
 #: Configurations that the processes read, in the sweep's directory.
 CONFIGS = "configs"
@@ -141,7 +141,7 @@ def run_side_by_side(
     *,
     plugins: Sequence[str] = (),
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> list[str]:
     """Train runs, or resume them, `jobs` at a time; finished ones are left as they are.
 
