@@ -29,7 +29,7 @@ from semanticfl_jax.devices.machine import BUSY, busy_share, host
 from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.paths import local_path
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = {

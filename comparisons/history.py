@@ -27,7 +27,7 @@ from comparisons import compare
 from semanticfl_jax.devices.machine import BUSY, host
 from semanticfl_jax.devices.versions import code_commit
 from semanticfl_jax.files import write_text
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 
 FOLDER = compare.ROOT / "comparisons" / "history"
 TASKS = ("many_clients", "pfl_cifar10", "family_cifar10")

@@ -43,7 +43,6 @@ def main(given: flags.Given, workdir: str) -> None:
         for seed in parse_seeds(values.seeds)
     }
 
-    from semanticfl_jax.api import Stopped
     from semanticfl_jax.benchmarks import audit
     from semanticfl_jax.data.sources import from_config
     from semanticfl_jax.files import write_json, write_text
@@ -54,10 +53,7 @@ def main(given: flags.Given, workdir: str) -> None:
         for seed, config in configs.items():
             print(f"noise multiplier {noise:g}, seed {seed}", flush=True)
             name = f"noise{noise:g}-seed{seed}"
-            try:
-                found = audit.audit(dataset, config, values.canaries, noise, Path(workdir) / name)
-            except Stopped as stop:
-                flags.stop(stop)
+            found = audit.audit(dataset, config, values.canaries, noise, Path(workdir) / name)
             rows[noise].append({"seed": seed, **found})
     text = audit.table(rows)
     write_json(Path(workdir) / "audit.json", [row for found in rows.values() for row in found])

@@ -42,10 +42,13 @@ and chunk. Tasks:
                    up to --cohort at a time on each device; 32x32 noise in batches of 64.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
 from absl import logging
@@ -61,27 +64,10 @@ from semanticfl_jax.config import (
 
 from . import flags
 
-#: The flags of each task; another task's are refused.
-TASKS = {
-    "pfl_cifar10": ("data_dir", "rounds", "tuning"),
-    "family_cifar10": ("data_dir", "rounds", "width", "cohort", "dtype", "tuning"),
-    "many_clients": ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
-    "host_data": ("num_clients", "cohort", "rounds", "width", "tuning"),
-    "privacy": ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
-    "guidance": ("data_dir", "rounds", "width", "tuning"),
-    "student": ("data_dir", "rounds", "width", "tuning"),
-    "anchors": ("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"),
-    "augmentation": ("width", "repeats"),
-    "tuning": ("width", "cohort", "dtype", "repeats"),
-}
 _DTYPES = ("float32", "bfloat16")
-# Clients of family_cifar10.
-_FAMILY_CLIENTS = 50
 
-_TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
 _JSON = flags.define_path("json", "File to write the measurements to.")
-absl_flags.DEFINE_multi_string("plugin", [], "Module of entries of your own.")
-absl_flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+flags.define_common()
 _DATA_DIR = flags.define_path("data_dir", "Directory of the data set, as --config.data_dir.")
 _ROUNDS = absl_flags.DEFINE_integer("rounds", 5, "Rounds to time, after one that is not counted.")
 _WIDTH = absl_flags.DEFINE_integer(
@@ -112,47 +98,72 @@ _REPEATS = absl_flags.DEFINE_integer(
 )
 
 
-def check_flags(task: str) -> None:
-    """Raise `ConfigError` for a flag of another task or a value out of range."""
-    listed = ", ".join(f"--{name}" for name in TASKS[task])
-    for name in sorted(set().union(*TASKS.values()) - set(TASKS[task])):
-        if absl_flags.FLAGS[name].present:
-            raise ConfigError(f"--{name} is not for --task={task}, which takes {listed}")
-    for name in ("rounds", "width", "num_clients", "cohort", "repeats", "resolution"):
-        value = absl_flags.FLAGS[name].value
-        require(value is None or value >= 1, f"--{name}", "at least 1", value)
-    most = _FAMILY_CLIENTS if task == "family_cifar10" else _num_clients(task)
-    named = "50" if task == "family_cifar10" else f"--num_clients ({most})"
-    cohort = _COHORT.value or 1
-    require(cohort <= most or task == "tuning", "--cohort", f"at most {named}", cohort)
-    sizes = _BATCH_SIZES.value
-    whole = bool(sizes) and all(size.isdecimal() and int(size) >= 1 for size in sizes)
-    require(whole, "--batch_sizes", "whole numbers of at least 1", ",".join(sizes))
+class Task(NamedTuple):
+    """What can be timed.
+
+    Attributes:
+      flags: those that it takes; another task's are refused.
+      run: times it, given the task, and returns its measurements.
+      num_clients: how many there are by default; None where there is no federation.
+      cohort: clients a round, or side by side, by default.
+    """
+
+    flags: tuple[str, ...]
+    run: Callable[[Task], dict[str, Any]]
+    num_clients: int | None = None
+    cohort: int = 1
+
+
+def _rounds(
+    module: str, config_of: Callable[[Task], ExperimentConfig], noise: bool = False
+) -> Callable[[Task], dict[str, Any]]:
+    """Return what times rounds.
+
+    Args:
+      module: of `semanticfl_jax.benchmarks`, whose `measure` does.
+      config_of: the configuration of a task.
+      noise: whether images of noise, as many as CIFAR-10 has, do where --data_dir is not given.
+    """
+
+    def run(task: Task) -> dict[str, Any]:
+        from semanticfl_jax.benchmarks.noise import noise_dataset
+        from semanticfl_jax.data import sources
+
+        config = config_of(task)
+        measure = importlib.import_module(f"semanticfl_jax.benchmarks.{module}").measure
+        drawn = noise and config.data_dir is None
+        dataset = noise_dataset(50_000, test=10_000) if drawn else sources.from_config(config)
+        width = {"width": config.model.width} if "width" in task.flags else {}
+        return {**width, **measure(config, _ROUNDS.value, dataset)}
+
+    return run
 
 
 def _runtime(**changes: Any) -> RuntimeConfig:
     return RuntimeConfig(tuning=_TUNING.value, **changes)
 
 
-def _num_clients(task: str) -> int:
-    return _NUM_CLIENTS.value or (5_000 if task == "host_data" else 100_000)
-
-
-def installed_config(name: str) -> ExperimentConfig:
+def _installed(name: str) -> ExperimentConfig:
     """Return the configuration launch/configs/NAME.py, with --data_dir."""
     config = flags.installed_config(name)
     return dataclasses.replace(config, data_dir=_DATA_DIR.value, runtime=_runtime())
 
 
-def family_config() -> ExperimentConfig:
+def _pfl(task: Task) -> ExperimentConfig:
+    """Return pfl-research's benchmark."""
+    del task
+    return _installed("pfl_cifar10")
+
+
+def _family(task: Task) -> ExperimentConfig:
     """Return the family's protocol in short rounds; evaluated once, at the end."""
     return ExperimentConfig(
         dataset="cifar10",
         data_dir=_DATA_DIR.value,
         model=ModelConfig(width=_WIDTH.value or 16),
         partition=PartitionConfig(scheme="iid"),
-        num_clients=_FAMILY_CLIENTS,
-        clients_per_round=_COHORT.value or 5,
+        num_clients=_num_clients(task),
+        clients_per_round=_COHORT.value or task.cohort,
         precision=_DTYPE.value,
         runtime=_runtime(),
         local_epochs=1,
@@ -161,62 +172,15 @@ def family_config() -> ExperimentConfig:
     )
 
 
-def time_pfl_cifar10() -> dict[str, Any]:
-    """Time rounds of pfl-research's benchmark."""
-    from semanticfl_jax.benchmarks.rounds import measure
-
-    return measure(installed_config("pfl_cifar10"), _ROUNDS.value)
-
-
-def time_family_cifar10() -> dict[str, Any]:
-    """Time rounds of the family's protocol."""
-    from semanticfl_jax.benchmarks.rounds import measure
-
-    config = family_config()
-    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
-
-
-def time_many_clients() -> dict[str, Any]:
-    """Time rounds of many clients, and of fewer, and of smaller cohorts."""
-    from semanticfl_jax.benchmarks.many_clients import measure
-
-    return _of_many_clients(measure)
-
-
-def time_privacy() -> dict[str, Any]:
-    """Time rounds of many clients with and without central differential privacy."""
-    from semanticfl_jax.benchmarks.privacy import measure
-
-    return _of_many_clients(measure)
-
-
-def time_host_data() -> dict[str, Any]:
-    """Time rounds with images in host memory and on the devices."""
-    from semanticfl_jax.benchmarks.host_data import measure
-
-    return measure(_many_clients("host_data", 100), _ROUNDS.value)
-
-
-def _of_many_clients(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    from semanticfl_jax.benchmarks.noise import noise_dataset
-    from semanticfl_jax.data.sources import from_config
-
-    config = _many_clients(_TASK.value, 1000)
-    # As many images as CIFAR-10 has.
-    noise = config.data_dir is None
-    dataset = noise_dataset(50_000, test=10_000) if noise else from_config(config)
-    return {"width": config.model.width, **measure(config, _ROUNDS.value, dataset)}
-
-
-def _many_clients(task: str, cohort: int) -> ExperimentConfig:
-    """Return the configuration of many clients for a task that asks so many of them by default."""
+def _many_clients(task: Task) -> ExperimentConfig:
+    """Return the configuration of many clients."""
     import jax
 
-    config, clients = installed_config("many_clients"), _num_clients(task)
+    config, clients = _installed("many_clients"), _num_clients(task)
     return dataclasses.replace(
         config,
         num_clients=clients,
-        clients_per_round=_COHORT.value or min(cohort, clients),
+        clients_per_round=_COHORT.value or min(task.cohort, clients),
         model=dataclasses.replace(config.model, width=_WIDTH.value or config.model.width),
         # One accelerator; of a CPU, whose cores are devices, all.
         runtime=_runtime(num_devices=0 if jax.default_backend() == "cpu" else 1),
@@ -224,26 +188,23 @@ def _many_clients(task: str, cohort: int) -> ExperimentConfig:
     )
 
 
-def time_guidance() -> dict[str, Any]:
-    """Time rounds of the family's protocol with and without guidance."""
-    from semanticfl_jax.benchmarks.guidance import measure
-
-    config = family_config()
-    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
+def _num_clients(task: Task) -> int:
+    assert task.num_clients is not None
+    return _NUM_CLIENTS.value or task.num_clients
 
 
-def time_student() -> dict[str, Any]:
-    """Time rounds of the family's protocol with and without a student."""
-    from semanticfl_jax.benchmarks.student import measure
+def _host_data(task: Task) -> dict[str, Any]:
+    """Time rounds with images in host memory and on the devices."""
+    from semanticfl_jax.benchmarks.host_data import measure
 
-    config = family_config()
-    return {"width": config.model.width, **measure(config, _ROUNDS.value)}
+    return measure(_many_clients(task), _ROUNDS.value)
 
 
-def time_anchors() -> dict[str, Any]:
+def _anchors(task: Task) -> dict[str, Any]:
     """Time the extraction of features."""
     from semanticfl_jax.benchmarks.features import measure
 
+    del task
     return measure(
         _CHECKPOINT.value,
         dtype=_DTYPE.value,
@@ -253,36 +214,87 @@ def time_anchors() -> dict[str, Any]:
     )
 
 
-def time_augmentation() -> dict[str, Any]:
+def _augmentation(task: Task) -> dict[str, Any]:
     """Time training steps with and without augmentation."""
     from semanticfl_jax.benchmarks.augmentation import measure
 
+    del task
     return measure(ModelConfig(width=_WIDTH.value or 16), repeats=_REPEATS.value)
 
 
-def time_tuning() -> dict[str, Any]:
+def _tuning(task: Task) -> dict[str, Any]:
     """Time training steps with every lowering and chunk."""
     from semanticfl_jax.benchmarks.tuning import measure
 
     config = ExperimentConfig(
         model=ModelConfig(width=_WIDTH.value or 16), precision=_DTYPE.value, local_epochs=1
     )
-    return measure(config, largest_chunk=_COHORT.value or 32, repeats=_REPEATS.value)
+    return measure(config, largest_chunk=_COHORT.value or task.cohort, repeats=_REPEATS.value)
 
 
-#: What runs each task.
-_RUN = {
-    "pfl_cifar10": time_pfl_cifar10,
-    "family_cifar10": time_family_cifar10,
-    "many_clients": time_many_clients,
-    "host_data": time_host_data,
-    "privacy": time_privacy,
-    "guidance": time_guidance,
-    "student": time_student,
-    "anchors": time_anchors,
-    "augmentation": time_augmentation,
-    "tuning": time_tuning,
+TASKS = {
+    "pfl_cifar10": Task(("data_dir", "rounds", "tuning"), _rounds("rounds", _pfl)),
+    "family_cifar10": Task(
+        ("data_dir", "rounds", "width", "cohort", "dtype", "tuning"),
+        _rounds("rounds", _family),
+        num_clients=50,
+        cohort=5,
+    ),
+    "many_clients": Task(
+        ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
+        _rounds("many_clients", _many_clients, noise=True),
+        num_clients=100_000,
+        cohort=1000,
+    ),
+    "host_data": Task(
+        ("num_clients", "cohort", "rounds", "width", "tuning"),
+        _host_data,
+        num_clients=5_000,
+        cohort=100,
+    ),
+    "privacy": Task(
+        ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
+        _rounds("privacy", _many_clients, noise=True),
+        num_clients=100_000,
+        cohort=1000,
+    ),
+    "guidance": Task(
+        ("data_dir", "rounds", "width", "tuning"),
+        _rounds("guidance", _family),
+        num_clients=50,
+        cohort=5,
+    ),
+    "student": Task(
+        ("data_dir", "rounds", "width", "tuning"),
+        _rounds("student", _family),
+        num_clients=50,
+        cohort=5,
+    ),
+    "anchors": Task(("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"), _anchors),
+    "augmentation": Task(("width", "repeats"), _augmentation),
+    "tuning": Task(("width", "cohort", "dtype", "repeats"), _tuning, cohort=32),
 }
+_TASK = absl_flags.DEFINE_enum("task", "family_cifar10", sorted(TASKS), "What to time.")
+
+
+def check_flags(name: str) -> Task:
+    """Return the task; raise `ConfigError` for a flag of another or a value out of range."""
+    task = TASKS[name]
+    listed = ", ".join(f"--{flag}" for flag in task.flags)
+    for flag in sorted({flag for each in TASKS.values() for flag in each.flags} - {*task.flags}):
+        if absl_flags.FLAGS[flag].present:
+            raise ConfigError(f"--{flag} is not for --task={name}, which takes {listed}")
+    for flag in ("rounds", "width", "num_clients", "cohort", "repeats", "resolution"):
+        value = absl_flags.FLAGS[flag].value
+        require(value is None or value >= 1, f"--{flag}", "at least 1", value)
+    if task.num_clients is not None and _COHORT.value is not None:
+        most = _num_clients(task)
+        named = f"--num_clients ({most})" if "num_clients" in task.flags else most
+        require(_COHORT.value <= most, "--cohort", f"at most {named}", _COHORT.value)
+    sizes = _BATCH_SIZES.value
+    whole = bool(sizes) and all(size.isdecimal() and int(size) >= 1 for size in sizes)
+    require(whole, "--batch_sizes", "whole numbers of at least 1", ",".join(sizes))
+    return task
 
 
 def describe_machine() -> dict[str, Any]:
@@ -304,10 +316,10 @@ def main(arguments: list[str]) -> None:
     """Run the task and print its figures."""
     if len(arguments) > 1:
         flags.fail(f"unexpected argument {arguments[1]!r}")
-    check_flags(_TASK.value)
+    task = check_flags(_TASK.value)
     logging.set_verbosity(logging.WARNING)
     machine = describe_machine()
-    figures = {"task": _TASK.value, "machine": machine, **_RUN[_TASK.value]()}
+    figures = {"task": _TASK.value, "machine": machine, **task.run(task)}
     from semanticfl_jax.files import to_json_values, write_json
 
     print(json.dumps(to_json_values(figures), indent=2))

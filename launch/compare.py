@@ -20,17 +20,13 @@ trained N at a time, each in a process of its own; what they print goes to DIR/l
 leaves half idle.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.describe import describe_choices
-from semanticfl_jax.config.methods import parse_methods, parse_seeds, plan_runs, require_effect
-from semanticfl_jax.errors import DivergedError
-from semanticfl_jax.registry import ALGORITHMS
+from semanticfl_jax.config.methods import guide, parse_methods, parse_seeds, plan_methods
 
 from . import flags
 
@@ -61,150 +57,26 @@ def define() -> None:
     )
 
 
-def guide(
-    methods: dict[str, dict[str, object]], guided: str | None
-) -> dict[str, dict[str, object]]:
-    """Return methods with and without guidance: `guided` is no, yes, both, or None (as it is).
-
-    SemanticFL is guided anyway, and stays as it is; guided methods are named METHOD-guided.
-    """
-    if guided is None:
-        return methods
-    chosen = {}
-    for name, settings in methods.items():
-        entry = ALGORITHMS.get(str(settings["algorithm.name"]))
-        if entry is not None and entry.traits.guided:
-            chosen[name] = settings
-            continue
-        if guided in ("no", "both"):
-            chosen[name] = {**settings, "guidance.enabled": False}
-        if guided in ("yes", "both"):
-            chosen[f"{name}-guided"] = {**settings, "guidance.enabled": True}
-    return chosen
-
-
-def plan(
-    given: flags.Given, methods: dict[str, dict[str, object]], seeds: list[str]
-) -> dict[str, ExperimentConfig]:
-    """Return the runs to make, {name: configuration}.
-
-    Settings of the command line go to the methods in which they have an effect: `algorithm.moon.mu`
-    to MOON.
-
-    Raises:
-      ConfigError: for a run that is not valid, or a setting without an effect in any of them.
-    """
-    if not methods:
-        raise ConfigError("--algorithms, or --methods, must name one at least")
-    runs = plan_runs(given.values, given.overrides, methods, parse_seeds(seeds))
-    require_effect(given.values, given.overrides, list(methods.values()))
-    return runs
-
-
 def main(given: flags.Given, workdir: str) -> None:
     """Train what is missing, then print and plot the comparison."""
     values = absl_flags.FLAGS
     methods = parse_methods(values.methods or ";".join(values.algorithms))
-    runs = plan(given, guide(methods, values.guided), values.seeds)
+    guided, seeds = guide(methods, values.guided), parse_seeds(values.seeds)
+    runs = plan_methods(given.values, given.overrides, guided, seeds)
+
+    from semanticfl_jax.reporting.report import compare_finished
 
     if values.vmap_seeds and values.jobs != 1:
         raise ConfigError(f"--jobs must be 1 with --vmap_seeds, got {values.jobs}")
-    with stopping():
-        if values.vmap_seeds:
-            diverged = _seeds_together(runs, workdir, values.overwrite)
-        else:
-            diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
-    print("\n" + comparison_of(list(runs), diverged, Path(workdir)))
+    if values.vmap_seeds:
+        from semanticfl_jax.simulation.together import run_methods_together
 
+        diverged = run_methods_together(runs, Path(workdir), values.overwrite)
+    else:
+        from semanticfl_jax.simulation.sweep import train
 
-def comparison_of(names: Sequence[str], diverged: Sequence[str], workdir: Path) -> str:
-    """Write the comparison of the runs that did not diverge, and return its text.
-
-    Raises:
-      DivergedError: if all of them did.
-    """
-    from semanticfl_jax.reporting.caveats import not_compared
-    from semanticfl_jax.reporting.report import compare
-
-    finished = [workdir / name for name in names if name not in diverged]
-    stopped = [workdir / name for name in names if name in diverged]
-    if not finished:
-        raise DivergedError("no run is left: " + "; ".join(map(not_compared, stopped)))
-    return compare(finished, out=workdir, diverged=stopped)
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[None]:
-    """End the command, with its exit status, where a signal stopped `train`."""
-    from semanticfl_jax.api import Stopped
-    from semanticfl_jax.simulation.sweep import SweepStopped
-
-    try:
-        yield
-    except (Stopped, SweepStopped) as stop:
-        flags.stop(stop)
-
-
-def train(
-    runs: Mapping[str, ExperimentConfig],
-    workdir: str,
-    jobs: int = 1,
-    plugins: Sequence[str] = (),
-    overwrite: bool = False,
-) -> list[str]:
-    """Train runs, or resume them; finished ones are left as they are.
-
-    Args:
-      runs: configurations by name; NAME is trained in the directory `workdir`/NAME.
-      workdir: of all.
-      jobs: runs at a time; one is trained in this process.
-      plugins: modules that other processes load.
-      overwrite: whether a run that is there is set aside, and begun anew.
-
-    Returns:
-      The names of the runs that stopped because they diverged.
-
-    Raises:
-      Stopped, SweepStopped: if a signal stopped them.
-    """
-    if jobs == 1:
-        return _one_by_one(runs, workdir, overwrite)
-    from semanticfl_jax.simulation.sweep import run_side_by_side
-
-    return run_side_by_side(runs, workdir, jobs, plugins=plugins, overwrite=overwrite)
-
-
-def _one_by_one(runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool) -> list[str]:
-    """Train the runs; return the names of those that diverged, which are not compared."""
-    from semanticfl_jax.api import run
-
-    diverged = []
-    for number, (name, config) in enumerate(runs.items(), start=1):
-        print(f"\n[{number}/{len(runs)}] {name}")
-        try:
-            run(config, Path(workdir) / name, overwrite=overwrite)
-        except DivergedError as error:  # the others are still worth training
-            print(f"warning: {name} is not compared: {error}")
-            diverged.append(name)
-    return diverged
-
-
-def _seeds_together(
-    runs: Mapping[str, ExperimentConfig], workdir: str, overwrite: bool
-) -> list[str]:
-    """Train the seeds of each method as one program; return the names of those that diverged."""
-    from semanticfl_jax.simulation.together import check_together, run_together
-
-    methods: dict[str, dict[str, ExperimentConfig]] = {}
-    for name, config in runs.items():
-        methods.setdefault(name.rpartition("-seed")[0], {})[name] = config
-    for configs in methods.values():
-        check_together(configs)
-    diverged = []
-    for number, (method, configs) in enumerate(methods.items(), start=1):
-        print(f"\n[{number}/{len(methods)}] {method}, {len(configs)} seeds")
-        diverged += run_together(configs, Path(workdir), overwrite=overwrite)
-    return diverged
+        diverged = train(runs, workdir, values.jobs, values.plugin, values.overwrite)
+    print("\n" + compare_finished(list(runs), diverged, Path(workdir)))
 
 
 if __name__ == "__main__":

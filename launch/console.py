@@ -31,7 +31,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Steady:
-    """A stream that is given up, not died of, when nobody reads it or its disk is full."""
+    """A stream that is dropped when its reader is gone or the disk is full."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -60,7 +60,7 @@ class _Steady:
 
 
 def prepare_output() -> None:
-    """See to it that a line is written at once, in any encoding, and that a closed pipe is none."""
+    """Make output line-buffered in any encoding, and ignore a closed pipe."""
     codecs.register_error("semanticfl", _replace)
     _fill_closed()
     for name in ("stdout", "stderr"):

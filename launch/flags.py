@@ -20,13 +20,15 @@ from semanticfl_jax.config.fields import known_fields
 from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.config.unknown_fields import guesses
 from semanticfl_jax.devices.cpu_threads import use_all_cores
-from semanticfl_jax.errors import INTERRUPTED, SemanticFLError
+from semanticfl_jax.errors import INTERRUPTED, SemanticFLError, Stopped
 from semanticfl_jax.files import user_cache_dir
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.plugins import load_plugins
 
 from .config_files import as_one_line, find_config, read_config
 from .console import explain, fail, prepare_output, quieten
+
+flags.disclaim_key_flags()  # what is defined here is the command's, and shown by its --help
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +95,6 @@ def run(
     _define_flags(has_config=default is not None)
     define()
     command = sys.modules["__main__"]
-    for name in ("config", "workdir", "plugin", "debug", "overwrite"):
-        if name in flags.FLAGS:  # shown by --help, though they are defined here
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     if any(argument.lstrip("-").startswith("help") for argument in arguments):
         command.__doc__ = f"{command.__doc__ or ''}\n{help()}\n"
 
@@ -127,13 +126,18 @@ def prepare_environment() -> None:
 
 @contextlib.contextmanager
 def one_line(debug: bool) -> Iterator[None]:
-    """Turn what a user, or the machine's owner, can mend into one line and exit status 2."""
+    """Turn what a user, or the machine's owner, can mend into one line and exit status 2.
+
+    A run that a signal stopped ends the command with that status of shells.
+    """
     try:
         yield
     except (SemanticFLError, OSError) as error:
         fail(error, debug)
     except KeyboardInterrupt as error:
         _break_off(error)
+    except Stopped as reason:
+        stop(reason)
     except Exception as error:
         if explain(error) is None:
             raise
@@ -187,6 +191,14 @@ def define_path(name: str, help: str) -> flags.FlagHolder:
     return flags.DEFINE(_PathParser(name), name, None, help)
 
 
+def define_common() -> None:
+    """Define what every command has: --plugin and --debug."""
+    flags.DEFINE_multi_string(
+        "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
+    )
+    flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+
+
 def define_overwrite() -> None:
     """Define --overwrite, for commands whose directory holds a run."""
     flags.DEFINE_bool(
@@ -232,10 +244,7 @@ def _define_flags(has_config: bool = True) -> None:
             "Configuration file, .py or a run's config.json; its fields are --config.FIELD=VALUE.",
         )
     define_path("workdir", "Directory to write to; resumes what is there.")
-    flags.DEFINE_multi_string(
-        "plugin", [], "Module, or .py file, that registers models, algorithms, ... of your own."
-    )
-    flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+    define_common()
 
 
 def _values_of(name: str, arguments: Sequence[str]) -> list[str]:

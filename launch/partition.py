@@ -20,6 +20,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     """Deal the training samples as `launch.train` would."""
     from semanticfl_jax.data import sources
     from semanticfl_jax.data.federation import make_federation
+    from semanticfl_jax.data.partition.statistics import table
     from semanticfl_jax.files import write_json
     from semanticfl_jax.lock import Lock
     from semanticfl_jax.reporting.plots.drawing import attempt
@@ -36,16 +37,6 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     print(f"{summary['samples']:,} images of {config.dataset} to {summary['clients']:,} clients")
     print(table(summary))
     print(f"wrote {directory / 'partition.json'}, {files.PARTITION} and {files.PLOTS}/")
-
-
-def table(summary: dict) -> str:
-    """Return the figures of a partition as lines of text."""
-    lines = [" " * 18 + "".join(f"{name:>12}" for name in summary["sizes"])]
-    fields = ("sizes", "effective_classes", "largest_share", "total_variation")
-    for field in filter(summary.__contains__, fields):  # without classes, sizes alone
-        values = "".join(f"{value:12,.2f}" for value in summary[field].values())
-        lines.append(f"{field.replace('_', ' '):18}{values}")
-    return "\n".join([*lines, f"{'Gini of sizes':18}{summary['gini']:12.2f}"])
 
 
 if __name__ == "__main__":

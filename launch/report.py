@@ -21,7 +21,7 @@ from semanticfl_jax.reporting.html.page import write_page
 from semanticfl_jax.reporting.plots.paper import FONTS, FORMATS, SIZES, Paper
 from semanticfl_jax.reporting.report import compare
 
-from .flags import define_path, fail, run_plain
+from .flags import define_common, define_path, fail, run_plain
 
 _OUT = define_path("out", "Directory for tables and plots.")
 _HTML = define_path("html", "File for the report as one web page.")
@@ -31,8 +31,7 @@ _SIZE = flags.DEFINE_string(
 )
 _FONT = flags.DEFINE_string("font", "sans", f"Font of the plots, {' or '.join(FONTS)}.")
 _FONT_SIZE = flags.DEFINE_float("font_size", None, "In points; by default as --size has it.")
-flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
-flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+define_common()
 
 
 def main(arguments: Sequence[str]) -> None:

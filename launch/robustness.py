@@ -117,17 +117,13 @@ def main(given: flags.Given, workdir: str) -> None:
     pairs = [(a, b) for a in values.aggregators for b in values.attacks]
     plans = {(*pair, seed): plan(given, *pair, seed) for pair in pairs for seed in seeds}
 
-    from semanticfl_jax.api import Stopped
     from semanticfl_jax.files import write_text
 
     summaries: dict[tuple[str, str], list[dict]] = {pair: [] for pair in pairs}
     for number, ((*pair, seed), config) in enumerate(plans.items(), start=1):
         name = "-".join(pair) + f"-seed{seed}"
         print(f"[{number}/{len(plans)}] {name}", flush=True)
-        try:
-            summary = summary_of(config, Path(workdir), name, values.directories)
-        except Stopped as stop:
-            flags.stop(stop)
+        summary = summary_of(config, Path(workdir), name, values.directories)
         summaries[tuple(pair)].append(summary)
     lines = [["aggregator", *values.attacks], ["---", *["---:"] * len(values.attacks)]]
     lines += [

@@ -24,15 +24,12 @@ def define() -> None:
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Run the experiment and print its accuracies, or the headline of another task."""
     # Imported late, so that a mistake on the command line is reported before JAX loads.
-    from semanticfl_jax.api import Stopped, run
+    from semanticfl_jax.api import run
     from semanticfl_jax.devices import processes
     from semanticfl_jax.reporting.metric import Metric
 
     distributed.initialize()
-    try:
-        summary = run(config, workdir, overwrite=absl_flags.FLAGS.overwrite).summary
-    except Stopped as stop:
-        flags.stop(stop)
+    summary = run(config, workdir, overwrite=absl_flags.FLAGS.overwrite).summary
     if not processes.is_main():
         return
     metric = Metric.of(summary)

@@ -16,13 +16,12 @@ from absl import flags
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.reporting.watch import watch
 
-from .flags import fail, run_plain
+from .flags import define_common, fail, run_plain
 
 _EVERY = flags.DEFINE_float("every", 2.0, "Seconds between two looks.", lower_bound=0.1)
 flags.register_validator("every", math.isfinite, "must be a number of seconds")
 _ONCE = flags.DEFINE_bool("once", False, "Look once, print the table, and end.")
-flags.DEFINE_multi_string("plugin", [], "Module that registers entries of your own.")
-flags.DEFINE_bool("debug", False, "Show the traceback of every error.")
+define_common()
 
 
 def main(arguments: Sequence[str]) -> None:

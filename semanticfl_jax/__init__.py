@@ -46,6 +46,7 @@ _EXPORTS = {
         "DivergedError",
         "MissingDependencyError",
         "SemanticFLError",
+        "Stopped",
     ),
     "devices.cpu_threads": ("use_all_cores",),
     "plugins": (
@@ -85,7 +86,6 @@ _EXPORTS = {
         "Simulation",
         "Step",
         "StepInputs",
-        "Stopped",
         "Task",
         "TermInputs",
         "Trained",
@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from semanticfl_jax.errors import DivergedError as DivergedError
     from semanticfl_jax.errors import MissingDependencyError as MissingDependencyError
     from semanticfl_jax.errors import SemanticFLError as SemanticFLError
+    from semanticfl_jax.errors import Stopped as Stopped
     from semanticfl_jax.plugins import *  # noqa: F403
 
 

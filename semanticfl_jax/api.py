@@ -1,4 +1,4 @@
-"""The Python interface: what `import semanticfl_jax` gives, in one place.
+"""The part of the Python interface that needs JAX; `semanticfl_jax` imports it when it is used.
 
 import semanticfl_jax as sfl
 
@@ -31,7 +31,6 @@ from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.simulation.callbacks import Callback, Step
 from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.export import TrainedModel, load_model
-from semanticfl_jax.simulation.interrupt import Stopped
 from semanticfl_jax.simulation.result import Result
 from semanticfl_jax.tasks import Task
 
@@ -56,7 +55,6 @@ __all__ = [
     "Simulation",
     "Step",
     "StepInputs",
-    "Stopped",
     "Task",
     "TermInputs",
     "Trained",

@@ -98,8 +98,8 @@ class AlgorithmContext:
       num_classes: K.
       outputs: shapes of what the model returns for a batch of one image; None where no model is.
       anchors: of a run that uses them; None otherwise.
-      holders: which clients hold which kind of guidance, name -> bool [N]; all hold what is not
-        there.
+      holders: which clients hold which kind of guidance, name -> bool [N]; a kind that is
+        missing here is held by all.
       student: of a run that has one; None otherwise.
       variables: shapes of the model's "params" and, with batch normalisation, "batch_stats"; None
         where no model is.

@@ -1,4 +1,4 @@
-"""Errors that are raised on purpose: the user can mend what they name."""
+"""What is raised on purpose: errors that the user can mend, and `Stopped`."""
 
 from typing import ClassVar
 
@@ -25,6 +25,10 @@ class DivergedError(SemanticFLError):
     """A loss, an update or a metric is not finite, and `on_divergence` is "stop"."""
 
     exit_status = 3
+
+
+class Stopped(Exception):
+    """A signal asked to stop; what was done is saved, where a run has a directory."""
 
 
 class MissingDependencyError(SemanticFLError, ImportError):

@@ -31,7 +31,6 @@ class AlgorithmTraits:
       broadcast: what clients receive in a round besides the model, in words; None: nothing.
       uniform: whether its own weights are the same for all clients, whatever their sizes.
       once: what clients send once, at their first contact, in words; None: nothing.
-      personal: whether clients end with models of their own.
     """
 
     server_step: str | None = None
@@ -49,7 +48,6 @@ class AlgorithmTraits:
     once: str | None = None
     broadcast: str | None = None
     uniform: bool = False
-    personal: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +87,7 @@ class AggregatorTraits:
       weighted: whether it heeds the clients' weights.
       public: whether it needs images of the server's own.
       encodes: whether it changes every update by itself, so that clients can send nothing else.
-      codes: whether that decides how many bytes an update takes.
+      codes: whether its encoding decides how many bytes an update takes.
       scale_free: whether updates that differ in their length alone are the same to it.
     """
 

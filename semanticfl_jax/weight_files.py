@@ -31,7 +31,7 @@ def require_fit(
       weights: tree of arrays.
       kind: what they are, as in "params", for the error, which names the first that differs.
       of: where they come from, likewise.
-      stays: names that the weights may lack or have otherwise.
+      stays: names that may be missing, or have another shape.
     """
     named, there = named_leaves(wanted), named_leaves(weights)
     for name in sorted((named.keys() | there.keys()) - set(stays)):

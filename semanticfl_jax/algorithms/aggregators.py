@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.algorithms import trees
 from semanticfl_jax.algorithms.transforms import BytesUp, nothing, unchanged
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
@@ -127,8 +128,7 @@ def zeros_like(update: PyTree) -> PyTree:
 
 def _add_weighted(totals: PyTree, updates: Updates) -> PyTree:
     def add(total: jax.Array, x: jax.Array) -> jax.Array:
-        weights = updates.weights.reshape((-1,) + (1,) * (x.ndim - 1))
-        return total + jnp.sum(weights * x, axis=0)
+        return total + jnp.sum(trees.rows(updates.weights, x) * x, axis=0)
 
     return jax.tree.map(add, totals, updates.update)
 
@@ -156,9 +156,8 @@ def _median(updates: Updates, key: jax.Array) -> PyTree:
     count = jnp.sum(updates.present)
 
     def middle(x: jax.Array) -> jax.Array:
-        present = updates.present.reshape((-1,) + (1,) * (x.ndim - 1))
         # NaN is put last, so that those who are present come first.
-        x = jnp.sort(jnp.where(present, x, jnp.nan), axis=0)
+        x = jnp.sort(jnp.where(trees.rows(updates.present, x), x, jnp.nan), axis=0)
         low, high = (
             jax.lax.dynamic_index_in_dim(x, index, keepdims=False)
             for index in ((count - 1) // 2, count // 2)

@@ -60,7 +60,7 @@ def feddifrc_term(
         drop the term. None: all do.
 
     Raises:
-      ValueError: if the anchors' width is not `feature_dim`.
+      SemanticFLError: if the anchors' width is not `feature_dim`.
     """
     if config.lambda_tdcl == 0 and config.lambda_ndcr == 0:
         return None

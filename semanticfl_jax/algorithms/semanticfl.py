@@ -45,8 +45,8 @@ def guidance_term(
       holders: as `draw_modalities` returns them; a client drops the term whose anchors it lacks.
 
     Raises:
-      ValueError: if the visual anchors' width is not `feature_dim`, where no head maps one to the
-        other.
+      SemanticFLError: if the visual anchors' width is not `feature_dim`, where no head maps one to
+        the other.
     """
     use_kd, use_con = config.lambda_kd > 0, config.lambda_con > 0
     if not (use_kd or use_con):

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from semanticfl_jax.api import run
 from semanticfl_jax.config import AggregationConfig, ExperimentConfig, PrivacyConfig, require
 from semanticfl_jax.data.federation import deal
 from semanticfl_jax.data.partition import Partition
@@ -33,6 +32,7 @@ from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.randomness import HostStream, host_generator
 from semanticfl_jax.reporting import markdown
 from semanticfl_jax.reporting.spread import mean_and_spread
+from semanticfl_jax.simulation.experiment import run
 
 #: Probability that a bound is too high.
 SIGNIFICANCE = 0.05

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.benchmarks.rounds import in_turn
+from semanticfl_jax.benchmarks.rounds import engine_of, in_turn
 from semanticfl_jax.benchmarks.tuning import noise_workload
 from semanticfl_jax.config import (
     ExperimentConfig,
@@ -21,15 +21,11 @@ from semanticfl_jax.config import (
     to_dict,
 )
 from semanticfl_jax.data.augment import augment
-from semanticfl_jax.data.federation import make_federation
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.reporting.writers.metrics import spread
-from semanticfl_jax.simulation.engine import Engine
-from semanticfl_jax.simulation.parts import make_parts
-from semanticfl_jax.simulation.prepare import prepare
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.tuning.choose import choose
+from semanticfl_jax.types import Say
 
 # Clients side by side, at most.
 _CLIENTS = 16
@@ -51,7 +47,7 @@ def measure(
     batch_size: int = 64,
     image_size: int = 32,
     cases: Sequence[tuple[str, ...]] = CASES,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Time rounds of `steps` local steps with each list of augmentation steps, on one device.
 
@@ -93,11 +89,13 @@ def measure(
         choice.applied(config), num_clients=clients, clients_per_round=clients
     )
     dataset = noise_dataset(clients * steps * batch_size, side=image_size)
-    simulations = []
+    engines = []
     for names in cases:
-        simulations.append(_prepare(dataset, dataclasses.replace(config, augmentation=names)))
-        say(f"compiled in {simulations[-1].compile_seconds:.0f} s with {_name(names)}")
-    seconds = [[each / steps for each in times] for times in in_turn(simulations, repeats)]
+        engines.append(
+            engine_of(dataclasses.replace(config, augmentation=names), dataset, make_mesh(1))
+        )
+        say(f"compiled in {engines[-1].compile_seconds:.0f} s with {_name(names)}")
+    seconds = [[each / steps for each in times] for times in in_turn(engines, repeats)]
     figures = []
     for names, times in zip(cases, seconds, strict=True):
         pairs = zip(times, seconds[0], strict=True)
@@ -122,14 +120,10 @@ def measure(
         "steps": steps,
         "repeats": repeats,
         "cases": figures,
-        "device": simulations[0].device,
-        "description": simulations[0].description,
+        "device": engines[0].device,
+        "description": engines[0].description,
         "versions": versions(),
     }
-
-
-def _prepare(dataset: ImageDataset, config: ExperimentConfig) -> Engine:
-    return prepare(make_parts(config, make_federation(dataset, config)), make_mesh(1))
 
 
 def _alone(names: tuple[str, ...], batch_size: int, side: int, repeats: int) -> float:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from semanticfl_jax.benchmarks.random_sd15 import NAME, random_sd15
 from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.diffusion.batches import image_mesh
 from semanticfl_jax.diffusion.features import default_maps, extract_features
+from semanticfl_jax.diffusion.random_sd15 import NAME, random_sd15
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion, load
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
+from semanticfl_jax.types import Say
 
 
 def measure(
@@ -27,7 +28,7 @@ def measure(
     batch_sizes: Sequence[int] = (1, 2, 4),
     resolution: int | None = None,
     repeats: int = 3,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Time `extract_features` (VAE, and U-Net down to the default maps), one batch a call.
 

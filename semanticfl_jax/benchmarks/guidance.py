@@ -1,33 +1,26 @@
 """What semantic guidance costs the clients: the same round with it and without, in turn."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from semanticfl_jax.benchmarks.rounds import in_turn
+from semanticfl_jax.benchmarks.rounds import compare
 from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
-from semanticfl_jax.data import sources
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.devices.versions import versions
-from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation.parts import make_network, make_parts
 from semanticfl_jax.simulation.prepare import prepare
+from semanticfl_jax.types import Say
 
 #: Width of Stable Diffusion 1.5's pooled text embedding.
 TEXT_WIDTH = 768
 
 
 def measure(
-    config: ExperimentConfig,
-    rounds: int,
-    say: Callable[[str], None] = print,
-    dataset: ImageDataset | None = None,
+    config: ExperimentConfig, rounds: int, dataset: ImageDataset, say: Say = print
 ) -> dict[str, Any]:
     """Time `rounds` rounds of a configuration with and without guidance, after one of each.
 
@@ -38,48 +31,32 @@ def measure(
     Args:
       config: what to run, without guidance.
       rounds: pairs of rounds.
+      dataset: its images.
       say: takes lines for the user.
-      dataset: its images; by default those that `config` names.
 
     Returns:
       `overhead_percent`, of the guided round over the other of the same turn, and
       `seconds_per_round` of "plain" and "guided" (median, least and greatest of each);
       `compile_seconds` of each, `peak_memory_bytes` with both at hand, and what it ran on.
     """
-    dataset = sources.from_config(config) if dataset is None else dataset
     federation = make_federation(dataset, config)
     mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
     # Of all anchor sources "generated" is the one that claims no training images.
     guidance = GuidanceConfig(enabled=True, anchor_source="generated")
     guided = dataclasses.replace(config, guidance=guidance)
-    outputs = make_network(config, federation).outputs(dataset.train_images.shape[1:])
+    outputs = make_network(config, federation).outputs(dataset.image_shape)
     assert outputs.features is not None
     width = outputs.features.shape[-1]
     anchors = random_anchors(dataset, width)
-    simulations = {
+    engines = {
         "plain": prepare(make_parts(config, federation), mesh),
         "guided": prepare(make_parts(guided, federation, anchors), mesh),
     }
-    for simulation in simulations.values():
-        for line in simulation.description:
-            say(line)
-    plain, with_guidance = in_turn(list(simulations.values()), rounds)
-    pairs = zip(plain, with_guidance, strict=True)
-    overhead = spread([100 * (after / before - 1) for before, after in pairs])
-    say(
-        f"guidance takes {overhead['median']:.1f} % more time a round "
-        f"({overhead['min']:.1f} to {overhead['max']:.1f} in {rounds} turns)"
-    )
+    found = compare(engines, rounds, say)
     return {
-        "overhead_percent": overhead,
-        "seconds_per_round": {"plain": spread(plain), "guided": spread(with_guidance)},
-        "compile_seconds": {name: each.compile_seconds for name, each in simulations.items()},
+        **found,
+        "overhead_percent": found["overhead_percent"]["guided"],
         "anchors": {"visual_width": width, "text_width": TEXT_WIDTH},
-        "rounds": rounds,
-        **peak_memory(),
-        "description": simulations["guided"].description,
-        "device": simulations["guided"].device,
-        "versions": versions(),
     }
 
 

@@ -13,19 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from semanticfl_jax.benchmarks.noise import noise_dataset
-from semanticfl_jax.benchmarks.rounds import one_by_one, timed_round
+from semanticfl_jax.benchmarks.rounds import engine_of, one_by_one, timed_round
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.memory import free_device_memory, free_host_memory
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.federated.memory import readable
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.simulation.engine import Engine
-from semanticfl_jax.simulation.parts import make_parts
-from semanticfl_jax.simulation.prepare import prepare
 from semanticfl_jax.types import Say
 
 #: Images of each client, and their side in pixels.
@@ -110,9 +107,8 @@ def _prepared(
     say: Say,
 ) -> Engine:
     """Return the run with its images in this memory."""
-    runtime = dataclasses.replace(config.runtime, data_memory=memory)
-    config = one_by_one(dataclasses.replace(config, runtime=runtime))
-    engine = prepare(make_parts(config, make_federation(dataset, config, partition)), mesh)
+    config = one_by_one(config.with_runtime(data_memory=memory))
+    engine = engine_of(config, dataset, mesh, partition)
     for line in engine.description:
         say(f"{memory}: {line}")
     return engine

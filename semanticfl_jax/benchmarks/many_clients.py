@@ -1,33 +1,27 @@
 """Many clients: does a round's time follow the cohort, and does its memory stay the same?"""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from semanticfl_jax.benchmarks.flops import training_flops
-from semanticfl_jax.benchmarks.rounds import efficiency, one_by_one, time_rounds
+from semanticfl_jax.benchmarks.rounds import efficiency, engine_of, one_by_one, time_rounds
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models.flops import training_flops
 from semanticfl_jax.simulation.engine import Engine
-from semanticfl_jax.simulation.parts import make_parts
-from semanticfl_jax.simulation.prepare import prepare
+from semanticfl_jax.types import Say
 
 #: Images of each client.
 IMAGES = 20
 
 
 def measure(
-    config: ExperimentConfig,
-    rounds: int,
-    dataset: ImageDataset,
-    say: Callable[[str], None] = print,
+    config: ExperimentConfig, rounds: int, dataset: ImageDataset, say: Say = print
 ) -> dict[str, Any]:
     """Time rounds of a configuration whose clients each hold 20 images out of `dataset`.
 
@@ -49,7 +43,7 @@ def measure(
       `round_temporary_bytes` (the compiled round's own).
     """
     num_clients, cohort = config.num_clients, config.clients_per_round
-    flops = training_flops(config, dataset)
+    flops = training_flops(config, dataset.num_classes, dataset.image_shape)
     mesh = make_mesh(config.runtime.num_devices, cohort)
     images = f"{len(dataset.train_labels):,} images of {dataset.name}"
     say(f"{images}, {IMAGES} a client at random, whatever the lines below call it")
@@ -63,18 +57,18 @@ def measure(
             dataclasses.replace(config, num_clients=clients, clients_per_round=asked)
         )
         partition = overlapping_partition(len(dataset.train_labels), clients, IMAGES, config.seed)
-        simulation = prepare(make_parts(chosen, make_federation(dataset, chosen, partition)), mesh)
-        figures = time_rounds(simulation, chosen, rounds, say)
+        engine = engine_of(chosen, dataset, mesh, partition)
+        figures = time_rounds(engine, chosen, rounds, say)
         rows.append(
             {
                 "num_clients": clients,
                 "cohort": asked,
                 "seconds_per_round": figures["seconds_per_round"],
                 "milliseconds_per_client": 1e3 * figures["seconds_per_round"]["median"] / asked,
-                **_bytes(simulation),
+                **_bytes(engine),
             }
         )
-        del simulation  # before the next one's images
+        del engine  # before the next one's images
     for line in table(rows):
         say(line)
     return {
@@ -103,8 +97,8 @@ def overlapping_partition(num_samples: int, num_clients: int, size: int, seed: i
     return Partition(indices, size * np.arange(num_clients + 1), overlapping=num_clients > hands)
 
 
-def _bytes(simulation: Engine) -> dict[str, int | None]:
-    data, program = simulation.data, simulation.run_round.memory_analysis()
+def _bytes(engine: Engine) -> dict[str, int | None]:
+    data, program = engine.data, engine.run_round.memory_analysis()
     table = (data.indices, data.offsets, data.sizes, data.label_counts)
     return {
         "images_bytes": size_in_bytes((data.images, data.labels)),

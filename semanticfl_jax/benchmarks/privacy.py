@@ -2,11 +2,10 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 from semanticfl_jax.benchmarks.many_clients import IMAGES, overlapping_partition
-from semanticfl_jax.benchmarks.rounds import in_turn, one_by_one
+from semanticfl_jax.benchmarks.rounds import compare, one_by_one
 from semanticfl_jax.config import (
     AlgorithmConfig,
     AvailabilityConfig,
@@ -15,20 +14,16 @@ from semanticfl_jax.config import (
 )
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.privacy.accounting import Ledger
-from semanticfl_jax.reporting.writers.metrics import spread
+from semanticfl_jax.reporting.spread import spread
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare
+from semanticfl_jax.types import Say
 
 
 def measure(
-    config: ExperimentConfig,
-    rounds: int,
-    dataset: ImageDataset,
-    say: Callable[[str], None] = print,
+    config: ExperimentConfig, rounds: int, dataset: ImageDataset, say: Say = print
 ) -> dict[str, Any]:
     """Time rounds of clients of 20 images each with and without central privacy, in turn.
 
@@ -60,29 +55,15 @@ def measure(
         "plain": make_parts(config, federation),
         "private": make_parts(dataclasses.replace(config, privacy=privacy), federation),
     }
-    simulations = {name: prepare(each, mesh) for name, each in parts.items()}
     ledger = parts["private"].ledger
     assert ledger is not None
-    for line in simulations["private"].description:
-        say(line)
-    plain, private = in_turn(list(simulations.values()), rounds)
-    overhead = spread([100 * (b / a - 1) for a, b in zip(plain, private, strict=True)])
-    say(
-        f"privacy takes {overhead['median']:.1f} % more time a round "
-        f"({overhead['min']:.1f} to {overhead['max']:.1f} in {rounds} turns)"
-    )
+    found = compare({name: prepare(each, mesh) for name, each in parts.items()}, rounds, say)
     return {
         "num_clients": config.num_clients,
         "cohort": config.clients_per_round,
-        "overhead_percent": overhead,
-        "seconds_per_round": {"plain": spread(plain), "private": spread(private)},
+        **found,
+        "overhead_percent": found["overhead_percent"]["private"],
         "seconds_per_epsilon": _accounting(ledger),
-        "compile_seconds": {name: each.compile_seconds for name, each in simulations.items()},
-        "rounds": rounds,
-        **peak_memory(),
-        "description": simulations["private"].description,
-        "device": simulations["private"].device,
-        "versions": versions(),
     }
 
 

@@ -6,16 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.benchmarks.rounds import in_turn
+from semanticfl_jax.benchmarks.rounds import compare
 from semanticfl_jax.config import ExperimentConfig, GuidanceConfig, StudentConfig, to_dict
-from semanticfl_jax.data import sources
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.devices.machine import peak_memory
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.models import make_model
-from semanticfl_jax.reporting.writers.metrics import spread
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import prepare
@@ -23,7 +19,7 @@ from semanticfl_jax.types import Say
 
 
 def measure(
-    config: ExperimentConfig, rounds: int, say: Say = print, dataset: ImageDataset | None = None
+    config: ExperimentConfig, rounds: int, dataset: ImageDataset, say: Say = print
 ) -> dict[str, Any]:
     """Time rounds of a configuration without a student, with targets computed once, and each step.
 
@@ -33,15 +29,14 @@ def measure(
     Args:
       config: what to run, without guidance.
       rounds: turns of one round each, after one that is not counted.
+      dataset: its images.
       say: takes lines for the user.
-      dataset: its images; by default those that `config` names.
 
     Returns:
       `overhead_percent` of "once" and "each_step", over the plain round of the same turn;
       `seconds_per_round` of these and of "plain" (median, least and greatest of each);
       `compile_seconds`, `peak_memory_bytes` with all at hand, and what it ran on.
     """
-    dataset = sources.from_config(config) if dataset is None else dataset
     federation = make_federation(dataset, config)
     mesh = make_mesh(config.runtime.num_devices, config.clients_per_round)
     student = random_student(config, dataset)
@@ -51,34 +46,12 @@ def measure(
         guidance = GuidanceConfig(enabled=True, lambda_kd=0, lambda_con=0, student=settings)
         guided = dataclasses.replace(config, guidance=guidance)
         engines[targets] = prepare(make_parts(guided, federation, student=student), mesh)
-    for engine in engines.values():
-        for line in engine.description:
-            say(line)
-    seconds = dict(zip(engines, in_turn(list(engines.values()), rounds), strict=True))
-    overhead = {}
-    for name in ("once", "each_step"):
-        pairs = zip(seconds["plain"], seconds[name], strict=True)
-        found = overhead[name] = spread([100 * (after / before - 1) for before, after in pairs])
-        say(
-            f"targets {name}: {found['median']:.1f} % more time a round "
-            f"({found['min']:.1f} to {found['max']:.1f} in {rounds} turns)"
-        )
-    return {
-        "overhead_percent": overhead,
-        "seconds_per_round": {name: spread(each) for name, each in seconds.items()},
-        "compile_seconds": {name: each.compile_seconds for name, each in engines.items()},
-        "dim": student.dim,
-        "rounds": rounds,
-        **peak_memory(),
-        "description": engines["once"].description,
-        "device": engines["plain"].device,
-        "versions": versions(),
-    }
+    return {**compare(engines, rounds, say), "dim": student.dim}
 
 
 def random_student(config: ExperimentConfig, dataset: ImageDataset) -> Student:
     """Return a student that knows nothing, of the clients' network."""
-    shape, dim = dataset.train_images.shape[1:], StudentConfig().dim
+    shape, dim = dataset.image_shape, StudentConfig().dim
     network = make_model(ExperimentConfig(model=config.model), dim, shape)
     variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)))
     about = {

@@ -1,7 +1,6 @@
 """Every lowering of the convolutions with every chunk of clients: which wins on this machine?"""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from semanticfl_jax.models.client_conv import LOWERINGS
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.tuning.search import best, chunks_up_to
 from semanticfl_jax.tuning.timing import Figure, Workload, time_chunk
+from semanticfl_jax.types import Say
 
 # Seconds of a chunk's step from which larger chunks of that lowering are left out.
 _ENOUGH = 20.0
@@ -31,7 +31,7 @@ def measure(
     repeats: int,
     lowerings: tuple[str, ...] = _LOWERINGS,
     side: int = 32,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Time training steps on noise, with each lowering and 1, 2, 4, ... clients at a time.
 
@@ -86,19 +86,16 @@ def measure(
     }
 
 
-def noise_workload(
-    config: ExperimentConfig, *, side: int, largest: int, num_classes: int = 10
-) -> Workload:
+def noise_workload(config: ExperimentConfig, *, side: int, largest: int) -> Workload:
     """Return what clients of a configuration compute on images of noise, side x side x 3.
 
     Args:
       config: without guidance.
       side: in pixels.
       largest: samples of the largest client.
-      num_classes: K.
     """
-    noise = noise_dataset(1, side=side, num_classes=num_classes)
-    shape = noise.train_images.shape[1:]
+    noise = noise_dataset(1, side=side)
+    num_classes, shape = noise.num_classes, noise.image_shape
     model = make_model(config, num_classes, shape)
     algorithm = make_algorithm(
         AlgorithmContext(

@@ -217,6 +217,10 @@ class ExperimentConfig(Config):
                 self.public_per_class,
             )
 
+    def with_runtime(self, **changes: Any) -> ExperimentConfig:
+        """Return the configuration with other fields of `runtime`, none of which decide results."""
+        return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, **changes))
+
     @property
     def uses_public(self) -> bool:
         """Whether the server uses its public split: for anchors, a student, or an aggregator."""

@@ -190,3 +190,19 @@ class AvailabilityConfig(Config):
         """Raise `ConfigError` for values out of range."""
         _require_share(self, "straggler_share", "straggler_min_work")
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+
+    def places(self, clients: int, mean: int) -> int:
+        """Return the most clients that a cohort can have.
+
+        Poisson sampling has room for all but one in 10^10 cohorts that a certain client is in; of a
+        larger one some are left out at random, which the accounting of privacy knows.
+
+        Args:
+          clients: in all.
+          mean: in a cohort, on average.
+        """
+        if self.sampling != "poisson":
+            return mean
+        from scipy.stats import binom  # not before: it takes long to import
+
+        return min(clients, 1 + int(binom.isf(1e-10, clients - 1, mean / clients)) + 1)

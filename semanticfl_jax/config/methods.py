@@ -8,6 +8,7 @@ from typing import Any
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.registry import ALGORITHMS
 
 #: Settings by dotted path.
 Settings = Mapping[str, Any]
@@ -65,6 +66,28 @@ def parse_seeds(seeds: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(map(int, seeds)))
 
 
+def guide(
+    methods: dict[str, dict[str, object]], guided: str | None
+) -> dict[str, dict[str, object]]:
+    """Return methods with and without guidance: `guided` is no, yes, both, or None (as it is).
+
+    SemanticFL is guided anyway, and stays as it is; guided methods are named METHOD-guided.
+    """
+    if guided is None:
+        return methods
+    chosen = {}
+    for name, settings in methods.items():
+        entry = ALGORITHMS.get(str(settings["algorithm.name"]))
+        if entry is not None and entry.traits.guided:
+            chosen[name] = settings
+            continue
+        if guided in ("no", "both"):
+            chosen[name] = {**settings, "guidance.enabled": False}
+        if guided in ("yes", "both"):
+            chosen[f"{name}-guided"] = {**settings, "guidance.enabled": True}
+    return chosen
+
+
 def plan_runs(
     values: Mapping[str, Any],
     optional: Settings,
@@ -115,3 +138,29 @@ def require_effect(
                 problems.append(error)
         if len(problems) == len(methods):
             raise problems[0]
+
+
+def plan_methods(
+    values: Mapping[str, Any],
+    overrides: Settings,
+    methods: Mapping[str, Settings],
+    seeds: Sequence[int],
+) -> dict[str, ExperimentConfig]:
+    """Return the runs of a comparison, as `plan_runs` does.
+
+    Args:
+      values: nested plain values, as a configuration file gives them.
+      overrides: settings of the command line, which go to the methods in which they have an effect:
+        `algorithm.moon.mu` to MOON.
+      methods: settings by name.
+      seeds: of the runs.
+
+    Raises:
+      ConfigError: without methods, for a run that is not valid, or for a setting of the command
+        line without an effect in any of them.
+    """
+    if not methods:
+        raise ConfigError("--algorithms, or --methods, must name one at least")
+    runs = plan_runs(values, overrides, methods, seeds)
+    require_effect(values, overrides, list(methods.values()))
+    return runs

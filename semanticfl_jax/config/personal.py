@@ -152,28 +152,24 @@ ALGORITHMS.register(
     silent=True,
     weights=(),
     weights_reason="nothing is averaged",
-    personal=True,
 )
 ALGORITHMS.register(
     "fedbn",
     f"{_ALGORITHMS}.fedbn:fedbn",
     settings=FedBNConfig,
     about="ICLR 2021: normalisation layers stay with the clients. Keeps those layers",
-    personal=True,
 )
 ALGORITHMS.register(
     "fedper",
     f"{_ALGORITHMS}.fedper:fedper",
     settings=FedPerConfig,
     about="arXiv 1912.00818: the last layers stay with the clients. Keeps those layers",
-    personal=True,
 )
 ALGORITHMS.register(
     "fedrep",
     f"{_ALGORITHMS}.fedrep:fedrep",
     settings=FedRepConfig,
     about="ICML 2021: clients train their own head, then the common representation. Keeps the head",
-    personal=True,
 )
 ALGORITHMS.register(
     "ditto",
@@ -181,7 +177,6 @@ ALGORITHMS.register(
     settings=DittoConfig,
     about="ICML 2021: a model of the client's own beside the common one, held near it. "
     "Keeps 1 model a client; 1 more forward and backward pass a step",
-    personal=True,
 )
 ALGORITHMS.register(
     "pfedme",
@@ -190,7 +185,6 @@ ALGORITHMS.register(
     about="NeurIPS 2020: common training by Moreau envelopes of the clients' losses. "
     "Keeps 1 model a client; `inner_steps` passes a step",
     uniform=True,
-    personal=True,
 )
 ALGORITHMS.register(
     "apfl",
@@ -198,7 +192,6 @@ ALGORITHMS.register(
     settings=APFLConfig,
     about="arXiv 2003.13461: a mixture of a local and the common model. "
     "Keeps 1 model and 1 number a client; 1 more forward and backward pass a step",
-    personal=True,
 )
 ALGORITHMS.register(
     "fedala",
@@ -206,7 +199,6 @@ ALGORITHMS.register(
     settings=FedALAConfig,
     about="AAAI 2023: each client learns how much of the common model it takes over. Keeps the "
     "mixed layers twice; 1 more forward and backward pass for `share` of an epoch",
-    personal=True,
 )
 ALGORITHMS.register(
     "ifca",
@@ -219,5 +211,4 @@ ALGORITHMS.register(
     average=_BY_CHOICE,
     extra="which of the models they chose",
     broadcast="the other models",
-    personal=True,
 )

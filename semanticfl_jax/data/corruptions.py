@@ -16,7 +16,7 @@ What severity s in 0..1 means; 0 changes nothing:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,14 +40,6 @@ class Corruptions(NamedTuple):
     kinds: tuple[str | None, ...]
     severities: np.ndarray
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return the corrupted clients: `client`, `kind`, `severity`."""
-        return [
-            {"client": client, "kind": kind, "severity": float(severity)}
-            for client, (kind, severity) in enumerate(zip(*self, strict=True))
-            if kind is not None
-        ]
-
 
 def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> Corruptions:
     """Draw who is corrupted, how, and how badly.
@@ -57,7 +49,7 @@ def draw_corruptions(config: FeatureSkewConfig, num_clients: int, seed: int) -> 
     and what a corrupted client suffers depends on the seed and its number alone.
 
     Raises:
-      ValueError: if seed is negative.
+      SemanticFLError: if seed is negative.
     """
     if seed < 0:
         raise SemanticFLError(f"seed must be at least 0, got {seed}")
@@ -93,7 +85,7 @@ def corrupt_clients(
       uint8 `[n, H, W, 3]`; `images` themselves if nobody is corrupted.
 
     Raises:
-      ValueError: if the partition has another number of clients.
+      SemanticFLError: if the partition has another number of clients.
     """
     if len(corruptions.kinds) != partition.num_clients:
         raise SemanticFLError(
@@ -117,7 +109,7 @@ def corrupt(
     """Corrupt images uint8 `[b, H, W, 3]` of these indices `[b]`, all alike.
 
     Raises:
-      ValueError: for an unknown kind or a severity out of 0..1.
+      SemanticFLError: for an unknown kind or a severity out of 0..1.
     """
     if not 0 <= severity <= 1:
         raise SemanticFLError(f"severity must be from 0 to 1, got {severity}")

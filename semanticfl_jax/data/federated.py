@@ -98,7 +98,7 @@ def federate(
       with_images: whether the images go there, too; else they come and go (`HostImages`).
 
     Raises:
-      ValueError: if the arrays do not fit each other or the dtype is not uint8.
+      SemanticFLError: if the arrays do not fit each other or the dtype is not uint8.
     """
     n = len(dataset_images)
     if dataset_images.dtype != np.uint8 or dataset_images.ndim != 4:

@@ -98,7 +98,7 @@ class Federation:
 
     def draw(self, plots: Path) -> None:
         """Draw the partition and, of corrupted clients, some images into the folder `plots`."""
-        describe(self.dataset, self.partition, plots)
+        draw_partition(self.dataset, self.partition, plots)
         before, after = self.clean.train_images, self.dataset.train_images
         rows = examples(before, after, self.partition, self.corruptions)
         if rows:
@@ -188,7 +188,7 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
     Both come from `partition.file` if there is one, whatever the scheme and the seed.
 
     Raises:
-      ValueError: for a partition that cannot be made, or a file of another one.
+      SemanticFLError: for a partition that cannot be made, or a file of another one.
     """
     if config.partition.file is not None:
         return _read(config.partition.file, dataset, config)
@@ -335,13 +335,13 @@ def _read(
     return public, partition
 
 
-def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[str, Any]:
-    """Draw a partition into the folder `plots`, and return its figures for JSON."""
+def draw_partition(dataset: ImageDataset, partition: Partition, plots: Path) -> None:
+    """Draw a partition into the folder `plots`."""
     statistics, summary = statistics_of(dataset, partition)
     if not dataset.has_classes:
         sizes = {f"Images (Gini {summary['gini']:.2f})": statistics.sizes}
         plot_clients(sizes, plots / "partition.png")
-        return summary
+        return
     counts = partition.label_counts(dataset.train_labels, dataset.num_classes)
     plot_partition(counts, dataset.class_names, plots / "partition.png", headline(summary))
     plot_clients(
@@ -352,7 +352,6 @@ def describe(dataset: ImageDataset, partition: Partition, plots: Path) -> dict[s
         },
         plots / "partition_clients.png",
     )
-    return summary
 
 
 def statistics_of(

@@ -89,7 +89,7 @@ def check(devices: int, local_devices: int) -> None:
       local_devices: that this process has.
 
     Raises:
-      ValueError: if there are fewer than two threads a device.
+      SemanticFLError: if there are fewer than two threads a device.
     """
     threads, least = max(_pool_size(), local_devices), least_threads(devices)
     # A single thread never cuts an operation into pieces, nor does one device wait for others.

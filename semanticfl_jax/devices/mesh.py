@@ -18,7 +18,7 @@ def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
     """Return a mesh over `devices`, in their order, along one axis.
 
     Raises:
-      ValueError: on CPU, if XLA has too few threads (`cpu_threads`).
+      SemanticFLError: on CPU, if XLA has too few threads (`cpu_threads`).
     """
     if devices[0].platform == "cpu":
         here = sum(device.process_index == jax.process_index() for device in devices)
@@ -35,8 +35,8 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
       useful: clients a round: further devices would have none to train.
 
     Raises:
-      ValueError: if there are not that many devices, or not equally many for every process; on CPU,
-        if XLA has too few threads (`cpu_threads`).
+      SemanticFLError: if there are not that many devices, or not equally many for every process; on
+        CPU, if XLA has too few threads (`cpu_threads`).
     """
     devices = jax.devices()
     if num_devices > len(devices):

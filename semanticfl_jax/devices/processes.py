@@ -63,7 +63,7 @@ def main_first() -> Iterator[None]:
 
 
 def require_equal(what: str, *arrays: np.ndarray) -> None:
-    """Raise ValueError, in all processes, unless arrays of numbers are the same in all."""
+    """Raise SemanticFLError, in all processes, unless arrays of numbers are the same in all."""
     if jax.process_count() == 1:
         return
     checksum = 0

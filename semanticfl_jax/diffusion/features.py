@@ -89,7 +89,7 @@ def extract_features(
       {map: float32 [n, channels]}, in the order of `maps`.
 
     Raises:
-      ValueError: naming the argument that is wrong.
+      SemanticFLError: naming the argument that is wrong.
     """
     maps = tuple(default_maps(sd) if maps is None else maps)
     resolution = sd.image_size if resolution is None else resolution

@@ -68,7 +68,7 @@ def weight_file(checkpoint: Path, component: str) -> Path:
     several files it is their index (`shards` says which they are).
 
     Raises:
-      FileNotFoundError: if there is none that is read; the message says what is there instead.
+      MissingFileError: if there is none that is read; the message says what is there instead.
     """
     folder = checkpoint / component
     flax, torch = WEIGHTS[component]
@@ -113,7 +113,7 @@ def shards(index: Path) -> list[Path]:
     """Return the weight files that an index (`.safetensors.index.json`) names, sorted.
 
     Raises:
-      FileNotFoundError: naming the files that are missing.
+      MissingFileError: naming the files that are missing.
       SemanticFLError: if the index is damaged.
     """
     try:
@@ -131,7 +131,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     """Return the files of a checkpoint directory that loading reads, sorted.
 
     Raises:
-      FileNotFoundError: naming every file that is missing, and the whole layout.
+      MissingFileError: naming every file that is missing, and the whole layout.
       SemanticFLError: for a model that is no Stable Diffusion 1.x or 2.x, and for files that are
         pointers of Git LFS.
     """
@@ -249,7 +249,7 @@ def resolve_checkpoint(
       offline: look for a hub id in the cache only.
 
     Raises:
-      FileNotFoundError: if there is no such checkpoint, or files of it are missing.
+      MissingFileError: if there is no such checkpoint, or files of it are missing.
       MissingDependencyError: for a hub id, without huggingface_hub.
     """
     if str(checkpoint) in BUNDLED_CHECKPOINTS:

@@ -114,7 +114,7 @@ class Networks:
         """Read the configurations and the tokenizer in `directory`; compute in `dtype`.
 
         Raises:
-          ValueError: if they describe something other than Stable Diffusion 1.x or 2.x.
+          SemanticFLError: if they describe something other than Stable Diffusion 1.x or 2.x.
           MissingDependencyError: without diffusers or transformers.
         """
         for name in _NOISY:
@@ -159,7 +159,7 @@ class Networks:
         return hash(self._settings)
 
     def _check(self) -> None:
-        """Raise ValueError if the components do not fit together as in Stable Diffusion."""
+        """Raise SemanticFLError if the components do not fit together as in Stable Diffusion."""
         unet, vae, text_width = self.unet, self.vae, self.text_config.hidden_size
         for block in (*unet.down_block_types, *unet.up_block_types):
             if block not in _BLOCKS:
@@ -283,7 +283,7 @@ def alphas_cumprod(schedule: dict[str, Any]) -> np.ndarray:
     "scaled_linear": their square roots are (Stable Diffusion).
 
     Raises:
-      ValueError: for other schedules.
+      SemanticFLError: for other schedules.
     """
     start, end = schedule.get("beta_start", 1e-4), schedule.get("beta_end", 0.02)
     steps, kind = schedule.get("num_train_timesteps", 1000), schedule.get("beta_schedule", "linear")

@@ -29,7 +29,7 @@ def random_params(expected: Shapes, seed: int, dtype: Any = jnp.float32) -> dict
     A leaf depends on (seed, its path and shape) alone.
 
     Raises:
-      ValueError: for a leaf that is none of kernel, embedding, scale and bias.
+      SemanticFLError: for a leaf that is none of kernel, embedding, scale and bias.
     """
     return unflatten_dict(
         {path: jnp.asarray(_leaf(path, shape, seed), dtype) for path, shape in expected.items()}
@@ -60,7 +60,7 @@ def with_random_weights(
       seed: at least 0.
 
     Raises:
-      ValueError: for another component.
+      SemanticFLError: for another component.
     """
     unknown = [name for name in components if name not in COMPONENTS]
     if unknown:

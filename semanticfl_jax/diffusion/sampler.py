@@ -64,7 +64,7 @@ def ddim(
       [n, ...] the predicted clean latents.
 
     Raises:
-      ValueError: if `steps` is not from 1 to T.
+      SemanticFLError: if `steps` is not from 1 to T.
     """
     if not 1 <= steps <= len(alphas):
         raise SemanticFLError(f"steps must be from 1 to {len(alphas)}, got {steps}")

@@ -141,7 +141,7 @@ class StableDiffusion:
           maps: some of `available_maps`.
 
         Raises:
-          ValueError: if the checkpoint has no such map.
+          SemanticFLError: if the checkpoint has no such map.
         """
         unknown = [name for name in maps if name not in self.available_maps]
         if unknown:
@@ -161,8 +161,8 @@ def load(checkpoint: str | Path, *, dtype: Any = jnp.float32) -> StableDiffusion
         any precision. (In float16 the VAE overflows.)
 
     Raises:
-      FileNotFoundError: if files are missing.
-      ValueError: if a configuration is not supported, or weights do not fit it.
+      MissingFileError: if files are missing.
+      SemanticFLError: if a configuration is not supported, or weights do not fit it.
     """
     if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
         raise SemanticFLError(f"dtype: {jnp.dtype(dtype).name}; allowed are float32, bfloat16")

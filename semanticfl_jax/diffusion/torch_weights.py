@@ -62,7 +62,7 @@ def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) ->
       source: what to call the tensors in errors.
 
     Raises:
-      ValueError: if a parameter is missing, has another shape, or a tensor belongs to none.
+      SemanticFLError: if a parameter is missing, has another shape, or a tensor belongs to none.
     """
     params, used, missing = {}, set(), []
     for path, shape in expected.items():
@@ -80,7 +80,7 @@ def convert(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) ->
 
 
 def check_shapes(params: Mapping[tuple[str, ...], np.ndarray], expected: Shapes, source: str):
-    """Raise ValueError unless `params` has exactly the names and shapes expected."""
+    """Raise SemanticFLError unless `params` has exactly the names and shapes expected."""
     missing = ["/".join(path) for path in expected if path not in params]
     unexpected = ["/".join(path) for path in params if path not in expected]
     if missing or unexpected:
@@ -112,7 +112,7 @@ def read(path: Path, expected: Shapes) -> dict:
       expected: shape of every parameter of the Flax module.
 
     Raises:
-      ValueError: if a file is damaged, does not hold exactly the expected parameters, or holds
+      SemanticFLError: if a file is damaged, does not hold exactly the expected parameters, or holds
         numbers of another type than float or bfloat16.
     """
     if path.suffix in (".safetensors", ".json"):

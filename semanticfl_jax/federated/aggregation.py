@@ -108,7 +108,7 @@ def taken_of(
     keys: RoundKeys,
     skip_diverged: bool,
 ) -> tuple[PyTree, jax.Array]:
-    """Return what the aggregator takes of updates that were kept: themselves, or their totals.
+    """Return the aggregator's input: the kept updates, or their totals.
 
     Args:
       algorithm: its aggregator and its attack.

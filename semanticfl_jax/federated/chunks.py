@@ -1,8 +1,8 @@
-"""The clients of one device, chunk by chunk: three ways to train a chunk, and the loop over chunks.
+"""The clients of one device, chunk by chunk: two ways to train a chunk, and the loop over chunks.
 
-    one client      without `vmap`: a loop over clients needs no batched program
-    equal steps     side by side under `vmap`, where all clients take as many steps
-    ragged          side by side in a chunk that narrows as clients end (`side_by_side`)
+    together        under `vmap`, where all clients take as many steps; a chunk of one client
+                    without, for which a loop over clients needs no batched program
+    narrowing       side by side in a chunk that narrows as clients end (`side_by_side`)
 
 All give the numbers of clients trained alone.
 """

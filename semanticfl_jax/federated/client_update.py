@@ -198,7 +198,7 @@ def transformed(
       key: of the client, in the stream `TRANSFORMS`.
 
     Raises:
-      ValueError: if a transform changes the structure or the shapes of the update.
+      SemanticFLError: if a transform changes the structure or the shapes of the update.
     """
     after = []
     for index, transform in enumerate(algorithm.transforms):

@@ -8,8 +8,9 @@ every round. A resumed run computes them again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,14 +44,12 @@ def with_own_rows(
       mesh: the devices, each of which computes a share.
       kept: the images, uint8 [n, H, W, 3], if they stay in host memory; they come block by block.
     """
-    completed = dict(sent)
     samples = np.unique(np.asarray(data.indices))
-    for term in algorithm.terms:
-        if term.contact is not None:
-            shared, per_sample, holders = sent[term.name]
-            rows = _rows(term.contact, shared, data, samples, mesh, kept)
-            completed[term.name] = (shared, {**dict(per_sample or {}), **rows}, holders)
-    return completed
+    return _completed(
+        algorithm,
+        sent,
+        lambda contact, shared: _rows(contact, shared, data, samples, mesh, kept),
+    )
 
 
 def with_row_shapes(
@@ -63,12 +62,21 @@ def with_row_shapes(
       sent: `Algorithm.sent_once`, or its shapes.
       data: the clients' images, or their shapes.
     """
+    return _completed(algorithm, sent, lambda contact, shared: row_shapes(contact, shared, data))
+
+
+def _completed(
+    algorithm: Algorithm,
+    sent: Mapping[str, PyTree],
+    rows: Callable[[Contact, PyTree], Mapping[str, Any]],
+) -> dict[str, PyTree]:
+    """Return `sent` with `rows(contact, shared)` among the single images' of each such term."""
     completed = dict(sent)
     for term in algorithm.terms:
         if term.contact is not None:
             shared, per_sample, holders = sent[term.name]
-            rows = row_shapes(term.contact, shared, data)
-            completed[term.name] = (shared, {**dict(per_sample or {}), **rows}, holders)
+            own = rows(term.contact, shared)
+            completed[term.name] = (shared, {**dict(per_sample or {}), **own}, holders)
     return completed
 
 

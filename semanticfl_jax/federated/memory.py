@@ -33,7 +33,7 @@ def check_client_memory(
       memory: "device", "host" or "disk".
 
     Raises:
-      ValueError: if they do not fit into what is free, where that is known, with both numbers.
+      SemanticFLError: if they do not fit into what is free, where that is known, with both numbers.
         Processes of one machine are not known to share its memory.
     """
     one = state_bytes(algorithm, model)
@@ -78,7 +78,7 @@ def check_update_memory(
       mesh: the devices.
 
     Raises:
-      ValueError: if they do not fit into what is free, where that is known, with both numbers.
+      SemanticFLError: if they do not fit into what is free, where that is known, with both numbers.
     """
     total = updates_in_bytes(algorithm, model, clients_per_round)
     if total == 0:
@@ -126,7 +126,7 @@ def _on_devices(mesh: Mesh, each: int) -> _Place:
 
 
 def _refuse(said: str, place: _Place, copy: str | None, remedy: str) -> None:
-    """Raise `ValueError` if what is `said` does not fit, with its copy if there is one."""
+    """Raise `SemanticFLError` if what is `said` does not fit, with its copy if there is one."""
     needed, free, where = place.needed, place.free, place.where
     if copy is not None:
         needed *= _COPIES

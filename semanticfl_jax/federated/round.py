@@ -44,13 +44,14 @@ from semanticfl_jax.federated.client_update import (
     leave_out,
     rule_state,
 )
-from semanticfl_jax.federated.cohort import draw_cohort, draw_reporting, place_cohort
+from semanticfl_jax.federated.cohort import draw_reporting, place_cohort
 from semanticfl_jax.federated.contracts import require_server_step
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
 from semanticfl_jax.federated.measured import RoundMetrics, measured
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.root import train_root
+from semanticfl_jax.federated.sampling import draw_cohort
 from semanticfl_jax.federated.sending import broadcast_of, filled_places
 from semanticfl_jax.federated.server_state import ServerState, next_state, unchanged
 from semanticfl_jax.federated.side_by_side import by_steps

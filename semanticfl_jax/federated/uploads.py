@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.algorithms.parts import path_name
 
 
 def travelling(algorithm: Algorithm, model: Model) -> Model:
@@ -17,7 +18,7 @@ def travelling(algorithm: Algorithm, model: Model) -> Model:
     if uploads is None:
         return model
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: x if uploads(_name(path)) else None, model
+        lambda path, x: x if uploads(path_name(path)) else None, model
     )
 
 
@@ -39,14 +40,9 @@ def with_own(algorithm: Algorithm, model: Model, own: Model) -> Model:
     if uploads is None:
         return model
     return jax.tree_util.tree_map_with_path(
-        lambda path, new, old: new if uploads(_name(path)) else old, model, own
+        lambda path, new, old: new if uploads(path_name(path)) else old, model, own
     )
 
 
 def _uploads(algorithm: Algorithm) -> Callable[[str], bool] | None:
     return None if algorithm.client is None else algorithm.client.uploads
-
-
-def _name(path: tuple) -> str:
-    """Return a path as "params/model/Dense_0/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -13,9 +13,9 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
-from semanticfl_jax.benchmarks import random_sd15
 from semanticfl_jax.config import ExperimentConfig, GuidanceConfig
 from semanticfl_jax.devices.mesh import device_mesh
+from semanticfl_jax.diffusion import random_sd15
 from semanticfl_jax.diffusion.batches import default_batch_size
 from semanticfl_jax.diffusion.features import available_maps, default_maps, pooled_maps
 from semanticfl_jax.diffusion.fingerprint import resolve_checkpoint

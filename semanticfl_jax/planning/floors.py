@@ -6,8 +6,8 @@ loop once. Both are floors: a real device stays above the larger one.
 
 from typing import NamedTuple
 
-from semanticfl_jax.benchmarks.flops import training_flops
 from semanticfl_jax.devices.memory import size_in_bytes
+from semanticfl_jax.models.flops import training_flops
 from semanticfl_jax.planning.chips import Chip
 from semanticfl_jax.planning.student import target_flops
 from semanticfl_jax.simulation.parts import Parts
@@ -44,7 +44,7 @@ class Floors(NamedTuple):
 def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices: int) -> Floors:
     """Return the floors of a round of equal clients.
 
-    Arithmetic is the training of the cohort's images (`benchmarks.flops`), and the student's
+    Arithmetic is the training of the cohort's images (`models.flops`), and the student's
     targets if they are computed in each step: other terms of the algorithm, augmentation and
     padding are left out. Bytes are the parameters and what the optimiser keeps of them, read and
     written once in each client's step, in float32, and the step's images and targets read once: all
@@ -60,7 +60,7 @@ def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices:
     """
     config, dataset = parts.config, parts.federation.dataset
     rows = min(config.batch_size, each)
-    flops_per_image = training_flops(config, dataset, rows)
+    flops_per_image = training_flops(config, dataset.num_classes, dataset.image_shape, rows)
     steps = config.local_epochs * -(-each // config.batch_size)
     seen = config.clients_per_round * config.local_epochs * each
     busiest = -(-config.clients_per_round // devices)

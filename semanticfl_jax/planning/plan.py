@@ -187,7 +187,7 @@ def _with_lowering(config: ExperimentConfig, platform: str, *, vmapped: bool) ->
     if config.runtime.conv != "auto":
         return config
     conv = choose_lowering(platform, vmapped=vmapped)
-    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, conv=conv))
+    return config.with_runtime(conv=conv)
 
 
 def _compile(program: str, target: Target, choice: Choice) -> Compiled:

@@ -5,7 +5,6 @@ Unlike a round, a step has no loop over clients or steps, so that XLA's counts o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -65,8 +64,7 @@ def compile_step(
       conv: lowering of the convolutions.
       clients: side by side, under `vmap`; 1: without.
     """
-    runtime = dataclasses.replace(config.runtime, conv=conv)
-    config = dataclasses.replace(config, runtime=runtime)
+    config = config.with_runtime(conv=conv)
     devices = topology.mesh.devices[:1]
     parts = make_shapes(config, images, devices[0].platform)
     mesh = jax.sharding.Mesh(devices, topology.mesh.axis_names)

@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from semanticfl_jax.benchmarks.flops import forward_flops
 from semanticfl_jax.config import ExperimentConfig, ModelConfig, to_dict
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import make_model
 from semanticfl_jax.models.client_conv import choose_lowering
+from semanticfl_jax.models.flops import forward_flops
 from semanticfl_jax.planning.images import KNOWN
 from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.building import check_fits

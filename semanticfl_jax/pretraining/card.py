@@ -54,12 +54,12 @@ def draw_reconstructions(sd: StableDiffusion, pixels: np.ndarray, path: Path) ->
     pictures.write(pictures.tile(sheet, zoom=2), path)
 
 
-def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path, columns: int = 8) -> None:
-    """Draw a row of `columns` samples for each of the configuration's sample prompts."""
+def draw_samples(sd: StableDiffusion, config: PretrainConfig, path: Path) -> None:
+    """Draw a row of 8 samples for each of the configuration's sample prompts."""
     drawn = generate(
         sd,
         config.sample_prompts,
-        columns,
+        8,
         steps=config.sample_steps,
         scale=config.guidance_scale,
         seed=config.seed,

@@ -80,7 +80,6 @@ def views(
     shift: int,
     seed: int,
     workdir: Path,
-    batch_size: int = 256,
 ) -> Views:
     """Return `count` views of the images, each kept in a file of `workdir` and read from there.
 
@@ -91,7 +90,6 @@ def views(
       shift: the largest shift, in pixels.
       seed: of the shifts.
       workdir: gets `latents_0.npy` and so on.
-      batch_size: images at once.
     """
 
     @jax.jit
@@ -103,7 +101,7 @@ def views(
         path = workdir / f"latents_{view}.npy"
         if not path.is_file():
             drawn = draw_view(len(pixels), view, shift, seed)
-            made = over_batches(compute, (), (pixels, *drawn), batch_size, what=path.stem)
+            made = over_batches(compute, (), (pixels, *drawn), 256, what=path.stem)
             values = made["latents"].astype(np.float16)
             files.write(path, partial(_save, values))
         found.append(read_npy(path))

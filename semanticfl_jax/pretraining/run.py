@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from semanticfl_jax.config import ConfigError, to_dict
+from semanticfl_jax.config.fields import flatten
 from semanticfl_jax.diffusion import stable_diffusion
 from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS
 from semanticfl_jax.files import read_json_object
@@ -49,15 +50,7 @@ def check_same_run(config: PretrainConfig, workdir: Path) -> None:
     if not path.is_file():
         files.write_json(path, values)
         return
-
-    def flat(tree, prefix=""):
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value
-
-    before, now = dict(flat(read_json_object(path))), dict(flat(values))
+    before, now = dict(flatten(read_json_object(path))), dict(flatten(values))
     differing = [name for name in before | now if before.get(name) != now.get(name)]
     if differing:
         changes = ", ".join(f"{name}: {before.get(name)!r} then" for name in differing)

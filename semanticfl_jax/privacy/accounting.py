@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semanticfl_jax.config.privacy import LEAST_NOISE
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.cohort import places_for
 from semanticfl_jax.optional import optional_imports
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def sampling_of(config: ExperimentConfig) -> Sampling:
     clients, cohort = private.federation(config)
     in_turn = drawn in ("round_robin", "fixed_order") or cohort == clients
     kind = "turns" if in_turn else "poisson" if drawn == "poisson" else "fixed"
-    places = places_for(drawn, clients, cohort)
+    places = config.availability.places(clients, cohort)
     return Sampling(kind, clients, cohort, places, private.name == "local")
 
 

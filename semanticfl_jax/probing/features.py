@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from semanticfl_jax.diffusion.batches import default_batch_size, discard, over_b
 from semanticfl_jax.diffusion.features import extract_features, latents_of
 from semanticfl_jax.diffusion.random_weights import COMPONENTS, with_random_weights
 from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
+from semanticfl_jax.types import Say
 
 #: Which components have random weights, by the name under which a table shows it.
 NETWORKS = {"trained": (), "random U-Net": ("unet",), "all random": COMPONENTS}
@@ -42,7 +43,7 @@ def cached_features(
     config: GuidanceConfig,
     maps: Sequence[str],
     seed: int,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, np.ndarray]:
     """Return pooled maps, and the latent, of every image; read if they lie in `directory`.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from semanticfl_jax.probing.classifiers import NEIGHBOURS, Split, assess
 from semanticfl_jax.probing.features import NETWORKS, cached_features
 from semanticfl_jax.semantics.aggregation import fit_amda
 from semanticfl_jax.semantics.building import checkpoint_directory, compute_dtype
+from semanticfl_jax.types import Say
 
 PIXELS = "raw pixels"
 #: Rows for the aggregate: (weighting, whether its columns are standardised).
@@ -114,7 +115,7 @@ def probe(
     config: ExperimentConfig,
     settings: ProbeConfig,
     directory: Path,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Probe a checkpoint on a data set (what, and how: see the module's docstring).
 

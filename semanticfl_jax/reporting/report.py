@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from semanticfl_jax.errors import DivergedError
 from semanticfl_jax.files import write_text
 from semanticfl_jax.reporting import caveats, client_tests, markdown, tables
 from semanticfl_jax.reporting.comparison import Comparison, megabytes
@@ -64,6 +65,24 @@ def _write(comparison: Comparison, text: str, out: Path, paper: Paper) -> list[P
     for name, content in texts.items():
         write_text(out / name, content)
     return [*(out / name for name in texts), *plot_all(comparison, out, paper, print)]
+
+
+def compare_finished(names: Sequence[str], diverged: Sequence[str], workdir: Path) -> str:
+    """Write the comparison of the runs of a sweep that did not diverge, and return its text.
+
+    Args:
+      names: of all runs, each the name of a folder.
+      diverged: names of those that were stopped for that, which the comparison tells of.
+      workdir: of the folders, and of what is written.
+
+    Raises:
+      DivergedError: if no run is left.
+    """
+    finished = [workdir / name for name in names if name not in diverged]
+    stopped = [workdir / name for name in names if name in diverged]
+    if not finished:
+        raise DivergedError("no run is left: " + "; ".join(map(caveats.not_compared, stopped)))
+    return compare(finished, out=workdir, diverged=stopped)
 
 
 def _table(comparison: Comparison) -> str:

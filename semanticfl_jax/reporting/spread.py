@@ -1,4 +1,4 @@
-"""A mean over seeds with its spread, as reports write it."""
+"""Several values in short: of seeds mean and deviation as text, of timings the range."""
 
 import statistics
 from collections.abc import Sequence
@@ -20,3 +20,8 @@ def mean_and_spread(values: Sequence[float], form: str, factor: float = 1.0, sig
 def some_of(count: int, of: int) -> str:
     """Return what stands behind a mean over some seeds only; nothing where it is over all."""
     return f" ({count} of {of})" if 0 < count < of else ""
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, least and greatest of timings."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -116,8 +116,8 @@ def fit_amda(
         cannot use of its budget is left as zero padding.
 
     Raises:
-      ValueError: for no maps, fewer than two images, another weighting, "single" with several, or
-        budgets that are not one a map or sum to something else.
+      SemanticFLError: for no maps, fewer than two images, another weighting, "single" with several,
+        or budgets that are not one a map or sum to something else.
     """
     if budgets and (len(budgets) != len(features) or sum(budgets) != dim):
         raise SemanticFLError(

@@ -70,9 +70,9 @@ def directory_images(directory: str | Path, class_names: Sequence[str], side: in
       side: of the images returned, in pixels.
 
     Raises:
-      FileNotFoundError: if the directory does not exist.
-      ValueError: if classes have no folder or no image, share one, or images cannot be read; the
-        message names them.
+      MissingFileError: if the directory does not exist.
+      SemanticFLError: if classes have no folder or no image, share one, or images cannot be read;
+        the message names them.
     """
     directory = local_path(directory, "guidance.anchor_dir")
     if not directory.is_dir():

@@ -49,7 +49,7 @@ class Anchors:
         return self.samples is None
 
     def require_width(self, feature_dim: int) -> None:
-        """Raise ValueError unless the visual anchors are as wide as the clients' features."""
+        """Raise SemanticFLError unless the visual anchors are as wide as the clients' features."""
         width = self.visual.shape[1]
         if width != feature_dim:
             raise SemanticFLError(
@@ -89,7 +89,7 @@ class Anchors:
         """Read what `save` wrote.
 
         Raises:
-          ValueError: if the file is not an anchors file.
+          SemanticFLError: if the file is not an anchors file.
         """
         try:
             file = read_npz(path)
@@ -122,7 +122,7 @@ def control_anchors(anchors: Anchors, kind: str, seed: int) -> Anchors:
     every class another one's anchors, along one random cycle, so that no class keeps its own.
 
     Raises:
-      ValueError: for another kind.
+      SemanticFLError: for another kind.
     """
     rng = host_generator(seed, HostStream.ANCHORS)
     if kind == "semantic":

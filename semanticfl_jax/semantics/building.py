@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.anchors import Anchors
+from semanticfl_jax.types import Say
 
 if TYPE_CHECKING:
     from semanticfl_jax.diffusion.stable_diffusion import StableDiffusion
@@ -45,7 +46,7 @@ def checkpoint_directory(config: GuidanceConfig) -> Path:
     """Return the checkpoint's directory, downloaded first if it is a hub id.
 
     Raises:
-      FileNotFoundError: if it is not to be had, or files are missing; the message lists them.
+      MissingFileError: if it is not to be had, or files are missing; the message lists them.
     """
     return resolve_checkpoint(
         config.checkpoint,
@@ -109,7 +110,7 @@ def check_provenance(
     not_compared: Collection[str] = (),
     what: str = "anchors",
 ) -> None:
-    """Raise ValueError, naming the fields, unless what `path` holds is what is expected."""
+    """Raise SemanticFLError, naming the fields, unless what `path` holds is what is expected."""
     names = (found.keys() | expected.keys()) - set(not_compared)
     different = [name for name in sorted(names) if found.get(name) != expected.get(name)]
     if different:
@@ -238,7 +239,7 @@ def obtain_anchors(
     dim: int,
     seed: int,
     path: Path,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Anchors:
     """Return the anchors in `path` if they are there and right, else built, and saved there.
 
@@ -246,8 +247,8 @@ def obtain_anchors(
     directory of images need not be on this machine; what is not at hand is not compared.
 
     Raises:
-      ValueError: if the file holds anchors made of other inputs.
-      FileNotFoundError: if `config.anchors_file`, or the checkpoint, does not exist.
+      SemanticFLError: if the file holds anchors made of other inputs.
+      MissingFileError: if `config.anchors_file`, or the checkpoint, does not exist.
     """
     given = config.anchors_file is not None
     path = Path(config.anchors_file) if config.anchors_file is not None else path

@@ -35,7 +35,7 @@ def distillation(
       float32 scalar.
 
     Raises:
-      ValueError: for another kind.
+      SemanticFLError: for another kind.
     """
     features = unit(features.astype(jnp.float32))
     targets = targets.astype(jnp.float32)

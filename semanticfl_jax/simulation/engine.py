@@ -41,7 +41,7 @@ class Engine:
       test_clients: state -> figures on every client's own test images; None without any.
       tested: state -> the model that is tested, which is also what a run results in.
       traffic: how much clients and server send each other.
-      compile_seconds: time spent compiling both programs.
+      compile_seconds: time spent compiling its programs.
       device: how many devices of what kind.
       description: the choices that were made, a line each.
     """

@@ -23,7 +23,7 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.start import start_jax
-from semanticfl_jax.errors import DivergedError, SemanticFLError
+from semanticfl_jax.errors import DivergedError, SemanticFLError, Stopped
 from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.files import write_json
@@ -45,7 +45,7 @@ from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.divergence import Divergence
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.export import load_model
-from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.loggers import make_loggers
 from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
 from semanticfl_jax.simulation.prepare import prepare

@@ -5,13 +5,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-
-class Stopped(Exception):
-    """A signal asked the run to stop; what was done is saved, where the run has a directory."""
+from semanticfl_jax.types import Say
 
 
 @contextlib.contextmanager
-def stop_between_rounds(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def stop_between_rounds(say: Say) -> Iterator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a request that the loop reads between rounds.
 
     In a thread other than the main one, to which Python gives no signals, nothing changes.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semanticfl_jax.simulation.export import TrainedModel, load_model
+from semanticfl_jax.simulation.export import TrainedModel
 from semanticfl_jax.types import PyTree
 
 
@@ -61,6 +61,3 @@ class Result:
     def export(self, path: str | os.PathLike) -> None:
         """Write weights, normalisation, class names and architecture to a .safetensors file."""
         self.model.export(path)
-
-
-__all__ = ["Result", "TrainedModel", "load_model"]

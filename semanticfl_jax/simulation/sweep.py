@@ -1,4 +1,4 @@
-"""Several runs side by side, each a process of its own on its share of the machine.
+"""Several runs: one after another, or side by side, each a process on its share of the machine.
 
 A process starts its run as `semanticfl train` does. On a CPU its share is some of the cores, which
 no other run uses; on NVIDIA GPUs it is some of the GPUs.
@@ -14,16 +14,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices.cpu_threads import forced_devices, least_threads
-from semanticfl_jax.errors import INTERRUPTED, ConfigError, DivergedError, SemanticFLError
+from semanticfl_jax.errors import INTERRUPTED, ConfigError, DivergedError, SemanticFLError, Stopped
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.simulation.workdir import read_summary
-from semanticfl_jax.types import silent
+from semanticfl_jax.types import Say, silent
 
 #: Configurations that the processes read, in the sweep's directory.
 CONFIGS = "configs"
@@ -32,10 +32,6 @@ LOGS = "logs"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.2
-
-
-class SweepStopped(Exception):
-    """A signal asked the sweep to stop; runs under way were saved and can be resumed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +89,51 @@ def _gpus(environment: Mapping[str, str]) -> list[str]:
     return sorted((name for name in found if name.isdecimal()), key=int)
 
 
+def train(
+    runs: Mapping[str, ExperimentConfig],
+    workdir: str | Path,
+    jobs: int = 1,
+    plugins: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[str]:
+    """Train runs, or resume them; finished ones are left as they are.
+
+    Args:
+      runs: configurations by name; NAME is trained in the directory `workdir`/NAME.
+      workdir: of all.
+      jobs: runs at a time; one is trained in this process.
+      plugins: modules that other processes load.
+      overwrite: whether a run that is there is set aside, and begun anew.
+
+    Returns:
+      The names of the runs that stopped because they diverged.
+
+    Raises:
+      Stopped: if a signal stopped them.
+    """
+    if jobs == 1:
+        return _one_by_one(runs, workdir, overwrite)
+    return run_side_by_side(runs, workdir, jobs, plugins=plugins, overwrite=overwrite)
+
+
+def _one_by_one(
+    runs: Mapping[str, ExperimentConfig], workdir: str | Path, overwrite: bool
+) -> list[str]:
+    """Train the runs; return the names of those that diverged, which are not compared."""
+    # Not before: the parent of several processes leaves JAX, and the devices, to them.
+    from semanticfl_jax.simulation.experiment import run
+
+    diverged = []
+    for number, (name, config) in enumerate(runs.items(), start=1):
+        print(f"\n[{number}/{len(runs)}] {name}")
+        try:
+            run(config, Path(workdir) / name, overwrite=overwrite)
+        except DivergedError as error:  # the others are still worth training
+            print(f"warning: {name} is not compared: {error}")
+            diverged.append(name)
+    return diverged
+
+
 def run_side_by_side(
     runs: Mapping[str, ExperimentConfig],
     workdir: str | os.PathLike,
@@ -100,7 +141,7 @@ def run_side_by_side(
     *,
     plugins: Sequence[str] = (),
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> list[str]:
     """Train runs, or resume them, `jobs` at a time; finished ones are left as they are.
 
@@ -121,7 +162,7 @@ def run_side_by_side(
     Raises:
       ConfigError: as `shares`.
       SemanticFLError: when all others have ended, naming the runs that failed and why.
-      SweepStopped: if a signal stopped the sweep.
+      Stopped: if a signal stopped the sweep.
     """
     directory = Path(workdir)
     free, waiting = shares(jobs), list(runs.items())
@@ -149,7 +190,7 @@ def run_side_by_side(
                 elif code not in (0, INTERRUPTED):
                     failed.append(f"{name}: {_last_line(directory / LOGS / f'{name}.log')}")
         if signals.asked:
-            raise SweepStopped("stopped; runs under way were saved, the same command resumes them")
+            raise Stopped("stopped; runs under way were saved, the same command resumes them")
     if failed:
         raise SemanticFLError("these runs failed:\n  " + "\n  ".join(failed))
     return diverged

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig, to_dict
-from semanticfl_jax.errors import DivergedError, SemanticFLError
+from semanticfl_jax.errors import DivergedError, SemanticFLError, Stopped
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.experiment import Simulation
-from semanticfl_jax.simulation.interrupt import Stopped, stop_between_rounds
+from semanticfl_jax.simulation.interrupt import stop_between_rounds
 from semanticfl_jax.simulation.pipeline import FinishedRound
 from semanticfl_jax.simulation.seeds import Seeds
 from semanticfl_jax.types import Say, silent
@@ -96,6 +96,35 @@ def run_together(
     finally:
         for member in members.values():
             member.close()
+
+
+def run_methods_together(
+    runs: Mapping[str, ExperimentConfig], workdir: Path, overwrite: bool = False
+) -> list[str]:
+    """Train the seeds of each method as one program, one method after another.
+
+    Args:
+      runs: by name, METHOD-seedN; NAME is trained in the directory `workdir`/NAME.
+      workdir: of all of them.
+      overwrite: whether runs that are there are set aside.
+
+    Returns:
+      The names of the runs that stopped because they diverged.
+
+    Raises:
+      ConfigError: for seeds that cannot be one program.
+      Stopped: if a signal stopped them.
+    """
+    methods: dict[str, dict[str, ExperimentConfig]] = {}
+    for name, config in runs.items():
+        methods.setdefault(name.rpartition("-seed")[0], {})[name] = config
+    for configs in methods.values():
+        check_together(configs)
+    diverged = []
+    for number, (method, configs) in enumerate(methods.items(), start=1):
+        print(f"\n[{number}/{len(methods)}] {method}, {len(configs)} seeds")
+        diverged += run_together(configs, workdir, overwrite=overwrite)
+    return diverged
 
 
 class Member(Simulation):

@@ -60,7 +60,7 @@ _OF_A_RUN = (
 
 
 def check(workdir: str | os.PathLike, config: ExperimentConfig, claimed: bool = False) -> Path:
-    """Return the directory, which is new or holds a run that `config` goes on with.
+    """Return the directory, which is new or holds a run that `config` can resume.
 
     Args:
       workdir: the directory.

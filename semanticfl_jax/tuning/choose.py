@@ -7,7 +7,6 @@ answer is taken at once. A run that goes on keeps the choice that it began with:
 chunks agree to rounding, not bit for bit.
 """
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -54,9 +53,7 @@ class Choice(NamedTuple):
 
     def applied(self, config: ExperimentConfig) -> ExperimentConfig:
         """Return the configuration with nothing left to choose."""
-        chunk = self.clients_per_chunk
-        runtime = dataclasses.replace(config.runtime, conv=self.conv, clients_per_chunk=chunk)
-        return dataclasses.replace(config, runtime=runtime)
+        return config.with_runtime(conv=self.conv, clients_per_chunk=self.clients_per_chunk)
 
 
 def default_chunk(platform: str) -> int:

@@ -246,8 +246,7 @@ def _sizes(steps: int, work: Workload, arguments: tuple[PyTree, ...]) -> jax.Arr
 def _training(work: Workload, conv: str, mesh: Mesh) -> jax.stages.Wrapped:
     """Return (*arguments, sizes) -> float32 [devices], which needs all that the clients trained."""
     config = dataclasses.replace(
-        work.config,
-        runtime=dataclasses.replace(work.config.runtime, conv=conv),
+        work.config.with_runtime(conv=conv),
         local_epochs=1,
         batch_size=work.rows,
         availability=AvailabilityConfig(),

@@ -8,7 +8,7 @@ import pytest
 
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
-from semanticfl_jax.federated.cohort import SAMPLERS
+from semanticfl_jax.federated.sampling import SAMPLERS
 from semanticfl_jax.registry import ALGORITHMS
 from semanticfl_jax.semantics.anchors import Anchors
 from tests.algorithms.reference import Reference

@@ -5,7 +5,7 @@ import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
-from semanticfl_jax.federated.cohort import SAMPLERS
+from semanticfl_jax.federated.sampling import SAMPLERS
 
 SIZES, ROUNDS = (7, 12, 5, 10), 3
 

@@ -9,7 +9,8 @@ import pytest
 from comparisons import compare
 from comparisons.peers import cifar10, export_cifar10
 from launch import benchmark
-from semanticfl_jax.benchmarks import rounds as rounds
+from semanticfl_jax.benchmarks import rounds
+from semanticfl_jax.data import sources
 from semanticfl_jax.data.federation import deal
 from semanticfl_jax.data.sources import ImageDataset
 
@@ -35,10 +36,12 @@ def _dataset():
 def configs(monkeypatch):
     """What launch.benchmark runs as each of the tasks."""
     taken = []
-    monkeypatch.setattr(rounds, "measure", lambda config, number: taken.append(config) or {})
+    monkeypatch.setattr(rounds, "measure", lambda config, *rest: taken.append(config) or {})
+    monkeypatch.setattr(sources, "from_config", lambda config: _dataset())
     benchmark.absl_flags.FLAGS.mark_as_parsed()
     for name in cifar10.TASKS:
-        getattr(benchmark, f"time_{name}")()
+        task = benchmark.TASKS[name]
+        task.run(task)
     return dict(zip(cifar10.TASKS, taken, strict=True))
 
 

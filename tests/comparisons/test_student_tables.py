@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.compare import parse_methods, plan
 from launch.configs import cifar10_cpu
-from launch.flags import Given
 from semanticfl_jax.config import ExperimentConfig, to_dict
+from semanticfl_jax.config.methods import parse_methods, parse_seeds, plan_methods
 from semanticfl_jax.config.overrides import parse
 
 SCRIPT = Path(__file__).parents[2] / "comparisons" / "student_tables.sh"
@@ -48,8 +47,8 @@ def test_every_run_of_a_table_is_valid(table, methods, tmp_path):
             for name, value in flags.items()
             if name.startswith("config.")
         }
-        given = Given(ExperimentConfig, to_dict(cifar10_cpu.get_config()), overrides)
-        runs = plan(given, parse_methods(flags["methods"]), flags["seeds"].split(","))
+        values, seeds = to_dict(cifar10_cpu.get_config()), parse_seeds(flags["seeds"].split(","))
+        runs = plan_methods(values, overrides, parse_methods(flags["methods"]), seeds)
         planned.append(len(runs) / 3)
         students = [run.guidance.student for run in runs.values() if run.guidance.uses_student]
         assert {student.images for student in students} <= {"dataset:tiny_imagenet"}

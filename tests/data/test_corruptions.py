@@ -140,14 +140,12 @@ def test_draws_depend_on_seed_and_client_alone():
     first, more = draw_corruptions(ALL, 20, seed=5), draw_corruptions(ALL, 90, seed=5)
     assert more.kinds[:20] == first.kinds
     np.testing.assert_array_equal(more.severities[:20], first.severities)
-    half = draw_corruptions(dataclasses.replace(ALL, share=0.5), 20, seed=5).to_json()
-    assert len(half) == 10 and all(row in first.to_json() for row in half)
+    half = draw_corruptions(dataclasses.replace(ALL, share=0.5), 20, seed=5)
+    chosen = [client for client, kind in enumerate(half.kinds) if kind is not None]
+    assert len(chosen) == 10
+    assert [half.kinds[client] for client in chosen] == [first.kinds[c] for c in chosen]
+    np.testing.assert_array_equal(half.severities[chosen], first.severities[chosen])
     assert draw_corruptions(ALL, 20, seed=6).kinds != first.kinds
-
-
-def test_record_names_the_corrupted_clients():
-    corruptions = Corruptions((None, "blur"), np.array([0, 0.5], np.float32))
-    assert corruptions.to_json() == [{"client": 1, "kind": "blur", "severity": 0.5}]
 
 
 def test_examples_spread_over_kinds_and_severities():

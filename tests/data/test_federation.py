@@ -181,7 +181,8 @@ def test_a_damaged_saved_partition_is_refused(dataset, tmp_path, indices, public
 
 def test_description_agrees_with_the_partition(dataset, tmp_path):
     _, partition = federation.deal(dataset, with_partition(scheme="shards"))
-    summary = federation.describe(dataset, partition, tmp_path)
+    _, summary = federation.statistics_of(dataset, partition)
+    federation.draw_partition(dataset, partition, tmp_path)
     assert summary["sizes"]["max"] == partition.sizes.max()
     holds = [len(set(LABELS[partition.client(i)])) for i in range(6)]
     assert summary["effective_classes"]["max"] <= max(holds)

@@ -15,10 +15,10 @@ import flax.linen as nn
 import pytest
 
 import semanticfl_jax as sfl
-from launch import compare, config_files, flags
+from launch import config_files, flags
 from semanticfl_jax import registry
 from semanticfl_jax.__main__ import commands
-from semanticfl_jax.config import to_dict
+from semanticfl_jax.config import methods, to_dict
 from semanticfl_jax.pretraining.config import PretrainConfig
 from semanticfl_jax.reproduction.tables import Tables
 
@@ -120,8 +120,9 @@ def check_configuration(command, arguments):
         return rest
     own = dict(each.removeprefix("--").partition("=")[::2] for each in rest)
     text = own.get("methods") or own.get("algorithms", "fedavg,semanticfl").replace(",", ";")
-    methods = compare.guide(compare.parse_methods(text), own.get("guided"))
-    assert compare.plan(given, methods, own.get("seeds", "0").split(","))
+    chosen = methods.guide(methods.parse_methods(text), own.get("guided"))
+    seeds = methods.parse_seeds(own.get("seeds", "0").split(","))
+    assert methods.plan_methods(given.values, given.overrides, chosen, seeds)
     return rest
 
 
@@ -158,7 +159,10 @@ def test_commands_are_found_on_pages():
 def test_tasks_of_the_benchmark_take_the_flags_on_a_page():
     module = ast.parse((ROOT / "launch" / "benchmark.py").read_text())
     (tasks,) = [
-        ast.literal_eval(each.value)
+        {
+            ast.literal_eval(name): ast.literal_eval(task.args[0])
+            for name, task in zip(each.value.keys, each.value.values, strict=True)
+        }
         for each in module.body
         if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "TASKS"
     ]

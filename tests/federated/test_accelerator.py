@@ -96,8 +96,8 @@ def test_a_resumed_run_ends_as_the_whole_one(noise, whole, tmp_path):
 
 
 def test_images_and_states_from_host_memory_are_the_same(noise, whole):
-    runtime = dataclasses.replace(CONFIG.runtime, data_memory="host", client_state_memory="host")
-    with simulate(dataclasses.replace(CONFIG, runtime=runtime), noise) as simulation:
+    host = CONFIG.with_runtime(data_memory="host", client_state_memory="host")
+    with simulate(host, noise) as simulation:
         require_equal(simulation.run(), whole)
 
 

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig, from_dict
-from semanticfl_jax.federated import cohort as module
-from semanticfl_jax.federated.cohort import (
-    SAMPLERS,
-    draw_distinct,
-    draw_reporting,
-    permuted,
-    place_cohort,
-    straggle,
-    with_contacts,
-)
+from semanticfl_jax.federated import sampling as sampling_module
+from semanticfl_jax.federated.cohort import draw_reporting, place_cohort, straggle, with_contacts
+from semanticfl_jax.federated.sampling import SAMPLERS, draw_distinct, permuted
 from tests.federation import algorithm_of
 
 SAMPLE = {
@@ -62,17 +55,17 @@ def test_every_ordered_draw_of_different_numbers_is_equally_likely():
 
 
 def test_few_of_many_clients_are_drawn_without_sorting_all(monkeypatch):
-    sizes = jax.ShapeDtypeStruct((module._MANY,), jnp.int32)
+    sizes = jax.ShapeDtypeStruct((sampling_module._MANY,), jnp.int32)
 
     def largest_sort(count):
         drawing = jax.jit(SAMPLERS["uniform"], static_argnums=3)
         text = drawing.lower(KEY, jnp.int32(0), sizes, count).as_text()
-        return f"tensor<{module._MANY}xui32>" in text
+        return f"tensor<{sampling_module._MANY}xui32>" in text
 
     assert not largest_sort(100)
     # Most of them: repeats would be drawn again for long.
-    assert largest_sort(module._MANY // 2 + 1)
-    monkeypatch.setattr(module, "_MANY", 64)
+    assert largest_sort(sampling_module._MANY // 2 + 1)
+    monkeypatch.setattr(sampling_module, "_MANY", 64)
     drawn = np.asarray(SAMPLERS["uniform"](KEY, jnp.int32(3), jnp.ones(64, jnp.int32), 32))
     assert len(set(drawn.tolist())) == 32
     assert drawn.min() >= 0
@@ -99,7 +92,7 @@ def test_permutations_are_drawn_alike():
 
 
 def test_many_clients_in_turn_take_part_equally_often(monkeypatch):
-    monkeypatch.setattr(module, "_MANY", 30)
+    monkeypatch.setattr(sampling_module, "_MANY", 30)
     drawing = jax.jit(jax.vmap(lambda r: SAMPLERS["round_robin"](KEY, r, jnp.ones(35), 7)))
     robin = np.asarray(drawing(jnp.arange(15)))
     assert set(np.bincount(np.ravel(robin), minlength=35)) == {3}
@@ -109,7 +102,7 @@ def test_many_clients_in_turn_take_part_equally_often(monkeypatch):
 
 @pytest.mark.parametrize("large", [4, 100])  # the second draws as among few clients
 def test_many_clients_are_drawn_by_the_sizes_of_those_left(monkeypatch, large):
-    monkeypatch.setattr(module, "_MANY", 12)
+    monkeypatch.setattr(sampling_module, "_MANY", 12)
     sizes = np.array([large, 3, *[2] * 10])
     draws = 8000
 

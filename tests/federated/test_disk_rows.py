@@ -1,6 +1,5 @@
 """States of clients in files: rows, rounds undone, and runs that are killed and resumed."""
 
-import dataclasses
 import shutil
 
 import jax
@@ -149,8 +148,7 @@ def test_a_run_goes_on_from_its_disk(killed, tmp_path):
     noise = noise_images()
 
     def simulate(memory, directory, *callbacks):
-        runtime = dataclasses.replace(CONFIG.runtime, client_state_memory=memory)
-        config = dataclasses.replace(CONFIG, runtime=runtime)
+        config = CONFIG.with_runtime(client_state_memory=memory)
         options = {"dataset": noise, "model": TwoLayers(CLASSES), "say": None, "progress": False}
         with experiment.Simulation(
             config, workdir=directory, callbacks=callbacks, **options

@@ -13,8 +13,8 @@ from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, GuidanceConfig
 from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
-from semanticfl_jax.federated.cohort import SAMPLERS
 from semanticfl_jax.federated.local_training import known_steps
+from semanticfl_jax.federated.sampling import SAMPLERS
 from semanticfl_jax.models.losses import masked_mean
 from tests.federation import (
     CLASSES,

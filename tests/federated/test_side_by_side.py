@@ -10,7 +10,8 @@ import pytest
 
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, PartitionConfig
 from semanticfl_jax.data.partition import make_partition
-from semanticfl_jax.federated.cohort import SAMPLERS, place_cohort
+from semanticfl_jax.federated.cohort import place_cohort
+from semanticfl_jax.federated.sampling import SAMPLERS
 from semanticfl_jax.tuning.load import chunk_load
 from tests.federation import CONFIG, SoftmaxRegression, algorithm_of, make_federation
 

@@ -23,9 +23,8 @@ MEMORIES = ("disk", "host")
 
 
 def train(config, directory, memory):
-    kept = {"client_state_memory": memory, "data_memory": "host"}
-    runtime = dataclasses.replace(config.runtime, **kept)
-    config = dataclasses.replace(config, runtime=runtime, checkpoint_every=2)
+    config = config.with_runtime(client_state_memory=memory, data_memory="host")
+    config = dataclasses.replace(config, checkpoint_every=2)
     with sfl.Simulation(config, workdir=directory, progress=False) as simulation:
         simulation.run(4)
     with processes.main_first():

@@ -12,6 +12,7 @@ from launch import reproduce
 from launch.flags import Given
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.reproduction import training
 from tests.launch.test_commands import command, output
 
 ROOT = Path(__file__).parents[2]
@@ -125,8 +126,8 @@ def test_a_student_is_made_by_one_process_before_others_read_it(tmp_path):
     methods = ["fedavg", "student", "student_weight_25", "student_permuted", "student_dim_64"]
     values = flag_values(table="cifar10_nid2", methods=methods)
     table = reproduce.find_table(values)
-    runs = reproduce.runs_of(table, Given(ExperimentConfig, {}, {}), ["0", "1"], tmp_path)
-    first, rest = reproduce.with_new_students(runs)
+    runs = training.runs_of(table, {}, [0, 1], tmp_path)
+    first, rest = training.with_new_students(runs)
     assert [run.name for run in first] == ["nid2-student-seed0", "nid2-student_dim_64-seed0"]
     assert len(first) + len(rest) == len(runs) == 10
     students = [run.config.guidance.student for run in first]

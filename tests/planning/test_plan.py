@@ -67,8 +67,7 @@ def test_collectives_are_read_of_a_program():
 def test_images_in_host_memory_are_planned_as_those_of_a_cohort():
     found = {}
     for memory in ("device", "host"):
-        runtime = dataclasses.replace(CONFIG.runtime, data_memory=memory)
-        config = dataclasses.replace(CONFIG, runtime=runtime)
+        config = CONFIG.with_runtime(data_memory=memory)
         plan = make_plan(
             config, make_topology("cpu:2"), IMAGES, 4, programs=("round",), say=lambda line: None
         )

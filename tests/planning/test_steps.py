@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from semanticfl_jax.benchmarks.flops import training_flops
+from semanticfl_jax.models.flops import training_flops
 from semanticfl_jax.planning.hlo import estimated_cycles
 from semanticfl_jax.planning.shapes import make_shapes
 from semanticfl_jax.planning.steps import Step, compile_step, table
@@ -19,7 +19,7 @@ def test_a_step_takes_the_arithmetic_of_its_network(clients):
     dataset = make_shapes(config, IMAGES).federation.dataset
     step = compile_step(config, make_topology("cpu:2"), IMAGES, 16, "native", clients)
     assert step.failed is None and step.cycles is None
-    alone = 16 * training_flops(config, dataset)
+    alone = 16 * training_flops(config, dataset.num_classes, dataset.image_shape)
     # The optimiser and the batch are in it, too: a few operations a parameter and pixel.
     np.testing.assert_allclose(step.flops / clients, alone, rtol=0.1)
     assert step.bytes > 0 and step.temporaries > 0

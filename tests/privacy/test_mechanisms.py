@@ -13,7 +13,8 @@ from semanticfl_jax.algorithms.transforms import clipped
 from semanticfl_jax.algorithms.trees import rows
 from semanticfl_jax.config import AvailabilityConfig, LocalConfig, ModelConfig, PrivacyConfig
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.federated.cohort import cohort_places, draw_cohort
+from semanticfl_jax.federated.cohort import cohort_places
+from semanticfl_jax.federated.sampling import draw_cohort
 from semanticfl_jax.privacy.accounting import make_ledger
 from semanticfl_jax.privacy.central import split_noise
 from semanticfl_jax.privacy.dp_ftrl import coefficients

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config.fields import flatten
+from semanticfl_jax.errors import DivergedError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.html.page import page
-from semanticfl_jax.reporting.report import compare
+from semanticfl_jax.reporting.report import compare, compare_finished
 from semanticfl_jax.reporting.runs import ReportError, group, load_run, load_runs
 from tests.reporting.made_up import ACCURACIES, MSE, made_up_config, write_run
 
@@ -342,3 +343,19 @@ def test_files_that_were_edited_are_named(six_runs, file, content, message):
     (six_runs[0] / file).write_text(content)
     with pytest.raises(ReportError, match=rf"damaged \(.*{message}"):
         load_runs(six_runs[:1])
+
+
+def test_a_run_that_diverged_is_named_in_what_is_written(tmp_path):
+    names = ["fedavg-seed0", "moon-seed0", "scaffold-seed0"]
+    for name in names:
+        write_run(tmp_path / name, made_up_config(name.partition("-")[0]))
+    stopped = tmp_path / "moon-seed0" / "summary.json"
+    summary = json.loads(stopped.read_text()) | {"finished": None, "diverged_round": 2}
+    stopped.write_text(json.dumps(summary))
+    text = compare_finished(names, ["moon-seed0"], tmp_path)
+    line = "Warning: moon-seed0 is not compared: it diverged in round 2."
+    assert line in text.splitlines() and "scaffold" in text
+    assert line in (tmp_path / "comparison.md").read_text().splitlines()
+    assert f"% {line}" in (tmp_path / "comparison.tex").read_text().splitlines()
+    with pytest.raises(DivergedError, match=r"no run is left: moon-seed0 .* diverged in round 2"):
+        compare_finished(names[1:2], ["moon-seed0"], tmp_path)

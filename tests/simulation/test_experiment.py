@@ -23,7 +23,7 @@ from semanticfl_jax.config import (
     to_dict,
 )
 from semanticfl_jax.data.partition import Partition
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import SemanticFLError, Stopped
 from semanticfl_jax.federated import dispatch
 from semanticfl_jax.federated.dispatch import next_block
 from semanticfl_jax.files import to_json_values
@@ -32,7 +32,6 @@ from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation import experiment, pipeline
 from semanticfl_jax.simulation.callbacks import Callback, WriteMetrics
 from semanticfl_jax.simulation.engine import Engine
-from semanticfl_jax.simulation.interrupt import Stopped
 from tests.federation import CLASSES, TinyNet, noise_images
 
 CONFIG = ExperimentConfig(

@@ -40,10 +40,6 @@ CONFIG = ExperimentConfig(
 )
 
 
-def with_runtime(config, **changes):
-    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, **changes))
-
-
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory):
     """A data set of noise whose training images are memory-mapped."""
@@ -108,8 +104,8 @@ def test_gathered_images_are_those_of_the_clients(small_world):
 
 
 def test_same_numbers_of_clients_side_by_side(run):
-    config = with_runtime(CONFIG, clients_per_chunk=2)
-    require_same(run(config), run(with_runtime(config, data_memory="host")))
+    config = CONFIG.with_runtime(clients_per_chunk=2)
+    require_same(run(config), run(config.with_runtime(data_memory="host")))
 
 
 def test_same_numbers_ahead_with_empty_places_and_dropout(run, monkeypatch):
@@ -118,13 +114,13 @@ def test_same_numbers_ahead_with_empty_places_and_dropout(run, monkeypatch):
     )
     expected = run(config)
     monkeypatch.setattr(pipeline, "runs_ahead", lambda config: True)
-    require_same(expected, run(with_runtime(config, data_memory="host")))
+    require_same(expected, run(config.with_runtime(data_memory="host")))
 
 
 @pytest.mark.parametrize("states", ["device", "host"])
 def test_same_numbers_with_states_of_clients(run, states):
     config = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name="scaffold"))
-    found = run(with_runtime(config, data_memory="host", client_state_memory=states))
+    found = run(config.with_runtime(data_memory="host", client_state_memory=states))
     require_same(run(config), found)
 
 
@@ -134,13 +130,13 @@ def test_same_numbers_of_all_clients_on_their_own_images(run):
         algorithm=AlgorithmConfig(name="fedper"),
         client_test=ClientTestConfig(share=0.2, every=2, fine_tune_steps=2),
     )
-    require_same(run(config), run(with_runtime(config, data_memory="host")))
+    require_same(run(config), run(config.with_runtime(data_memory="host")))
 
 
 @pytest.mark.parametrize(("first", "then"), [("host", "device"), ("device", "host")])
 def test_a_run_is_resumed_from_either_memory(run, small_world, tmp_path, first, then):
     simulation = experiment.Simulation(
-        with_runtime(CONFIG, data_memory=first),
+        CONFIG.with_runtime(data_memory=first),
         dataset=small_world,
         model=TwoLayers(CLASSES),
         workdir=tmp_path,
@@ -150,7 +146,7 @@ def test_a_run_is_resumed_from_either_memory(run, small_world, tmp_path, first, 
     simulation.run(2)
     simulation.close()
     assert (tmp_path / "checkpoints").exists()
-    done = run(with_runtime(CONFIG, data_memory=then), tmp_path)
+    done = run(CONFIG.with_runtime(data_memory=then), tmp_path)
     require_same(run(CONFIG), done)
 
 
@@ -159,4 +155,4 @@ def test_what_does_not_go_together_is_refused(run):
         RuntimeConfig(data_memory="host", rounds_per_dispatch=4)
     config = dataclasses.replace(CONFIG, aggregation=AggregationConfig(aggregator="fltrust"))
     with pytest.raises(SemanticFLError, match="data_memory must be device with fltrust"):
-        run(with_runtime(config, data_memory="host"))
+        run(config.with_runtime(data_memory="host"))

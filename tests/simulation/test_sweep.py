@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import semanticfl_jax as sfl
-from semanticfl_jax.errors import ConfigError, SemanticFLError
+from semanticfl_jax.errors import ConfigError, SemanticFLError, Stopped
 from semanticfl_jax.plugins import load_plugins
 from semanticfl_jax.simulation import sweep
 
@@ -152,7 +152,7 @@ def test_a_run_that_starts_while_a_signal_comes_is_told_once(tmp_path, pretended
         return start(*arguments)
 
     monkeypatch.setattr(sweep, "_start", interrupted)
-    with pytest.raises(sweep.SweepStopped):
+    with pytest.raises(Stopped):
         sweep.run_side_by_side({"a": None}, tmp_path, 1, say=lambda line: None)
     assert made["a"].signals == [signal.SIGTERM]
 
@@ -183,7 +183,7 @@ def test_a_signal_stops_all_and_what_was_done_is_saved(tmp_path, config):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=120)
-    assert "SweepStopped: stopped; runs under way were saved" in text
+    assert "Stopped: stopped; runs under way were saved" in text
     assert "a: stopped after" in text and "b: started" not in text
     done = metrics.read_text().count("\n")
     assert 1 < done < 2000

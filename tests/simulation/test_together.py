@@ -16,11 +16,10 @@ from semanticfl_jax.config import (
     PartitionConfig,
     RuntimeConfig,
 )
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import SemanticFLError, Stopped
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import experiment, parts, together
 from semanticfl_jax.simulation.callbacks import Callback
-from semanticfl_jax.simulation.interrupt import Stopped
 from tests.federation import CLASSES, TwoLayers, noise_images
 
 CONFIG = ExperimentConfig(
@@ -140,9 +139,8 @@ def test_what_cannot_be_one_program_is_refused(options, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"attack.name must be none where seeds are one program"):
         together.check_together(with_seeds(attacked))
-    runtime = dataclasses.replace(CONFIG.runtime, data_memory="host")
     with pytest.raises(ConfigError, match=r"runtime.data_memory must be device"):
-        together.check_together(with_seeds(dataclasses.replace(CONFIG, runtime=runtime)))
+        together.check_together(with_seeds(CONFIG.with_runtime(data_memory="host")))
 
 
 def test_an_algorithm_that_holds_something_of_the_seed_is_found_out(options, tmp_path):

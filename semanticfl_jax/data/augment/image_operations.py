@@ -79,7 +79,7 @@ def operation(name: str, value: float, height: int, width: int) -> Operation:
       width: of the image, in pixels.
 
     Raises:
-      ValueError: for an unknown name.
+      SemanticFLError: for an unknown name.
     """
     if name not in _KIND:
         raise SemanticFLError(f"operation must be one of {', '.join(NAMES)}, got {name!r}")

@@ -101,7 +101,7 @@ class Partition:
         """Read what `save` wrote.
 
         Raises:
-          ValueError: if the file does not hold a partition.
+          SemanticFLError: if the file does not hold a partition.
         """
         return cls.load_with_metadata(path)[0]
 
@@ -150,8 +150,8 @@ def make_partition(
       `imbalance_factor` above 1 every sample that the long tail keeps.
 
     Raises:
-      ValueError: for an argument out of range, or if no split is found within a bounded number of
-        draws.
+      SemanticFLError: for an argument out of range, or if no split is found within a bounded number
+        of draws.
     """
     labels = _checked_labels(labels)
     if not 1 <= num_clients <= len(labels):
@@ -253,7 +253,7 @@ def split_public(labels: np.ndarray, per_class: int, seed: int) -> tuple[np.ndar
       (public, private): sorted sample indices, int64 `[per_class * K]` and the rest, int64.
 
     Raises:
-      ValueError: if per_class is negative or a class has fewer samples.
+      SemanticFLError: if per_class is negative or a class has fewer samples.
     """
     labels = _checked_labels(labels)
     if per_class < 0:
@@ -286,7 +286,7 @@ def draw_balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
       Their indices, sorted, int64 `[count]`.
 
     Raises:
-      ValueError: if there are fewer.
+      SemanticFLError: if there are fewer.
     """
     labels = _numbered(_checked_labels(labels))
     if not 1 <= count <= len(labels):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def partition_statistics(label_counts: np.ndarray) -> PartitionStatistics:
       label_counts: samples of each class at each client, int `[N, K]`.
 
     Raises:
-      ValueError: if it has another shape, a negative number, or no samples at all.
+      SemanticFLError: if it has another shape, a negative number, or no samples at all.
     """
     counts = np.asarray(label_counts)
     if counts.ndim != 2 or not counts.size or (counts < 0).any() or not counts.any():
@@ -85,3 +86,13 @@ def partition_statistics(label_counts: np.ndarray) -> PartitionStatistics:
         total_variation=np.abs(share - overall).sum(1) / 2,
         largest_share=share.max(1),
     )
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Return the figures of a partition (`PartitionStatistics.summary`) as lines of text."""
+    lines = [" " * 18 + "".join(f"{name:>12}" for name in summary["sizes"])]
+    fields = ("sizes", "effective_classes", "largest_share", "total_variation")
+    for field in filter(summary.__contains__, fields):  # without classes, sizes alone
+        values = "".join(f"{value:12,.2f}" for value in summary[field].values())
+        lines.append(f"{field.replace('_', ' '):18}{values}")
+    return "\n".join([*lines, f"{'Gini of sizes':18}{summary['gini']:12.2f}"])

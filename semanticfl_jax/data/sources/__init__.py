@@ -25,8 +25,8 @@ def load_dataset(
 
     Raises:
       ConfigError: for an unknown name, or an image_size for another data set.
-      ValueError: for files that cannot be used.
-      FileNotFoundError: if the data set is not there, or not prepared and TensorFlow is missing.
+      SemanticFLError: for files that cannot be used.
+      MissingFileError: if the data set is not there, or not prepared and TensorFlow is missing.
     """
     return from_config(
         ExperimentConfig(

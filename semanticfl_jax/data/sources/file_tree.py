@@ -51,7 +51,7 @@ def open_tree(path: str | os.PathLike) -> Directory | Archive:
     """Return the files of a directory, or of a .zip or .tar file.
 
     Raises:
-      FileNotFoundError: if there is neither.
+      MissingFileError: if there is neither.
     """
     path = Path(path)
     if path.is_dir():

@@ -27,6 +27,8 @@ _CLOTHES = (
     *("T-shirt", "pair of trousers", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
+#: Pixels of a side, margin included.
+_SIDE = 32
 #: Letters whose small form EMNIST's merged splits keep apart from the capital one.
 _SMALL = "abdefghnqrt"
 
@@ -142,9 +144,9 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def padded(images: np.ndarray, background: int = 0, side: int = 32) -> np.ndarray:
-    """Return grey images uint8 [n, h, w] in the middle of [n, side, side] of a background."""
-    if images.ndim != 3 or max(images.shape[1:]) > side:
-        raise SemanticFLError(f"images must be [n, h, w] of {side} at most, got {images.shape}")
-    margins = [((side - length) // 2, -((length - side) // 2)) for length in images.shape[1:]]
+def padded(images: np.ndarray, background: int = 0) -> np.ndarray:
+    """Return grey images uint8 [n, h, w] in the middle of [n, 32, 32] of a background."""
+    if images.ndim != 3 or max(images.shape[1:]) > _SIDE:
+        raise SemanticFLError(f"images must be [n, h, w] of {_SIDE} at most, got {images.shape}")
+    margins = [((_SIDE - length) // 2, -((length - _SIDE) // 2)) for length in images.shape[1:]]
     return np.pad(images, [(0, 0), *margins], constant_values=background)

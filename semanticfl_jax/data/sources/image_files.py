@@ -145,7 +145,7 @@ def load_images(
       images' further values; `mean` and `std` of each channel of the training images, in 0..1.
 
     Raises:
-      ValueError: if files cannot be used and are not to be skipped, a class has no image, the
+      SemanticFLError: if files cannot be used and are not to be skipped, a class has no image, the
         images have different sizes, or the column cannot be used.
     """
     formats = hashlib.sha256(" ".join(sorted(image_suffixes())).encode()).hexdigest()[:4]
@@ -262,7 +262,7 @@ def _decode_split(
 
 
 def _require_one_size(tree: Files, *images: tuple[str, tuple[int, ...]]) -> None:
-    """Raise ValueError unless the images, given by name and shape, are of one size."""
+    """Raise SemanticFLError unless the images, given by name and shape, are of one size."""
     if len({shape for _, shape in images}) > 1:
         sizes = ", ".join(f"{name} {width}x{height}" for name, (height, width, _) in images)
         raise SemanticFLError(

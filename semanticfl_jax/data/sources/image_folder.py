@@ -73,8 +73,8 @@ def load_image_folder(
       column: of the table, that must be there and have a value for every training image.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
-      ValueError: for folders in no such layout, or as `load_images` raises it.
+      MissingFileError: if there is no such folder.
+      SemanticFLError: for folders in no such layout, or as `load_images` raises it.
     """
     if not data_dir:
         raise SemanticFLError("data_dir must be a folder of images when dataset=image_folder")
@@ -96,7 +96,7 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
     spaces for `_` and `-`.
 
     Raises:
-      ValueError: if a split or a class is missing.
+      SemanticFLError: if a split or a class is missing.
     """
     splits = find_splits(tree)
     prefixes = [splits.train, *([] if splits.test is None else [splits.test])]

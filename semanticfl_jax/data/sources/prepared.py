@@ -59,7 +59,7 @@ def load_prepared(
       training images by name.
 
     Raises:
-      FileNotFoundError: if the data set is not prepared and cannot be, for want of TensorFlow.
+      MissingFileError: if the data set is not prepared and cannot be, for want of TensorFlow.
       MissingDependencyError: if its images are not in the cache yet, without TFDS.
     """
     root = data_root(data_dir)

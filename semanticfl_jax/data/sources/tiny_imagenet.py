@@ -61,8 +61,8 @@ def load_tiny_imagenet(
       unreadable: "refuse" or "skip" missing and damaged files of the original layout.
 
     Raises:
-      ValueError: for files in another layout, or as `load_images` raises it.
-      FileNotFoundError: if there is nothing to read and it cannot be prepared.
+      SemanticFLError: for files in another layout, or as `load_images` raises it.
+      MissingFileError: if there is nothing to read and it cannot be prepared.
     """
     root = data_root(data_dir)
     tree = find_files(data_dir) if data_dir else None
@@ -127,7 +127,7 @@ def list_files(tree: Directory | Archive) -> tuple[list[str], dict[str, Listing]
     do. Every class must have images in both splits.
 
     Raises:
-      ValueError: for another layout, or classes without images or name.
+      SemanticFLError: for another layout, or classes without images or name.
     """
     marker = min((n for n in tree.names if f"/{n}".endswith(f"/{MARKER}")), key=len, default=None)
     if marker is None:
@@ -274,7 +274,7 @@ def class_names(wnids: Sequence[str], words: Mapping[str, str]) -> list[str]:
     Where classes share it, the next synonym that no other has is added, or at last the id.
 
     Raises:
-      ValueError: for ids without words.
+      SemanticFLError: for ids without words.
     """
     unknown = [wnid for wnid in wnids if wnid not in words]
     if unknown:

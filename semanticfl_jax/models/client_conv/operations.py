@@ -93,7 +93,7 @@ def conv(
       [B, H', W', C_out].
 
     Raises:
-      ValueError: for a lowering or padding that does not exist.
+      SemanticFLError: for a lowering or padding that does not exist.
     """
     if lowering not in LOWERINGS:
         raise SemanticFLError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")

@@ -26,7 +26,7 @@ def plot_gallery(
       note: what must be known with the pictures, written above them.
 
     Raises:
-      ValueError: if there are no rows.
+      SemanticFLError: if there are no rows.
     """
     if not rows:
         raise SemanticFLError("rows must be at least one corrupted client")

@@ -39,7 +39,7 @@ def plot_partition(
       numbers: figures of the partition, a line below the title.
 
     Raises:
-      ValueError: if the shapes disagree.
+      SemanticFLError: if the shapes disagree.
     """
     counts = np.asarray(label_counts)
     if counts.ndim != 2 or counts.shape[1] != len(class_names) or not counts.size:

@@ -50,7 +50,7 @@ class MetricsWriter:
             `images_per_second`, `bytes_up`, `bytes_down`.
 
         Raises:
-          ValueError: if `round` does not come after the last one written.
+          SemanticFLError: if `round` does not come after the last one written.
         """
         row = to_json_values(row)
         if row["round"] <= self._last_round:
@@ -77,7 +77,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     that a machine without power can leave at the end.
 
     Raises:
-      ValueError: if any other line is no JSON object with a `round` after the last one's.
+      SemanticFLError: if any other line is no JSON object with a `round` after the last one's.
     """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
@@ -164,11 +164,6 @@ def summarize(
         "bytes_up": sum(column("bytes_up")),
         "bytes_down": sum(column("bytes_down")),
     }
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return median, least and greatest of timings."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.simulation.callbacks import Callback, Step
 from semanticfl_jax.simulation.workdir import read_json
+from semanticfl_jax.types import Say
 
 if TYPE_CHECKING:
     from semanticfl_jax.simulation.experiment import Simulation
@@ -30,7 +31,7 @@ class Logger(Callback):
         self._name = name
         self._failed = False
         self._started = False
-        self._say: Callable[[str], None] = print
+        self._say: Say = print
         self._classes: Sequence[str] = ()
         self._summary: dict[str, float] | None = None
 

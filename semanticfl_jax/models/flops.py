@@ -1,6 +1,5 @@
 """How much arithmetic a training step takes, whatever computes it."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Network, make_model
 
 
 def training_flops(
-    config: ExperimentConfig, dataset: ImageDataset, rows: int | None = None
+    config: ExperimentConfig,
+    num_classes: int,
+    image_shape: tuple[int, ...],
+    rows: int | None = None,
 ) -> float:
     """Return the floating-point operations of one image in training, by XLA's cost analysis.
 
@@ -29,16 +30,14 @@ def training_flops(
 
     Args:
       config: of the run.
-      dataset: whose images are trained on; only shapes count.
+      num_classes: of the data set.
+      image_shape: H, W, 3.
       rows: images of a step; by default the configuration's batch size.
 
     Raises:
       SemanticFLError: if JAX_PLATFORMS leaves out the CPU.
     """
-    native = dataclasses.replace(config.runtime, conv="native")
-    image_shape = dataset.train_images.shape[1:]
-    config = dataclasses.replace(config, runtime=native)
-    model = make_model(config, dataset.num_classes, image_shape)
+    model = make_model(config.with_runtime(conv="native"), num_classes, image_shape)
 
     def loss(params, batch_stats, images, labels, key):
         outputs, updates = model.apply(
