@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from semanticfl_jax.config import ExperimentConfig, to_dict
 from semanticfl_jax.devices import processes
 from semanticfl_jax.federated.server_state import ServerState
@@ -42,11 +44,15 @@ class Step:
       metrics: its row: `train_loss`, `seconds`, `bytes_up`, ... and, where it was evaluated,
         `test_accuracy` and more; of other tasks, their figures.
       state: the server's state where a checkpoint is due; None elsewhere.
+      clients: int32 [m], ids of the clients that took part and did not drop out.
     """
 
     round: int
     metrics: dict[str, Any]
     state: ServerState | None = None
+    clients: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.int32), compare=False
+    )
 
     @property
     def evaluated(self) -> bool:

@@ -306,7 +306,8 @@ class Simulation:
 
     def _record(self, finished: FinishedRound) -> Step:
         """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
-        step = Step(finished.number, self._rows.of(finished), finished.state)
+        row, who = self._rows.of(finished), finished.result
+        step = Step(finished.number, row, finished.state, who.cohort[who.reported])
         if finished.client_tests is not None:
             self.client_tests = finished.client_tests
         self.history.append(step.metrics)

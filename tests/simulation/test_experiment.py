@@ -273,7 +273,13 @@ def test_a_callback_sees_the_model_of_the_round_that_it_hears_of(simulation, mon
         simulation(CONFIG, callbacks=[SimpleNamespace(**hear, on_gpu=False)]).run()
         return seen
 
-    expected = {step.round: total(one) for one in [simulation(CONFIG)] for step in one}
+    one = simulation(CONFIG)
+    expected, took_part = {}, {}
+    for step in one:
+        expected[step.round], took_part[step.round] = total(one), step.clients
+        assert len(set(step.clients)) == CONFIG.clients_per_round
+        assert set(step.clients) <= set(range(CONFIG.num_clients))
+    assert len({tuple(sorted(clients)) for clients in took_part.values()}) > 1
     assert len(set(expected.values())) == CONFIG.rounds
     monkeypatch.setattr(pipeline, "runs_ahead", lambda config: True)
     assert seen_by("on_round") == seen_by_a_pretended_one() == expected
