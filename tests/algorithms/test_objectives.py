@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms.base import Beginning, Model, TermInputs, Trained
+from semanticfl_jax.algorithms.fedcda import FedCDAState
 from semanticfl_jax.algorithms.fedetf import simplex
 from semanticfl_jax.algorithms.qffl import Seen
 from semanticfl_jax.models import Outputs
@@ -68,3 +69,16 @@ def test_fedala_learns_from_its_share_of_the_batches(share, steps, taken):
     )
     for model in (begun, weights):
         np.testing.assert_array_equal(weights_of(model.params)["head"], 1 - taken / 64)
+
+
+@pytest.mark.parametrize(("warmup", "rounds", "taken"), [(0.29, 100, 29), (0.3, 99, 29), (0, 9, 0)])
+def test_fedcda_begins_with_its_share_of_rounds_as_fedavg(warmup, rounds, taken):
+    case = {"name": "fedcda", "fedcda": {"warmup": warmup}}
+    server = algorithm_of(configuration(case, rounds=rounds)).server
+    # After each number of rounds: what was averaged, here 0, or half of what two clients add up to.
+    total, chosen = Model({}, jnp.ones(())), jnp.array([0, -1, 2, -1])
+    found = [
+        float(server.batch_stats(FedCDAState(total, chosen, jnp.int32(done)), jnp.zeros(())))
+        for done in range(1, rounds + 1)
+    ]
+    assert found == [0.0] * taken + [0.5] * (rounds - taken)
