@@ -4,10 +4,12 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.attacks.base import Attack, draw_attackers
 from semanticfl_jax.config import (
     AggregationConfig,
@@ -18,7 +20,9 @@ from semanticfl_jax.config import (
     ExperimentConfig,
     RuntimeConfig,
 )
+from semanticfl_jax.data.federated import pad_batches
 from semanticfl_jax.federated.aggregation import updates_in_bytes
+from semanticfl_jax.federated.evaluation import with_trigger
 from semanticfl_jax.simulation import experiment
 from tests.federated.by_hand import ByHand, combine, host, minus, plus, reported
 from tests.federation import (
@@ -159,6 +163,14 @@ def test_those_who_collude_know_the_honest_updates(federation, config, by_hand, 
     assert updates_in_bytes(FEDAVG, state.model, 5) == 0
 
 
+def test_alie_goes_as_far_as_it_is_told():
+    collude = algorithm_of(attacked("alie", {"scale": 1.5})).attack.collude
+    x, attackers = np.float32([[1.0], [3.0], [8.0], [9.0]]), np.array([0, 0, 1, 0], bool)
+    present = np.array([1, 1, 1, 0], bool)
+    found = collude(Updates({"x": x}, present / 3, present), attackers)
+    np.testing.assert_allclose(found["x"], [2.0 - 1.5 * 1.0], rtol=1e-6)
+
+
 def test_what_colludes_is_bounded_and_combined_by_the_aggregator(federation):
     bound = AggregationConfig("norm_bound", settings={"norm_bound": {"max_norm": 0.3}})
 
@@ -200,6 +212,21 @@ def test_poisoned_data_are_learned_by_attackers_alone(federation, name):
     expected = rounds_of(poisoned, plain, 1, 1)
     for found, wanted in zip(rounds_of(federation, config, 2, 1), expected, strict=True):
         chex.assert_trees_all_close(found[2], wanted[2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_backdoor_scales_what_it_sends():
+    attack = algorithm_of(attacked("backdoor", {"scale": 4.0})).attack
+    np.testing.assert_array_equal(attack.forge({"x": jnp.arange(3.0)}, None)["x"], [0, 4, 8])
+    assert algorithm_of(attacked("backdoor")).attack.forge is None
+
+
+def test_the_success_of_a_backdoor_is_of_the_other_classes_alone():
+    attack = algorithm_of(attacked("backdoor", {"size": 2, "target": 1})).attack
+    images, labels = np.zeros((5, 8, 8, 3), np.uint8), np.array([1, 0, 1, 2, 3], np.int32)
+    found = with_trigger(attack, pad_batches(images, labels, 3, 1))
+    np.testing.assert_array_equal(np.ravel(found.mask), [0, 1, 0, 1, 1, 0])
+    corners = np.reshape(found.images, (6, 8, 8, 3))[:, -2:, -2:]
+    assert np.all(found.labels == 1) and np.all(corners == 255)
 
 
 def test_the_success_of_a_backdoor_is_measured(tmp_path):

@@ -85,7 +85,8 @@ def _client(models: int) -> ClientRule:
 
 def _server(config: ExperimentConfig) -> ServerRule:
     settings = config.algorithm.settings
-    warmup = math.floor(settings.warmup * config.rounds)
+    # A little more, so that 0.29 of 100 rounds is 29 and not 28.
+    warmup = math.floor(settings.warmup * config.rounds * (1 + 1e-9))
 
     def init(model: Model) -> FedCDAState:
         return FedCDAState(

@@ -157,6 +157,12 @@ def test_rounding_keeps_the_mean_and_the_ends_of_every_array(bits):
     assert transform.bytes_up(update(), 0) == expected and plain(transform)
 
 
+def test_equal_arrays_are_rounded_independently():
+    x = jnp.linspace(0.0, 1.0, 50)
+    sent, _ = quantize(QuantizeConfig(1)).apply(Model({"a": x, "b": x}, {}), (), jax.random.key(0))
+    assert np.any(sent.params["a"] != sent.params["b"])
+
+
 def test_powersgd_finds_a_matrix_of_low_rank_and_sends_what_is_left_later():
     transform, key = powersgd(PowerSGDConfig(2)), jax.random.key(0)
     rng = np.random.default_rng(5)
@@ -237,6 +243,13 @@ def test_what_is_no_number_has_no_vote():
     zeros = aggregator.init(Model({"a": jnp.zeros(3)}, {}))
     totals = aggregator.add(zeros, Updates(sent, present / 3, present))
     np.testing.assert_array_equal(aggregator.finish(totals, None).params["a"], [0, -0.5, 0.5])
+
+
+def test_rows_of_a_sketch_have_hashes_of_their_own():
+    places, signs = hashes(0, 3, 10, 2000)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.mean(places[i] == places[j]) == pytest.approx(0.1, abs=0.03)
+        assert np.mean(signs[i] == signs[j]) == pytest.approx(0.5, abs=0.05)
 
 
 def sketched(vector, places, signs, columns):

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, from_dict
-from tests.federation import CLASSES, CONFIG, SIZES, TinyNet, algorithm_of, make_federation
+from semanticfl_jax.devices.mesh import make_mesh
+from tests.federation import (
+    CLASSES,
+    CONFIG,
+    FEDAVG,
+    SIZES,
+    TinyNet,
+    algorithm_of,
+    make_federation,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +74,22 @@ def test_scaffolds_c_is_the_mean_of_all_clients_in_every_round(run):
     before, after = (jax.tree.leaves(state.clients)[0] for state in states[1:3])
     changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
     assert sum(changed) == CONFIG.clients_per_round
+
+
+def test_fedcda_begins_as_fedavg_running_statistics_included(run):
+    # One of 50 rounds: clients count by their sizes, and then no more.
+    fedcda, fedavg = run(2, "fedcda", fedcda={"warmup": 0.02}), run(2, "fedavg")
+    chex.assert_trees_all_close(fedcda[0].model, fedavg[0].model, rtol=1e-6, atol=1e-7)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(fedcda[1].model, fedavg[1].model, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("scaffold", 4), ("fednova", 2)])
+def test_the_servers_rate_scales_its_step(federation, run, name, rounds):
+    start = federation.start(FEDAVG, make_mesh(1))[0].params
+    whole, half = run(rounds, name)[0], run(1, name, server_learning_rate=0.5)[0]
+    middle = jax.tree.map(lambda a, b: 0.5 * (a + b), start, whole.params)
+    chex.assert_trees_all_close(half.params, middle, rtol=1e-5, atol=1e-6)
 
 
 def test_moon_starts_as_fedavg_and_goes_on_otherwise(run):

@@ -45,7 +45,8 @@ def test_fedala_without_learning_is_fedavg(train_linear):
     chex.assert_trees_all_close(fedala, fedavg, rtol=1e-5, atol=1e-6)
 
 
-def test_qffl_without_fairness_is_uniform_fedavg(train_linear):
-    qffl = train_linear({"name": "qffl", "qffl": {"q": 0.0}})[2][-1].model
-    fedavg = train_linear({"name": "fedavg", "weights": "uniform"})[2][-1].model
+@pytest.mark.parametrize("changes", [{}, {"availability": {"dropout": 0.5}}])
+def test_qffl_without_fairness_is_uniform_fedavg(train_linear, changes):
+    qffl = train_linear({"name": "qffl", "qffl": {"q": 0.0}}, **changes)[2][-1].model
+    fedavg = train_linear({"name": "fedavg", "weights": "uniform"}, **changes)[2][-1].model
     chex.assert_trees_all_close(qffl, fedavg, rtol=1e-5, atol=1e-6)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms.base import Beginning, Model, TermInputs, Trained
+from semanticfl_jax.algorithms.fedcda import FedCDAState
 from semanticfl_jax.algorithms.fedetf import simplex
+from semanticfl_jax.algorithms.fedrcl import contrast_of_level, relaxed_contrast
 from semanticfl_jax.algorithms.qffl import Seen
+from semanticfl_jax.config import FedRCLConfig
 from semanticfl_jax.models import Outputs
 from tests.algorithms.two_layers import configuration, weights_of
 from tests.federation import CLASSES, DeepLinear, algorithm_of
@@ -68,3 +71,29 @@ def test_fedala_learns_from_its_share_of_the_batches(share, steps, taken):
     )
     for model in (begun, weights):
         np.testing.assert_array_equal(weights_of(model.params)["head"], 1 - taken / 64)
+
+
+@pytest.mark.parametrize(("warmup", "rounds", "taken"), [(0.29, 100, 29), (0.3, 99, 29), (0, 9, 0)])
+def test_fedcda_begins_with_its_share_of_rounds_as_fedavg(warmup, rounds, taken):
+    case = {"name": "fedcda", "fedcda": {"warmup": warmup}}
+    server = algorithm_of(configuration(case, rounds=rounds)).server
+    # After each number of rounds: what was averaged, here 0, or half of what two clients add up to.
+    total, chosen = Model({}, jnp.ones(())), jnp.array([0, -1, 2, -1])
+    found = [
+        float(server.batch_stats(FedCDAState(total, chosen, jnp.int32(done)), jnp.zeros(())))
+        for done in range(1, rounds + 1)
+    ]
+    assert found == [0.0] * taken + [0.5] * (rounds - taken)
+
+
+@pytest.mark.parametrize(("levels", "used"), [("all", (0, 1)), ((1,), (1,))])
+def test_fedrcl_averages_over_the_levels_that_are_chosen(levels, used):
+    rng = np.random.default_rng(0)
+    given = [jnp.float32(rng.normal(size=(6, width))) for width in (3, 5)]
+    labels, mask = jnp.array([0, 1, 0, 1, 1, 2]), jnp.arange(6) < 5
+    settings = {"temperature": 0.3, "threshold": -1.0, "weight": 2.0, "penalty_weight": 0.5}
+    config = FedRCLConfig(levels=levels, **settings)
+    inputs = TermInputs({}, (), Outputs(None, None, tuple(given)), labels, mask)
+    each = [contrast_of_level(given[level], labels, mask, config) for level in used]
+    expected = np.mean([2.0 * contrast + 0.5 * penalty for contrast, penalty in each])
+    np.testing.assert_allclose(relaxed_contrast(config).loss(inputs), expected, rtol=1e-5)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.algorithms import guidance_term
+from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.ifca import _another
 from semanticfl_jax.config import ConfigError, GuidanceConfig
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.traffic import make_traffic
 from tests.algorithms.two_layers import CASES, SIZES, configuration
+from tests.federated.by_hand import ByHand, host, reported
 from tests.federation import CLASSES, DeepLinear, TinyNet, TwoLayers, algorithm_of, make_federation
 
 
@@ -107,6 +110,63 @@ def test_a_client_of_ifca_that_diverges_leaves_the_models_alone_that_it_did_not_
     np.testing.assert_array_equal(weights, [0, 0.5, 0])
     for leaf in jax.tree.leaves(sums):
         assert np.isnan(leaf[1]).all() and not np.any(leaf[::2])
+
+
+def test_another_model_of_ifca_begins_elsewhere_with_the_same_spread():
+    x = np.random.default_rng(0).normal(3, 2, (40, 50)).astype(np.float32)
+    found = _another({"a": x, "b": x}, 0.75, jax.random.key(1))
+    for leaf in found.values():
+        assert np.std(leaf) == pytest.approx(np.std(x), rel=0.05)
+        assert np.mean(leaf) == pytest.approx(np.mean(x), abs=0.15)
+        assert np.corrcoef(np.ravel(leaf), np.ravel(x))[0, 1] == pytest.approx(0.8, abs=0.03)
+    one, other = (np.ravel(leaf - 0.8 * x) for leaf in found.values())
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize(
+    "case",
+    [{"name": "ditto"}, {"name": "apfl"}, {"name": "pfedme", "pfedme": {"inner_steps": 1}}],
+    ids=lambda case: case["name"],
+)
+def test_own_models_follow_the_running_statistics(case):
+    # Those of `TwoLayers` are of the images alone, whatever the parameters.
+    federation, config = make_federation(TwoLayers(CLASSES), SIZES), configuration(case)
+    algorithm = algorithm_of(config, model=federation.model)
+    run, (state, data, shared, key) = federation.round(algorithm, chunk=2, config=config)
+    before = host(state.model)
+    state, metrics = run(state, data, shared, key)
+    clients, by_hand = reported(metrics), ByHand(federation, config)
+    trained = [by_hand.train(before, data, key, 0, c).batch_stats["mean"] for c in clients]
+    own = np.asarray(state.clients.batch_stats["mean"])[clients]
+    np.testing.assert_allclose(own, trained, rtol=1e-5, atol=1e-6)
+    weights = None if case["name"] == "pfedme" else [SIZES[c] for c in clients]
+    average = np.average(trained, axis=0, weights=weights)
+    np.testing.assert_allclose(state.batch_stats["mean"], average, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_step_reports_is_of_the_model_before_it():
+    # In a round of one step, the loss is that of FedAvg; FedSAM's statistics are, too.
+    federation, found = make_federation(TinyNet(CLASSES), SIZES), {}
+    for case in (
+        {"name": "fedavg"},
+        {"name": "fedsam", "fedsam": {"rho": 0.5}},
+        {"name": "pfedme", "pfedme": {"inner_steps": 3, "inner_rate": 0.5}},
+    ):
+        config = configuration(case, local_epochs=1, batch_size=16)
+        run, start = federation.round(algorithm_of(config), chunk=2, config=config)
+        found[case["name"]] = run(*start)
+    (fedavg, metrics), (fedsam, _) = found["fedavg"], found["fedsam"]
+    for name in ("fedsam", "pfedme"):
+        np.testing.assert_allclose(found[name][1].train_loss, metrics.train_loss, rtol=1e-5)
+    chex.assert_trees_all_close(fedsam.batch_stats, fedavg.batch_stats, rtol=1e-6, atol=1e-7)
+
+
+def test_the_simplex_of_fedetf_has_no_bias():
+    algorithm = algorithm_of(configuration({"name": "fedetf"}), model=TwoLayers(CLASSES))
+    ones = {"kernel": jnp.ones((5, CLASSES)), "bias": jnp.ones(CLASSES)}
+    model = Model({"model": {"base": {}, "head": ones}}, {})
+    for found in (algorithm.server.evaluated((), model), algorithm.client.start((), model, ())):
+        assert not np.any(found.params["model"]["head"]["bias"])
 
 
 def test_names_of_layers_are_checked_against_the_model():

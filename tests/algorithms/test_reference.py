@@ -3,9 +3,12 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.fedcda_selection import Cache, least_divergent
 from semanticfl_jax.config import ExperimentConfig, from_dict
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.federated.sampling import SAMPLERS
@@ -156,3 +159,31 @@ def test_the_cases_differ(train):
     results = [flat(train(case, 0.9)[2][-1].params) for case in cases]
     for i, j in itertools.combinations(range(len(cases)), 2):
         assert np.abs(results[i] - results[j]).max() > 1e-4, (cases[i], cases[j])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_fedcda_in_parts_chooses_one_part_after_another(seed):
+    # Three of four places are filled, in two parts; another client's model is fixed.
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    kept, fixed = rng.normal(size=(4, 2, 3)), rng.normal(size=3)
+    losses, counts = rng.uniform(size=(4, 2)), np.array([2, 0, 5, 2])
+    newest = np.where(counts > 0, (counts - 1) % 2, -1)
+    values = {"models": 2, "batches": 2, "smoothness": 5.0}
+    config = configuration({"name": "fedcda", "fedcda": values}, momentum=0.0)
+    caches = Cache(Model(jnp.float32(kept), ()), jnp.float32(losses), jnp.asarray(counts))
+    arguments = jnp.zeros(3), jnp.float32(fixed), jnp.int32(1), caches, jnp.asarray(newest)
+    found = least_divergent(*arguments, config, key)
+
+    order = np.asarray(jax.random.permutation(key, jnp.array([0, 2, 3])))
+    expected, models, lost = newest.copy(), [fixed], 0.0
+    for part in (order[:2], order[2:]):
+
+        def value(picks, part=part, models=models, lost=lost):
+            chosen = np.array([*models, *kept[part, picks]])
+            total = lost + losses[part, picks].sum()
+            return total / len(chosen) + 2.5 * chosen.var(axis=0).sum()
+
+        expected[part] = min(map(list, itertools.product((0, 1), repeat=len(part))), key=value)
+        models = [*models, *kept[part, expected[part]]]
+        lost += losses[part, expected[part]].sum()
+    np.testing.assert_array_equal(found, expected)

@@ -77,6 +77,13 @@ def test_classes_with_few_samples_give_all_and_others_make_up_for_it():
     np.testing.assert_array_equal(chosen, np.unique(chosen))
 
 
+def test_a_limit_draws_at_random_within_each_class():
+    labels = np.repeat([0, 1, 2], 20)
+    one, other = (draw_balanced(labels, 12, seed=seed) for seed in (0, 1))
+    assert not np.array_equal(one, other)
+    assert np.bincount(labels[one]).tolist() == [4, 4, 4]
+
+
 def test_natural_clients_go_by_the_column_of_the_private_samples(dataset):
     config = dataclasses.replace(CONFIG, num_clients=3, clients_per_round=3)
     _, partition = federation.deal(

@@ -6,6 +6,7 @@ import pytest
 from semanticfl_jax.diffusion import features, sampler
 
 ALPHAS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+PROMPTS = ["a cat", "a dog"]
 
 
 def bar(times, alphas=ALPHAS):
@@ -77,12 +78,52 @@ def test_noise_is_recovered_from_either_prediction(model, monkeypatch):
 def test_images_do_not_depend_on_batches_and_differ_by_prompt_and_place(sd1, monkeypatch):
     sd, _ = sd1
     options = {"steps": 2, "seed": 3, "progress": False}
-    drawn = sampler.generate(sd, ["a cat", "a dog"], 2, batch_size=8, **options)
+    drawn = sampler.generate(sd, PROMPTS, 2, batch_size=8, **options)
     assert drawn.shape == (2, 2, sd.image_size, sd.image_size, 3)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
-    other = sampler.generate(sd, ["a cat", "a dog"], 2, batch_size=4, **options)
+    other = sampler.generate(sd, PROMPTS, 2, batch_size=4, **options)
     assert np.abs(drawn.astype(int) - other).max() <= 1
     assert len({image.tobytes() for image in drawn.reshape(4, -1)}) == 4
+
+
+def test_pixels_from_minus_one_to_one_are_bytes():
+    pixels = np.float32([-1.2, -1, 0, 1, 1.2]).reshape(1, 1, 5, 1)
+    np.testing.assert_array_equal(np.ravel(sampler._to_uint8(pixels)), [0, 0, 128, 255, 255])
+
+
+@pytest.fixture
+def started(sd1, monkeypatch):
+    """What `generate` gives to DDIM: predictor, noise, condition and null prompt."""
+    seen = []
+
+    def ddim(predict, noise, alphas, steps, condition, null, sd):
+        given = (np.asarray(x) for x in (noise, condition, null))
+        seen.append((predict, *given))
+        return 0 * noise
+
+    monkeypatch.setattr(sampler, "ddim", ddim)
+    sampler.generate(sd1[0], PROMPTS, 2, scale=3.0, progress=False, batch_size=8)
+    return seen[0]
+
+
+def test_images_come_prompt_by_prompt(sd1, started):
+    _, _, condition, null = started
+    states = np.asarray(sd1[0].text([*PROMPTS, ""])[0])
+    np.testing.assert_allclose(condition[:4], states[[0, 0, 1, 1]], rtol=1e-6)
+    np.testing.assert_allclose(null[0], states[2], rtol=1e-6)
+
+
+def test_images_are_guided_as_far_as_asked(sd1, started, monkeypatch):
+    predict, noise, condition, null = started
+
+    def told(sd, latents, times, states):
+        return latents + states.mean((1, 2))[:, None, None, None]
+
+    monkeypatch.setattr(type(sd1[0]), "predict", told)
+    times = np.full(len(noise), 9)
+    found = predict(noise, times, condition, null, sd1[0])
+    own, none = (told(None, noise, times, states) for states in (condition, null))
+    np.testing.assert_allclose(found, none + 3.0 * (own - none), rtol=1e-4, atol=1e-5)
 
 
 def test_generated_images_start_from_other_noise_than_their_features_are_taken_with(

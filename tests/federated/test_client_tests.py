@@ -3,9 +3,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semanticfl_jax.config import AvailabilityConfig
 from semanticfl_jax.data.client_test import hold_out
 from semanticfl_jax.data.federated import epoch_order
 from semanticfl_jax.devices.mesh import make_mesh
@@ -69,6 +71,18 @@ def tested(split):
     return test
 
 
+def at_the_start(split, config, server=lambda state: state.server):
+    """The state before any round, with another state of the server, and all clients' figures."""
+    federation, held_out = split
+    algorithm = algorithm_of(config, model=federation.model)
+    state, data, _, key = federation.start(algorithm, make_mesh(1))
+    state = state._replace(server=server(state))
+    test = make_client_tests(
+        federation.model, algorithm, config, make_mesh(1), data, key, held_out, MEAN, STD
+    )
+    return state, test(state)
+
+
 def figures_by_hand(federation, w, rows):
     """Accuracy and loss of one client's test images."""
     if not len(rows):
@@ -128,16 +142,10 @@ def test_every_client_is_tested_with_every_model(
 
 
 def test_without_personal_models_only_the_servers_is_tested(split):
-    federation, held_out = split
     config = configuration({"name": "fedsam"}, num_clients=len(SIZES), client_test={"share": 0.3})
-    algorithm = algorithm_of(config, model=federation.model)
-    state, data, _, key = federation.start(algorithm, make_mesh(1))
-    test = make_client_tests(
-        federation.model, algorithm, config, make_mesh(1), data, key, held_out, MEAN, STD
-    )
-    found = test(state)
+    _, found = at_the_start(split, config)
     assert set(found) == {"global"}
-    row = over_clients(found, ACCURACY, held_out.sizes > 0)
+    row = over_clients(found, ACCURACY, split[1].sizes > 0)
     known = np.sort(found["global"].headline[[0, 1, 3, 4]])
     assert row["global_client_accuracy"] == pytest.approx(known.mean())
     assert row["global_client_accuracy_worst_decile"] == pytest.approx(known[0])
@@ -154,18 +162,47 @@ def test_fine_tuning_goes_with_settings_that_only_the_algorithm_uses():
     assert callable(tune)
 
 
-def test_the_servers_model_is_the_one_that_is_tested_on_the_test_set(split):
+def test_the_servers_model_is_the_one_that_is_tested_on_the_test_set_also_before_fine_tuning(split):
     # FedExP tests the mean of the last two models: here of these weights and of zeros.
     federation, held_out = split
-    config = configuration({"name": "fedexp"}, num_clients=len(SIZES), client_test={"share": 0.3})
-    algorithm = algorithm_of(config, model=federation.model)
-    state, data, _, key = federation.start(algorithm, make_mesh(1))
-    state = state._replace(server=jax.tree.map(np.zeros_like, state.params))
-    test = make_client_tests(
-        federation.model, algorithm, config, make_mesh(1), data, key, held_out, MEAN, STD
+    config = dataclasses.replace(CONFIG, algorithm=configuration({"name": "fedexp"}).algorithm)
+    state, found = at_the_start(
+        split, config, server=lambda state: jax.tree.map(np.zeros_like, state.params)
     )
-    losses = test(state)["global"].loss
-    half = {name: 0.5 * x for name, x in weights_of(state.params).items()}
+    half = {name: 0.5 * x.astype(float) for name, x in weights_of(state.params).items()}
     for client in (0, 1, 3, 4):
-        expected = figures_by_hand(federation, half, held_out.client(client))[1]
-        np.testing.assert_allclose(losses[client], expected, rtol=1e-4)
+        tuned = fine_tuned(federation, half, client, 0)
+        for name, w in (("global", half), ("fine_tuned", tuned)):
+            expected = figures_by_hand(federation, w, held_out.client(client))[1]
+            np.testing.assert_allclose(found[name].loss[client], expected, rtol=1e-4)
+
+
+def test_a_clients_choice_of_ifca_is_not_the_servers(split):
+    # Most weight chose the second model, and every client the first.
+    federation, held_out = split
+    config = configuration({"name": "ifca"}, num_clients=len(SIZES), client_test={"share": 0.3})
+    state, found = at_the_start(
+        split, config, server=lambda state: state.server._replace(chosen=jnp.array([0.0, 1.0]))
+    )
+    first = weights_of(state.params)
+    second = {name: x[0] for name, x in weights_of(state.server.params).items()}
+    for client in (0, 1, 3, 4):
+        for name, w in (("personal", first), ("global", second)):
+            expected = figures_by_hand(federation, w, held_out.client(client))[1]
+            np.testing.assert_allclose(found[name].loss[client], expected, rtol=1e-4)
+
+
+def test_fine_tuning_does_all_its_steps_at_the_full_rate(split):
+    # Whoever is slow in rounds, and however rates fall in their epochs.
+    federation, held_out = split
+    config = dataclasses.replace(
+        CONFIG,
+        availability=AvailabilityConfig(straggler_share=1.0, straggler_min_work=0.0),
+        optimizer=dataclasses.replace(CONFIG.optimizer, epoch_decay=0.1),
+    )
+    state, found = at_the_start(split, config)
+    common = {name: x.astype(float) for name, x in weights_of(state.params).items()}
+    for client in (0, 1, 3, 4):
+        tuned = fine_tuned(federation, common, client, 0)
+        expected = figures_by_hand(federation, tuned, held_out.client(client))[1]
+        np.testing.assert_allclose(found["fine_tuned"].loss[client], expected, rtol=1e-4)

@@ -1,12 +1,15 @@
-"""A step's batch: what it is drawn by."""
+"""A step: what its batch is drawn by, and what terms of the loss see."""
+
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.federated.local_step import Plan, make_on_batch
+from semanticfl_jax.federated.local_step import Plan, make_loss, make_on_batch
 from semanticfl_jax.randomness import step_keys
 from tests.federation import (
     CLASSES,
@@ -51,3 +54,22 @@ def test_dropout_is_drawn_anew_in_every_step():
         _, dropout_key = step_keys(key, jnp.int32(step))
         np.testing.assert_array_equal(found, jax.random.key_data(dropout_key))
     assert not np.array_equal(*given)
+
+
+def test_terms_see_another_model_with_its_own_running_statistics(two_layers):
+    model, rng = two_layers.model, np.random.default_rng(0)
+    images = jnp.float32(rng.normal(size=(3, 8, 8, 3)))
+    variables = model.init(jax.random.key(0), images, train=False)
+    received = Model({"model": variables["params"]}, variables["batch_stats"])
+    batch = SimpleNamespace(labels=jnp.arange(3), mask=jnp.ones(3, bool), samples=jnp.arange(3))
+    plan = SimpleNamespace(state=(), label_counts=None, client=jnp.int32(0))
+    term = LossTerm("far", lambda inputs: jnp.sum(inputs.apply(inputs.received).features))
+    stats = jax.tree.map(lambda x: x + 1.0, received.batch_stats)  # of the model in training
+    found = []
+    for algorithm in (FEDAVG.with_term(term), FEDAVG):
+        loss_of, shared = make_loss(model, algorithm), algorithm.sent_once
+        key = jax.random.key(1)
+        loss, _ = loss_of(received.params, stats, received, shared, plan, batch, images, key)
+        found.append(loss)
+    expected = jnp.sum(model.apply(variables, images, train=False).features)
+    np.testing.assert_allclose(found[0] - found[1], expected, rtol=1e-4)

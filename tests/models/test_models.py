@@ -120,6 +120,29 @@ def test_cnn_dropout_acts_in_training_only():
     assert np.array_equal(logits(0, False), logits(1, False))
 
 
+def test_cnn_drops_a_quarter_before_its_dense_layer_and_half_after_it():
+    model = create_model("cnn", 3)
+    images = np.ones((400, 6, 6, 3), np.float32)
+    params = model.init(jax.random.key(0), images, train=False)["params"]
+    # The second convolution gives ones, of which all that follows takes means.
+    kernel = jnp.zeros_like(params["conv_2"]["kernel"])
+    params = {
+        **params,
+        "conv_2": {"kernel": kernel, "bias": jnp.ones(64)},
+        "dense": {"kernel": jnp.full((64, 128), 1 / 64), "bias": jnp.zeros(128)},
+        "classifier": {"kernel": jnp.full((128, 3), 1 / 128), "bias": jnp.zeros(3)},
+    }
+    rngs = {"dropout": jax.random.key(1)}
+    outputs = model.apply({"params": params}, images, train=True, rngs=rngs)
+    first = np.asarray(outputs.features[:, 0])
+    second = np.asarray(outputs.logits[:, 0]) / first
+    for mean, units, share in ((first, 64, 0.75), (second, 128, 0.5)):
+        kept = units * share * mean  # what is left is larger, so that the mean stays 1
+        np.testing.assert_allclose(kept, np.round(kept), atol=1e-3)
+        assert kept.mean() == pytest.approx(units * share, rel=0.02)
+        assert kept.std() == pytest.approx(np.sqrt(units * share * (1 - share)), rel=0.15)
+
+
 def test_cnn_initialisation_is_glorot_uniform():
     variables = create_model("cnn", 10).init(
         jax.random.key(0), jnp.zeros((1, 12, 12, 3)), train=False

@@ -172,6 +172,33 @@ def test_noise_is_that_of_the_cohort_for_which_a_run_stands(federation, adaptive
         np.testing.assert_allclose(noise_of(clip_of_more), noise_of(clip) / 20, atol=1e-5)
 
 
+def standing_for(config, population, cohort):
+    mechanism = dataclasses.replace(config.privacy, population=population, noise_cohort=cohort)
+    return algorithm_of(dataclasses.replace(config, privacy=mechanism)).aggregator
+
+
+def test_banded_noise_is_that_of_the_cohort_for_which_a_run_stands():
+    found, zeros = [], {"x": jnp.zeros(50)}
+    settings, options = {"clip": CLIP, "bands": 2}, {"clients_per_round": 2}
+    config = private("dp_ftrl", settings, sampling="round_robin", **options)
+    for stands_for in ((0, 0), (1000, 40)):
+        aggregator = standing_for(config, *stands_for)
+        start = aggregator.start(zeros)
+        found.append(aggregator.finish(zeros, jax.random.key(0), start)[0]["x"])
+    np.testing.assert_allclose(found[1], found[0] / 20, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("cohort", "expected"), [(5, 0.8), (1000, 50.0)])
+def test_the_count_has_a_twentieth_of_the_cohort_as_noise_or_that_of_the_update(cohort, expected):
+    found = []
+    for given in ({}, {"count_noise": expected}):
+        config = private(settings={"clip": CLIP, "adaptive": True, **given})
+        total = {"x": jnp.zeros(9)}, jnp.zeros(())
+        aggregator = standing_for(config, 10_000, cohort)
+        found.append(aggregator.finish(total, jax.random.key(0), jnp.float32(CLIP)))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_high_quantile_is_reached_whoever_drops_out(dropout):
     many = {"num_clients": 400, "clients_per_round": 400}

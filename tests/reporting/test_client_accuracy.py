@@ -58,3 +58,15 @@ def test_maps_are_pictures(tmp_path, clients, rounds):
     plot_accuracy_maps(rows, tuple("abcde"), counts, path)
     with Image.open(path) as image:
         assert image.format == "PNG" and image.width > 800
+
+
+def test_maps_have_the_best_client_first(tmp_path, drawn):
+    rows = [{"round": r, "class_accuracy": [0.1 * r, 0.5, None]} for r in (1, 2)]
+    counts = np.array([[4, 0, 0], [0, 4, 1], [2, 2, 0]])
+    plot_accuracy_maps(rows, tuple("abc"), counts, tmp_path / "maps.png")
+    classes, clients = drawn[0].axes[:2]
+    shown = classes.images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(shown, [[10, 20], [50, 50], [np.nan, np.nan]])
+    shown = clients.images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(shown, [[50, 50], [30, 35], [10, 20]])
+    assert [text.get_text() for text in clients.get_yticklabels()] == ["1", "2", "0"]

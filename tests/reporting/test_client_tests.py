@@ -100,6 +100,26 @@ def test_the_plot_is_drawn_whatever_was_tested(tests, tmp_path):
     assert len(drawn) == 3 and all(each.startswith(b"\x89PNG") for each in drawn)
 
 
+@pytest.mark.parametrize(("higher", "better"), [(True, 1), (False, 2)])
+def test_the_plot_tells_for_how_many_another_model_is_better(tmp_path, drawn, higher, better):
+    before, after = np.float32([1.0, 2.0, 3.0, np.nan]), np.float32([0.5, 2.5, 1.0, np.nan])
+    tests = {"global": (before, before), "personal": (after, after)}
+    plot_client_tests(tests, tmp_path / "a.png", metric=Metric("test_x", higher))
+    _, pairs = drawn[0].axes
+    (label,) = [text.get_text() for text in pairs.get_legend().get_texts()]
+    assert label == f"clients' own: better for {better} of 3"
+
+
+@pytest.mark.parametrize(("higher", "end"), [(True, "below 1.2"), (False, "above 2.8")])
+def test_the_plot_tells_the_end_of_the_worst_tenth(tmp_path, drawn, higher, end):
+    before = np.float32([1.0, 2.0, 3.0, np.nan])
+    metric = Metric("test_x", higher)
+    plot_client_tests({"global": (before, before)}, tmp_path / "a.png", metric=metric)
+    (histogram,) = drawn[0].axes
+    told = histogram.get_legend().get_texts()[0].get_text()
+    assert told == f"server's: mean 2, worst tenth {end}"
+
+
 def test_every_clients_figures_are_saved(tests, tmp_path):
     client_tests.save(tmp_path / "client_tests.npz", tests, ACCURACY)
     with np.load(tmp_path / "client_tests.npz") as arrays:

@@ -63,6 +63,16 @@ def test_latex_has_a_line_a_method_with_the_best_in_bold(tmp_path, six_runs):
     assert {line.count(" & ") + 1 for line in lines.values()} == {columns}
 
 
+def test_latex_has_the_least_error_in_bold(tmp_path):
+    runs = [
+        write_run(tmp_path / name, made_up_config(name), 3 * [value], MSE)
+        for name, value in {"fedavg": 3.0, "moon": 2.0}.items()
+    ]
+    lines = tables.latex(Comparison.load(runs)).splitlines()
+    (fedavg,), (moon,) = ([x for x in lines if x.startswith(n)] for n in ("fedavg &", "moon &"))
+    assert r"\mathbf{2}" in moon and r"\mathbf" not in fedavg
+
+
 def test_every_special_character_of_latex_is_escaped():
     assert tables.escape_latex(r"a_b&50%$#{}~^\c") == (
         r"a\_b\&50\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}c"

@@ -128,7 +128,7 @@ config = "digits"
 all = "partition.scheme=iid"
 [methods]
 moon = "moon algorithm.moon.mu=2"
-longer = "@moon local_epochs=7"
+longer = "@moon local_epochs=7 algorithm.moon.mu=3"
 [tables.own]
 about = "one's own"
 dataset = "digits"
@@ -142,7 +142,7 @@ def test_a_file_of_ones_own(tmp_path):
     path.write_text(OWN)
     (run,) = table("own", tables=Tables(path)).runs([4], {})
     assert (run.name, run.config.seed) == ("all-longer-seed4", 4)
-    assert (run.config.algorithm.name, run.config.algorithm.settings.mu) == ("moon", 2)
+    assert (run.config.algorithm.name, run.config.algorithm.settings.mu) == ("moon", 3)
     assert (run.config.local_epochs, run.config.partition.scheme) == (7, "iid")
     for text, message in (
         ("[scales", "own.toml is no file of tables"),

@@ -110,3 +110,11 @@ def test_a_map_counts_by_its_weight(features):
     mid, up = (projection.weight for projection in adaptive.projections.values())
     uniform = fit_amda(features, LABELS, 8, "uniform")
     np.testing.assert_allclose(ratio(adaptive) / ratio(uniform), mid / up, rtol=1e-4)
+
+
+def test_maps_count_alike_whatever_share_of_the_dimensions_they_have():
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(size=(40, width)) for name, width in (("a", 6), ("b", 12))}
+    noise = {name: x.astype(np.float32) for name, x in noise.items()}
+    out = fit_amda(noise, LABELS, 13, "uniform", budgets=(1, 12)).transform(noise)
+    assert 0.25 < np.mean(out[:, 0] ** 2) < 0.75

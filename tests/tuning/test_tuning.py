@@ -246,6 +246,19 @@ def test_what_a_narrowing_chunk_takes_is_added_up():
     assert expected(Figure("patches", 8, "failed"), figures, lambda chunk: load) == math.inf
 
 
+def test_a_steps_time_is_shared_by_the_clients_side_by_side(monkeypatch):
+    monkeypatch.setattr(timing, "seconds_per_step", lambda call, most, repeats: 0.6)
+    figure = time_chunk(workload(), "patches", 3, make_mesh(1))
+    assert figure.outcome == "measured" and figure.seconds == pytest.approx(0.2)
+
+
+def test_another_precision_is_measured_anew():
+    one, other = (
+        cache.measured_for(workload(precision=p), make_mesh(1)) for p in ("float32", "bfloat16")
+    )
+    assert one != other
+
+
 def test_what_there_was_no_time_for_is_measured_by_the_next_run(timed, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_SECONDS", -1.0)

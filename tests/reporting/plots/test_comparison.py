@@ -10,12 +10,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
 from semanticfl_jax.reporting.plots import comparison as plots
 from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.series import Curve, bytes_of, cost_curve, mean_curve
-from tests.reporting.made_up import made_up_rows
+from tests.reporting.made_up import ACCURACIES, made_up_rows
 
 LONG = "fedavg (server_learning_rate=0.25) + top_k (share=0.1, feedback=false)"
 
@@ -242,6 +243,18 @@ def test_bars_are_means_with_sample_deviations_the_best_first():
     (low, high) = axes.collections[1].get_segments()[0][:, 0]
     assert (high - low) / 2 == pytest.approx(np.std([0.2, 0.4], ddof=1))
     assert axes.get_xlim()[0] == 0
+
+
+def test_the_bars_of_a_comparison_are_means_of_the_last_evaluations(tmp_path, drawn, six_runs):
+    plots.plot_all(Comparison.load(six_runs), tmp_path, Paper(), print)
+    (axes,) = drawn[-1].axes
+    means = {
+        name: np.mean([ACCURACIES[name, seed] for seed in range(3)])
+        for name in ("semanticfl", "fedavg")
+    }
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(means)
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths == pytest.approx([100 * mean for mean in means.values()])
 
 
 def test_pictures_are_written_in_each_format_with_the_size_of_a_column(tmp_path, six_runs):
