@@ -207,6 +207,16 @@ def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(one, tmp_pat
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_all_processes_compute_the_model_that_a_run_ends_with(tmp_path):
+    """IFCA chooses it of several, in a program of all devices."""
+    module, address = "tests.launch.counted_tests", free_address()
+    outputs, codes = finish(
+        [start(tmp_path, address, str(number), "run", module=module) for number in range(2)]
+    )
+    assert codes == [0, 0], outputs
+    assert [said for said, _ in outputs] == ["1\n", "1\n"]
+
+
 def test_what_is_wrong_in_one_process_ends_all(tmp_path):
     processes = start_two(tmp_path, "--workdir=run", *SMALL, second=["--config.seed=1"])
     outputs, codes = finish(processes)
