@@ -68,6 +68,7 @@ def time_rounds(
     images: list[float] = []
     padding: list[float] = []
     evaluations: list[float] = []
+    jax.block_until_ready(simulation.evaluate(simulation.state))  # the first call is not counted
     for number in range(1, rounds + 2):
         metrics, elapsed = timed_round(simulation)
         if number > 1:
