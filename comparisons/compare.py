@@ -160,6 +160,7 @@ def compare(args: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "speed_ratio_of_pairs": ratios,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": host(),
+        "devices": {side: figures[0].get("device") for side, figures in runs.items()},
         "command": shlex.join(["python", "-m", "comparisons.compare", *sys.argv[1:]]),
         "runs": runs,
     }

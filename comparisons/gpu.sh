@@ -34,6 +34,8 @@ fi
 
 mkdir -p "$OUT"
 : > "$OUT/steps.jsonl"
+# One GPU, also where there are more: peers take one.
+export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
 # Choices are made anew; compiled programs are shared by the steps.
 export XDG_CACHE_HOME="$OUT/cache"
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$OUT/cache/xla}"

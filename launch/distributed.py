@@ -6,11 +6,15 @@
 HOST:PORT is where process 0 can be reached by the others; all processes get the same one.
 """
 
+import os
 import re
 
 from absl import flags as absl_flags
 
 from . import flags
+
+# Under --workdir: compiled programs of a run of several processes.
+COMPILED = "xla"
 
 _BY_HAND = ("coordinator_address", "num_processes", "process_id")
 
@@ -45,10 +49,13 @@ def define_flags() -> None:
     )
 
 
-def initialize() -> None:
+def initialize(workdir: str) -> None:
     """Join the other processes if the flags say that there are any; before JAX touches a device.
 
     Ends the command with one line if they are not to be found, or are not alike.
+
+    Args:
+      workdir: that all of them share.
     """
     values = absl_flags.FLAGS
     by_hand = {name: values[name].value for name in _BY_HAND}
@@ -69,3 +76,14 @@ def initialize() -> None:
     counts = [len(jax.local_devices(process_index=index)) for index in range(jax.process_count())]
     if len(set(counts)) > 1:
         flags.fail(f"processes must have equally many devices, they have {counts}")
+    if len(counts) > 1 and not flags.chose_cache():
+        _share_compiled(workdir)
+
+
+def _share_compiled(workdir: str) -> None:
+    """Keep compiled programs where all processes find them: JAX writes them in process 0 alone."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.abspath(workdir), COMPILED))
+    compilation_cache.reset_cache()  # a plug-in may have compiled something already

@@ -28,6 +28,8 @@ from semanticfl_jax.plugins import load_plugins
 from .config_files import as_one_line, find_config, read_config
 from .console import explain, fail, prepare_output, quieten
 
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+
 flags.disclaim_key_flags()  # what is defined here is the command's, and shown by its --help
 
 
@@ -119,9 +121,18 @@ def prepare_environment() -> None:
     try:
         use_all_cores()
         # Programs compiled before are loaded: by other seeds, and when a run is resumed.
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache_dir() / "xla"))
+        os.environ.setdefault(_CACHE, _own_cache())
     except SemanticFLError as error:
         fail(error)
+
+
+def chose_cache() -> bool:
+    """Return whether the user said where compiled programs are kept."""
+    return os.environ.get(_CACHE) != _own_cache()
+
+
+def _own_cache() -> str:
+    return str(user_cache_dir() / "xla")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.devices import processes
     from semanticfl_jax.reporting.metric import Metric
 
-    distributed.initialize()
+    distributed.initialize(workdir)
     summary = run(config, workdir, overwrite=absl_flags.FLAGS.overwrite).summary
     if not processes.is_main():
         return

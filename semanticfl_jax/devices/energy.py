@@ -92,10 +92,11 @@ def counters(powercap: Path = POWERCAP, nvml: Any = None) -> dict[str, list[Coun
         _succeed(library.nvmlInit_v2())
         count = ctypes.c_uint()
         _succeed(library.nvmlDeviceGetCount_v2(ctypes.byref(count)))
-        for index in range(count.value):
-            gpu = _GPU(library, index)
+        # All or none: the energy of some would be taken for that of all.
+        all_gpus = [_GPU(library, index) for index in range(count.value)]
+        for gpu in all_gpus:
             gpu.read()
-            gpus.append(gpu)
+        gpus += all_gpus
     found = {"processors": packages, "GPUs": gpus}
     return {kind: those for kind, those in found.items() if those}
 

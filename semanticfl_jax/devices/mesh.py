@@ -28,21 +28,33 @@ def device_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
 
 
 def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
-    """Return a mesh over `num_devices` devices, the first of each process, axis "clients".
+    """Return a mesh over the devices that a run takes (`devices_of_run`), axis "clients"."""
+    return device_mesh(devices_of_run(jax.devices(), num_devices, useful), CLIENTS)
+
+
+def devices_of_run(
+    devices: Sequence[jax.Device], num_devices: int = 0, useful: int | None = None
+) -> list[jax.Device]:
+    """Return `num_devices` of some devices, the first of each process, process by process.
 
     Args:
-      num_devices: how many; 0 takes all, but no more than `useful`.
+      devices: all that there are, here or in a plan.
+      num_devices: how many; 0 takes all, but off TPUs no more than `useful`.
       useful: clients a round: further devices would have none to train.
 
     Raises:
-      SemanticFLError: if there are not that many devices, or not equally many for every process; on
-        CPU, if XLA has too few threads (`cpu_threads`).
+      SemanticFLError: if there are not that many devices, or not equally many for every process.
     """
-    devices = jax.devices()
     if num_devices > len(devices):
         raise SemanticFLError(f"num_devices must be at most {len(devices)} here, got {num_devices}")
-    count = num_devices or min(len(devices), useful or len(devices))
-    processes = jax.process_count()
+    numbers = sorted({device.process_index for device in devices})
+    processes = len(numbers)
+    # For many parts of a TPU slice that are no slice themselves, XLA compiles no exchange. Devices
+    # without a client take no steps, and change no figure.
+    most = len(devices)
+    if useful is not None and devices[0].platform != "tpu":
+        most = min(most, useful)
+    count = num_devices or most
     if num_devices % processes:
         raise SemanticFLError(
             f"num_devices must be a multiple of the {processes} processes, got {num_devices}"
@@ -51,12 +63,11 @@ def make_mesh(num_devices: int = 0, useful: int | None = None) -> Mesh:
         raise SemanticFLError(
             f"clients_per_round must be at least the number of processes, {processes}, got {useful}"
         )
-    devices = [
-        device
-        for index in range(processes)
-        for device in jax.local_devices(process_index=index)[: count // processes]
-    ]
-    return device_mesh(devices, CLIENTS)
+    found = []
+    for number in numbers:
+        own = [device for device in devices if device.process_index == number]
+        found += own[: count // processes]
+    return found
 
 
 def describe(mesh: Mesh) -> str:

@@ -1,7 +1,7 @@
 """What a round cannot be faster than: arithmetic over peak, bytes over bandwidth.
 
 Worked out from the algorithm, not from the compiled program, whose analysis counts the body of a
-loop once. Both are floors: a real device stays above the larger one.
+loop once. Real devices take longer than the larger one, but for what stands in `find_floors`.
 """
 
 from typing import NamedTuple
@@ -41,22 +41,22 @@ class Floors(NamedTuple):
         return 1 / max(self.matrix_seconds, self.bandwidth_seconds)
 
 
-def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices: int) -> Floors:
+def find_floors(parts: Parts, each: int, chip: Chip | None, devices: int) -> Floors:
     """Return the floors of a round of equal clients.
 
     Arithmetic is the training of the cohort's images (`models.flops`), and the student's
     targets if they are computed in each step: other terms of the algorithm, augmentation and
     padding are left out. Bytes are the parameters and what the optimiser keeps of them, read and
     written once in each client's step, in float32, and the step's images and targets read once: all
-    activations are taken to stay on the chip, which large batches do not. (Our choice: a bound that
-    no lowering can break.) Targets that are computed once count for the first contact.
+    activations are taken to stay on the chip, which large batches do not. (Our choice. A network so
+    small that its parameters stay on the chip, too, may beat it.) Targets that are computed once
+    count for the first contact.
 
     Args:
       parts: of the run.
       each: images of every client.
       chip: of what kind the devices are.
-      chips: how many there are.
-      devices: how many JAX counts.
+      devices: how many train.
     """
     config, dataset = parts.config, parts.federation.dataset
     rows = min(config.batch_size, each)
@@ -79,9 +79,9 @@ def find_floors(parts: Parts, each: int, chip: Chip | None, chips: int, devices:
     own = min(len(dataset.train_images), config.num_clients * each)
     if chip is None:
         return Floors(flops, moved, None, None, once * own)
-    share = chips / devices  # of a chip, that a device has
-    peak, bandwidth = share * chip.peak, share * chip.bandwidth
     on_busiest = flops_per_image * busiest * config.local_epochs * each
     mine = -(-own // devices)  # a device sees its share of the images, and keeps all targets
-    contact = max(once * mine / peak, (mine * image + own * target) / bandwidth) if once else 0.0
-    return Floors(flops, moved, on_busiest / peak, moved / bandwidth, once * own, contact)
+    seconds = max(once * mine / chip.peak, (mine * image + own * target) / chip.bandwidth)
+    contact = seconds if once else 0.0
+    on_units, moving = on_busiest / chip.peak, moved / chip.bandwidth
+    return Floors(flops, moved, on_units, moving, once * own, contact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.devices.mesh import CLIENTS, device_mesh, devices_of_run
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.traffic import Traffic, make_traffic
 from semanticfl_jax.models.client_conv import choose_lowering
@@ -28,7 +30,7 @@ from semanticfl_jax.planning.programs import (
 from semanticfl_jax.planning.shapes import make_arguments, make_shapes
 from semanticfl_jax.planning.topology import Topology
 from semanticfl_jax.tuning.choose import Choice, default_chunk
-from semanticfl_jax.types import Say
+from semanticfl_jax.types import PyTree, Say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +79,12 @@ class Plan:
 
     Attributes:
       topology: its name.
-      devices: how many JAX counts.
+      devices: how many the run takes.
+      idle: how many it leaves: more than clients of a round, or than `runtime.num_devices`.
       device_memory: bytes of HBM of each; None on CPU.
+      room: bytes of each that JAX takes for programs; None on CPU.
+      checkpoint_copy: bytes on each device of the copy of the clients' states that is made for a
+        checkpoint, beside a round.
       chip: what kind they are.
       images_per_client: of every client.
       config: of the run.
@@ -90,7 +96,10 @@ class Plan:
 
     topology: str
     devices: int
+    idle: int
     device_memory: float | None
+    room: float | None
+    checkpoint_copy: int
     chip: str
     images_per_client: int
     config: ExperimentConfig
@@ -99,12 +108,18 @@ class Plan:
     starts_from_student: bool | None
     programs: tuple[Compiled, ...]
 
+    def fits(self, program: Compiled) -> bool | None:
+        """Return whether a program fits beside what else is there; None if that is not known."""
+        if self.room is None or program.program not in OF_CLIENTS:
+            return program.fits(self.room)
+        return program.fits(self.room - self.checkpoint_copy)
+
     def largest_chunk(self) -> int | None:
         """Return the most clients side by side of a round that fits, of those compiled."""
         chunks = [
             each.clients_per_chunk
             for each in self.programs
-            if each.program == "round" and each.fits(self.device_memory)
+            if each.program == "round" and self.fits(each)
         ]
         return max(chunks, default=None)
 
@@ -139,15 +154,18 @@ def make_plan(
             "is two programs"
         )
     platform = topology.platform
-    largest = -(-config.clients_per_round // topology.devices)
-    taken = sorted({min(chunk, largest) for chunk in chunks or [_chunk(config, platform)]})
+    every = list(topology.mesh.devices.flat)
+    taken = devices_of_run(every, config.runtime.num_devices, config.clients_per_round)
+    mesh = device_mesh(taken, CLIENTS)
+    largest = -(-config.clients_per_round // len(taken))
+    sizes = sorted({min(chunk, largest) for chunk in chunks or [_chunk(config, platform)]})
     parts = make_shapes(_with_lowering(config, platform, vmapped=False), images, platform)
     programs = programs or default_programs(config)
     check_programs(programs, parts)
-    arguments = make_arguments(parts, images, each, topology.mesh)
-    target, done = Target(parts, topology, arguments, each), []
+    arguments = make_arguments(parts, images, each, mesh)
+    target, done = Target(parts, topology, mesh, arguments, each), []
     for program in programs:
-        for chunk in taken if program in OF_CLIENTS else [1]:
+        for chunk in sizes if program in OF_CLIENTS else [1]:
             conv = config.runtime.conv
             if program == "features":
                 conv = "native"
@@ -157,16 +175,17 @@ def make_plan(
             how = choice if program in OF_CLIENTS else f"convolution: {conv}"
             say(f"{topology.name}: compiling the {program}, {how}")
             done.append(_compile(program, target, choice))
-    floors = find_floors(parts, each, topology.chip, topology.chips, topology.devices)
+    floors = find_floors(parts, each, topology.chip, len(taken))
     chip = "CPU" if topology.chip is None else topology.chip.name
-    sizes = np.full(config.num_clients, each)
-    traffic = make_traffic(
-        parts.algorithm, arguments.state, dataclasses.replace(arguments.data, sizes=sizes)
-    )
+    data = dataclasses.replace(arguments.data, sizes=np.full(config.num_clients, each))
+    traffic = make_traffic(parts.algorithm, arguments.state, data)
     return Plan(
         topology=topology.name,
-        devices=topology.devices,
+        devices=len(taken),
+        idle=len(every) - len(taken),
         device_memory=topology.memory,
+        room=topology.room,
+        checkpoint_copy=_on_each_device(arguments.state.clients),
         chip=chip,
         images_per_client=each,
         config=config,
@@ -174,6 +193,13 @@ def make_plan(
         traffic=traffic,
         starts_from_student=None if parts.student is None else parts.starts_from_student,
         programs=tuple(done),
+    )
+
+
+def _on_each_device(tree: PyTree) -> int:
+    """Return the bytes that each device holds of arrays whose shapes have a sharding."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
 
 

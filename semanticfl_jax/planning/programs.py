@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms import LossTerm
 from semanticfl_jax.config import ExperimentConfig
@@ -84,13 +85,15 @@ class Target(NamedTuple):
 
     Attributes:
       parts: of `make_shapes`.
-      topology: the devices.
+      topology: the devices that there are.
+      mesh: those that the run takes.
       arguments: of `make_arguments`.
       each: images of every client.
     """
 
     parts: Parts
     topology: Topology
+    mesh: Mesh
     arguments: Arguments
     each: int
 
@@ -103,7 +106,7 @@ def lower(program: str, target: Target, choice: Choice) -> jax.stages.Lowered:
       target: the run and the devices.
       choice: lowering of the convolutions, and clients side by side.
     """
-    parts, topology, arguments, each = target
+    parts, topology, mesh, arguments, each = target
     if program == "first_contact":
         return _first_contact(target)
     if program == "distillation":
@@ -115,13 +118,13 @@ def lower(program: str, target: Target, choice: Choice) -> jax.stages.Lowered:
 
         return lower_features(config, topology, dataset.image_shape, dataset.num_classes)
     steps = known_steps(np.array([each]), config)
-    built = make_programs(parts, topology.mesh, choice, steps)
+    built = make_programs(parts, mesh, choice, steps)
     state, data, shared, key, rates, test = arguments
     if config.runtime.data_memory == "host":
         (places,) = jax.eval_shape(built.cohort, np.int32(0), data.sizes, key).shape
-        most = min(places // topology.devices, cohort_places(config))
-        rows = topology.devices * most * each
-        data = with_shapes(data, rows, places, split(topology.mesh))
+        most = min(places // mesh.devices.size, cohort_places(config))
+        rows = mesh.devices.size * most * each
+        data = with_shapes(data, rows, places, split(mesh))
     if program == "evaluation":
         return built.evaluate.lower(jax.eval_shape(built.tested, state), test)
     run_round: Any = built.run_round
@@ -141,15 +144,15 @@ def _contact_terms(parts: Parts) -> list[LossTerm]:
 
 def _first_contact(target: Target) -> jax.stages.Lowered:
     """Return what clients compute of a block of their images."""
-    parts, topology, arguments, each = target
+    parts, _, mesh, arguments, each = target
     (term,) = _contact_terms(parts)
     assert term.contact is not None
-    mesh, data = topology.mesh, arguments.data
-    everywhere, from_host = replicated(mesh), parts.config.runtime.data_memory == "host"
+    data, everywhere = arguments.data, replicated(mesh)
+    from_host = parts.config.runtime.data_memory == "host"
     shared = arguments.shared[term.name][0]
     rows = placed(row_shapes(term.contact, shared, data), everywhere)
     count = min(data.labels.shape[0], parts.config.num_clients * each)
-    together = topology.devices * block_size(count)
+    together = mesh.devices.size * block_size(count)
     images, pixels = data.images, int(np.prod(data.image_shape))
     if from_host:
         images = jax.ShapeDtypeStruct((together, pixels), np.uint8, sharding=split(mesh))

@@ -51,7 +51,7 @@ def _row(plan: Plan, program: Compiled) -> str:
     if memory is None:
         return f"{name} | | | | no: {program.failed} | | |"
     share = "" if plan.device_memory is None else f"{memory.total / plan.device_memory:.1%}"
-    fits = {True: "yes", False: "no", None: ""}[program.fits(plan.device_memory)]
+    fits = {True: "yes", False: "no", None: ""}[plan.fits(program)]
     kinds = ", ".join(f"{n} {kind}" for kind, n in program.counted().items()) or "none"
     moved = f"{sum(each.bytes for each in program.collectives) / 1e6:,.1f}"
     if program.unread is not None:
@@ -71,6 +71,9 @@ def _notes(plan: Plan) -> list[str]:
     if plan.starts_from_student is not None:
         does = "starts" if plan.starts_from_student else "does not start"
         found.append(f"{plan.topology}: the clients' network {does} from the student")
+    if plan.idle:
+        every = plan.devices + plan.idle
+        found.append(f"{plan.topology}: the run takes {plan.devices} of the {every} devices")
     floors = plan.floors
     if floors.contact_flops:
         took = (
@@ -107,7 +110,10 @@ def values(plan: Plan) -> dict[str, Any]:
     return {
         "topology": plan.topology,
         "devices": plan.devices,
+        "idle_devices": plan.idle,
         "device_memory_bytes": plan.device_memory,
+        "room_bytes": plan.room,
+        "checkpoint_copy_bytes": plan.checkpoint_copy,
         "chip": plan.chip,
         "images_per_client": plan.images_per_client,
         "reasoned": {**plan.floors._asdict(), "rounds_per_second": plan.floors.rounds_per_second},
@@ -129,7 +135,7 @@ def _program(plan: Plan, program: Compiled) -> dict[str, Any]:
         "failed": program.failed,
         "compile_seconds": program.compile_seconds,
         "memory_bytes": None if memory is None else memory._asdict(),
-        "fits": program.fits(plan.device_memory),
+        "fits": plan.fits(program),
         "unread": program.unread,
         "untiled": program.untiled,
         **_exchanges(program),

@@ -27,6 +27,11 @@ _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
+# Of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+_GPU_SHARE = 0.75
+# The part of a slice of several hosts that each of them has.
+_HOSTS = {"v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
+
 
 class Topology(NamedTuple):
     """Devices to plan for.
@@ -35,18 +40,11 @@ class Topology(NamedTuple):
       name: as it was given.
       mesh: all of them along the axis "clients".
       chip: of what kind; None for CPU devices.
-      chips: how many chips they are; on TPU v4 a chip counts as two devices.
     """
 
     name: str
     mesh: Mesh
     chip: Chip | None
-    chips: int
-
-    @property
-    def devices(self) -> int:
-        """Number of devices."""
-        return self.mesh.devices.size
 
     @property
     def platform(self) -> str:
@@ -54,14 +52,25 @@ class Topology(NamedTuple):
         return self.mesh.devices.flat[0].platform
 
     def of_one_host(self) -> list[jax.Device]:
-        """Return the devices of the first host."""
+        """Return the devices of a host by itself: of part of a slice, XLA may compile nothing."""
         every = list(self.mesh.devices.flat)
-        return [each for each in every if each.process_index == every[0].process_index]
+        if len({each.process_index for each in every}) == 1:
+            return every
+        kind, shape = _parse(self.name)
+        host = str(shape[-1]) if kind in GPUS else _HOSTS[kind]
+        return list(make_topology(f"{kind}:{host}").mesh.devices.flat)
 
     @property
     def memory(self) -> float | None:
         """Bytes of HBM of each device; None on CPU."""
-        return None if self.chip is None else self.chip.memory * self.chips / self.devices
+        return None if self.chip is None else self.chip.memory
+
+    @property
+    def room(self) -> float | None:
+        """Bytes of each device that JAX takes for programs by default; None on CPU."""
+        if self.memory is None:
+            return None
+        return self.memory * (_GPU_SHARE if self.platform == "gpu" else 1)
 
 
 def cpu_devices(name: str) -> int | None:
@@ -95,9 +104,12 @@ def make_topology(name: str) -> Topology:
                 f"--topology={name}: JAX has {len(devices)} CPU devices here; set "
                 f"JAX_NUM_CPU_DEVICES={count} before it starts"
             )
-        return Topology(name, device_mesh(devices[:count], CLIENTS), None, count)
+        return Topology(name, device_mesh(devices[:count], CLIENTS), None)
     _check_compiler(name, kind)
     options: dict[str, Any] = {"platform": "tpu", "topology_name": name}
+    if kind == "v4":
+        # A chip's two cores are one device, as they are on TPU v4 itself.
+        options["chip_config_name"] = "megacore"
     if kind in GPUS:
         hosts, each = shape if len(shape) == 2 else (1, *shape)
         options = {
@@ -111,7 +123,7 @@ def make_topology(name: str) -> Topology:
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SemanticFLError(f"--topology={name} cannot be had from JAX: {reason}") from error
-    return Topology(name, device_mesh(described.devices, CLIENTS), CHIPS[kind], count)
+    return Topology(name, device_mesh(described.devices, CLIENTS), CHIPS[kind])
 
 
 def _check_compiler(name: str, kind: str) -> None:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from semanticfl_jax.algorithms import Algorithm
+from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
@@ -126,6 +127,7 @@ class Simulation:
         self._ended: str | None = None
         self._stopping = False
         given = Given(config, dataset, partition, model, algorithm, init_params)
+        self._model_at_end: Model | None = None
         self._finished = self._open(overwrite)
         if self._finished is not None and self.workdir is not None:
             require_same(given, self.workdir)
@@ -285,6 +287,8 @@ class Simulation:
             if self.round == self.rounds or stopped:
                 now = datetime.datetime.now().astimezone()
                 self._ended = now.isoformat(sep=" ", timespec="seconds")
+                # By all processes: programs of devices of several cannot run in one of them.
+                self._model_at_end = self._tested()
                 with processes.main_first():
                     self._callbacks.end(self)
                 self.close()
@@ -376,9 +380,14 @@ class Simulation:
         if self._finished is not None and self.workdir is not None:
             model = load_model(self.workdir / files.MODEL, self._model)
             return Result(model, self.history, self._finished, self.workdir)
-        tested = jax.device_get(self.engine.tested(self.engine.state))
+        tested = self._tested() if self._model_at_end is None else self._model_at_end
         model = self.parts.trained_model(tested)
         return Result(model, self.history, self.summary(), self.workdir)
+
+    def _tested(self) -> Model:
+        """Return the model that is tested, in host memory; all processes must ask."""
+        model: Model = jax.device_get(self.engine.tested(self.engine.state))
+        return model
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""

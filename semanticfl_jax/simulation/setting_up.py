@@ -138,7 +138,9 @@ def advice(parts: Parts) -> list[str]:
         )
     cores, devices = available_cores(), jax.local_device_count()
     wanted = config.runtime.num_devices or config.clients_per_round
-    if jax.default_backend() != "cpu" or devices >= min(cores, wanted):
+    # Of several processes each may be meant to have few: they share their machine's cores.
+    several = jax.process_count() > 1
+    if several or jax.default_backend() != "cpu" or devices >= min(cores, wanted):
         return lines
     return [
         *lines,

@@ -30,6 +30,10 @@ CONFIGS = "configs"
 #: What the processes printed, likewise.
 LOGS = "logs"
 
+_NODES, _PCI = Path("/dev"), Path("/sys/bus/pci/devices")
+# As in JAX 0.10.2: of v3 and its like, v4, v5p, v5e, v6e and 7x. Google's network cards are others.
+_GOOGLE = "0x1ae0"
+_TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.2
 
@@ -55,11 +59,17 @@ def shares(jobs: int, environment: Mapping[str, str] | None = None) -> list[Shar
       environment: of this process; by default `os.environ`.
 
     Raises:
-      ConfigError: if there are more jobs than cores, or than GPUs where there are any.
+      ConfigError: if there are more jobs than cores, or than GPUs where there are any, or
+        more than one on a TPU.
     """
     environment = os.environ if environment is None else environment
     affinity = getattr(os, "sched_getaffinity", None)
     cores = sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+    if jobs > 1 and _uses_tpus(environment):
+        raise ConfigError(
+            "--jobs must be 1 on a TPU: the first process takes all of the host's chips; with "
+            "JAX_PLATFORMS=cpu the runs share the cores"
+        )
     gpus = _gpus(environment)
     for count, kind in ((len(cores), "cores"), (len(gpus), "GPUs")):
         if jobs < 1 or (jobs > count and count):
@@ -85,8 +95,22 @@ def _gpus(environment: Mapping[str, str]) -> list[str]:
         return []
     if "CUDA_VISIBLE_DEVICES" in environment:
         return [name for name in environment["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")]
-    return sorted((name for name in found if name.isdecimal()), key=int)
+    found = [path.name.removeprefix("nvidia") for path in _NODES.glob("nvidia*")]
+    # CUDA counts those that it sees from 0, whatever the numbers of their nodes: a container may
+    # have nvidia4 and nvidia6 alone.
+    return [str(index) for index in range(sum(name.isdecimal() for name in found))]
+
+
+def _uses_tpus(environment: Mapping[str, str]) -> bool:
+    """Return whether JAX would use TPUs, without starting it, as it finds them itself."""
+    asked = environment.get("JAX_PLATFORMS", "")
+    if asked:
+        return asked.split(",")[0] == "tpu"
+    return any(
+        (device / "vendor").read_text().strip() == _GOOGLE
+        and (device / "device").read_text().strip() in _TPUS
+        for device in _PCI.glob("*")
+    )
 
 
 def train(

@@ -29,6 +29,9 @@ from semanticfl_jax.types import Say
 
 # Seconds of compiling and measuring after which nothing more is begun.
 _SECONDS = 60.0
+# Left to the next run: it has time of its own, and what failed may have failed for what others did
+# with the device.
+_UNKNOWN = ("no time", "failed")
 
 
 class Measured:
@@ -39,9 +42,11 @@ class Measured:
         self._of = measured_for(work, mesh)
         name = hashlib.sha256(json.dumps(self._of, sort_keys=True).encode()).hexdigest()[:16]
         self._path = user_cache_dir() / "tuning" / f"{name}.json"
-        self._figures = {(f.conv, f.clients_per_chunk): f for f in read_figures(self._path)}
+        known = [figure for figure in read_figures(self._path) if figure.outcome not in _UNKNOWN]
+        self._figures = {(figure.conv, figure.clients_per_chunk): figure for figure in known}
         self._room = room_for_chunk(mesh)
         self._began = time.perf_counter()
+        self._lost: OSError | None = None
         self.new = 0
 
     @property
@@ -66,19 +71,24 @@ class Measured:
             found = time_chunk(self._work, conv, clients_per_chunk, self._mesh)
         self._say(f"  {found}")
         self._figures[conv, clients_per_chunk] = found
+        self._write()  # at once: a run that is killed while it measures keeps what it has
         return found
 
-    def write(self) -> str:
-        """Write the figures if there are new ones; say where they are."""
-        # What there was no time for is left to the next run, with time of its own.
-        known = (figure for figure in self._figures.values() if figure.outcome != "no time")
-        figures = list(map(dataclasses.asdict, known))
-        try:
-            if self.new:
-                write_json(self._path, {"of": self._of, "figures": figures})
-        except OSError as error:
-            return f"the figures could not be kept: {error}"
+    @property
+    def where(self) -> str:
+        """Where the figures are, in words."""
+        if self._lost is not None:
+            return f"the figures could not be kept: {self._lost}"
         return f"figures in {self._path}"
+
+    def _write(self) -> None:
+        known = (figure for figure in self._figures.values() if figure.outcome not in _UNKNOWN)
+        try:
+            figures = list(map(dataclasses.asdict, known))
+            write_json(self._path, {"of": self._of, "figures": figures})
+            self._lost = None
+        except OSError as error:
+            self._lost = error
 
 
 def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:

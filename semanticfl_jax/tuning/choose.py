@@ -115,7 +115,7 @@ def _choose(
         return chunk_load(work.sizes, cohort, batch, mesh.devices.size, chunk)
 
     fastest = best(search(measured.look, lowerings, chunks, load), load)
-    where = measured.write()
+    where = measured.where
     if fastest is None:
         return assumed._replace(how=f"{assumed.how}: nothing could be measured; {where}")
     how = f"measured now in {measured.seconds:.0f} s" if measured.new else "measured before"

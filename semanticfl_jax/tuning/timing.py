@@ -31,7 +31,7 @@ from semanticfl_jax.types import PyTree
 _ROOM = 0.8
 # Seconds that a timed call should last, and the most steps of a client that it takes for it.
 _CALL_SECONDS, _STEPS = 0.25, 16
-# A first call that lasts this long, in seconds, is figure enough: warming up is no part of it.
+# A call that lasts this long, in seconds, is not repeated for a median.
 _LONG = 2.0
 
 
@@ -161,7 +161,8 @@ def time_chunk(
             jax.block_until_ready(program(*arguments, sizes))
             return time.perf_counter() - began
 
-        seconds = seconds_per_step(call, work.steps, repeats) / clients_per_chunk
+        platform = mesh.devices.flat[0].platform
+        seconds = seconds_per_step(call, work.steps, repeats, platform) / clients_per_chunk
         return dataclasses.replace(found, outcome="measured", seconds=seconds)
     except jax.errors.JaxRuntimeError as error:  # not to be had here, or too large after all
         found = dataclasses.replace(found, note=str(error).splitlines()[0][:200])
@@ -191,14 +192,17 @@ def too_large(figure: Figure, room: int) -> Figure:
     return dataclasses.replace(figure, outcome="too large", seconds=None, note=note)
 
 
-def seconds_per_step(call: Callable[[int], float], most: int, repeats: int) -> float:
+def seconds_per_step(
+    call: Callable[[int], float], most: int, repeats: int, platform: str = "cpu"
+) -> float:
     """Return seconds of a step; `call(steps)` does so many and returns the seconds it took.
 
-    The first call is not counted, unless it is long.
+    The first call is not counted, unless it is long, nor on an accelerator then: there it may have
+    waited for clocks to rise, or for a library to load. Its second call is the figure.
     """
     first = call(1)
     if first >= _LONG:
-        return first
+        return first if platform == "cpu" else call(1)
     steps = max(1, min(most, int(_CALL_SECONDS / max(call(1), 1e-9))))
     return statistics.median(call(steps) for _ in range(repeats)) / steps
 

@@ -53,7 +53,7 @@ class Counting:
 
     def evaluate(self, state):
         self.log.append(f"tested {state}")
-        Counting.clock += 0.5
+        Counting.clock += 0.5 if state else 9.0  # the first takes longer
         return {"test_accuracy": state / 100}
 
 
@@ -68,6 +68,7 @@ def test_the_first_round_is_not_counted_and_evaluation_is_apart(clock):
     config = dataclasses.replace(TINY, eval_every=2)
     figures = rounds.time_rounds(engine, config, 4, say=lambda line: None)
     assert engine.log == [
+        "tested 0",
         *["round"] * 2,
         "tested 2",
         *["round"] * 2,
@@ -116,6 +117,8 @@ def test_matmul_rate_counts_all_devices(monkeypatch):
     for devices in (1, 2):
         rate = matmul_rate.matmul_rate(make_mesh(devices), size=16, repeats=2)
         assert rate == devices * 2 * 16**3  # a product a second
+        chained = matmul_rate.matmul_rate(make_mesh(devices), size=16, repeats=2, chain=5)
+        assert chained == 5 * rate  # five products a second
 
 
 def test_guidance_is_timed_beside_its_absence(monkeypatch):

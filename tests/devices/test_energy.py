@@ -17,16 +17,17 @@ def domain(folder, name, energy, turn=1_000_000):
 
 
 class FakeLibrary:
-    """NVIDIA's, of two GPUs, of which the second has no counter."""
+    """NVIDIA's, of `count` GPUs, of which those in `silent` have no counter."""
 
-    def __init__(self):
+    def __init__(self, count=1, silent=()):
+        self.count, self.silent = count, silent
         self.millijoules = 5_000
 
     def nvmlInit_v2(self):
         return 0
 
     def nvmlDeviceGetCount_v2(self, count):
-        count._obj.value = 2
+        count._obj.value = self.count
         return 0
 
     def nvmlDeviceGetHandleByIndex_v2(self, index, device):
@@ -34,7 +35,7 @@ class FakeLibrary:
         return 0
 
     def nvmlDeviceGetTotalEnergyConsumption(self, device, count):
-        if device.value != 100:
+        if device.value - 100 in self.silent:
             return 3  # not supported
         assert isinstance(count._obj, ctypes.c_ulonglong)
         count._obj.value = self.millijoules
@@ -53,6 +54,11 @@ def test_packages_and_gpus_are_counted_and_what_is_within_them_is_not(tmp_path):
     (packages[1] / "energy_uj").write_text("50")  # turned over: 1 J, less 50 microjoules
     library.millijoules += 2_500
     assert meter.stop() == pytest.approx({"processors": 1.39995, "GPUs": 2.5})
+
+
+def test_gpus_are_given_up_if_one_does_not_answer(tmp_path):
+    assert len(counters(tmp_path, FakeLibrary(3))["GPUs"]) == 3
+    assert "GPUs" not in counters(tmp_path, FakeLibrary(3, silent=[1]))
 
 
 def test_a_counter_that_turns_over_twice_is_read_in_between(tmp_path):

@@ -35,7 +35,7 @@ SMALL = (
 SECONDS = 200  # after which a hang is a failure; a machine under load gets some slack
 
 
-def start(cwd, *arguments, devices=1, module="launch.train"):
+def start(cwd, *arguments, devices=1, module="launch.train", **settings):
     settings = {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
@@ -43,11 +43,13 @@ def start(cwd, *arguments, devices=1, module="launch.train"):
         "JAX_COMPILATION_CACHE_DIR": str(cwd / "xla"),
         # As in conftest.py, but for its eight devices.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        **settings,
     }
+    environment = {**os.environ, **settings}
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env={**os.environ, **settings},
+        env={name: value for name, value in environment.items() if value is not None},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,6 +207,41 @@ def test_two_processes_are_one_run_also_when_one_of_them_is_stopped(one, tmp_pat
     summary = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert summary["device"] == "2 x cpu in 2 processes"
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_all_processes_compute_the_model_that_a_run_ends_with(tmp_path):
+    """IFCA chooses it of several, in a program of all devices."""
+    module, address = "tests.launch.counted_tests", free_address()
+    outputs, codes = finish(
+        [start(tmp_path, address, str(number), "run", module=module) for number in range(2)]
+    )
+    assert codes == [0, 0], outputs
+    assert [said for said, _ in outputs] == ["1\n", "1\n"]
+
+
+def test_compiled_programs_are_kept_where_all_processes_find_them(tmp_path):
+    """Which of them are found cannot be seen here: on CPU, JAX's keys differ by process."""
+    together = (f"--coordinator_address={free_address()}", "--num_processes=2")
+    outputs, codes = finish(
+        [
+            start(
+                tmp_path,
+                "--workdir=run",
+                *together,
+                f"--process_id={number}",
+                "--config.rounds=1",
+                "--config.model.name=linear",
+                "--config.local_epochs=1",
+                JAX_COMPILATION_CACHE_DIR=None,
+                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+                XDG_CACHE_HOME=str(tmp_path / f"home-{number}"),
+            )
+            for number in range(2)
+        ]
+    )
+    assert codes == [0, 0], outputs
+    assert any("round" in path.name for path in (tmp_path / "run" / "xla").iterdir())
+    assert not list(tmp_path.glob("home-*/semanticfl_jax/xla"))
 
 
 def test_what_is_wrong_in_one_process_ends_all(tmp_path):

@@ -14,6 +14,7 @@ from semanticfl_jax.config import (
     ModelConfig,
     RuntimeConfig,
 )
+from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.errors import MissingDependencyError, SemanticFLError
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.models.client_conv import LOWERINGS
@@ -152,11 +153,11 @@ def test_a_gpu_that_cannot_time_products_is_planned_without_those_of_triton(monk
 
 def test_floors_are_those_of_the_algorithm():
     parts = make_shapes(CONFIG, IMAGES)
-    one = find_floors(parts, 4, CHIPS["v5e"], 1, 1)
+    one = find_floors(parts, 4, CHIPS["v5e"], 1)
     more = dataclasses.replace(CONFIG, clients_per_round=8)
-    twice = find_floors(make_shapes(more, IMAGES), 4, CHIPS["v5e"], 1, 1)
+    twice = find_floors(make_shapes(more, IMAGES), 4, CHIPS["v5e"], 1)
     np.testing.assert_allclose(twice[:4], 2 * np.array(one[:4]))
-    spread = find_floors(parts, 4, CHIPS["v5e"], 4, 4)
+    spread = find_floors(parts, 4, CHIPS["v5e"], 4)
     assert spread.flops == one.flops
     np.testing.assert_allclose(4 * spread.matrix_seconds, one.matrix_seconds)
     np.testing.assert_allclose(one.matrix_seconds, one.flops / 197e12)
@@ -176,6 +177,40 @@ def test_what_does_not_fit_is_told():
     assert compiled.fits(22) and not compiled.fits(21)
     assert compiled.fits(None) is None
     assert not Compiled("round", "native", 4, failed="too large").fits(None)
+
+
+def test_a_plan_is_for_the_devices_that_the_run_takes():
+    config = dataclasses.replace(CONFIG, clients_per_round=3)
+    silent = {"programs": ["round"], "say": lambda line: None}
+    plan = make_plan(config, make_topology("cpu:8"), IMAGES, 4, **silent)
+    assert (plan.devices, plan.idle) == (3, 5)
+    assert "cpu:8: the run takes 3 of the 8 devices" in table([plan])
+    assert values(plan)["compiled"] != []
+    alone = make_plan(config, make_topology("cpu:3"), IMAGES, 4, **silent)
+    assert plan.floors == alone.floors
+    assert plan.programs[0].memory == alone.programs[0].memory
+
+
+def test_room_is_what_jax_takes_less_the_copy_for_a_checkpoint(monkeypatch):
+    scaffold = dataclasses.replace(CONFIG, algorithm=AlgorithmConfig(name="scaffold"))
+    plan = make_plan(
+        scaffold, make_topology("cpu:2"), IMAGES, 4, programs=["round"], say=lambda line: None
+    )
+    (round_,) = plan.programs
+    # One model for each of 16 clients, spread over two devices.
+    model = make_shapes(scaffold, IMAGES).model_shapes
+    assert plan.checkpoint_copy == 16 // 2 * size_in_bytes(model.params)
+    needed = round_.memory.total + plan.checkpoint_copy
+    roomy, tight = (dataclasses.replace(plan, room=room) for room in (needed, needed - 1))
+    assert plan.fits(round_) is None and roomy.fits(round_) and not tight.fits(round_)
+    assert (roomy.largest_chunk(), tight.largest_chunk()) == (1, None)
+    evaluation = dataclasses.replace(round_, program="evaluation")
+    assert tight.fits(evaluation)
+    assert values(tight)["compiled"][0]["fits"] is False
+    gpu = make_topology("cpu:2")._replace(chip=CHIPS["h100"])
+    assert gpu.room == gpu.memory == CHIPS["h100"].memory
+    monkeypatch.setattr(Topology, "platform", "gpu")
+    assert gpu.room == 0.75 * CHIPS["h100"].memory
 
 
 def test_wrong_topologies_and_data_sets_are_refused():

@@ -143,7 +143,7 @@ def test_a_plan_says_what_is_of_the_student(planned):
 
 def test_floors_have_the_students_forward_pass():
     def floors(config):
-        return find_floors(make_shapes(config, IMAGES), 4, CHIPS["v5e"], 4, 4)
+        return find_floors(make_shapes(config, IMAGES), 4, CHIPS["v5e"], 4)
 
     # A student of one dense layer: a product, a sum and a bias for each of its outputs.
     linear = {"model": "linear", "init": False}

@@ -40,6 +40,30 @@ def test_cores_and_gpus_are_split_and_no_two_shares_overlap(monkeypatch):
         sweep.shares(0, forced)
 
 
+def test_gpus_are_numbered_as_cuda_counts_them(monkeypatch, tmp_path):
+    for name in ("nvidia4", "nvidia6", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sweep, "_NODES", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    parts = sweep.shares(2, {})
+    assert [part.environment["CUDA_VISIBLE_DEVICES"] for part in parts] == ["0", "1"]
+
+
+def test_several_jobs_are_refused_on_a_tpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(sweep, "_PCI", tmp_path)
+    monkeypatch.setattr(sweep, "_NODES", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    for name, device in (("card", "0x0042"), ("chip", "0x0063")):
+        assert len(sweep.shares(2, {})) == 2
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text("0x1ae0\n")
+        (tmp_path / name / "device").write_text(f"{device}\n")
+    with pytest.raises(ConfigError, match="--jobs must be 1 on a TPU"):
+        sweep.shares(2, {})
+    assert len(sweep.shares(1, {})) == 1
+    assert len(sweep.shares(2, {"JAX_PLATFORMS": "cpu"})) == 2
+
+
 @pytest.fixture(scope="module")
 def config():
     load_plugins(PLUGINS)

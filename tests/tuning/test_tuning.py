@@ -215,6 +215,40 @@ def test_other_processes_do_as_the_main_one(timed, monkeypatch):
     assert choose() == ("shifted", 8, "as process 0 chose") and not timed
 
 
+def test_what_failed_is_tried_again_by_the_next_run(timed, monkeypatch, tmp_path):
+    measure = cache.time_chunk
+
+    def fail(work, conv, chunk, mesh):
+        return Figure(conv, chunk, "failed", note=measure(work, conv, chunk, mesh).outcome)
+
+    monkeypatch.setattr(cache, "time_chunk", fail)
+    assert "nothing could be measured" in choose().how and timed
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    assert json.loads(file.read_text())["figures"] == []
+    # Nor is what an earlier edition kept taken for good.
+    values = json.loads(file.read_text())
+    old = [dataclasses.asdict(Figure("patches", 16, "failed"))]
+    file.write_text(json.dumps(values | {"figures": old}))
+    monkeypatch.setattr(cache, "time_chunk", measure)
+    assert choose()[:2] == ("patches", 16)
+
+
+def test_figures_are_kept_as_they_are_found(timed, monkeypatch, tmp_path):
+    measure = cache.time_chunk
+
+    def killed(work, conv, chunk, mesh):
+        if len(timed) == 2:
+            raise KeyboardInterrupt
+        return measure(work, conv, chunk, mesh)
+
+    monkeypatch.setattr(cache, "time_chunk", killed)
+    with pytest.raises(KeyboardInterrupt):
+        choose()
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    found = json.loads(file.read_text())["figures"]
+    assert [(each["conv"], each["clients_per_chunk"]) for each in found] == timed
+
+
 def test_time_runs_out(timed, monkeypatch):
     monkeypatch.setattr(cache, "_SECONDS", -1.0)
     found = choose()
@@ -328,6 +362,9 @@ def test_long_calls_are_not_repeated():
     calls.clear()
     seconds = 10
     assert timing.seconds_per_step(call, 16, 3) == 10.5 and calls == [1]
+    # A cold accelerator's first call is none, though it is long.
+    seconds = iter([30.0, 0.5])
+    assert timing.seconds_per_step(lambda steps: next(seconds), 16, 3, "gpu") == 0.5
 
 
 @pytest.mark.parametrize("algorithm", ["scaffold", "moon"])
