@@ -12,17 +12,14 @@ from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.diffusion.fingerprint import image_size
+from semanticfl_jax.diffusion.settings import image_size
 from semanticfl_jax.probing.classifiers import Split, assess
 from semanticfl_jax.registry import DATASETS
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.semantics.student.building import (
-    ClientSide,
-    check_fits,
-    obtain_student,
-    uses_diffusion,
-)
+from semanticfl_jax.semantics.student.building import obtain_student
+from semanticfl_jax.semantics.student.checks import check_fits
+from semanticfl_jax.semantics.student.clients import ClientSide, uses_diffusion
 from semanticfl_jax.semantics.student.images import StudentImages, read_images
 from semanticfl_jax.types import Say
 

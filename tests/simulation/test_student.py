@@ -22,7 +22,7 @@ from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.semantics.building import checkpoint_directory
-from semanticfl_jax.semantics.student.building import expected_provenance
+from semanticfl_jax.semantics.student.clients import expected_provenance
 from semanticfl_jax.semantics.student.images import StudentImages
 from semanticfl_jax.simulation import student as module
 from semanticfl_jax.simulation.experiment import Simulation, run

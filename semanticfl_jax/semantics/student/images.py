@@ -90,8 +90,13 @@ def split_held_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted rows to train on, and those on which the student is measured."""
     rng = host_generator(seed, HostStream.DISTILLATION, _HELD_OUT)
     order = rng.permutation(count)
-    held = min(_HELD_OUT_MOST, max(1, int(_HELD_OUT_SHARE * count)))
+    held = held_out_count(count)
     return np.sort(order[held:]), np.sort(order[:held])
+
+
+def held_out_count(count: int) -> int:
+    """Return how many of `count` images are not trained on."""
+    return min(_HELD_OUT_MOST, max(1, int(_HELD_OUT_SHARE * count)))
 
 
 def read_images(

@@ -19,9 +19,10 @@ from semanticfl_jax.errors import SemanticFLError
 
 #: Deviations beyond which a target is cut off.
 CLIP = 4.0
-#: Side at which the encoder sees the images, and what it is.
+#: Side at which the encoder sees the images, what it is, and its features of an image.
 ENCODER_RESOLUTION = 128
 ENCODER = "efficientnet_lite0"
+ENCODER_CHANNELS = 1280
 
 
 def diffusion_features(

@@ -16,8 +16,9 @@ from semanticfl_jax.config import (
 from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS, fingerprint
 from semanticfl_jax.models import make_model
 from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.semantics.student.building import ClientSide, obtain_student
+from semanticfl_jax.semantics.student.building import obtain_student
 from semanticfl_jax.semantics.student.bundled import WIDTHS, bundled_student
+from semanticfl_jax.semantics.student.clients import ClientSide
 
 DIRECTORY = BUNDLED_CHECKPOINTS["tiny-sd"]
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
