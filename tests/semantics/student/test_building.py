@@ -33,18 +33,18 @@ IMAGES = StudentImages("dataset:other", PIXELS, LABELS)
 
 
 def clients_of(**settings):
-    values = {"images": "dataset:digits", "dim": 3, "steps": 6, "batch_size": 8, **settings}
+    training = {} if "file" in settings else {"steps": 6, "batch_size": 8}
+    values = {"images": "dataset:digits", "dim": 3, **training, **settings}
+    if settings.get("control") == "labels":
+        del values["dim"]
     if values.get("control") not in ("labels", "encoder"):
         values.setdefault("maps", ("vae", "down_0"))
     student = StudentConfig(enabled=True, **values)
-    guidance = GuidanceConfig(
-        enabled=True,
-        checkpoint=str(CHECKPOINT),
-        resolution=32,
-        lambda_kd=0,
-        lambda_con=0,
-        student=student,
-    )
+    teacher = {}
+    if student.teacher in ("diffusion", "random_unet") or student.images == "generated":
+        teacher = {"checkpoint": str(CHECKPOINT)}
+        teacher |= {} if student.control in ("labels", "encoder") else {"resolution": 32}
+    guidance = GuidanceConfig(enabled=True, lambda_kd=0, lambda_con=0, student=student, **teacher)
     config = ExperimentConfig(model=TWO_LAYERS, guidance=guidance, augmentation=("crop_flip",))
     return ClientSide(config, (8, 8, 3), MEAN, STD, ("a", "b", "c", "d"))
 
@@ -128,7 +128,7 @@ def test_a_given_file_needs_neither_its_images_nor_its_checkpoint(made, tmp_path
     about = {**student.about, "provenance": moved}
     other = type(student)(student.variables, about)
     other.save(tmp_path / "given.safetensors")
-    clients = clients_of(file=str(tmp_path / "given.safetensors"), steps=99)
+    clients = clients_of(file=str(tmp_path / "given.safetensors"))
     guidance = dataclasses.replace(clients.config.guidance, checkpoint="elsewhere/model")
     clients = dataclasses.replace(
         clients, config=dataclasses.replace(clients.config, guidance=guidance)
