@@ -87,6 +87,12 @@ def leaves(result):
     return {"params": result.params, "batch_stats": result.batch_stats}
 
 
+def test_an_impossible_probe_is_refused_before_the_student_is_made(world):
+    module.check_probe(world, 10**6, 10)
+    with pytest.raises(ConfigError, match=r"probe_images must be larger"):
+        module.check_probe(world, 3, 10)
+
+
 def test_no_image_and_no_feature_of_a_client_leaves_it(world, config_of, train, tmp_path):
     config = config_of()
     with Simulation(config, dataset=world, progress=False, say=None) as simulation:
