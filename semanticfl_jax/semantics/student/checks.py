@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from semanticfl_jax.semantics.student.clients import ClientSide
 from semanticfl_jax.semantics.student.images import StudentImages, held_out_count
 from semanticfl_jax.semantics.student.network import Student
 from semanticfl_jax.semantics.student.teacher import ENCODER_CHANNELS
+
+#: By how much normalisations may differ of which nothing is said: a share of the deviation, and of
+#: means in deviations.
+_STD_APART, _MEAN_APART = 0.1, 0.1
 
 
 def check_before_making(
@@ -46,6 +51,32 @@ def check_before_making(
             f"guidance.student.dim must be at most {min(rows - 1, channels)} here: its teacher has "
             f"{channels} features of an image, and {rows} images are trained on; got {student.dim}"
         )
+
+
+def inexact_start(student: Student, mean: Sequence[float], std: Sequence[float]) -> str | None:
+    """Return what to say of a start from the student where images are normalised otherwise.
+
+    Clients' networks get its weights, and see images by their own mean and deviation.
+
+    Args:
+      student: that clients' networks start from.
+      mean: of each channel, by which clients normalise.
+      std: likewise.
+    """
+    its_mean, its_std = (np.asarray(student.about[name], float) for name in ("mean", "std"))
+    mean, std = np.asarray(mean, float), np.asarray(std, float)
+    wider = np.abs(std / its_std - 1).max() > _STD_APART
+    if not wider and (np.abs(mean - its_mean) / its_std).max() <= _MEAN_APART:
+        return None
+
+    def told(mean: np.ndarray, std: np.ndarray) -> str:
+        both = (", ".join(f"{value:.2f}" for value in of) for of in (mean, std))
+        return "mean {} and deviation {}".format(*both)
+
+    return (
+        f"the student's images were normalised by {told(its_mean, its_std)}, the clients' are by "
+        f"{told(mean, std)}: its start is inexact until normalisation has adapted"
+    )
 
 
 def check_fits(student: Student, clients: ClientSide) -> None:
