@@ -20,6 +20,9 @@ from semanticfl_jax.config import ConfigError, ExperimentConfig
 
 from . import flags
 
+#: That a student is probed on, at most.
+_TEST_IMAGES = 2000
+
 
 def define() -> None:
     """Define the flags beyond those that every command has."""
@@ -38,7 +41,7 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     from semanticfl_jax.data.federation import make_federation
     from semanticfl_jax.files import write_json
     from semanticfl_jax.lock import Lock
-    from semanticfl_jax.simulation.student import probe_on, server_student
+    from semanticfl_jax.simulation.student import check_probe, probe_on, server_student
 
     if config.guidance.student.is_bundled:
         raise ConfigError(
@@ -48,10 +51,12 @@ def main(config: ExperimentConfig, workdir: str) -> None:
     directory, count = Path(workdir), absl_flags.FLAGS.probe_images
     with Lock(directory):
         federation = make_federation(sources.from_config(config), config)
+        if count:
+            check_probe(federation.dataset, count, _TEST_IMAGES)
         student = server_student(federation, config, directory, print)
         about = student.about
         if count:
-            figures = probe_on(student, federation.dataset, count, 2000)
+            figures = probe_on(student, federation.dataset, count, _TEST_IMAGES)
             print(", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
             about = {**about, "measured": {**about["measured"], **figures}}
         write_json(directory / "student.json", about)

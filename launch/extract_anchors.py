@@ -13,7 +13,7 @@ an interrupted command resumes after its last batch of images. A real checkpoint
 
 from pathlib import Path
 
-from semanticfl_jax.config import ExperimentConfig
+from semanticfl_jax.config import ConfigError, ExperimentConfig
 
 from . import flags
 
@@ -28,9 +28,16 @@ def main(config: ExperimentConfig, workdir: str) -> None:
 
     with Lock(Path(workdir)):
         federation = make_federation(sources.from_config(config), config)
-        network = make_network(config, federation)
-        features = network.outputs(federation.dataset.image_shape).features
-        server_anchors(federation, config, features.shape[-1], Path(workdir), print)
+        dim = config.guidance.dim
+        if not dim:
+            outputs = make_network(config, federation).outputs(federation.dataset.image_shape)
+            if outputs.features is None:
+                raise ConfigError(
+                    f"guidance.dim must be given with model.name={config.model.name}, a network "
+                    "without features, whose width anchors would have"
+                )
+            dim = outputs.features.shape[-1]
+        server_anchors(federation, config, dim, Path(workdir), print)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def student_term(
         return None
 
     def init(key: jax.Array) -> dict[str, jax.Array]:
-        # Where the network starts from the student, so does the head: the term begins at zero.
+        # Where the network starts from the student, so does the head: the term begins near zero,
+        # as near as the images' normalisation is to that which the student was made with.
         if starts and student.head is not None:
             return jax.tree.map(jnp.asarray, student.head)
         kernel = jax.nn.initializers.lecun_normal()(key, (feature_dim, student.dim), jnp.float32)

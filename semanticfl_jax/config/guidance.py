@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import string
 from typing import Literal
 
@@ -43,6 +44,11 @@ _GENERATION = ("generated_per_class", "generation_steps", "generation_scale")
 def is_prompt(text: str) -> bool:
     """Return whether a text has one {}, for the name of a class, and no other field."""
     return _fields(text) == [""]
+
+
+def is_hub_id(checkpoint: str) -> bool:
+    """Return whether a checkpoint's name may be a hub id, owner/name, whatever lies on disk."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", checkpoint) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +176,15 @@ class GuidanceConfig(Config):
         """Whether guidance needs anchors of classes; a student makes do without them."""
         return not self.student.enabled or any(getattr(self, name) > 0 for name in _WEIGHTS)
 
+    def _of_no_diffusion(self) -> tuple[str, ...]:
+        """Return the diffusion model's fields that a teacher of another kind does not look at."""
+        found: tuple[str, ...] = ("timestep",)
+        if self.student.images != "generated":
+            found += ("checkpoint", "revision", "dtype", "diffusion_batch_size")
+        if self.student.images != "directory":  # whose images are brought to that side
+            found += ("resolution",)
+        return found
+
     def unused(self, uses_anchors: bool) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason.
 
@@ -201,6 +216,11 @@ class GuidanceConfig(Config):
             if self.uses_student and self.student.is_bundled:
                 reason = "the bundled student is made already"
                 found |= {name: reason for name in changed if name in ("revision", "dtype")}
+            elif self.uses_student and self.student.teacher in ("encoder", "labels"):
+                reason = f"guidance.student.control is {self.student.control}"
+                found |= {name: reason for name in changed if name in self._of_no_diffusion()}
+        if "revision" in changed and not is_hub_id(self.checkpoint):
+            found.setdefault("revision", f"guidance.checkpoint is {self.checkpoint}, no hub id")
         sources: list[str] = [self.anchor_source] if uses_anchors else []
         sources += [self.student.images] if self.uses_student else []
         if sources and "generated" not in sources:

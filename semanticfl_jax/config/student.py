@@ -168,6 +168,17 @@ class StudentConfig(Config):
         """Whether a network that cannot start from the student is an error."""
         return self.may_start and (bool(self.init) or not self.sets_targets)
 
+    def _decided(self) -> dict[str, str]:
+        """Return the fields that no longer matter for a student that is made, with the reason."""
+        if self.file is None:
+            found = ("directory",) if self.is_bundled else ()
+            return dict.fromkeys(found, "the bundled student is made already")
+        # Its other fields are compared with what the file says of itself.
+        found = ("directory", "steps", "batch_size", "learning_rate", "seed")
+        if self.images == BUNDLED:  # of images that nobody is asked about
+            found = (*found, "max_images")
+        return dict.fromkeys(found, "the student of guidance.student.file is made already")
+
     def unused(self) -> dict[str, str]:
         """Return the fields that are set and have no effect, each with the reason."""
         changed = changed_fields(self)
@@ -181,6 +192,12 @@ class StudentConfig(Config):
             found |= {name: reason for name in changed if name == "init"}
         if self.teacher in ("encoder", "labels"):
             found |= {name: reason for name in changed if name == "maps"}
+        if self.teacher == "labels":  # as many outputs as there are classes
+            found |= {name: reason for name in changed if name == "dim"}
+        if self.model is not None and "width" not in MODELS[self.model].uses:
+            reason = f"guidance.student.model is {self.model}"
+            found |= {name: reason for name in changed if name == "width"}
+        found |= {name: why for name, why in self._decided().items() if name in changed}
         if self.images in (BUNDLED, "public", "generated") and "data_dir" in changed:
             found["data_dir"] = f"guidance.student.images is {self.images}"
         return found

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from semanticfl_jax.diffusion.other_models import (
     refuse_other_models,
@@ -20,7 +18,7 @@ from semanticfl_jax.diffusion.other_models import (
     weights_instead,
 )
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
-from semanticfl_jax.files import git_lfs_pointer, read_json_object
+from semanticfl_jax.files import git_lfs_pointer
 from semanticfl_jax.optional import optional_imports
 from semanticfl_jax.paths import local_path, path_or_name
 
@@ -175,61 +173,6 @@ def fingerprint(checkpoint: str | Path) -> str:
         total.update(f"{path.relative_to(checkpoint).as_posix()}\0".encode())
         total.update(content.digest())
     return total.hexdigest()
-
-
-def image_size(checkpoint: Path) -> int:
-    """Return the side in pixels of the images that a checkpoint directory was made for."""
-    unet, vae = _settings(checkpoint)
-    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-
-
-def _settings(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the configurations of the U-Net and the autoencoder."""
-    needed = {
-        "unet": ("sample_size", "down_block_types", "up_block_types"),
-        "vae": ("block_out_channels",),
-    }
-    found = {}
-    for component, names in needed.items():
-        path = checkpoint / component / "config.json"
-        found[component] = read_json_object(path)
-        missing = [name for name in names if name not in found[component]]
-        if missing:
-            raise SemanticFLError(f"{path} lacks {', '.join(missing)}")
-        for name in names:
-            value, kind = found[component][name], int if name == "sample_size" else list
-            if type(value) is not kind or not value:
-                wanted = "a whole number" if kind is int else "a list"
-                raise SemanticFLError(f"{path}: {name} must be {wanted}, is {value!r}")
-    return found["unet"], found["vae"]
-
-
-def check_settings(checkpoint: Path, maps: Sequence[str], resolution: int) -> None:
-    """Check what is asked of a checkpoint by its settings alone, before its weights are read.
-
-    Args:
-      checkpoint: a directory.
-      maps: names of feature maps; empty: those that it has.
-      resolution: side in pixels; 0: its own.
-
-    Raises:
-      SemanticFLError: naming the field.
-    """
-    unet, vae = _settings(checkpoint)
-    downs, ups = (range(len(unet[f"{side}_block_types"])) for side in ("down", "up"))
-    middle = ["mid"] if unet.get("mid_block_type", "") is not None else []
-    offered = ["vae", *(f"down_{i}" for i in downs), *middle, *(f"up_{i}" for i in ups)]
-    for name in maps:
-        if name not in offered:
-            raise SemanticFLError(
-                f"guidance.maps must be among {', '.join(offered)} with {checkpoint}, got {name!r}"
-            )
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    if resolution % factor:
-        raise SemanticFLError(
-            f"guidance.resolution must be a multiple of {factor} with {checkpoint}, got "
-            f"{resolution}"
-        )
 
 
 def resolve_checkpoint(

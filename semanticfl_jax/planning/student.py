@@ -19,8 +19,8 @@ from semanticfl_jax.models.client_conv import choose_lowering
 from semanticfl_jax.models.flops import forward_flops
 from semanticfl_jax.planning.images import KNOWN
 from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.semantics.student.building import check_fits
 from semanticfl_jax.semantics.student.bundled import DIM, IMAGE_SHAPE, bundled_network
+from semanticfl_jax.semantics.student.checks import check_fits
 from semanticfl_jax.simulation.student import client_side
 
 

@@ -188,7 +188,15 @@ def whitened(train: np.ndarray, val: np.ndarray, dim: int) -> tuple[np.ndarray, 
       train: [n, d]; decides centre, axes and scales.
       val: [m, d].
       dim: at most d.
+
+    Raises:
+      ConfigError: if it is more.
     """
+    if dim > train.shape[1]:
+        raise ConfigError(
+            f"unet.alignment_encoder_dim must be at most {train.shape[1]}, the encoder's features, "
+            f"got {dim}"
+        )
     train, val = train.astype(np.float32), val.astype(np.float32)
     centre = train.mean(0)
     covariance = (train - centre).T @ (train - centre) / len(train)

@@ -17,7 +17,7 @@ from semanticfl_jax.files import write, write_text
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with two-space indentation, as transformers and diffusers write it."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_npz(path: Path, **arrays: Any) -> None:
@@ -39,7 +39,17 @@ def write_msgpack(path: Path, tree: Any, dtype: Any = None) -> None:
 
 def as_saved(tree: Any) -> Any:
     """Return floating leaves rounded to float16, as in a checkpoint, and back in float32."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), tree)
+    with np.errstate(over="ignore"):  # `require_finite` tells
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), tree)
+
+
+def require_finite(stage: str, saved: Any) -> None:
+    """Raise `ConfigError` if what a stage came to, of `as_saved`, is not finite."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved)):
+        raise ConfigError(
+            f"the training of {stage} diverged: its weights are not finite, or too large for "
+            f"float16; lower {stage}.learning_rate, in another workdir"
+        )
 
 
 def read_msgpack(path: Path, like: Any = None) -> Any:

@@ -1,5 +1,6 @@
 """Natural images with class names: the TinyImageNet-200 layout, from a folder or a tar file."""
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ import numpy as np
 
 from semanticfl_jax.array_files import kept_npz
 from semanticfl_jax.config import ConfigError
+from semanticfl_jax.data.sources import packing
+from semanticfl_jax.data.sources.file_tree import Directory
+from semanticfl_jax.data.sources.image_files import describe_problems
 from semanticfl_jax.pretraining import files
 
 
@@ -19,6 +23,20 @@ class Images(NamedTuple):
     pixels: np.ndarray
     labels: np.ndarray
     wnids: list[str]
+
+
+def fingerprint(path: Path) -> str:
+    """Tell apart what a folder or a tar file holds, by names, sizes and times, not by its place.
+
+    Raises:
+      ConfigError: if there is neither.
+    """
+    if path.is_dir():
+        return Directory(path).fingerprint()
+    if path.is_file():
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    raise ConfigError(f"images: {path} is neither a folder nor a tar file")
 
 
 def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
@@ -31,9 +49,9 @@ def load(path: Path, size: int, cache: Path, progress) -> tuple[Images, Images]:
       progress: wraps the iterable over files (as tqdm does).
 
     Raises:
-      ConfigError: if `path` is missing or holds no such images.
+      ConfigError: if `path` is missing, damaged, or holds no such images.
     """
-    key = files.digest([str(path.resolve()), str(size)])
+    key = files.digest([fingerprint(path), str(size)])
     saved = kept_npz(cache, key)
     if saved is None:
         saved = _read(path, size, progress)
@@ -52,14 +70,18 @@ def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:
     for name, content in progress(_contents(path)):
         parts = PurePosixPath(name).parts
         if parts[-1] == "wnids.txt":
-            wnids = content.decode().split()
+            with _naming(path, name):
+                wnids = content.decode().split()
         elif parts[-1] == "val_annotations.txt":
-            lines = (line.split("\t") for line in content.decode().splitlines())
-            annotations = {line[0]: line[1] for line in lines}
+            with _naming(path, name):
+                lines = (line.split("\t") for line in content.decode().splitlines())
+                annotations = {line[0]: line[1] for line in lines}
         elif parts[-1].lower().endswith(".jpeg") and {"train", "val"} & set(parts):
-            split = "train" if "train" in parts else "val"
-            picture = Image.open(io.BytesIO(content)).convert("RGB")
-            picture = picture.resize((size, size), Image.Resampling.BOX)
+            # The nearest folder: one further up may have such a name, too.
+            split = next(part for part in reversed(parts) if part in ("train", "val"))
+            with _naming(path, name):
+                picture = Image.open(io.BytesIO(content)).convert("RGB")
+                picture = picture.resize((size, size), Image.Resampling.BOX)
             pixels[split, parts[-1]] = np.asarray(picture)
     index = {wnid: label for label, wnid in enumerate(wnids)}
     result = {"wnids": np.array(wnids)}
@@ -77,19 +99,36 @@ def _read(path: Path, size: int, progress) -> dict[str, np.ndarray]:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, bytes) of every file under a folder or in a tar file."""
+    """Yield (name, bytes) of every file under a folder, named as seen from it, or in a tar file."""
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                yield file.as_posix(), file.read_bytes()
-    elif path.is_file() and tarfile.is_tarfile(path):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                reader = tar.extractfile(member) if member.isfile() else None
-                if reader is not None:
-                    yield member.name, reader.read()
+        tree = Directory(path)
+        if tree.problems:
+            raise ConfigError(f"images: {path}: cannot use {describe_problems(tree.problems)}")
+        for name in tree.names:
+            yield name, (path / name).read_bytes()
+    elif tarfile.is_tarfile(path):
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    reader = tar.extractfile(member) if member.isfile() else None
+                    if reader is not None:
+                        yield member.name, reader.read()
+        except (tarfile.TarError, *packing.DAMAGE) as error:
+            raise ConfigError(f"images: {path} is no whole tar file: {error}") from None
     else:
         raise ConfigError(f"images: {path} is neither a folder nor a tar file")
+
+
+@contextlib.contextmanager
+def _naming(path: Path, name: str) -> Iterator[None]:
+    """Name the file in whatever reading it raises."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise what they like
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"images: {path}: {name} is damaged: {reason}") from None
 
 
 def to_input(pixels: np.ndarray) -> np.ndarray:

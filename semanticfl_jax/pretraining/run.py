@@ -161,7 +161,7 @@ def _targets(config, workdir) -> objective.Targets:
     progress = partial(tqdm, desc="images for the encoder", mininterval=5)
     splits = images.load(path, size, workdir / "encoder_images.npz", progress)
     name = settings.alignment_encoder
-    key = files.digest([name, str(path.resolve()), str(size), str(resolution)])
+    key = files.digest([name, images.fingerprint(path), str(size), str(resolution)])
     train, val = (
         encoder.cached_features(split.pixels, resolution, workdir / f"encoder_{part}.npz", key)
         for part, split in zip(("train", "val"), splits, strict=True)

@@ -239,13 +239,13 @@ def train(
         log_every,
         evaluate,
     )
+    params = files.as_saved(state["params"])
+    files.require_finite("text", params)
     encoder = directory / "text_encoder"
     settings = model.config.to_diff_dict() | {"architectures": ["CLIPTextModel"]}
     files.write_json(encoder / "config.json", settings)
-    files.write_msgpack(encoder / "flax_model.msgpack", state["params"], np.float16)
-    return files.as_saved(state["params"]), {
-        name: curve[-1][f"spearman_{name}"] for name in held_out
-    }
+    files.write_msgpack(encoder / "flax_model.msgpack", params, np.float16)
+    return params, {name: curve[-1][f"spearman_{name}"] for name in held_out}
 
 
 def take_over(

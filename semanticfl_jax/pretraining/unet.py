@@ -185,5 +185,6 @@ def train(
         evaluate,
     )
     average = files.as_saved(state["average"])
+    files.require_finite("unet", average)
     files.write_msgpack(directory / "unet" / "diffusion_flax_model.msgpack", average, np.float16)
     return average

@@ -74,6 +74,9 @@ def train(
     Returns:
       (parameters as saved, scaling factor: what gives the training images' latents the deviation
       `config.latent_std`).
+
+    Raises:
+      ConfigError: if it diverged; no weights are written.
     """
     module = build(config, train_pixels.shape[1])
     batches = images.Batches(len(train_pixels), config.batch_size, seed)
@@ -122,6 +125,7 @@ def train(
     some = np.random.default_rng(seed).permutation(len(train_pixels))[:2048]
     latents = encode(module, params, train_pixels[np.sort(some)], config.batch_size)
     scaling_factor = float(config.latent_std / latents.std())
+    files.require_finite("vae", (params, scaling_factor))
     settings = {"_class_name": "AutoencoderKL", "scaling_factor": scaling_factor}
     files.write_json(directory / "vae" / "config.json", plain_config(module) | settings)
     files.write_msgpack(directory / "vae" / "diffusion_flax_model.msgpack", params, np.float16)

@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 
+from semanticfl_jax.config import ConfigError
 from semanticfl_jax.semantics.aggregation import separability
 
 NEIGHBOURS = 10
@@ -33,6 +34,35 @@ class Split:
     train_labels: np.ndarray
     test_labels: np.ndarray
     seed: int
+
+
+def check_counts(split: Split, images_flag: str) -> None:
+    """Raise `ConfigError` unless classifiers can be fitted to images of such labels.
+
+    Regularisation is chosen on a fifth of them, in which every class must be.
+
+    Args:
+      split: labels of both parts.
+      images_flag: names what says how many images there are, for the error.
+    """
+    if split.train_labels.ndim != 1:
+        raise ConfigError(f"{images_flag}: classifiers need images of one class each")
+    count = len(split.train_labels)
+    classes, counts = np.unique(split.train_labels, return_counts=True)
+    if len(classes) < 2:
+        raise ConfigError(f"{images_flag}: classifiers need images of two classes, got one")
+    if counts.min() < 2:
+        few = ", ".join(map(str, classes[counts < 2][:5]))
+        raise ConfigError(
+            f"{images_flag} must be larger: every class needs 2 of the {count} images that "
+            f"classifiers are fitted to, and class {few} has 1"
+        )
+    least = max(NEIGHBOURS, 5 * len(classes) - 4)  # a fifth is rounded up
+    if count < least:
+        raise ConfigError(
+            f"{images_flag} must be larger: classifiers of {len(classes)} classes are fitted to "
+            f"{least} images at least, and there are {count}"
+        )
 
 
 def linear_accuracy(train: np.ndarray, test: np.ndarray, split: Split) -> tuple[float, float]:

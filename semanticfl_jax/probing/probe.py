@@ -23,7 +23,7 @@ from semanticfl_jax.devices.versions import versions
 from semanticfl_jax.diffusion.features import available_maps, default_maps
 from semanticfl_jax.diffusion.fingerprint import fingerprint
 from semanticfl_jax.diffusion.stable_diffusion import load
-from semanticfl_jax.probing.classifiers import NEIGHBOURS, Split, assess
+from semanticfl_jax.probing.classifiers import NEIGHBOURS, Split, assess, check_counts
 from semanticfl_jax.probing.features import NETWORKS, cached_features
 from semanticfl_jax.semantics.aggregation import fit_amda
 from semanticfl_jax.semantics.building import checkpoint_directory, compute_dtype
@@ -141,6 +141,8 @@ def probe(
     dim = guidance.dim or 512
     figures: dict[str, dict[str, list]] = {network: {} for network in NETWORKS}
     weights: dict[str, list] = {network: [] for network in NETWORKS}
+    for seed in settings.seeds:  # all, before hours of work on the first
+        check_counts(draw(dataset, settings, seed)[1], "train_images")
     for seed in settings.seeds:
         images, split = draw(dataset, settings, seed)
         for network in NETWORKS:

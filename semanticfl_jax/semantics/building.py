@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from semanticfl_jax.config import GuidanceConfig, to_dict
+from semanticfl_jax.config import ConfigError, GuidanceConfig, to_dict
 from semanticfl_jax.diffusion.batches import discard
 from semanticfl_jax.diffusion.fingerprint import (
-    check_settings,
     fingerprint,
     resolve_checkpoint,
     weight_variants,
 )
+from semanticfl_jax.diffusion.settings import check_settings
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.reporting.plots import pictures
 from semanticfl_jax.semantics.aggregation import fit_amda, unit_rows
@@ -255,6 +255,11 @@ def obtain_anchors(
     checkpoint = checkpoint_at_hand(config) if given else checkpoint_directory(config)
     if checkpoint is not None:
         check_settings(checkpoint, config.maps, config.resolution)
+    if config.budgets and sum(config.budgets) != dim:
+        raise ConfigError(
+            f"guidance.budgets must sum to the anchors' width, {dim} (guidance.dim, or that of the "
+            f"clients' features), got {', '.join(map(str, config.budgets))}"
+        )
     provenance = expected_provenance(config, checkpoint, images, class_names, dim=dim, seed=seed)
     if given or path.exists():
         anchors = Anchors.load(path)

@@ -9,7 +9,7 @@ from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
-from semanticfl_jax.diffusion.fingerprint import image_size
+from semanticfl_jax.diffusion.settings import image_size
 from semanticfl_jax.reporting.plots.curves import plot_feature_maps
 from semanticfl_jax.reporting.plots.drawing import attempt
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE, AnchorImages, directory_images

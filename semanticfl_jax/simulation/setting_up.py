@@ -27,6 +27,7 @@ from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.reporting.runs import without_addresses
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
+from semanticfl_jax.semantics.student.checks import inexact_start
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
 from semanticfl_jax.simulation.initial_weights import digest, read_initial
@@ -86,6 +87,10 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
         if student is not None:
             does = "starts" if parts.starts_from_student else "does not start"
             say(f"the clients' network {does} from the student")
+            moments = federation.dataset.mean, federation.dataset.std
+            inexact = inexact_start(student, *moments) if parts.starts_from_student else None
+            if inexact is not None:
+                say(inexact)
         for line in check_memory(parts, mesh):
             say(line)
         if workdir is not None:

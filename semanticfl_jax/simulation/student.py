@@ -12,17 +12,14 @@ from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.diffusion.fingerprint import image_size
-from semanticfl_jax.probing.classifiers import Split, assess
+from semanticfl_jax.diffusion.settings import image_size
+from semanticfl_jax.probing.classifiers import Split, assess, check_counts
 from semanticfl_jax.registry import DATASETS
 from semanticfl_jax.semantics.building import checkpoint_directory
 from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.semantics.student.building import (
-    ClientSide,
-    check_fits,
-    obtain_student,
-    uses_diffusion,
-)
+from semanticfl_jax.semantics.student.building import obtain_student
+from semanticfl_jax.semantics.student.checks import check_fits
+from semanticfl_jax.semantics.student.clients import ClientSide, uses_diffusion
 from semanticfl_jax.semantics.student.images import StudentImages, read_images
 from semanticfl_jax.types import Say
 
@@ -152,12 +149,24 @@ def probe_on(student: Student, dataset: ImageDataset, train: int, test: int) -> 
       train: training images to fit classifiers to, at most.
       test: test images.
     """
-    rng = np.random.default_rng([0, 0x9120BE])  # the images of launch.probe_features, seed 0
-    rows = np.sort(rng.permutation(len(dataset.train_labels))[:train])
-    others = np.sort(rng.permutation(len(dataset.test_labels))[:test])
+    rows, others = _probed(dataset, train, test)
     images = np.concatenate([dataset.train_images[rows], dataset.test_images[others]])
     split = Split(dataset.train_labels[rows], dataset.test_labels[others], 0)
     return _figures(dataset.name, student.outputs(images), split)
+
+
+def check_probe(dataset: ImageDataset, train: int, test: int) -> None:
+    """Raise `ConfigError` unless `probe_on` can fit classifiers; arguments as there."""
+    rows, others = _probed(dataset, train, test)
+    split = Split(dataset.train_labels[rows], dataset.test_labels[others], 0)
+    check_counts(split, "probe_images")
+
+
+def _probed(dataset: ImageDataset, train: int, test: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sorted rows of training and of test images."""
+    rng = np.random.default_rng([0, 0x9120BE])  # the images of launch.probe_features, seed 0
+    rows = np.sort(rng.permutation(len(dataset.train_labels))[:train])
+    return rows, np.sort(rng.permutation(len(dataset.test_labels))[:test])
 
 
 def _figures(name: str, seen: np.ndarray, split: Split) -> dict[str, Any]:

@@ -17,13 +17,17 @@ STUDENT = (
     "--config.guidance.student.images=public",
     "--config.guidance.student.maps=vae,down_0",
     "--config.guidance.student.dim=3",
-    "--config.guidance.student.steps=4",
 )
 
 
 def test_a_student_is_made_and_then_used(tmp_path):
     made = command(
-        "launch.distill_student", *STUDENT, "--workdir=student", "--probe_images=100", cwd=tmp_path
+        "launch.distill_student",
+        *STUDENT,
+        "--config.guidance.student.steps=4",
+        "--workdir=student",
+        "--probe_images=100",
+        cwd=tmp_path,
     )
     code, text = output(made)
     assert code == 0, text

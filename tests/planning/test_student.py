@@ -44,11 +44,11 @@ STUDENT_BYTES = 2 * (WEIGHTS + INPUTS)
 
 def with_student(config=PLAIN, **settings):
     """A run that makes its student, of images and by a diffusion model that do not exist."""
-    own = {"images": "directory", "data_dir": "nowhere", "dim": DIM, "batch_size": 8}
+    own = {"images": "directory", "data_dir": "nowhere", "dim": DIM}
+    own |= {} if "file" in settings else {"batch_size": 8}
     student = StudentConfig(enabled=True, **{**own, **settings})
-    guidance = GuidanceConfig(
-        enabled=True, checkpoint="nowhere", lambda_kd=0, lambda_con=0, student=student
-    )
+    teacher = {"checkpoint": "nowhere"} if student.teacher == "diffusion" else {}
+    guidance = GuidanceConfig(enabled=True, lambda_kd=0, lambda_con=0, student=student, **teacher)
     return dataclasses.replace(config, guidance=guidance)
 
 

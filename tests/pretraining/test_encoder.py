@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from semanticfl_jax.config import ConfigError
 from semanticfl_jax.pretraining import encoder, torch_file
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -82,3 +83,5 @@ def test_whitened_features_are_principal_components():
     np.testing.assert_allclose(np.abs(train), np.abs(pca.transform(rows[:40])) * factor, rtol=1e-3)
     np.testing.assert_allclose(np.abs(val), np.abs(pca.transform(rows[40:])) * factor, rtol=1e-3)
     np.testing.assert_allclose(train.std(0), 1, rtol=1e-4)
+    with pytest.raises(ConfigError, match=r"alignment_encoder_dim must be at most 6, .* got 7"):
+        encoder.whitened(rows[:40], rows[40:], 7)

@@ -144,6 +144,25 @@ def test_interrupted_stages_end_with_the_same_bits(finished, tmp_path, monkeypat
         assert [line["step"] for line in loop.read_curve(tmp_path / "run" / f"{stage}.csv")] == [2]
 
 
+@pytest.mark.parametrize("stage", ["text", "vae", "unet"])
+def test_a_stage_that_diverged_is_not_written(finished, tmp_path, monkeypatch, stage):
+    config, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    component = "text_encoder" if stage == "text" else stage
+    shutil.rmtree(tmp_path / "run" / "checkpoint" / component)
+
+    def diverging(workdir, name, *arguments, train=loop.train):
+        state, curve = train(workdir, name, *arguments)
+        if name == stage:
+            state = jax.tree.map(lambda leaf: leaf * np.float32(1e30), state)
+        return state, curve
+
+    monkeypatch.setattr(loop, "train", diverging)
+    with pytest.raises(ConfigError, match=rf"{stage} diverged.*lower {stage}\.learning_rate"):
+        run.pretrain(config, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoint").glob(f"{component}/*.msgpack"))
+
+
 def test_a_loop_resumes_with_its_curve(tmp_path):
     def step(state, batch, key):
         value = state + batch.sum() + jax.random.normal(key)

@@ -66,6 +66,21 @@ def test_settings_are_checked(values, message):
         ProbeConfig(**values)
 
 
+def test_too_few_images_of_a_class_are_refused_before_any_work(monkeypatch, tmp_path):
+    def refuse(*arguments, **options):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(module, "cached_features", refuse)
+    dataset, settings = made_up(), ProbeConfig(train_images=60)
+    once = np.array([0, 1] * 44 + [1, 2])
+    rare = dataclasses.replace(dataset, train_labels=once.astype(np.int32))
+    with pytest.raises(ConfigError, match=r"train_images must be larger: every class needs 2"):
+        probe(rare, CONFIG, dataclasses.replace(settings, train_images=90), tmp_path)
+    many = dataclasses.replace(dataset, train_labels=np.arange(90, dtype=np.int32) % 45)
+    with pytest.raises(ConfigError, match=r"45 classes .* to 221 images at least.* 90"):
+        probe(many, CONFIG, dataclasses.replace(settings, train_images=90), tmp_path)
+
+
 DATASET = made_up()
 CONFIG = ExperimentConfig(
     guidance=GuidanceConfig(enabled=True, checkpoint=str(SD1), maps=("vae", "down_0"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import GuidanceConfig
+from semanticfl_jax.config import ConfigError, GuidanceConfig
 from semanticfl_jax.diffusion import batches
 from semanticfl_jax.diffusion.stable_diffusion import load
 from semanticfl_jax.semantics import building as module
@@ -146,6 +146,13 @@ def test_anchors_of_either_precision_do_unless_one_is_asked_for(obtain):
     assert obtain().provenance["dtype"] == "bfloat16"
     with pytest.raises(ValueError, match="dtype: 'bfloat16' != 'float32'"):
         obtain(GuidanceConfig(dtype="float32"))
+
+
+def test_budgets_that_do_not_sum_are_refused_before_anything_is_built(obtain):
+    with pytest.raises(ConfigError, match=r"guidance\.budgets must sum to .* 8 .*, got 4, 5"):
+        obtain(GuidanceConfig(maps=("vae", "mid"), budgets=(4, 5)))
+    assert not obtain.builds
+    obtain(GuidanceConfig(maps=("vae", "mid"), budgets=(4, 4)))
 
 
 REAL = GuidanceConfig(checkpoint=str(CHECKPOINT), maps=("vae", "down_0"))

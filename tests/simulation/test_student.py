@@ -14,18 +14,21 @@ from semanticfl_jax.config import (
     ExperimentConfig,
     GuidanceConfig,
     ModalityConfig,
+    ModelConfig,
     RuntimeConfig,
     StudentConfig,
 )
 from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.devices.memory import size_in_bytes
+from semanticfl_jax.devices.mesh import device_mesh
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.semantics.building import checkpoint_directory
-from semanticfl_jax.semantics.student.building import expected_provenance
+from semanticfl_jax.semantics.student.clients import expected_provenance
 from semanticfl_jax.semantics.student.images import StudentImages
 from semanticfl_jax.simulation import student as module
 from semanticfl_jax.simulation.experiment import Simulation, run
+from semanticfl_jax.simulation.setting_up import Given, set_up
 from semanticfl_jax.simulation.student import client_side
 from tests.federation import CLASSES, TinyNet, noise_images
 from tests.students import TWO_LAYERS, make_student
@@ -85,6 +88,12 @@ def train(world):
 
 def leaves(result):
     return {"params": result.params, "batch_stats": result.batch_stats}
+
+
+def test_an_impossible_probe_is_refused_before_the_student_is_made(world):
+    module.check_probe(world, 10**6, 10)
+    with pytest.raises(ConfigError, match=r"probe_images must be larger"):
+        module.check_probe(world, 3, 10)
 
 
 def test_no_image_and_no_feature_of_a_client_leaves_it(world, config_of, train, tmp_path):
@@ -260,3 +269,22 @@ def test_what_does_not_fit_is_refused(world, config_of, train):
     with pytest.raises(ConfigError, match=r"guidance\.student\.model must name a network"):
         own = dataclasses.replace(CONFIG, guidance=guidance)
         run(own, dataset=world, say=None, model=TinyNet(CLASSES))
+
+
+@pytest.mark.parametrize("as_cifar", [False, True])
+def test_a_start_is_told_to_be_inexact_where_images_are_normalised_otherwise(as_cifar):
+    """Of digits, for whose images the bundled student was not made; nothing is compiled."""
+    guidance = GuidanceConfig(
+        enabled=True, lambda_kd=0, lambda_con=0, student=StudentConfig(enabled=True)
+    )
+    config = ExperimentConfig(
+        dataset="digits", augmentation=(), model=ModelConfig(width=8), guidance=guidance
+    )
+    dataset, lines = load_dataset("digits", None), []
+    if as_cifar:
+        moments = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.247, 0.2435, 0.2616)}
+        dataset = dataclasses.replace(dataset, **moments)
+    set_up(Given(config, dataset), device_mesh(jax.devices()[:1], "clients"), None, lines.append)
+    text = " ".join(lines)
+    assert "network starts from the student" in text
+    assert ("its start is inexact" in text) != as_cifar

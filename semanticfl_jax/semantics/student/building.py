@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,15 @@ from semanticfl_jax import __version__
 from semanticfl_jax.config import (
     ConfigError,
     ExperimentConfig,
-    ModelConfig,
     RuntimeConfig,
     to_dict,
 )
 from semanticfl_jax.config.student import BUNDLED
 from semanticfl_jax.diffusion.batches import discard
-from semanticfl_jax.diffusion.fingerprint import fingerprint
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.files import write_json
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.models.client_conv import choose_lowering
-from semanticfl_jax.registry import MODELS
 from semanticfl_jax.semantics.building import (
     OF_GENERATION,
     STARTING_NOISE,
@@ -38,12 +34,16 @@ from semanticfl_jax.semantics.building import (
     generate_images,
 )
 from semanticfl_jax.semantics.student.bundled import bundled_student
+from semanticfl_jax.semantics.student.checks import check_before_making
+from semanticfl_jax.semantics.student.clients import (
+    OF_TRAINING,
+    ClientSide,
+    expected_provenance,
+    uses_diffusion,
+)
 from semanticfl_jax.semantics.student.images import StudentImages, split_held_out
 from semanticfl_jax.semantics.student.network import Student
 from semanticfl_jax.semantics.student.teacher import (
-    CLIP,
-    ENCODER,
-    ENCODER_RESOLUTION,
     diffusion_features,
     encoder_features,
     whitened,
@@ -55,85 +55,28 @@ from semanticfl_jax.types import Say
 #: not) -> figures.
 Probe = Callable[[Student, np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, Any]]
 
-_OF_DIFFUSION = ("checkpoint", "timestep", "resolution")
-_OF_TRAINING = ("steps", "batch_size", "learning_rate", "seed")
-
-
-@dataclasses.dataclass(frozen=True)
-class ClientSide:
-    """What a student is made for: the clients' side of it.
-
-    Attributes:
-      config: of the run.
-      image_shape: H, W, 3, of the clients' images.
-      mean: of each channel, by which clients normalise.
-      std: likewise.
-      class_names: for images that are generated.
-    """
-
-    config: ExperimentConfig
-    image_shape: tuple[int, ...]
-    mean: Sequence[float]
-    std: Sequence[float]
-    class_names: tuple[str, ...]
-
-    @property
-    def model(self) -> ModelConfig:
-        """The student's network."""
-        student, own = self.config.guidance.student, self.config.model
-        name = student.model or own.name
-        if name != own.name:
-            own = ModelConfig(name=name, norm=own.norm if "norm" in MODELS[name].uses else "batch")
-        if "width" not in MODELS[name].uses:
-            return own
-        return dataclasses.replace(own, width=student.width or self.config.model.width)
-
-
-def expected_provenance(
-    clients: ClientSide, images: StudentImages | None, checkpoint: Path | None
-) -> dict[str, Any]:
-    """Return what decides a student; needs no diffusion model.
-
-    Args:
-      clients: their side of it.
-      images: that it is distilled on; None: not at hand, or to be generated.
-      checkpoint: of the diffusion model; None: not at hand, or not needed.
-    """
-    guidance, student = clients.config.guidance, clients.config.guidance.student
-    settings, own = to_dict(guidance), to_dict(student)
-    provenance: dict[str, Any] = {"teacher": student.teacher, "images": student.images}
-    if student.images == "generated":
-        provenance |= {name: settings[name] for name in OF_GENERATION} | STARTING_NOISE
-        provenance |= {"prompt": guidance.prompt, "class_names": list(clients.class_names)}
-        provenance["max_images"] = student.max_images
-    elif images is not None:
-        provenance |= {"image_count": len(images.images), "images_sha256": images.sha256}
-    if uses_diffusion(clients.config):
-        provenance |= {name: settings[name] for name in _OF_DIFFUSION}
-        provenance["dtype"] = compute_dtype(guidance)
-        if checkpoint is not None:
-            provenance["checkpoint_sha256"] = fingerprint(checkpoint)
-    if student.teacher in ("diffusion", "random_unet"):
-        provenance |= {"maps": own["maps"], "teacher_prompt": ""}
-    if student.teacher == "encoder":
-        provenance |= {"encoder": ENCODER, "encoder_resolution": ENCODER_RESOLUTION}
-    if student.teacher != "labels":
-        provenance |= {"dim": student.dim, "clip": CLIP}
-    return {
-        **provenance,
-        **{name: own[name] for name in _OF_TRAINING},
-        "augmentation": list(clients.config.augmentation),
-        "model": to_dict(clients.model),
-        "image_shape": list(clients.image_shape),
-        "mean": list(clients.mean),
-        "std": list(clients.std),
-    }
-
-
-def uses_diffusion(config: ExperimentConfig) -> bool:
-    """Return whether a student is made by means of a diffusion model."""
-    student = config.guidance.student
-    return student.teacher in ("diffusion", "random_unet") or student.images == "generated"
+#: Of a student's provenance, what decides the teacher's features of given images, and the images
+#: that the diffusion model draws.
+_OF_FEATURES = (
+    "teacher",
+    "checkpoint_sha256",
+    "maps",
+    "timestep",
+    "resolution",
+    "dtype",
+    "encoder",
+    "encoder_resolution",
+    "seed",
+)
+_OF_DRAWING = (
+    *OF_GENERATION,
+    *STARTING_NOISE,
+    "prompt",
+    "class_names",
+    "checkpoint_sha256",
+    "dtype",
+    "seed",
+)
 
 
 def obtain_student(
@@ -179,7 +122,7 @@ def obtain_student(
         if settings.file is not None:
             # It brings its own normalisation, may have been made for other classes, and how it was
             # trained is not what it means.
-            unknown |= {"mean", "std", "class_names", "augmentation", "image_shape", *_OF_TRAINING}
+            unknown |= {"mean", "std", "class_names", "augmentation", "image_shape", *OF_TRAINING}
             if settings.images == BUNDLED:
                 unknown |= {"images", "image_count", "images_sha256", "max_images", "prompt"}
                 unknown |= {*OF_GENERATION, *STARTING_NOISE}
@@ -187,10 +130,14 @@ def obtain_student(
         check_provenance(student.provenance, provenance, path, unknown, what="the student")
         say(f"student from {path}")
         return student
-    student = make_student(clients, images, checkpoint, provenance, path, say, probe)
+    check_before_making(clients, images, checkpoint)
+    student, parts = make_student(clients, images, checkpoint, provenance, path, say, probe)
     student.save(path)
     write_json(path.with_suffix(".json"), student.about)
-    discard(_parts(path, provenance))
+    if settings.directory is None:  # a run's own directory: nobody else has parts there
+        parts |= set(path.parent.glob(f"{path.stem}.parts-*"))
+    for each in parts:
+        discard(each)
     figures = ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
         for name, value in student.about["measured"].items()
@@ -207,15 +154,30 @@ def make_student(
     path: Path,
     say: Say,
     probe: Probe | None,
-) -> Student:
+) -> tuple[Student, set[Path]]:
     """Distil a student (method: see `teacher` and `training`).
 
     What is finished lies beside `path` until the student is, so that an interrupted call resumes.
+    Features and generated images go under names of what decides them alone: after a training that
+    came to nothing, one with other settings finds them.
+
+    Returns:
+      the student, and the folders of what is finished.
     """
     config, settings = clients.config, clients.config.guidance.student
-    parts = _parts(path, provenance)
+    # In a shared directory the file's own name has the training's settings in it.
+    shared = settings.directory is not None
+    beside = path.with_name(f"student-{settings.teacher}") if shared else path.with_suffix("")
+    in_training = _parts(beside, "training", provenance)
+    used = {in_training}
     if images is None:
-        images = _generated(clients, checkpoint, path, parts)
+        assert checkpoint is not None
+        drawn = _parts(beside, "images", {name: provenance[name] for name in _OF_DRAWING})
+        used.add(drawn)
+        images = _generated(clients, checkpoint, path, drawn)
+    of_features = {name: provenance[name] for name in _OF_FEATURES if name in provenance}
+    parts = _parts(beside, "features", {"images_sha256": images.sha256} | of_features)
+    used.add(parts)
     made_of = f"{len(images.images):,} {images.source} images"
     say(f"distilling a student of {settings.teacher} from {made_of}, in {settings.steps} steps")
     pixels = images.resized(*clients.image_shape[:2])
@@ -230,7 +192,7 @@ def make_student(
         augmentation=config.augmentation,
         mean=clients.mean,
         std=clients.std,
-        workdir=parts / "training",
+        workdir=in_training,
     )
     about = {
         "version": __version__,
@@ -243,18 +205,24 @@ def make_student(
         "measured": found,
     }
     student = Student(variables, about)
-    student.require_finite()
+    try:
+        student.require_finite()
+    except SemanticFLError:
+        discard(in_training)  # nothing to resume
+        raise
     seen = student.outputs(pixels[held])
     if targets.ndim == 2:
         centred = targets[held] - targets[held].mean(axis=0, keepdims=True)
-        rest = float(np.mean(np.square(seen - targets[held])) / np.mean(np.square(centred)))
-        found["held_out_variance_explained"] = 1 - rest
+        variance = float(np.mean(np.square(centred)))
+        if variance > 0:  # not so of a single image
+            rest = float(np.mean(np.square(seen - targets[held]))) / variance
+            found["held_out_variance_explained"] = 1 - rest
     else:
         found["held_out_accuracy"] = float(np.mean(seen.argmax(axis=1) == targets[held]))
     found["held_out_images"] = len(held)
     if probe is not None and images.labels is not None:
         found |= probe(student, pixels, images.labels, rows, held)
-    return student
+    return student, used
 
 
 def network_in_training(clients: ClientSide, outputs: int, platform: str) -> Network:
@@ -283,6 +251,11 @@ def _targets(
                 "guidance.student.control=labels needs one class an image, and those of "
                 f"guidance.student.images={settings.images} have none"
             )
+        if len(np.unique(images.labels[rows])) < 2:
+            raise ConfigError(
+                "guidance.student.control=labels needs images of two classes at least, and those "
+                f"of guidance.student.images={settings.images} that are trained on have one"
+            )
         return images.labels.astype(np.int32), {}
     if settings.teacher == "encoder":
         features = encoder_features(images.images, parts)
@@ -294,13 +267,10 @@ def _targets(
     return targets, {"maps": list(features), "teacher_variance_kept": explained}
 
 
-def _generated(
-    clients: ClientSide, checkpoint: Path | None, path: Path, parts: Path
-) -> StudentImages:
+def _generated(clients: ClientSide, checkpoint: Path, path: Path, parts: Path) -> StudentImages:
     from semanticfl_jax.diffusion.stable_diffusion import load
 
     guidance, seed = clients.config.guidance, clients.config.guidance.student.seed
-    assert checkpoint is not None
     model = load(checkpoint, dtype=compute_dtype(guidance))
     drawn = generate_images(guidance, model, clients.class_names, seed, path, parts)
     return StudentImages("generated", drawn.images, drawn.labels).limited(
@@ -327,30 +297,9 @@ def _path(config: ExperimentConfig, directory: Path, provenance: dict[str, Any])
     return directory / "student.safetensors"
 
 
-def _parts(path: Path, provenance: dict[str, Any]) -> Path:
-    return path.with_name(f"{path.stem}.parts-{_digest(provenance)}")
+def _parts(beside: Path, kind: str, decided_by: dict[str, Any]) -> Path:
+    return beside.with_name(f"{beside.name}.parts-{kind}-{_digest(decided_by)}")
 
 
 def _digest(provenance: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def check_fits(student: Student, clients: ClientSide) -> None:
-    """Raise `SemanticFLError` if clients cannot use the student with their images.
-
-    In each step it is shown what the network is shown; before, each image is resized for it.
-    """
-    in_each_step = clients.config.guidance.student.targets == "each_step"
-    if in_each_step and student.image_shape != tuple(clients.image_shape):
-        raise SemanticFLError(
-            "guidance.student.targets must be once with this student: it was made for images of "
-            f"{list(student.image_shape)}, and the clients' are {list(clients.image_shape)}"
-        )
-    same = np.allclose(
-        [student.about["mean"], student.about["std"]], [clients.mean, clients.std], atol=1e-6
-    )
-    if in_each_step and not same:
-        raise SemanticFLError(
-            "guidance.student.targets must be once with this student: it was made for images that "
-            "are normalised otherwise"
-        )

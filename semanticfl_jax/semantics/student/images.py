@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from semanticfl_jax.config import StudentConfig
 from semanticfl_jax.data.sources import ImageDataset, load_dataset
 from semanticfl_jax.data.sources.file_tree import Directory
 from semanticfl_jax.data.sources.image_files import decode, describe_problems
-from semanticfl_jax.data.sources.image_formats import is_image
+from semanticfl_jax.data.sources.image_formats import describe_unread, is_image
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.randomness import HostStream, host_generator
 
@@ -53,10 +54,9 @@ class StudentImages:
 
     def limited(self, count: int, seed: int) -> StudentImages:
         """Return `count` of them, drawn at random; all, for 0 or if there are no more."""
-        if not 0 < count < len(self.images):
+        rows = _drawn(len(self.images), count, seed)
+        if rows is None:
             return self
-        rng = host_generator(seed, HostStream.DISTILLATION, _DRAWN)
-        rows = np.sort(rng.permutation(len(self.images))[:count])
         labels = None if self.labels is None else self.labels[rows]
         return StudentImages(self.source, self.images[rows], labels)
 
@@ -78,12 +78,25 @@ class StudentImages:
         return result
 
 
+def _drawn(total: int, count: int, seed: int) -> np.ndarray | None:
+    """Return sorted rows of `count` images drawn at random; None: all."""
+    if not 0 < count < total:
+        return None
+    rng = host_generator(seed, HostStream.DISTILLATION, _DRAWN)
+    return np.sort(rng.permutation(total)[:count])
+
+
 def split_held_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted rows to train on, and those on which the student is measured."""
     rng = host_generator(seed, HostStream.DISTILLATION, _HELD_OUT)
     order = rng.permutation(count)
-    held = min(_HELD_OUT_MOST, max(1, int(_HELD_OUT_SHARE * count)))
+    held = held_out_count(count)
     return np.sort(order[held:]), np.sort(order[:held])
+
+
+def held_out_count(count: int) -> int:
+    """Return how many of `count` images are not trained on."""
+    return min(_HELD_OUT_MOST, max(1, int(_HELD_OUT_SHARE * count)))
 
 
 def read_images(
@@ -110,7 +123,7 @@ def read_images(
         labels = other.train_labels if other.has_classes else None
         found = StudentImages(config.images, other.train_images, labels)
     else:
-        found = _of_directory(Path(config.data_dir or ""), side)
+        found = _of_directory(Path(config.data_dir or ""), side, config.max_images, config.seed)
     if len(found.images) < 2:
         raise SemanticFLError(
             f"guidance.student.images={config.images} has {len(found.images)} images, and a "
@@ -119,20 +132,35 @@ def read_images(
     return found.limited(config.max_images, config.seed)
 
 
-def _of_directory(directory: Path, side: int) -> StudentImages:
-    """Return all images below a folder; those directly in one folder each share a label."""
+def _of_directory(directory: Path, side: int, count: int, seed: int) -> StudentImages:
+    """Return images below a folder, as `StudentImages.limited` draws them.
+
+    Those directly in one folder each share a label. Only what is drawn is decoded: a folder may
+    hold far more than is asked for.
+    """
     if not directory.is_dir():
         raise MissingFileError(f"guidance.student.data_dir: no directory {directory}")
     tree = Directory(directory)
+    files = (*tree.names, *tree.problems)
+    unread = describe_unread(name for name in files if not is_image(name))
+    if unread:
+        print(f"{directory}: not read are {unread}", file=sys.stderr)
     names = [name for name in tree.names if is_image(name)]
-    images = list(decode(tree.open, names, side))
-    broken = {name: im for name, im in zip(names, images, strict=True) if isinstance(im, str)}
+    folders = [name.rpartition("/")[0] for name in names]
+    labels = np.unique(folders, return_inverse=True)[1].astype(np.int32)
+    rows = _drawn(len(names), count, seed)
+    if rows is not None:
+        names, labels = [names[row] for row in rows], labels[rows]
+    broken = {name: why for name, why in tree.problems.items() if is_image(name)}
+    pixels = np.empty((len(names), side, side, 3), np.uint8)
+    for row, image in enumerate(decode(tree.open, names, side)):
+        if isinstance(image, str):
+            broken[names[row]] = image
+        else:
+            pixels[row] = image
     if broken:
         raise SemanticFLError(
             f"guidance.student.data_dir: {len(broken)} files in {directory} are no whole images: "
             f"{describe_problems(broken)}"
         )
-    folders = [name.rpartition("/")[0] for name in names]
-    labels = np.unique(folders, return_inverse=True)[1].astype(np.int32) if names else None
-    pixels = np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
-    return StudentImages("directory", pixels, labels)
+    return StudentImages("directory", pixels, labels if names else None)

@@ -8,7 +8,7 @@ scaled to deviation one, so that every direction of what it sees counts the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +19,12 @@ from semanticfl_jax.errors import SemanticFLError
 
 #: Deviations beyond which a target is cut off.
 CLIP = 4.0
-#: Side at which the encoder sees the images, and what it is.
+#: Side at which the encoder sees the images, what it is, and its features of an image.
 ENCODER_RESOLUTION = 128
 ENCODER = "efficientnet_lite0"
+ENCODER_CHANNELS = 1280
+#: Rows that are standardised, and columns whose moments are taken, at a time.
+_ROWS, _COLUMNS = 4096, 256
 
 
 def diffusion_features(
@@ -91,12 +94,19 @@ def whitened(
     Raises:
       SemanticFLError: if there are fewer axes.
     """
-    joined = np.concatenate([np.asarray(x, np.float32) for x in features.values()], axis=1)
-    fitted = joined[rows]
-    mean, std = fitted.mean(axis=0), fitted.std(axis=0)
-    joined = (joined - mean[None]) / np.where(std > 1e-6, std, 1.0)[None]
-    fitted = joined[rows]
-    covariance = fitted.T.astype(np.float64) @ fitted / len(fitted)
+    moments = [_moments(x, rows) for x in features.values()]
+
+    def standardised(of: np.ndarray) -> np.ndarray:
+        pairs = zip(features.values(), moments, strict=True)
+        return np.concatenate([_standardise(x[of], *each) for x, each in pairs], axis=1)
+
+    # By blocks: a copy of all features, standardised, would be as large as they are.
+    width = sum(x.shape[1] for x in features.values())
+    covariance = np.zeros((width, width))
+    for block in _blocks(rows):
+        fitted = standardised(block).astype(np.float64)
+        covariance += fitted.T @ fitted
+    covariance /= len(rows)
     variances, axes = np.linalg.eigh(covariance)
     variances, axes = variances[::-1], axes[:, ::-1]
     rank = int(np.sum(variances > 1e-9 * variances[0])) if variances[0] > 0 else 0
@@ -109,4 +119,26 @@ def whitened(
     axes = axes[:, :dim]
     axes = axes * np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(dim)])[None]
     basis = (axes / np.sqrt(variances[:dim])[None]).astype(np.float32)
-    return np.clip(joined @ basis, -CLIP, CLIP), float(variances[:dim].sum() / variances.sum())
+    count = len(next(iter(features.values())))
+    targets = np.empty((count, dim), np.float32)
+    for block in _blocks(np.arange(count)):
+        targets[block] = np.clip(standardised(block) @ basis, -CLIP, CLIP)
+    return targets, float(variances[:dim].sum() / variances.sum())
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+
+
+def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of each column of some rows, float32 [c]; constant ones have 1."""
+    mean, std = np.empty((2, x.shape[1]), np.float32)
+    for start in range(0, x.shape[1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        some = np.asarray(x[rows, columns], np.float32)
+        mean[columns], std[columns] = some.mean(axis=0), some.std(axis=0)
+    return mean, np.where(std > 1e-6, std, np.float32(1.0))
+
+
+def _standardise(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    return (np.asarray(x, np.float32) - mean[None]) / std[None]

@@ -9,14 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from semanticfl_jax.config import ExperimentConfig, GuidanceConfig, StudentConfig
+from semanticfl_jax.config import ConfigError, ExperimentConfig, GuidanceConfig, StudentConfig
 from semanticfl_jax.devices.mesh import device_mesh
+from semanticfl_jax.diffusion import batches, stable_diffusion
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import make_model
 from semanticfl_jax.pretraining import encoder, loop
 from semanticfl_jax.semantics.anchor_images import AnchorImages
 from semanticfl_jax.semantics.student import building, training
-from semanticfl_jax.semantics.student.building import ClientSide, check_fits, obtain_student
+from semanticfl_jax.semantics.student.building import obtain_student
+from semanticfl_jax.semantics.student.checks import check_fits
+from semanticfl_jax.semantics.student.clients import ClientSide
 from semanticfl_jax.semantics.student.images import StudentImages
 from tests.students import MEAN, STD, TWO_LAYERS, make_student
 
@@ -30,23 +33,23 @@ IMAGES = StudentImages("dataset:other", PIXELS, LABELS)
 
 
 def clients_of(**settings):
-    values = {"images": "dataset:digits", "dim": 3, "steps": 6, "batch_size": 8, **settings}
+    training = {} if "file" in settings else {"steps": 6, "batch_size": 8}
+    values = {"images": "dataset:digits", "dim": 3, **training, **settings}
+    if settings.get("control") == "labels":
+        del values["dim"]
     if values.get("control") not in ("labels", "encoder"):
-        values["maps"] = ("vae", "down_0")
+        values.setdefault("maps", ("vae", "down_0"))
     student = StudentConfig(enabled=True, **values)
-    guidance = GuidanceConfig(
-        enabled=True,
-        checkpoint=str(CHECKPOINT),
-        resolution=32,
-        lambda_kd=0,
-        lambda_con=0,
-        student=student,
-    )
+    teacher = {}
+    if student.teacher in ("diffusion", "random_unet") or student.images == "generated":
+        teacher = {"checkpoint": str(CHECKPOINT)}
+        teacher |= {} if student.control in ("labels", "encoder") else {"resolution": 32}
+    guidance = GuidanceConfig(enabled=True, lambda_kd=0, lambda_con=0, student=student, **teacher)
     config = ExperimentConfig(model=TWO_LAYERS, guidance=guidance, augmentation=("crop_flip",))
     return ClientSide(config, (8, 8, 3), MEAN, STD, ("a", "b", "c", "d"))
 
 
-def obtain(directory, read=IMAGES, **settings):
+def obtain(directory, read=IMAGES, /, **settings):
     lines = []
     student = obtain_student(clients_of(**settings), read, directory, lines.append)
     return student, " ".join(lines)
@@ -125,7 +128,7 @@ def test_a_given_file_needs_neither_its_images_nor_its_checkpoint(made, tmp_path
     about = {**student.about, "provenance": moved}
     other = type(student)(student.variables, about)
     other.save(tmp_path / "given.safetensors")
-    clients = clients_of(file=str(tmp_path / "given.safetensors"), steps=99)
+    clients = clients_of(file=str(tmp_path / "given.safetensors"))
     guidance = dataclasses.replace(clients.config.guidance, checkpoint="elsewhere/model")
     clients = dataclasses.replace(
         clients, config=dataclasses.replace(clients.config, guidance=guidance)
@@ -217,6 +220,91 @@ def test_a_student_that_diverged_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(SemanticFLError, match=r"diverged.*lower guidance\.student\.learning_rate"):
         obtain(tmp_path, control="labels")
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_after_a_failed_training_the_teachers_features_are_there(tmp_path, monkeypatch, shared):
+    computed, write = [], batches._write
+
+    def counting(path, arrays):
+        computed.append(path.name)
+        write(path, arrays)
+
+    def diverging(*args, train=training.train, **options):
+        return jax.tree.map(lambda x: x * 1e6, train(*args, **options))
+
+    monkeypatch.setattr(batches, "_write", counting)
+    where = {"directory": str(tmp_path)} if shared else {}
+    with monkeypatch.context() as patch, pytest.raises(SemanticFLError, match="diverged"):
+        patch.setattr(building, "train", diverging)
+        obtain(tmp_path, learning_rate=9.0, **where)
+    assert computed == ["0-40.npz"]
+    # Of the training that came to nothing no folder is left, and after the next one none at all.
+    (parts,) = tmp_path.glob("*.parts-*")
+    assert "parts-features" in parts.name
+    obtain(tmp_path, learning_rate=1e-3, **where)
+    assert computed == ["0-40.npz"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+
+
+def test_generated_images_are_kept_for_what_decides_them(tmp_path, monkeypatch):
+    places = []
+
+    def drawn(config, model, class_names, seed, path, parts):
+        places.append(parts)
+        return AnchorImages("generated", PIXELS, LABELS)
+
+    monkeypatch.setattr(building, "generate_images", drawn)
+    for number, settings in enumerate(({}, {"steps": 7, "max_images": 30}, {"seed": 1})):
+        obtain(tmp_path / str(number), None, images="generated", **settings)
+    first, other_training, other_seed = (place.name for place in places)
+    assert first == other_training != other_seed
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"maps": ("vae", "up_9")}, r"guidance\.student\.maps must be among .* got 'up_9'"),
+        ({"maps": ("vae", "vae")}, r"guidance\.student\.maps must be distinct names"),
+        ({"dim": 13}, r"guidance\.student\.dim must be at most 12 here: .*got 13"),
+        ({"dim": 45, "maps": ()}, r"dim must be at most 35 here: .* 36 images are trained on"),
+        ({"dim": 36, "control": "encoder"}, "dim must be at most 35 here: .* 1280 features"),
+        ({"dim": 3, "images": "generated", "max_images": 4}, "dim must be at most 2 here"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_the_teachers_work(
+    tmp_path, monkeypatch, settings, message
+):
+    def refuse(*arguments, **options):
+        raise AssertionError(arguments)
+
+    for place in (stable_diffusion, encoder):
+        monkeypatch.setattr(place, "load", refuse)
+    monkeypatch.setattr(building, "generate_images", refuse)
+    read = None if settings.get("images") == "generated" else IMAGES
+    with pytest.raises(SemanticFLError, match=message):
+        obtain(tmp_path, read, **settings)
+
+
+def test_the_resolution_is_looked_at_before_the_teachers_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(stable_diffusion, "load", None)
+    clients = clients_of()
+    guidance = dataclasses.replace(clients.config.guidance, resolution=30)
+    config = dataclasses.replace(clients.config, guidance=guidance)
+    with pytest.raises(SemanticFLError, match=r"guidance\.resolution must be a multiple of 4"):
+        obtain_student(dataclasses.replace(clients, config=config), IMAGES, tmp_path, print)
+
+
+def test_labels_of_one_class_teach_nothing(tmp_path):
+    one = StudentImages("directory", PIXELS, np.zeros(40, np.int32))
+    with pytest.raises(ConfigError, match=r"control=labels needs images of two classes at least"):
+        obtain(tmp_path, one, control="labels")
+
+
+def test_a_single_held_out_image_has_no_variance_to_explain(tmp_path):
+    student, _ = obtain(tmp_path, StudentImages("directory", PIXELS[:10], None))
+    assert student.about["measured"]["held_out_images"] == 1
+    assert "held_out_variance_explained" not in student.about["measured"]
 
 
 def test_a_student_learns_its_targets_on_any_number_of_devices(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The students that come with the package: what they were made of, and whom they suit."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -16,8 +17,10 @@ from semanticfl_jax.config import (
 from semanticfl_jax.diffusion.fingerprint import BUNDLED_CHECKPOINTS, fingerprint
 from semanticfl_jax.models import make_model
 from semanticfl_jax.semantics.student import Student
-from semanticfl_jax.semantics.student.building import ClientSide, obtain_student
+from semanticfl_jax.semantics.student.building import obtain_student
 from semanticfl_jax.semantics.student.bundled import WIDTHS, bundled_student
+from semanticfl_jax.semantics.student.checks import inexact_start
+from semanticfl_jax.semantics.student.clients import ClientSide
 
 DIRECTORY = BUNDLED_CHECKPOINTS["tiny-sd"]
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -70,6 +73,20 @@ def test_it_is_read_without_images_and_the_same_network_starts_from_it(tmp_path)
     seen = np.asarray(jax.jit(student.of_images)(student.variables, images))
     assert seen.shape == (3, student.dim)
     assert seen.std(axis=0).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        ((0.31,) * 3, (0.32,) * 3, "mean 0.49, 0.48, 0.45 .* the clients' are by mean 0.31"),
+        ((0.4914, 0.4822, 0.4465), (0.28, 0.24, 0.26), "its start is inexact"),
+        ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616), None),
+        ((0.48, 0.48, 0.43), (0.25, 0.25, 0.27), None),
+    ],
+)
+def test_a_start_with_images_normalised_otherwise_is_told(mean, std, said):
+    found = inexact_start(of_width(8), mean, std)
+    assert found is None if said is None else re.search(said, found)
 
 
 @pytest.mark.parametrize(

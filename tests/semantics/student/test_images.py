@@ -1,5 +1,7 @@
 """Images that a student is distilled on."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 from semanticfl_jax.config import StudentConfig
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.semantics.student import images as module
 from semanticfl_jax.semantics.student.images import StudentImages, read_images, split_held_out
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
@@ -57,6 +60,37 @@ def test_a_directory_is_read_to_its_depths(tmp_path):
     assert found.labels.tolist() == [0, 0, 1]
     (tmp_path / "b" / "w.png").write_bytes(b"no image")
     with pytest.raises(SemanticFLError, match=r"guidance\.student\.data_dir: 1 files"):
+        read_images(config, DATASET, NONE, side=8)
+
+
+def test_of_a_directory_only_what_is_drawn_is_decoded(tmp_path, monkeypatch):
+    for index, name in enumerate("abcdefghij"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(PIXELS[index]).save(tmp_path / name / "x.png")
+    decoded = []
+
+    def counting(open_file, names, side, decode=module.decode):
+        decoded.extend(names)
+        return decode(open_file, names, side)
+
+    monkeypatch.setattr(module, "decode", counting)
+    config = StudentConfig(images="directory", data_dir=str(tmp_path), max_images=4, seed=1)
+    found = read_images(config, DATASET, NONE, side=8)
+    assert len(decoded) == 4
+    expected = StudentImages("", PIXELS, np.arange(10, dtype=np.int32)).limited(4, seed=1)
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_files_of_a_directory_that_are_not_read_are_told(tmp_path, capsys):
+    for index in range(2):
+        Image.fromarray(PIXELS[index]).save(tmp_path / f"{index}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    config = StudentConfig(images="directory", data_dir=str(tmp_path))
+    assert len(read_images(config, DATASET, NONE, side=8).images) == 2
+    assert "not read are 1 .txt" in capsys.readouterr().err
+    os.symlink("gone", tmp_path / "9.png")
+    with pytest.raises(SemanticFLError, match=r"1 files .*9\.png \(a link to what is not there\)"):
         read_images(config, DATASET, NONE, side=8)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.semantics.student import teacher
 from semanticfl_jax.semantics.student.teacher import CLIP, whitened
 
 
@@ -31,6 +32,27 @@ def test_targets_are_principal_components_of_deviation_one():
     twice = {name: np.concatenate([x, x[:1]]) for name, x in maps.items()}
     again, _ = whitened(twice, rows, 4)
     np.testing.assert_allclose(again[-1], targets[0], atol=1e-5)
+
+
+def all_at_once(maps, rows, dim):
+    """The same without blocks."""
+    joined = np.concatenate([np.asarray(x, np.float32) for x in maps.values()], axis=1)
+    mean, std = joined[rows].mean(axis=0), joined[rows].std(axis=0)
+    joined = (joined - mean) / np.where(std > 1e-6, std, 1.0)
+    fitted = joined[rows]
+    variances, axes = np.linalg.eigh(fitted.T.astype(np.float64) @ fitted / len(fitted))
+    variances, axes = variances[::-1][:dim], axes[:, ::-1][:, :dim]
+    axes = axes * np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(dim)])
+    return np.clip(joined @ (axes / np.sqrt(variances)).astype(np.float32), -CLIP, CLIP)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    maps = features() | {"constant": np.ones((400, 2))}
+    rows = np.arange(0, 400, 2)
+    monkeypatch.setattr(teacher, "_ROWS", 7)
+    monkeypatch.setattr(teacher, "_COLUMNS", 3)
+    found, _ = whitened(maps, rows, 5)
+    np.testing.assert_allclose(found, all_at_once(maps, rows, 5), rtol=1e-6, atol=1e-6)
 
 
 def test_outliers_are_cut_off():
