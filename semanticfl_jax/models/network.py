@@ -75,12 +75,17 @@ class Network:
         return as_outputs(outputs), changed
 
     def outputs(self, image_shape: tuple[int, ...]) -> Outputs:
-        """Return the shapes of what it returns for one image."""
+        """Return the shapes of what it returns for one image.
+
+        Raises:
+          SemanticFLError: if it keeps what a run does not keep.
+        """
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
 
         def run(key: jax.Array, images: jax.Array) -> Outputs:
             return self.apply(self.init(key, images), images, train=False)
 
+        _refuse_variables(jax.eval_shape(self.init, jax.random.key(0), images), self.name)
         return jax.eval_shape(run, jax.random.key(0), images)
 
     def variables(self, image_shape: tuple[int, ...]) -> PyTree:
@@ -91,7 +96,7 @@ class Network:
         """
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         shapes = jax.eval_shape(self.init, jax.random.key(0), images)
-        _refuse_other_collections(shapes, self.name)
+        _refuse_variables(shapes, self.name)
 
         def train(variables: PyTree, key: jax.Array, images: jax.Array) -> Any:
             given = {"mask": jnp.ones(1, bool), "rngs": {"dropout": key}}
@@ -101,8 +106,8 @@ class Network:
             jax.eval_shape(train, shapes, jax.random.key(0), images)
         except InvalidRngError as error:
             raise SemanticFLError(
-                f"{self.name} draws from a random stream that a run does not give; the one there "
-                f'is is called dropout: self.make_rng("dropout"), rng_collection="dropout". Flax '
+                f"{self.name} draws from a random stream that a run does not give, which is all "
+                'but dropout: take self.make_rng("dropout"), or rng_collection="dropout". Flax '
                 f"says: {error}"
             ) from error
         return shapes
@@ -138,8 +143,8 @@ def _refuse_other_names(parameters: Mapping[str, inspect.Parameter], name: str) 
             )
 
 
-def _refuse_other_collections(variables: PyTree, name: str) -> None:
-    """Raise `SemanticFLError` for variables that a run would lose."""
+def _refuse_variables(variables: PyTree, name: str) -> None:
+    """Raise `SemanticFLError` for variables that a run would lose, or could not add up."""
     for kind in variables:
         if kind not in ("params", "batch_stats"):
             raise SemanticFLError(
@@ -147,6 +152,12 @@ def _refuse_other_collections(variables: PyTree, name: str) -> None:
                 "batch_stats alone. Constants can be arrays of NumPy in the module; what changes "
                 'in training can be self.variable("batch_stats", ...), which is averaged over '
                 "clients"
+            )
+    for leaf in jax.tree.leaves(variables.get("params", {})):
+        if leaf.dtype != jnp.float32:
+            raise SemanticFLError(
+                f"{name} has parameters of {leaf.dtype}; a run adds them up in float32: give its "
+                f"layers dtype=, of the computation, and not param_dtype="
             )
 
 

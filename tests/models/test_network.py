@@ -72,6 +72,19 @@ class Constants(Flat):
         return x * self.variable("constants", "scale", lambda: jnp.ones(())).value
 
 
+class Counts(Flat):
+    def also(self, x):
+        count = self.variable("counter", "n", lambda: 0)
+        count.value += 1
+        return x
+
+
+class Half(Flat):
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(3, param_dtype=jnp.bfloat16)(images.mean((1, 2)))
+
+
 class DropPath(Flat):
     @nn.compact
     def __call__(self, images, train, mask=None):
@@ -85,12 +98,24 @@ class DropPath(Flat):
     ("module", "message"),
     [
         (Constants(), 'Constants has variables in the collection "constants"; a run keeps params'),
-        (DropPath(), r"(?s)DropPath draws from a random stream .* is called dropout: .*droppath"),
+        (DropPath(), r"(?s)DropPath draws from a random stream .* all but dropout: .*droppath"),
     ],
 )
 def test_what_a_run_neither_keeps_nor_draws_is_refused(module, message):
     with pytest.raises(SemanticFLError, match=message):
         Network(module).variables((2, 2, 3))
+
+
+def test_and_so_they_are_before_the_network_is_called():
+    with pytest.raises(SemanticFLError, match='Counts has variables in the collection "counter"'):
+        Network(Counts()).outputs((2, 2, 3))
+
+
+def test_parameters_are_float32():
+    with pytest.raises(
+        SemanticFLError, match=r"Half has parameters of bfloat16; .* give its layers"
+    ):
+        Network(Half()).outputs((2, 2, 3))
 
 
 class Sows(Flat):
