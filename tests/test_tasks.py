@@ -15,7 +15,7 @@ from semanticfl_jax.data.federation import make_federation
 from semanticfl_jax.federated.local_step import make_loss
 from semanticfl_jax.reporting.runs import load_run
 from semanticfl_jax.tasks import CLASSIFICATION, make_task
-from semanticfl_jax.tasks.multilabel import BINS, RANGE
+from semanticfl_jax.tasks.multilabel import BINS, bins
 from tests.federation import squares
 
 CONFIG = sfl.ExperimentConfig(
@@ -124,8 +124,7 @@ def test_multilabel_against_numpy_and_scikit_learn():
     entropy = -np.where(labels, np.log(chance), np.log(1 - chance)).mean(axis=1)
     np.testing.assert_allclose(task.losses(logits, labels), entropy, rtol=1e-5)
     found = figures_of(task, logits, labels)
-    binned = np.floor((logits + RANGE) * (BINS / (2 * RANGE)))
-    precisions = [average_precision_score(labels[:, k], binned[:, k]) for k in range(3)]
+    precisions = [average_precision_score(labels[:, k], logits[:, k]) for k in range(3)]
     np.testing.assert_allclose(found["test_mean_average_precision"], np.mean(precisions), rtol=1e-5)
     f1 = f1_score(labels[:, :3], logits[:, :3] > 0, average="macro")
     np.testing.assert_allclose(found["test_f1"], f1, rtol=1e-5)
@@ -134,6 +133,26 @@ def test_multilabel_against_numpy_and_scikit_learn():
     )
     np.testing.assert_allclose(found["test_loss"], entropy.mean(), rtol=1e-5)
     np.testing.assert_array_equal(task.predict(logits), logits > 0)
+
+
+@pytest.mark.parametrize("scale", [0.02, 2, 20])
+def test_average_precision_is_scikit_learns_whatever_the_scale_of_the_logits(scale):
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(500, 3)) - 1
+    labels = (plain + rng.normal(size=plain.shape) > 0).astype(np.uint8)
+    logits = (scale * plain).astype(np.float32)
+    task = make_task(CONFIG, 3)
+    found = figures_of(task, logits, labels, batch=128)["test_mean_average_precision"]
+    expected = average_precision_score(labels, logits, average="macro")
+    np.testing.assert_allclose(found, expected, atol=5e-4)
+
+
+def test_bins_rise_with_the_logits():
+    sizes = np.geomspace(1e-8, 1e6, 1000)
+    logits = np.concatenate([-sizes[::-1], [0], sizes]).astype(np.float32)
+    found = np.asarray(bins(jnp.asarray(logits)))
+    assert found[0] == 0 and found[-1] == BINS - 1 and np.all(np.diff(found) >= 0)
+    assert bins(jnp.float32(-0.0)) == bins(jnp.float32(0.0))
 
 
 def test_regression_against_numpy_and_scikit_learn_far_from_zero_too():

@@ -46,7 +46,10 @@ class Kind(NamedTuple):
 _DATASET = "{py:class}`~semanticfl_jax.data.sources.dataset.ImageDataset`"
 _TASK = "{py:class}`~semanticfl_jax.tasks.base.Task`"
 _ALGORITHM = "{py:class}`~semanticfl_jax.algorithms.base.Algorithm`"
-_OPTAX = "an optax `GradientTransformation`"
+_OPTAX = (
+    "an optax `GradientTransformation` that gives the direction, without rate and sign: "
+    "`optax.scale_by_lion()`, not `optax.lion(rate)`"
+)
 
 ALGORITHM_KIND = Kind(
     "Algorithms", "algorithm.name", ALGORITHMS, contexts.AlgorithmContext, _ALGORITHM
@@ -89,7 +92,7 @@ KINDS = (
         "optimizer.schedule",
         registry.SCHEDULES,
         contexts.AlgorithmContext,
-        "a function of the rounds done, which returns a factor",
+        "a function of the rounds done, which returns a factor, not negative",
     ),
     Kind(
         "Server optimisers",

@@ -47,6 +47,7 @@ from semanticfl_jax.algorithms.server_rule import Aggregate, ServerRule
 from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size
 from semanticfl_jax.attacks.base import Attack
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 # All that an algorithm is written with.
@@ -84,6 +85,9 @@ class Algorithm:
       logits: `TermInputs` -> float32 [B, K], what the task's loss sees in training in place of the
         network's logits; None: the network's logits.
       attack: what the clients that attack do; None: none does.
+
+    Raises:
+      SemanticFLError: for terms whose names are not their own.
     """
 
     name: str
@@ -96,6 +100,15 @@ class Algorithm:
     aggregator: Aggregator = dataclasses.field(default_factory=mean)
     logits: Callable[[TermInputs], jax.Array] | None = None
     attack: Attack | None = None
+
+    def __post_init__(self):
+        names = [term.name for term in self.terms]
+        for name in names:
+            if name == "model" or names.count(name) > 1:
+                why = "the network's parameters have" if name == "model" else "another term has"
+                raise SemanticFLError(
+                    f"a term of {self.name} must have a name of its own, got {name!r}, which {why}"
+                )
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:

@@ -97,6 +97,10 @@ class LossTerm:
     contact: Contact | None = None
 
     def __post_init__(self):
+        if isinstance(self.needs, str):
+            raise SemanticFLError(
+                f"needs of the term {self.name} must be a tuple, ({self.needs!r},), got a str"
+            )
         unknown = set(self.needs) - (set(Outputs._fields) - {"logits"})
         if unknown:
             raise SemanticFLError(

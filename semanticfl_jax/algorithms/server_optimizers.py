@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from semanticfl_jax.algorithms.base import Aggregate, ServerRule
+from semanticfl_jax.algorithms.directions import build_direction
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.registry import SERVER_OPTIMIZERS
 from semanticfl_jax.types import PyTree
@@ -39,7 +40,7 @@ def optimizer_rule(optimizer: optax.GradientTransformation) -> ServerRule:
 def server_optimizer(context: AlgorithmContext) -> ServerRule:
     """Return the step of the optimiser that is configured: FedAvg's unless it says otherwise."""
     entry = SERVER_OPTIMIZERS[context.config.algorithm.optimizer]
-    return optimizer_rule(entry.build(None, context))
+    return optimizer_rule(build_direction(entry, None, context))
 
 
 def sgd(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:

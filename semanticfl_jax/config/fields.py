@@ -98,6 +98,9 @@ def _unknown_argument(cls: Any, name: str, known: Collection[str]) -> str:
             f"{cls.__name__} has no field {name}; of {' or '.join(own)} it is given as "
             f"settings={setting}"
         )
+    if name in entries_of(cls):
+        settings = f"{{{name!r}: {{...}}}}" if cls.takes_several() else "{...}"
+        return f"{cls.__name__} has no field {name}; its settings are given as settings={settings}"
     fields = {each: names for each, names in known_fields(cls).items() if each in known}
     return f"{cls.__name__}: {unknown_field(fields, '', name)}"
 
@@ -122,7 +125,7 @@ class Choosing(Config):
             if not isinstance(given, Mapping):
                 raise ConfigError(f"settings must be a mapping by name, got {given!r}")
             for name in given:
-                require(name in self.chosen(), "settings", self._allowed(), name)
+                require(name in self.chosen(), "settings", self._allowed(name), name)
             made = {
                 name: settings_of(entry, given.get(name)) for name, entry in self.chosen().items()
             }
@@ -152,8 +155,14 @@ class Choosing(Config):
             name: entry for registry in cls.registries.values() for name, entry in registry.items()
         }
 
-    def _allowed(self) -> str:
-        return f"of what is chosen: {', '.join(self.chosen())}"
+    def _allowed(self, name: Any) -> str:
+        """Return which settings there can be, in words; `name` is none of them."""
+        chosen = self.chosen()
+        said = f"of what is chosen: {', '.join(chosen)}"
+        for each, entry in chosen.items():
+            if name in (field.name for field in dataclasses.fields(entry.settings)):
+                return f"{said}, as in settings={{{each!r}: {{{name!r}: ...}}}}"
+        return said
 
 
 def settings_of(entry: Entry, given: Any, field: str = "settings") -> Any:

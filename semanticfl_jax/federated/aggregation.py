@@ -14,6 +14,7 @@ from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import CLIENTS, replicated
 from semanticfl_jax.federated.chunks import Places
 from semanticfl_jax.federated.client_update import Sent, all_finite, colludes, sender_of
+from semanticfl_jax.federated.contracts import require_aggregated
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
@@ -188,7 +189,8 @@ def finish(
     if aggregator.start is None:
         return over_those_left(aggregator, aggregator.finish(taken, key), weight), state
     # Before, so that what it keeps is of the scale of other rounds.
-    return aggregator.finish(over_those_left(aggregator, taken, weight), key, state)
+    result = aggregator.finish(over_those_left(aggregator, taken, weight), key, state)
+    return require_aggregated(result, state, aggregator.name)
 
 
 def in_order(updates: Updates, cohort: jax.Array, count: int, mesh: Mesh) -> Updates:

@@ -14,6 +14,11 @@ from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model, Trained
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import among
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.contracts import (
+    as_arrays,
+    require_finished,
+    require_transformed,
+)
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
 from semanticfl_jax.federated.uploads import travelling
@@ -68,10 +73,18 @@ def init_state(algorithm: Algorithm, model: Model) -> PyTree:
       algorithm: its client rule and its transforms.
       model: the initial model.
     """
-    rule = () if algorithm.client is None else algorithm.client.init(model)
+    rule = () if algorithm.client is None else _rule_state(algorithm, model)
     nothing = travelling(algorithm, jax.tree.map(jnp.zeros_like, model))
-    kept = tuple(transform.init(nothing) for transform in algorithm.transforms)
+    kept = tuple(
+        as_arrays(transform.init(nothing), f"UpdateTransform.init of {transform.name}")
+        for transform in algorithm.transforms
+    )
     return ClientState(rule, kept) if jax.tree.leaves(kept) else rule
+
+
+def _rule_state(algorithm: Algorithm, model: Model) -> PyTree:
+    assert algorithm.client is not None
+    return as_arrays(algorithm.client.init(model), f"ClientRule.init of {algorithm.name}")
 
 
 def rule_state(state: PyTree) -> PyTree:
@@ -125,6 +138,7 @@ def finish_client(
                 own=result.own,
             )
         )
+        finished = require_finished(finished, own, received.params, algorithm.name)
         # Without a step it may have divided by zero.
         if finished.update is not None:
             update = update._replace(params=_or_zeros(worked, finished.update))
@@ -203,23 +217,14 @@ def transformed(
     after = []
     for index, transform in enumerate(algorithm.transforms):
         state = () if states is None else states[index]
-        changed, state = transform.apply(update, state, jax.random.fold_in(key, index))
-        if _form(changed) != _form(update):
-            raise SemanticFLError(
-                f"the transform {transform.name} must keep the form of the update"
-            )
-        update = changed
+        applied = transform.apply(update, state, jax.random.fold_in(key, index))
+        update, state = require_transformed(applied, update, state, transform.name)
         after.append(state)
     return update, tuple(after)
 
 
 def _or_zeros(condition: jax.Array, tree: PyTree) -> PyTree:
     return where(condition, tree, jax.tree.map(jnp.zeros_like, tree))
-
-
-def _form(update: PyTree) -> PyTree:
-    shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(update)]
-    return jax.tree.structure(update), shapes
 
 
 def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
@@ -233,7 +238,7 @@ def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
         return ()
 
     def finish(model: Model) -> PyTree:
-        own = algorithm.client.init(model)
+        own = _rule_state(algorithm, model)
         broadcast = algorithm.server.broadcast(algorithm.server.init(model))
         steps, number = jnp.int32(1), jnp.float32(1)
         carried = ()
@@ -244,7 +249,8 @@ def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
         trained = Trained(
             own, broadcast, model, model, steps, number, number, number, run_key(0), carried
         )
-        return algorithm.client.finish(trained).extra
+        finished = algorithm.client.finish(trained)
+        return require_finished(finished, own, model.params, algorithm.name).extra
 
     return jax.eval_shape(finish, model)
 

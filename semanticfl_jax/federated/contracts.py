@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from semanticfl_jax.algorithms.base import Finished, Model
 from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
@@ -35,23 +36,140 @@ def require_server_step(result: Any, params: PyTree, state: PyTree, name: str) -
       SemanticFLError: unless it is those two, each of the form that it had.
     """
     what = f"ServerRule.update of {name} must return (params, state)"
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise SemanticFLError(f"{what}, got a {type(result).__name__}")
-    for part, before, after in zip(("params", "state"), (params, state), result, strict=True):
-        given, got = (str(jax.tree.structure(each)) for each in (before, after))
-        if given != got:
-            raise SemanticFLError(
-                f"{what}, {part} with the structure it was given: {given}, got {got}"
-            )
-        old = jax.tree_util.tree_leaves_with_path(before)
-        for (path, was), now in zip(old, jax.tree.leaves(after), strict=True):
-            if _form(was) != _form(now):
-                where = f"{part}/{path_name(path)}"
-                raise SemanticFLError(
-                    f"{what} as they were: {where} was {_form(was)}, is {_form(now)}"
-                )
+    _require_pair(what, result)
+    require_form(what, "params", params, result[0])
+    require_form(what, "state", state, result[1])
     return result
+
+
+def require_finished(result: Any, state: PyTree, params: PyTree, name: str) -> Finished:
+    """Return what a client rule's `finish` returned.
+
+    Args:
+      result: that.
+      state: the client's before the round.
+      params: of its model.
+      name: of the algorithm.
+
+    Raises:
+      SemanticFLError: unless it is a `Finished` with a state as before, and an update, if any, as
+        the parameters.
+    """
+    what = f"ClientRule.finish of {name} must return semanticfl_jax.Finished"
+    if not isinstance(result, Finished):
+        raise SemanticFLError(f"{what}(state, update, extra), got a {type(result).__name__}")
+    require_form(f"{what} with the state that init makes", "state", state, result.state)
+    if result.update is not None:
+        require_form(f"{what} with an update like params", "update", params, result.update)
+    return result
+
+
+def require_correction(correction: PyTree, params: PyTree, name: str) -> None:
+    """Raise `SemanticFLError` unless a client rule's `correction` can be added to a gradient."""
+    what = f"ClientRule.correction of {name} must return a tree like params"
+    require_form(what, "correction", params, correction)
+
+
+def require_transformed(result: Any, update: PyTree, state: PyTree, name: str) -> tuple[Any, Any]:
+    """Return the update and the state that a transform's `apply` returned, if they are those."""
+    what = f"UpdateTransform.apply of {name} must return (update, state)"
+    _require_pair(what, result)
+    require_form(what, "update", update, result[0])
+    require_form(what, "state", state, result[1])
+    return result
+
+
+def require_weights(weights: Any, sizes: jax.Array, name: str) -> jax.Array:
+    """Return the weights of a cohort; raise `SemanticFLError` unless there is one a place."""
+    if jnp.shape(weights) != sizes.shape:
+        raise SemanticFLError(
+            f"the weights of {name} must be one for each place of the cohort, "
+            f"{list(sizes.shape)} as sizes, got {list(jnp.shape(weights))}"
+        )
+    return jnp.asarray(weights)
+
+
+def require_aggregated(result: Any, state: PyTree, name: str) -> tuple[Any, Any]:
+    """Return the update and the state that an aggregator's `finish` returned, if it has a state."""
+    what = f"Aggregator.finish of {name}, which has start, must return (update, state)"
+    _require_pair(what, result)
+    require_form(what, "state", state, result[1])
+    return result
+
+
+def require_update(update: Any, like: Model, name: str) -> None:
+    """Raise `SemanticFLError` unless an aggregator's update is one of a single client's form."""
+    what = f"Aggregator.finish of {name} must return an update like a single client's, a Model"
+    require_form(what, "update", like, update)
+
+
+def as_arrays(tree: PyTree, what: str) -> PyTree:
+    """Return a tree with arrays for its numbers.
+
+    Args:
+      tree: what a function of the user's returned.
+      what: the name of that function.
+
+    Raises:
+      SemanticFLError: for a leaf that is no number.
+    """
+
+    def array(leaf: Any) -> jax.Array:
+        try:
+            return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+        except (TypeError, ValueError) as error:
+            raise SemanticFLError(
+                f"{what} must return a tree of arrays, got a {type(leaf).__name__} in it: "
+                f"{leaf!r:.100}"
+            ) from error
+
+    return jax.tree.map(array, tree)
+
+
+def require_form(what: str, part: str, before: PyTree, after: PyTree) -> None:
+    """Raise `SemanticFLError` unless a tree has the form of another: structure, shapes, types.
+
+    Args:
+      what: which function must return what, for the message.
+      part: of what it returned this is.
+      before: a tree of that form.
+      after: what was returned.
+    """
+    forms, found = _forms(part, before), _forms(part, after)
+    lacking = [where for where in forms if where not in found]
+    more = [where for where in found if where not in forms]
+    if lacking or more:
+        raise SemanticFLError(
+            f"{what}: {part} {_named('lacks', lacking)}{' and ' * bool(lacking and more)}"
+            f"{_named('has also', more)}"
+        )
+    given, got = (str(jax.tree.structure(each)) for each in (before, after))
+    if given != got:
+        raise SemanticFLError(
+            f"{what}: {part} must have the structure {given:.200}, got {got:.200}"
+        )
+    for where, form in forms.items():
+        if form != found[where]:
+            raise SemanticFLError(f"{what}: {where} must be {form}, got {found[where]}")
+
+
+def _require_pair(what: str, result: Any) -> None:
+    """Raise `SemanticFLError` unless it is two things; a `Model` has two parts, and is one."""
+    if not isinstance(result, tuple) or isinstance(result, Model) or len(result) != 2:
+        raise SemanticFLError(f"{what}, got a {type(result).__name__}")
 
 
 def _form(leaf: Any) -> str:
     return f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+
+
+def _forms(part: str, tree: PyTree) -> dict[str, str]:
+    """Return the forms of a tree's leaves by where they are."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(filter(None, (part, path_name(path)))): _form(leaf) for path, leaf in leaves}
+
+
+def _named(verb: str, places: list[str]) -> str:
+    """Return "lacks a, b", with the first places alone of many."""
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return f"{verb} {', '.join(places[:3])}{more}" if places else ""

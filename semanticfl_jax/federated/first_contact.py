@@ -18,9 +18,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.base import Algorithm, Contact
+from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated, split
 from semanticfl_jax.devices.placement import put
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 # Images at once on each device. On any number of devices a device computes blocks of this size, so
@@ -78,6 +80,21 @@ def _completed(
             own = rows(term.contact, shared)
             completed[term.name] = (shared, {**dict(per_sample or {}), **own}, holders)
     return completed
+
+
+def check_rows(algorithm: Algorithm, images: int) -> None:
+    """Raise `SemanticFLError` for rows of a term that are fewer or more than training images.
+
+    For a row that is not there the last one would be taken, and nothing would say so.
+    """
+    for term in algorithm.terms:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(term.per_sample):
+            if np.shape(leaf)[:1] != (images,):
+                where = "/".join(filter(None, ("per_sample", path_name(path))))
+                raise SemanticFLError(
+                    f"{where} of the term {term.name} must have a row for each of the {images} "
+                    f"training images, got {list(np.shape(leaf))}"
+                )
 
 
 def row_shapes(

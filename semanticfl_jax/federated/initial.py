@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.algorithms.model import Model
+from semanticfl_jax.federated.contracts import as_arrays
 from semanticfl_jax.models import Network
 from semanticfl_jax.randomness import Stream, stream_key
 from semanticfl_jax.types import PyTree
@@ -20,5 +21,6 @@ def init_model(
     variables = init(model_key)
     params: dict[str, PyTree] = {"model": variables["params"]}
     for index, term in enumerate(term for term in algorithm.terms if term.init is not None):
-        params[term.name] = term.init(jax.random.fold_in(term_key, index))
+        made = term.init(jax.random.fold_in(term_key, index))
+        params[term.name] = as_arrays(made, f"LossTerm.init of {term.name}")
     return Model(params, variables.get("batch_stats", {}))

@@ -14,6 +14,7 @@ from semanticfl_jax.attacks.base import among
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
+from semanticfl_jax.federated.contracts import require_correction
 from semanticfl_jax.federated.local_step import (
     Broadcast,
     Plan,
@@ -187,6 +188,8 @@ def make_local_training(
             return on_batch(received, shared, data, plan, step)[0](model)
 
         begun, own = _begin(rule, received, broadcast.rule, plan, optimizer, value_and_grad)
+        if plan.correction is not None:
+            require_correction(plan.correction, begun.params, algorithm.name)
         # Zeros made of `steps` vary over the mesh as the rest does.
         zero = 0 * plan.steps
         zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)

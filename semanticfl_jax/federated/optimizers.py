@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import optax
 
+from semanticfl_jax.algorithms.directions import build_direction
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.optimizer import AdamConfig, RMSPropConfig, SGDConfig
 from semanticfl_jax.contexts import AlgorithmContext
@@ -48,7 +49,7 @@ def client_optimizer(config: ExperimentConfig) -> optax.GradientTransformation:
     """
     entry = OPTIMIZERS[config.optimizer.name]
     settings = config.optimizer.settings[entry.name]
-    direction = entry.build(settings, AlgorithmContext(config))
+    direction = build_direction(entry, settings, AlgorithmContext(config))
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     decay = optax.add_decayed_weights(config.weight_decay)
     if entry.traits.decoupled:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.optimizer import CosineConfig, ExponentialConfig, StepConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.registry import SCHEDULES
 
 Schedule = Callable[[int], float]
@@ -63,13 +64,20 @@ def make_rates(config: ExperimentConfig) -> Callable[[int, int], Rates]:
 
     Returns:
       `rates(done, count)`: those of the `count` rounds after `done`, float32 [count] each.
+
+    Raises:
+      SemanticFLError: if a schedule's factor is negative, or no finite number, in any round.
     """
     optimizer, context = config.optimizer, AlgorithmContext(config)
 
     def schedule(name: str) -> Schedule:
-        return SCHEDULES[name].build(optimizer.settings[name], context)
+        made = SCHEDULES[name].build(optimizer.settings[name], context, Callable)
+        return lambda done: _factor(made(done), name, done)
 
     of_client, of_server = schedule(optimizer.schedule), schedule(optimizer.server_schedule)
+    for number in range(config.rounds):  # not only when the run comes to it
+        of_client(number)
+        of_server(number)
 
     def client(done: int) -> float:
         warmup = optimizer.warmup_rounds
@@ -82,3 +90,13 @@ def make_rates(config: ExperimentConfig) -> Callable[[int, int], Rates]:
         return Rates(np.array(list(map(client, rounds)), np.float32), np.array(server, np.float32))
 
     return rates
+
+
+def _factor(factor: Any, name: str, done: int) -> float:
+    """Return a schedule's factor after `done` rounds, if it is one."""
+    if np.shape(factor) != () or not np.isfinite(factor) or factor < 0:
+        raise SemanticFLError(
+            f"the schedule {name} must return a finite factor that is not negative, for every "
+            f"number of rounds done, got {factor!r} for {done}"
+        )
+    return float(factor)

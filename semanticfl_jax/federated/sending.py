@@ -9,6 +9,7 @@ from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.attacks.base import draw_attackers
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.federated.chunks import Places
+from semanticfl_jax.federated.contracts import require_weights
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.server_state import ServerState
@@ -34,7 +35,8 @@ def filled_places(
     clients = jnp.where(reported, cohort, -1)
     sizes = jnp.where(reported, data.sizes[clients], 0)
     counts = jnp.where(reported[:, None], data.label_counts[clients], 0)
-    return Places(clients, algorithm.weights(sizes, counts), rows), sizes
+    weights = require_weights(algorithm.weights(sizes, counts), sizes, algorithm.name)
+    return Places(clients, weights, rows), sizes
 
 
 def broadcast_of(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.federated.cohort import with_contacts
+from semanticfl_jax.federated.contracts import as_arrays
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.federated.versions import first_versions, with_version
 from semanticfl_jax.types import PyTree
@@ -55,8 +56,10 @@ def init_server(
     return ServerState(
         params=model.params,
         batch_stats=model.batch_stats,
-        server=algorithm.server.init(model),
-        aggregator=() if aggregator.start is None else aggregator.start(sent),
+        server=as_arrays(algorithm.server.init(model), f"ServerRule.init of {algorithm.name}"),
+        aggregator=()
+        if aggregator.start is None
+        else as_arrays(aggregator.start(sent), f"Aggregator.start of {aggregator.name}"),
         clients=(),
         contacted=jnp.zeros(num_clients, bool),
         round=jnp.zeros((), jnp.int32),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
 from semanticfl_jax.algorithms.parts import path_name
+from semanticfl_jax.federated.contracts import require_update
 
 
 def travelling(algorithm: Algorithm, model: Model) -> Model:
@@ -23,7 +24,12 @@ def travelling(algorithm: Algorithm, model: Model) -> Model:
 
 
 def with_zeros(algorithm: Algorithm, update: Model, model: Model) -> Model:
-    """Return a travelling update as a whole one: with zeros like `model`'s for what is None."""
+    """Return an aggregated update as a whole one: with zeros like `model`'s for what is None.
+
+    Raises:
+      SemanticFLError: if it has not the form of what travels.
+    """
+    require_update(update, travelling(algorithm, model), algorithm.aggregator.name)
     if _uploads(algorithm) is None:
         return update
     return jax.tree.map(

@@ -9,10 +9,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import InvalidRngError
 
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models.outputs import Outputs
 from semanticfl_jax.types import PyTree
+
+# What other code calls the argument `train`, and what it would be.
+_OTHER_NAMES = {
+    "training": "train",
+    "is_training": "train",
+    "deterministic": "not train",
+    "use_running_average": "not train",
+}
 
 
 class Network:
@@ -23,7 +32,8 @@ class Network:
         argument, rows that pad a batch take part in its normalisation statistics.
 
     Raises:
-      SemanticFLError: if it is no Flax module.
+      SemanticFLError: if it is no Flax module, or its call is told by another name than `train`
+        whether it trains.
     """
 
     def __init__(self, module: nn.Module):
@@ -33,6 +43,7 @@ class Network:
             )
         self.module = module
         parameters = _parameters(module)
+        _refuse_other_names(parameters, self.name)
         any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._takes = {name for name in ("train", "mask") if any_keyword or name in parameters}
 
@@ -64,18 +75,42 @@ class Network:
         return as_outputs(outputs), changed
 
     def outputs(self, image_shape: tuple[int, ...]) -> Outputs:
-        """Return the shapes of what it returns for one image."""
+        """Return the shapes of what it returns for one image.
+
+        Raises:
+          SemanticFLError: if it keeps what a run does not keep.
+        """
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
 
         def run(key: jax.Array, images: jax.Array) -> Outputs:
             return self.apply(self.init(key, images), images, train=False)
 
+        _refuse_variables(jax.eval_shape(self.init, jax.random.key(0), images), self.name)
         return jax.eval_shape(run, jax.random.key(0), images)
 
     def variables(self, image_shape: tuple[int, ...]) -> PyTree:
-        """Return the shapes of its initial variables."""
+        """Return the shapes of its initial variables.
+
+        Raises:
+          SemanticFLError: if it keeps or draws what a run does not keep or give.
+        """
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        return jax.eval_shape(self.init, jax.random.key(0), images)
+        shapes = jax.eval_shape(self.init, jax.random.key(0), images)
+        _refuse_variables(shapes, self.name)
+
+        def train(variables: PyTree, key: jax.Array, images: jax.Array) -> Any:
+            given = {"mask": jnp.ones(1, bool), "rngs": {"dropout": key}}
+            return self.apply(variables, images, train=True, mutable=["batch_stats"], **given)
+
+        try:
+            jax.eval_shape(train, shapes, jax.random.key(0), images)
+        except InvalidRngError as error:
+            raise SemanticFLError(
+                f"{self.name} draws from a random stream that a run does not give, which is all "
+                'but dropout: take self.make_rng("dropout"), or rng_collection="dropout". Flax '
+                f"says: {error}"
+            ) from error
+        return shapes
 
     def _arguments(self, train: bool, mask: jax.Array | None) -> dict[str, Any]:
         given = {"train": train, "mask": mask}
@@ -96,6 +131,34 @@ def as_outputs(result: Any) -> Outputs:
             f"{type(result).__name__}"
         )
     return Outputs(result.astype(jnp.float32), None)
+
+
+def _refuse_other_names(parameters: Mapping[str, inspect.Parameter], name: str) -> None:
+    """Raise `SemanticFLError` for a call that would never learn that it is in training."""
+    for other, value in _OTHER_NAMES.items():
+        if other in parameters and "train" not in parameters:
+            raise SemanticFLError(
+                f"{name}.__call__ has {other}=, which must be called train (True in training, "
+                f"False in tests; {other} is {value}): nothing else tells it whether it trains"
+            )
+
+
+def _refuse_variables(variables: PyTree, name: str) -> None:
+    """Raise `SemanticFLError` for variables that a run would lose, or could not add up."""
+    for kind in variables:
+        if kind not in ("params", "batch_stats"):
+            raise SemanticFLError(
+                f'{name} has variables in the collection "{kind}"; a run keeps params and '
+                "batch_stats alone. Constants can be arrays of NumPy in the module; what changes "
+                'in training can be self.variable("batch_stats", ...), which is averaged over '
+                "clients"
+            )
+    for leaf in jax.tree.leaves(variables.get("params", {})):
+        if leaf.dtype != jnp.float32:
+            raise SemanticFLError(
+                f"{name} has parameters of {leaf.dtype}; a run adds them up in float32: give its "
+                f"layers dtype=, of the computation, and not param_dtype="
+            )
 
 
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:

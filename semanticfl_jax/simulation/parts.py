@@ -21,6 +21,7 @@ from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import beside_checkpoints
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
+from semanticfl_jax.federated.first_contact import check_rows
 from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.federated.memory import (
     check_client_memory,
@@ -191,6 +192,7 @@ def _check_algorithm(parts: Parts) -> None:
     would not cover, or that would be of another round, and what it needs on the devices.
     """
     config, algorithm, shapes = parts.config, parts.algorithm, parts.model_shapes
+    check_rows(algorithm, len(parts.federation.dataset.train_labels))
     extra = extra_shapes(algorithm, shapes)
     refuse_extra(algorithm, extra)
     if config.asynchronous.enabled:

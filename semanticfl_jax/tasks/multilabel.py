@@ -12,9 +12,14 @@ import optax
 from semanticfl_jax.contexts import TaskContext
 from semanticfl_jax.tasks.base import Task
 
-#: Average precision ranks images by their logits, rounded down to one of so many bins of equal
-#: width from -RANGE to RANGE; images of one bin are a tie.
-BINS, RANGE = 2000, 10.0
+# Average precision ranks images by their logits, in bins that can be counted over devices; images
+# of one bin are a tie. A logit's sign, its exponent and the first bits of its mantissa are its bin,
+# so that bins are as narrow as logits are small, and networks of any scale are ranked alike.
+# Magnitudes below 2 ** _LEAST, and beyond 2 ** (_LEAST + _EXPONENTS), are one bin each.
+_MANTISSA, _EXPONENTS, _LEAST = 8, 32, -20
+_OF_ONE_SIGN = _EXPONENTS << _MANTISSA
+#: All bins: 13 MB of counts for 100 labels.
+BINS = 2 * _OF_ONE_SIGN
 
 
 class Totals(NamedTuple):
@@ -54,15 +59,21 @@ def predict(logits: np.ndarray) -> np.ndarray:
     return (np.asarray(logits) > 0).astype(np.uint8)
 
 
+def bins(logits: jax.Array) -> jax.Array:
+    """Return the bin of every logit, int32 from 0 to `BINS` - 1; they rise with float32 logits."""
+    bits = jax.lax.bitcast_convert_type(jnp.abs(logits), jnp.int32)
+    least = (_LEAST + 127) << _MANTISSA  # 127: the bias of float32's exponents
+    size = jnp.clip((bits >> (23 - _MANTISSA)) - least, 0, _OF_ONE_SIGN - 1)
+    return jnp.where(logits < 0, _OF_ONE_SIGN - 1 - size, _OF_ONE_SIGN + size)
+
+
 def totals(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Totals:
     """Return sums over a batch: logits float32 [B, K], labels uint8 [B, K], mask bool [B]."""
     valid, there = mask.astype(jnp.float32), labels > 0
     predicted = logits > 0
-    place = jnp.floor((logits + RANGE) * (BINS / (2 * RANGE)))
-    place = jnp.clip(place, 0, BINS - 1).astype(jnp.int32)
     numbers = jnp.arange(logits.shape[-1])[None]
     ranked = jnp.zeros((2, logits.shape[-1], BINS), jnp.float32)
-    ranked = ranked.at[there.astype(jnp.int32), numbers, place].add(valid[:, None])
+    ranked = ranked.at[there.astype(jnp.int32), numbers, bins(logits)].add(valid[:, None])
     return Totals(
         loss=jnp.sum(valid * loss(logits, labels)),
         images=jnp.sum(valid),

@@ -237,7 +237,9 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
     devices = mesh.devices.size
     ids = np.tile(np.arange(clients, dtype=np.int32), devices)
     states = rule.init(work.received) if rule is not None else ()
-    states = jax.tree.map(lambda x: np.repeat(x[None], devices * clients, axis=0), states)
+    states = jax.tree.map(
+        lambda x: np.repeat(np.asarray(x)[None], devices * clients, axis=0), states
+    )
     return *everywhere, *jax.device_put((ids, states), split(mesh))
 
 

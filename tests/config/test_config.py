@@ -456,7 +456,18 @@ def test_a_prompt_may_be_chosen_for_images_that_only_a_student_is_distilled_on()
             lambda: OptimizerConfig(nesterov=True),
             r"no field nesterov; of sgd it is given as settings=\{'sgd': \{'nesterov': ...\}\}",
         ),
-        (lambda: AlgorithmConfig("fedprox", fedprox={}), "unknown config field fedprox. Fields: "),
+        (
+            lambda: AlgorithmConfig("fedprox", fedprox={}),
+            r"no field fedprox; its settings are given as settings=\{\.\.\.\}",
+        ),
+        (
+            lambda: OptimizerConfig("adam", adam={"beta1": 0.8}),
+            r"no field adam; its settings are given as settings=\{'adam': \{\.\.\.\}\}",
+        ),
+        (
+            lambda: AggregationConfig("trimmed_mean", settings={"attackers": 2}),
+            r"as in settings=\{'trimmed_mean': \{'attackers': \.\.\.\}\}, got 'attackers'",
+        ),
         (lambda: PartitionConfig("dirichlet", alfa=1), "PartitionConfig: .* mean alpha"),
     ],
 )

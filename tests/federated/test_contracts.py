@@ -1,14 +1,19 @@
 """What pieces of a user's own algorithm return wrongly is named, before anything is compiled."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 import semanticfl_jax as sfl
+from semanticfl_jax.algorithms.aggregators import mean
+from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.contracts import require_server_step
 from tests.federation import CLASSES, SoftmaxRegression, noise_images
 
+SERVER = sfl.ServerRule(lambda state, params, aggregate: (params, state))
 CONFIG = sfl.ExperimentConfig(
     num_clients=3,
     clients_per_round=2,
@@ -28,22 +33,24 @@ def start(**pieces):
 
 def test_a_term_must_be_a_scalar():
     each = sfl.LossTerm("each", lambda inputs: inputs.mask.astype(jnp.float32))
-    server = sfl.ServerRule(lambda state, params, aggregate: (params, state))
     with pytest.raises(SemanticFLError, match=r"LossTerm.loss of each must return a scalar"):
-        start(server=server, terms=(each,))
+        start(server=SERVER, terms=(each,))
 
 
 @pytest.mark.parametrize(
     ("update", "message"),
     [
         (lambda state, params, aggregate: params, "got a dict"),
-        (lambda state, params, aggregate: (state, params), "params with the structure it was"),
+        (
+            lambda state, params, aggregate: (state, params),
+            r"params lacks params/model/Dense_0/bias",
+        ),
         (
             lambda state, params, aggregate: (
                 jax.tree.map(lambda x: x.astype(jnp.bfloat16), params),
                 state,
             ),
-            r"params/model/\S+ was float32\[4\], is bfloat16",
+            r"params/model/\S+ must be float32\[4\], got bfloat16",
         ),
     ],
 )
@@ -56,5 +63,124 @@ def test_a_servers_step_must_keep_the_form_of_the_model(update, message):
 def test_and_of_its_state():
     params, state = {"w": jnp.ones(3)}, {"moment": jnp.zeros(3)}
     assert require_server_step((params, state), params, state, "mine") == (params, state)
-    with pytest.raises(SemanticFLError, match=r"state/moment was float32\[3\], is float32\[2\]"):
+    with pytest.raises(
+        SemanticFLError, match=r"state/moment must be float32\[3\], got float32\[2\]"
+    ):
         require_server_step((params, {"moment": jnp.zeros(2)}), params, state, "mine")
+
+
+def zeros(model):
+    return jax.tree.map(jnp.zeros_like, model.params)
+
+
+def other(trained, state=(), **also):
+    del trained
+    return sfl.Finished(state, **also)
+
+
+CLIENTS = {
+    "no_finished": (
+        {"finish": lambda trained: (trained.state, None)},
+        r"ClientRule.finish of mine must return semanticfl_jax.Finished\(.*got a tuple",
+    ),
+    "other_type": (
+        {"finish": lambda t: sfl.Finished(t.state + 0.5), "init": lambda model: jnp.int32(0)},
+        r"with the state that init makes: state must be int32\[\], got float32\[\]",
+    ),
+    "other_tree": (
+        {"finish": lambda t: sfl.Finished({"a": t.rate})},
+        "with the state that init makes: state has also state/a",
+    ),
+    "update": (
+        {"finish": lambda t: sfl.Finished((), update=t.model)},
+        "Finished with an update like params: update lacks update/model/Dense_0/bias",
+    ),
+    "correction": (
+        {"finish": other, "correction": lambda state, broadcast: {"model": jnp.zeros(3)}},
+        "ClientRule.correction of mine must return a tree like params: correction lacks",
+    ),
+    "words": (
+        {"finish": lambda t: sfl.Finished(t.state), "init": lambda model: {"a": "none"}},
+        "ClientRule.init of mine must return a tree of arrays, got a str in it: 'none'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLIENTS)
+def test_a_clients_rule_must_keep_its_forms(case):
+    functions, message = CLIENTS[case]
+    with pytest.raises(SemanticFLError, match=message):
+        start(server=SERVER, client=sfl.ClientRule(**functions))
+
+
+TRANSFORMS = {
+    "alone": (lambda update, state, key: update, "apply of mine must return .*, got a Model"),
+    "other": (lambda update, state, key: (update.params, state), "update lacks update/params"),
+    "state": (lambda update, state, key: (update, key), "state has also state"),
+}
+
+
+@pytest.mark.parametrize("case", TRANSFORMS)
+def test_and_so_must_a_transform(case):
+    apply, message = TRANSFORMS[case]
+    with pytest.raises(SemanticFLError, match=message):
+        start(server=SERVER, transforms=(UpdateTransform("mine", apply),))
+
+
+def test_an_aggregator_returns_an_update_and_its_state():
+    base = mean()
+    parameters = dataclasses.replace(base, finish=lambda total, key: total.params)
+    with pytest.raises(SemanticFLError, match=r"Aggregator.finish of mean .*lacks update/params"):
+        start(server=SERVER, aggregator=parameters)
+    alone = dataclasses.replace(base, start=lambda model: 0, finish=lambda total, key, state: total)
+    with pytest.raises(SemanticFLError, match=r"mean, which has start, .*got a Model"):
+        start(server=SERVER, aggregator=alone)
+
+
+def test_weights_are_one_for_each_client():
+    with pytest.raises(SemanticFLError, match=r"the weights of mine must be one .*\[2\].*\[\]"):
+        start(server=SERVER, weights=lambda sizes, counts: 1 / jnp.sum(sizes > 0))
+
+
+def test_numbers_are_arrays():
+    """Python's numbers, wherever a state begins."""
+
+    def loss(inputs):
+        return 0 * inputs.params["scale"] * jnp.sum(inputs.outputs.logits)
+
+    def update(state, params, aggregate):
+        return params, state + 1
+
+    rounds = sfl.ClientRule(lambda trained: sfl.Finished(trained.state + 1), init=lambda model: 0)
+    start(
+        server=sfl.ServerRule(update, init=lambda model: 0.0),
+        client=rounds,
+        terms=(sfl.LossTerm("mine", loss, init=lambda key: {"scale": 1.0}),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b", "a"), "a term of mine must have a name of its own, got 'a', which another"),
+        (("model",), "got 'model', which the network's parameters have"),
+    ],
+)
+def test_terms_have_names_of_their_own(names, message):
+    terms = tuple(sfl.LossTerm(name, lambda inputs: 0.0) for name in names)
+    with pytest.raises(SemanticFLError, match=message):
+        sfl.Algorithm("mine", SERVER, terms=terms)
+
+
+@pytest.mark.parametrize("count", [139, 141])
+def test_rows_of_single_images_are_one_for_each(count):
+    rows = {"target": jnp.zeros((count, 2))}
+    term = sfl.LossTerm("mine", lambda inputs: jnp.sum(inputs.rows["target"]), per_sample=rows)
+    message = rf"per_sample/target of the term mine .* each of the 140 .*, got \[{count}, 2\]"
+    with pytest.raises(SemanticFLError, match=message):
+        start(server=SERVER, terms=(term,))
+
+
+def test_needs_are_a_tuple():
+    with pytest.raises(SemanticFLError, match=r"needs of the term mine must be a tuple, \('fea"):
+        sfl.LossTerm("mine", lambda inputs: 0.0, needs="features")

@@ -12,8 +12,10 @@ import pytest
 import semanticfl_jax as sfl
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, OptimizerConfig, from_dict
 from semanticfl_jax.devices.mesh import make_mesh
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.federated.rates import Rates, make_rates
+from semanticfl_jax.registry import OPTIMIZERS, SCHEDULES, SERVER_OPTIMIZERS
 from tests.federation import (
     CLASSES,
     CONFIG,
@@ -198,3 +200,64 @@ def test_gradients_are_clipped_before_anything_else():
         optax.sgd(RATE, momentum=config.momentum),
     )
     chex.assert_trees_all_close(descend(config), descend_by_optax(reference), rtol=1e-5)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A function that registers an entry, for one test."""
+
+    def register(registry, name, made):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        registry.register(name, lambda settings, context: made)
+
+    return register
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (optax.sgd(1.0), "must return the direction, without rate and sign"),
+        (optax.lion(1e-3), "for a gradient of ones it is negative"),
+        ("lion", "must return a GradientTransformation, got 'lion'"),
+    ],
+)
+def test_an_optimizer_of_ones_own_must_be_a_direction(own, made, message):
+    own(OPTIMIZERS, "mine", made)
+    own(SERVER_OPTIMIZERS, "mine", made)
+    with pytest.raises(SemanticFLError, match=message):
+        client_optimizer(ExperimentConfig(optimizer=OptimizerConfig("mine")))
+    with pytest.raises(SemanticFLError, match=message):
+        algorithm_of(ExperimentConfig(algorithm=AlgorithmConfig(server_optimizer="mine")))
+
+
+def for_one_network(updates, state, params=None):
+    return {"head": updates["head"]}, state
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        optax.scale_by_lion(),
+        optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1)),
+        optax.GradientTransformation(lambda params: (), for_one_network),
+    ],
+)
+def test_directions_of_ones_own_are_taken(own, made):
+    own(OPTIMIZERS, "mine", made)
+    client_optimizer(ExperimentConfig(optimizer=OptimizerConfig("mine")))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda done: 1 - done, r"the schedule mine must return .* not negative, .* got -1 for 2"),
+        (lambda done: float("nan"), "got nan for 0"),
+        (lambda done: np.ones(2), "got array.* for 0"),
+        (0.5, "must return a Callable, got 0.5"),
+    ],
+)
+@pytest.mark.parametrize("field", ["schedule", "server_schedule"])
+def test_a_schedule_of_ones_own_must_be_a_factor_in_every_round(own, field, made, message):
+    own(SCHEDULES, "mine", made)
+    with pytest.raises(SemanticFLError, match=message):
+        make_rates(ExperimentConfig(rounds=3, optimizer=OptimizerConfig(**{field: "mine"})))

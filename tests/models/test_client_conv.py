@@ -283,3 +283,14 @@ def test_layer_has_the_parameters_of_flax_and_its_values():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         conv(draw(0, 1, 4, 4, 1), draw(1, 3, 3, 1, 1), **options)
+
+
+@pytest.mark.parametrize(("size", "whole"), [((1, 1), 1), ((3, 3), 3)])
+def test_a_number_stands_for_rows_and_columns(size, whole):
+    x = jnp.asarray(draw(0, 2, 6, 6, 3))
+    both, number = Conv(4, size, (2, 2)), Conv(4, kernel_size=whole, strides=2)
+    variables = both.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, number.init(jax.random.key(0), x)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    close(number.apply(variables, x), both.apply(variables, x))

@@ -281,7 +281,7 @@ def test_what_a_narrowing_chunk_takes_is_added_up():
 
 
 def test_a_steps_time_is_shared_by_the_clients_side_by_side(monkeypatch):
-    monkeypatch.setattr(timing, "seconds_per_step", lambda call, most, repeats: 0.6)
+    monkeypatch.setattr(timing, "seconds_per_step", lambda call, most, repeats, platform: 0.6)
     figure = time_chunk(workload(), "patches", 3, make_mesh(1))
     assert figure.outcome == "measured" and figure.seconds == pytest.approx(0.2)
 

@@ -19,8 +19,8 @@ class Conv(nn.Module):
 
     Attributes:
       features: output channels.
-      kernel_size: rows, columns.
-      strides: rows, columns.
+      kernel_size: rows, columns; a number stands for both.
+      strides: rows, columns; a number stands for both.
       padding: "SAME", "VALID", or zeros on each side; see `conv`.
       use_bias: whether a bias is added.
       kernel_init: as in Flax.
@@ -29,8 +29,8 @@ class Conv(nn.Module):
     """
 
     features: int
-    kernel_size: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
+    kernel_size: int | tuple[int, int] = (3, 3)
+    strides: int | tuple[int, int] = (1, 1)
     padding: Padding = "SAME"
     use_bias: bool = False
     kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
@@ -40,11 +40,18 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, H, W, C_in] to [B, H', W', features]."""
-        shape = (*self.kernel_size, x.shape[-1], self.features)
+        shape = (*_both(self.kernel_size), x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv(x, kernel, self.strides, self.padding, self.lowering)
+        y = conv(x, kernel, _both(self.strides), self.padding, self.lowering)
         return y if bias is None else y + bias[None, None, None]
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    rows, columns = size
+    return rows, columns
