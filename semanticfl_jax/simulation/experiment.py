@@ -24,14 +24,12 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.devices.start import start_jax
-from semanticfl_jax.errors import DivergedError, SemanticFLError, Stopped
+from semanticfl_jax.errors import DivergedError, Stopped
 from semanticfl_jax.federated.client_tests import ClientFigures
 from semanticfl_jax.federated.server_state import ServerState
 from semanticfl_jax.files import write_json
-from semanticfl_jax.lock import Lock
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.reporting.metric import Metric
-from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchor_images import NOT_PRIVATE
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.arguments import check_kinds
@@ -42,7 +40,6 @@ from semanticfl_jax.simulation.callbacks import (
     Step,
     hear_rounds,
 )
-from semanticfl_jax.simulation.checkpoint import Checkpoints, shapes_of
 from semanticfl_jax.simulation.divergence import Divergence
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.export import load_model
@@ -52,6 +49,7 @@ from semanticfl_jax.simulation.pipeline import FinishedRound, finished_rounds
 from semanticfl_jax.simulation.prepare import prepare
 from semanticfl_jax.simulation.result import Result
 from semanticfl_jax.simulation.rows import Rows
+from semanticfl_jax.simulation.run_directory import RunDirectory
 from semanticfl_jax.simulation.setting_up import Given, advice, require_same, set_up
 from semanticfl_jax.simulation.summary import summarize_run
 from semanticfl_jax.types import PyTree, Say, silent
@@ -123,15 +121,16 @@ class Simulation:
         self._closed = False
         self.say = say if say is not None and processes.is_main() else silent
         self._model = model
-        self._lock: Lock | None = None
         self._ended: str | None = None
         self._stopping = False
-        given = Given(config, dataset, partition, model, algorithm, init_params)
         self._model_at_end: Model | None = None
-        self._finished = self._open(overwrite)
+        given = Given(config, dataset, partition, model, algorithm, init_params)
+        self._directory = RunDirectory(self.workdir, config, overwrite, self.say)
+        self._finished = self._directory.finished
         if self._finished is not None and self.workdir is not None:
             require_same(given, self.workdir)
-            self.rounds = self.round
+            self.rounds = self.round = self._finished["rounds"]
+            self.history = self._directory.history()
             return
         try:
             loggers = make_loggers(config, self.workdir)
@@ -146,37 +145,19 @@ class Simulation:
                 self.say(line)
             self._divergence = Divergence(config, self.parts.task.headline)
             self._rows = Rows(self.parts, self.engine.traffic, self._divergence, self.rounds)
-            self._checkpoints = self._resume()
+            self._resume()
             self._bar = ShowProgress() if progress else None
             self._callbacks = Callbacks.of_run(
-                self._bar, loggers, callbacks, self.workdir, self._checkpoints, self.say
+                self._bar, loggers, callbacks, self.workdir, self._directory.checkpoints, self.say
             )
             # Callbacks see the state of the round that they are told of.
             self._watched = bool(processes.of_main(int(hear_rounds(callbacks))))
             self._ahead = not processes.of_main(int(bool(callbacks)))
         except BaseException:
-            self._unlock()
+            self._directory.release()
             raise
 
     # Setting up
-
-    def _open(self, overwrite: bool) -> dict[str, Any] | None:
-        """Return the summary of the directory's run, if it is finished; else lock the directory."""
-        if self.workdir is None:
-            return None
-        with processes.main_first():
-            summary, self._lock = files.open_run(
-                self.workdir, self.config, overwrite, self.say, main=processes.is_main()
-            )
-        if summary is not None:
-            self.say(files.finished_line(self.workdir, summary))
-            self.round = summary["rounds"]
-            self.history = files.read_history(self.workdir, self.round, self.say)
-        return summary
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
 
     def _prepare(self) -> Engine:
         """Put the run on the devices, and compile it."""
@@ -185,26 +166,13 @@ class Simulation:
         kept, states = self.workdir / files.TUNING, self.workdir / files.STATES
         return prepare(self.parts, self._mesh, kept=kept, states=states, say=self.say)
 
-    def _resume(self) -> Checkpoints | None:
-        """Restore the newest checkpoint, if the directory has one."""
-        if self.workdir is None:
-            return None
-        checkpoints = Checkpoints(self.workdir / files.CHECKPOINTS)
-        rows = read_metrics(self.workdir)
-        if checkpoints.latest():
-            shapes = shapes_of(self.engine.state)
-            self.engine.state = None  # else it would be in memory beside the one that is restored
-            done, self.engine.state = checkpoints.restore_newest(
-                shapes, files.rounds_in(rows), self.workdir / files.DAMAGED, self.say
-            )
-            self.engine.round = done
-            self.history = [self._rows.as_planned(row) for row in rows if row["round"] <= done]
-            self.round = done
-            total = self.rounds
-            self.say(f"resuming after round {done} of {total}, from {self.workdir}")
-        else:
-            checkpoints.begin_anew(self.engine.state)
-        return checkpoints
+    def _resume(self) -> None:
+        """Take up the run where the directory's newest checkpoint has it."""
+        rows = self._directory.resume(self.engine)
+        self.round = self.engine.round
+        self.history = [self._rows.as_planned(row) for row in rows]
+        if self.round:
+            self.say(f"resuming after round {self.round} of {self.rounds}, from {self.workdir}")
 
     # Training
 
@@ -303,10 +271,7 @@ class Simulation:
             raise RuntimeError(
                 "close() was called in the midst of training; stop() ends a run early"
             )
-        if self._lock is not None and not self._lock.held:
-            raise SemanticFLError(
-                f"{self.workdir} was taken over by a later Simulation of this process"
-            )
+        self._directory.require_own()
 
     def _record(self, finished: FinishedRound) -> Step:
         """Tell everybody of a round; raise `DivergedError` if the run ends with it."""
@@ -355,17 +320,10 @@ class Simulation:
             finally:
                 self._callbacks.close()
         finally:
-            self._unlock()
+            self._directory.release()
 
     def _save(self) -> None:
-        """Save the state, unless it is saved, or another simulation has the directory now."""
-        checkpoints, lock = self._checkpoints, self._lock
-        # All of several processes would have to save, and one may be closed by an error of its own.
-        alone = jax.process_count() == 1 and lock is not None and lock.held
-        if checkpoints is None or not alone or self.round in (0, checkpoints.latest()):
-            return
-        if self.engine.round == self.round:
-            checkpoints.save(self.round, self.engine.state)
+        self._directory.save(self.engine, self.round)
 
     def __enter__(self) -> Simulation:
         return self

@@ -31,6 +31,7 @@ from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.simulation import experiment, pipeline
 from semanticfl_jax.simulation.callbacks import Callback, WriteMetrics
+from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.engine import Engine
 from tests.federation import CLASSES, TinyNet, noise_images
 
@@ -206,7 +207,7 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(
     with pytest.raises(Killed):
         run(other, tmp_path / "killed", callbacks=[Die(3)])
     lines, initial = [], []
-    prepare, restore = experiment.prepare, experiment.Checkpoints.restore_newest
+    prepare, restore = experiment.prepare, Checkpoints.restore_newest
 
     def prepared(*args, **options):
         engine = prepare(*args, **options)
@@ -218,7 +219,7 @@ def test_states_of_clients_and_server_go_on_bit_for_bit(
         return restore(self, *arguments)
 
     monkeypatch.setattr(experiment, "prepare", prepared)
-    monkeypatch.setattr(experiment.Checkpoints, "restore_newest", restored)
+    monkeypatch.setattr(Checkpoints, "restore_newest", restored)
     run(other, tmp_path / "killed", lines.append)
     assert any("resuming after round 2 of 5" in line for line in lines)
     # Clients' states in host memory are saved and restored as those on the devices are.

@@ -176,8 +176,12 @@ def test_a_run_that_starts_while_a_signal_comes_is_told_once(tmp_path, pretended
         return start(*arguments)
 
     monkeypatch.setattr(sweep, "_start", interrupted)
-    with pytest.raises(Stopped):
-        sweep.run_side_by_side({"a": None}, tmp_path, 1, say=lambda line: None)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup ignore it
+    try:
+        with pytest.raises(Stopped):
+            sweep.run_side_by_side({"a": None}, tmp_path, 1, say=lambda line: None)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert made["a"].signals == [signal.SIGTERM]
 
 
