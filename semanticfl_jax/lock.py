@@ -153,8 +153,8 @@ def left_behind(directory: Path) -> bool:
         if holder.get("host") != socket.gethostname() or _may_live(holder):
             return False
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # no locks here
+    except OSError:  # somebody holds it, or the file system has no locks
+        return False
     finally:
         os.close(file)
     return True

@@ -71,7 +71,8 @@ class Aggregator:
         those of the whole cohort, m = clients_per_round, in the order of the clients' ids.
       init: an update's shapes -> totals before the first client, a tree of arrays.
       add: (totals, `Updates` of a chunk) -> totals.
-      merge: (totals, name of the mesh's axis) -> totals over all devices, equal on all of them.
+      merge: (totals, name of the mesh's axis) -> totals over all devices, equal on all of them, as
+        `jax.lax.psum` makes them. Nothing checks that: totals of one device would be taken for all.
       needs_updates: whether it needs the single updates, which are then kept until the cohort is
         done; `init`, `add` and `merge` are not used.
       encode: (an update, what `broadcast` sent, `Sender`) -> what is added in its place, a tree of

@@ -22,7 +22,7 @@ def build_direction(
       SemanticFLError: if that is no transformation of optax, or one that goes backwards itself.
     """
     made = entry.build(settings, context, optax.GradientTransformation)
-    if not entry.source.startswith("semanticfl_jax.") and _along_ones(made) < 0:
+    if not entry.source.startswith("semanticfl_jax.") and _along_ones(made) < -1e-3:
         raise SemanticFLError(
             f"the builder of {entry.name}, {entry.source}, must return the direction, without rate "
             "and sign, as optax.scale_by_lion does, and not optax.lion: for a gradient of ones it "
@@ -36,6 +36,6 @@ def _along_ones(optimizer: optax.GradientTransformation) -> float:
     ones = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
     try:
         direction, _ = optimizer.update(ones, optimizer.init(ones), ones)
+        return float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(direction)))
     except Exception:
         return 0.0  # it may ask for the parameters of one network; it is then not checked
-    return float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(direction)))

@@ -85,5 +85,5 @@ def simplex(width: int, classes: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _placed(x: jax.Array, directions: np.ndarray) -> jax.Array:
-    """Return the simplex for a matrix, and zeros for a bias; they vary over the mesh as `x`."""
-    return 0 * x + (jnp.asarray(directions, x.dtype) if x.ndim == 2 else 0)
+    """Return the simplex for a matrix, and zeros for a bias."""
+    return jnp.asarray(directions, x.dtype) if x.ndim == 2 else jnp.zeros_like(x)

@@ -174,9 +174,11 @@ class StudentConfig(Config):
             found = ("directory",) if self.is_bundled else ()
             return dict.fromkeys(found, "the bundled student is made already")
         # Its other fields are compared with what the file says of itself.
-        found = ("directory", "steps", "batch_size", "learning_rate", "seed")
+        found = ("directory", "steps", "batch_size", "learning_rate")
         if self.images == BUNDLED:  # of images that nobody is asked about
             found = (*found, "max_images")
+        if self.images == BUNDLED or self.max_images == 0:  # else it draws those that are compared
+            found = (*found, "seed")
         return dict.fromkeys(found, "the student of guidance.student.file is made already")
 
     def unused(self) -> dict[str, str]:

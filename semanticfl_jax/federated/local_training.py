@@ -190,10 +190,8 @@ def make_local_training(
         begun, own = _begin(rule, received, broadcast.rule, plan, optimizer, value_and_grad)
         if plan.correction is not None:
             require_correction(plan.correction, begun.params, algorithm.name)
-        # Zeros made of `steps` vary over the mesh as the rest does.
-        zero = 0 * plan.steps
-        zeros = jnp.zeros(2) * plan.steps.astype(jnp.float32)
-        return Progress(zero, begun, optimizer.init(begun.params), zeros, zeros, own)
+        none, zeros = jnp.zeros_like(plan.steps), jnp.zeros(2)
+        return Progress(none, begun, optimizer.init(begun.params), zeros, zeros, own)
 
     def advance(received, shared, data, plan, progress, until, known=False):
         received = received_by(received, plan.slot)

@@ -94,7 +94,11 @@ def make_rates(config: ExperimentConfig) -> Callable[[int, int], Rates]:
 
 def _factor(factor: Any, name: str, done: int) -> float:
     """Return a schedule's factor after `done` rounds, if it is one."""
-    if np.shape(factor) != () or not np.isfinite(factor) or factor < 0:
+    try:
+        fits = np.shape(factor) == () and 0 <= float(factor) < np.inf
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
         raise SemanticFLError(
             f"the schedule {name} must return a finite factor that is not negative, for every "
             f"number of rounds done, got {factor!r} for {done}"

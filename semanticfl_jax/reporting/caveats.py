@@ -33,7 +33,8 @@ def warnings(comparison: Comparison) -> list[str]:
     for run in comparison.runs:
         if run.summary.get("diverged_round") is not None:
             found.append(f"{run.path} diverged in round {run.summary['diverged_round']}")
-        found += _ended_early(run)
+        else:
+            found += _ended_early(run)
     return found
 
 

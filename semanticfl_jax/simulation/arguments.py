@@ -29,6 +29,7 @@ def check_kinds(
         if value is not None and not isinstance(value, kind):
             raise ConfigError(f"{name} must be {words}, got {value!r:.200}")
     ignored = [] if algorithm is None else changed_fields(config.algorithm)
+    ignored = [name for name in ignored if name != "server_learning_rate"]  # `Aggregate.rate`
     if ignored:
         raise ConfigError(
             f"config.algorithm.{ignored[0]} is set and has no effect beside an algorithm that is "

@@ -296,6 +296,7 @@ class Callbacks:
             each.on_round(simulation, step)
             if step.evaluated:
                 each.on_evaluation(simulation, step)
+            simulation.require_open()
 
     def end(self, simulation: Simulation) -> None:
         """Tell all that the run is over."""

@@ -228,6 +228,8 @@ class Simulation:
     ) -> Iterator[Step]:
         if self._finished is not None or self._ended is not None:
             return
+        if processes.anywhere(self._stopping):
+            until = self.round
         rounds = finished_rounds(
             self.engine,
             self.config,
@@ -248,11 +250,11 @@ class Simulation:
         try:
             self._callbacks.start(self)
             for finished in rounds:
-                self._require_open()
+                self.require_open()
                 self.round = finished.number
                 yield self._record(finished)
-            stopped = processes.anywhere(self._stopping)
-            if self.round == self.rounds or stopped:
+            self._stopping = processes.anywhere(self._stopping)
+            if self.round == self.rounds or self._stopping:
                 now = datetime.datetime.now().astimezone()
                 self._ended = now.isoformat(sep=" ", timespec="seconds")
                 # By all processes: programs of devices of several cannot run in one of them.
@@ -266,7 +268,8 @@ class Simulation:
             self._close(save=False)
             raise
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Raise `RuntimeError` if the simulation was closed, of whose rounds nothing is kept."""
         if self._closed:
             raise RuntimeError(
                 "close() was called in the midst of training; stop() ends a run early"

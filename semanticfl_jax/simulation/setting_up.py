@@ -23,6 +23,7 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
+from semanticfl_jax.errors import MissingFileError
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.reporting.runs import without_addresses
 from semanticfl_jax.semantics.anchors import Anchors
@@ -107,7 +108,8 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
 def require_same(given: Given, workdir: Path) -> None:
     """Raise `ConfigError` if a directory's finished run had other objects than are given now.
 
-    What is not given is not compared: a finished run is read without its data.
+    What is not given is not compared: a finished run is read without its data. Of a partition alone
+    the data set is read, if it is there.
     """
     bound: dict[str, Any] = {
         "model": None if given.model is None else without_addresses(repr(given.model)),
@@ -115,8 +117,9 @@ def require_same(given: Given, workdir: Path) -> None:
         "init_params": digest(read_initial(given.init_params)),
     }
     if given.dataset is not None or given.partition is not None:
-        dataset = given.dataset or sources.from_config(given.config)
-        bound = {**_hashes(make_federation(dataset, given.config, given.partition)), **bound}
+        with contextlib.suppress(MissingFileError):
+            dataset = given.dataset or sources.from_config(given.config)
+            bound = {**_hashes(make_federation(dataset, given.config, given.partition)), **bound}
     files.check_bound(workdir, {name: each for name, each in bound.items() if each is not None})
 
 

@@ -137,6 +137,10 @@ class Member(Simulation):
     def _prepare(self) -> Engine:
         return self._seeds.add(self.parts, self._mesh)
 
+    def stop(self) -> None:
+        """Raise `SemanticFLError`: the others' rounds are in the same program."""
+        raise SemanticFLError("a run that is trained together with other seeds cannot be stopped")
+
     def _save(self) -> None:
         """Save nothing on leaving: all seeds are saved after the same rounds, as they are due."""
 

@@ -319,6 +319,10 @@ def test_a_loop_ends_a_run_early_and_none_goes_on_when_closed(simulation):
         if step.round == 3:
             one.stop()
     assert one.round == 3 and one.summary()["stopped_early"] and one.summary()["finished"]
+    between = simulation(CONFIG)
+    between.run(1)
+    between.stop()
+    assert between.run().summary["rounds"] == 1 and between.summary()["stopped_early"]
     closed = simulation(CONFIG)
     with pytest.raises(RuntimeError, match=r"stop\(\) ends a run early"):
         for _ in closed:

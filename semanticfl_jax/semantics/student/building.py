@@ -134,9 +134,7 @@ def obtain_student(
     student, parts = make_student(clients, images, checkpoint, provenance, path, say, probe)
     student.save(path)
     write_json(path.with_suffix(".json"), student.about)
-    if settings.directory is None:  # a run's own directory: nobody else has parts there
-        parts |= set(path.parent.glob(f"{path.stem}.parts-*"))
-    for each in parts:
+    for each in parts | set(path.parent.glob(f"{path.stem}.parts-*")):
         discard(each)
     figures = ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
@@ -158,16 +156,16 @@ def make_student(
     """Distil a student (method: see `teacher` and `training`).
 
     What is finished lies beside `path` until the student is, so that an interrupted call resumes.
-    Features and generated images go under names of what decides them alone: after a training that
-    came to nothing, one with other settings finds them.
+    Features and generated images go under names of what decides them alone: in a run's directory,
+    one with other settings finds them after a training that came to nothing.
 
     Returns:
       the student, and the folders of what is finished.
     """
     config, settings = clients.config, clients.config.guidance.student
-    # In a shared directory the file's own name has the training's settings in it.
-    shared = settings.directory is not None
-    beside = path.with_name(f"student-{settings.teacher}") if shared else path.with_suffix("")
+    # In a shared directory its name tells all settings apart: two processes that make different
+    # students must not share, and then delete, what they have half made.
+    beside = path.with_suffix("")
     in_training = _parts(beside, "training", provenance)
     used = {in_training}
     if images is None:
