@@ -168,7 +168,7 @@ def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
     if type(module).__module__.startswith("flax."):
         return {}  # a layer of Flax's own, whose mask is another
     called = type(module).__call__ if isinstance(module, nn.Module) else module
-    try:
-        return inspect.signature(called).parameters
-    except ValueError:  # a callable of C
-        return {}
+    in_python = any(hasattr(called, name) for name in ("__code__", "__wrapped__", "func"))
+    if not in_python and not inspect.isfunction(type(called).__call__):
+        return {}  # a callable of C, which claims to take anything since Python 3.12
+    return inspect.signature(called).parameters
