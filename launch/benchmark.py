@@ -232,19 +232,24 @@ def _tuning(task: Task) -> dict[str, Any]:
     return measure(config, largest_chunk=_COHORT.value or task.cohort, repeats=_REPEATS.value)
 
 
+def _of_family(flags: tuple[str, ...], module: str) -> Task:
+    """Return a task of the family's protocol."""
+    return Task(flags, _rounds(module, _family), num_clients=50, cohort=5)
+
+
+def _of_many_clients(flags: tuple[str, ...], module: str) -> Task:
+    """Return a task of many clients."""
+    run = _rounds(module, _many_clients, noise=True)
+    return Task(flags, run, num_clients=100_000, cohort=1000)
+
+
 TASKS = {
     "pfl_cifar10": Task(("data_dir", "rounds", "tuning"), _rounds("rounds", _pfl)),
-    "family_cifar10": Task(
-        ("data_dir", "rounds", "width", "cohort", "dtype", "tuning"),
-        _rounds("rounds", _family),
-        num_clients=50,
-        cohort=5,
+    "family_cifar10": _of_family(
+        ("data_dir", "rounds", "width", "cohort", "dtype", "tuning"), "rounds"
     ),
-    "many_clients": Task(
-        ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
-        _rounds("many_clients", _many_clients, noise=True),
-        num_clients=100_000,
-        cohort=1000,
+    "many_clients": _of_many_clients(
+        ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"), "many_clients"
     ),
     "host_data": Task(
         ("num_clients", "cohort", "rounds", "width", "tuning"),
@@ -252,24 +257,11 @@ TASKS = {
         num_clients=5_000,
         cohort=100,
     ),
-    "privacy": Task(
-        ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"),
-        _rounds("privacy", _many_clients, noise=True),
-        num_clients=100_000,
-        cohort=1000,
+    "privacy": _of_many_clients(
+        ("data_dir", "num_clients", "cohort", "rounds", "width", "tuning"), "privacy"
     ),
-    "guidance": Task(
-        ("data_dir", "rounds", "width", "tuning"),
-        _rounds("guidance", _family),
-        num_clients=50,
-        cohort=5,
-    ),
-    "student": Task(
-        ("data_dir", "rounds", "width", "tuning"),
-        _rounds("student", _family),
-        num_clients=50,
-        cohort=5,
-    ),
+    "guidance": _of_family(("data_dir", "rounds", "width", "tuning"), "guidance"),
+    "student": _of_family(("data_dir", "rounds", "width", "tuning"), "student"),
     "anchors": Task(("checkpoint", "batch_sizes", "resolution", "dtype", "repeats"), _anchors),
     "augmentation": Task(("width", "repeats"), _augmentation),
     "tuning": Task(("width", "cohort", "dtype", "repeats"), _tuning, cohort=32),

@@ -19,14 +19,14 @@ def build_direction(
     """Return what an optimiser's builder makes.
 
     Raises:
-      SemanticFLError: if that is no transformation of optax, or one that goes backwards itself.
+      SemanticFLError: if that is no transformation of optax, or one that has the sign of a step.
     """
     made = entry.build(settings, context, optax.GradientTransformation)
     if not entry.source.startswith("semanticfl_jax.") and _along_ones(made) < -1e-3:
         raise SemanticFLError(
             f"the builder of {entry.name}, {entry.source}, must return the direction, without rate "
-            "and sign, as optax.scale_by_lion does, and not optax.lion: for a gradient of ones it "
-            "is negative, and the step, backwards by the rate times it, would climb"
+            "and sign, as optax.scale_by_lion does and optax.lion does not: for a gradient of ones "
+            "it is negative, so that training would climb"
         )
     return made
 

@@ -176,7 +176,7 @@ class GuidanceConfig(Config):
         """Whether guidance needs anchors of classes; a student makes do without them."""
         return not self.student.enabled or any(getattr(self, name) > 0 for name in _WEIGHTS)
 
-    def _of_no_diffusion(self) -> tuple[str, ...]:
+    def _unused_without_diffusion(self) -> tuple[str, ...]:
         """Return the diffusion model's fields that a teacher of another kind does not look at."""
         found: tuple[str, ...] = ("timestep",)
         if self.student.images != "generated":
@@ -218,7 +218,8 @@ class GuidanceConfig(Config):
                 found |= {name: reason for name in changed if name in ("revision", "dtype")}
             elif self.uses_student and self.student.teacher in ("encoder", "labels"):
                 reason = f"guidance.student.control is {self.student.control}"
-                found |= {name: reason for name in changed if name in self._of_no_diffusion()}
+                unseen = self._unused_without_diffusion()
+                found |= {name: reason for name in changed if name in unseen}
         if "revision" in changed and not is_hub_id(self.checkpoint):
             found.setdefault("revision", f"guidance.checkpoint is {self.checkpoint}, no hub id")
         sources: list[str] = [self.anchor_source] if uses_anchors else []

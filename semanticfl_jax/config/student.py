@@ -168,7 +168,7 @@ class StudentConfig(Config):
         """Whether a network that cannot start from the student is an error."""
         return self.may_start and (bool(self.init) or not self.sets_targets)
 
-    def _decided(self) -> dict[str, str]:
+    def _unused_once_made(self) -> dict[str, str]:
         """Return the fields that no longer matter for a student that is made, with the reason."""
         if self.file is None:
             found = ("directory",) if self.is_bundled else ()
@@ -199,7 +199,7 @@ class StudentConfig(Config):
         if self.model is not None and "width" not in MODELS[self.model].uses:
             reason = f"guidance.student.model is {self.model}"
             found |= {name: reason for name in changed if name == "width"}
-        found |= {name: why for name, why in self._decided().items() if name in changed}
+        found |= {name: why for name, why in self._unused_once_made().items() if name in changed}
         if self.images in (BUNDLED, "public", "generated") and "data_dir" in changed:
             found["data_dir"] = f"guidance.student.images is {self.images}"
         return found

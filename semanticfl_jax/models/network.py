@@ -81,12 +81,8 @@ class Network:
           SemanticFLError: if it keeps what a run does not keep.
         """
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-
-        def run(key: jax.Array, images: jax.Array) -> Outputs:
-            return self.apply(self.init(key, images), images, train=False)
-
-        _refuse_variables(jax.eval_shape(self.init, jax.random.key(0), images), self.name)
-        return jax.eval_shape(run, jax.random.key(0), images)
+        variables = self._initial(images)
+        return jax.eval_shape(lambda v, x: self.apply(v, x, train=False), variables, images)
 
     def variables(self, image_shape: tuple[int, ...]) -> PyTree:
         """Return the shapes of its initial variables.
@@ -95,8 +91,7 @@ class Network:
           SemanticFLError: if it keeps or draws what a run does not keep or give.
         """
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        shapes = jax.eval_shape(self.init, jax.random.key(0), images)
-        _refuse_variables(shapes, self.name)
+        shapes = self._initial(images)
 
         def train(variables: PyTree, key: jax.Array, images: jax.Array) -> Any:
             given = {"mask": jnp.ones(1, bool), "rngs": {"dropout": key}}
@@ -110,6 +105,12 @@ class Network:
                 'but dropout: take self.make_rng("dropout"), or rng_collection="dropout". Flax '
                 f"says: {error}"
             ) from error
+        return shapes
+
+    def _initial(self, images: jax.ShapeDtypeStruct) -> PyTree:
+        """Return the shapes of the initial variables, all of which a run keeps."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0), images)
+        _refuse_variables(shapes, self.name)
         return shapes
 
     def _arguments(self, train: bool, mask: jax.Array | None) -> dict[str, Any]:

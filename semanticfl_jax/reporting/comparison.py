@@ -108,8 +108,8 @@ class Comparison:
     def write_gain(self, method: Method) -> str:
         """Return the gains as text, mean ± spread; "" of the reference, "-" where there is none.
 
-        Behind it stands of how many seeds of the two it is, if not of all, and whether it is of no
-        pairs at all.
+        Where some seeds have no gain, the number of those that have one follows; where no seed is
+        common, "(not paired)".
         """
         if self.reference is None or method is self.reference:
             return ""

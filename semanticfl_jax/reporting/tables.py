@@ -47,8 +47,8 @@ _SPECIAL = {
 def by_method(comparison: Comparison) -> str:
     """Return CSV, a line a method; accuracies as fractions, spread empty for a single seed.
 
-    Behind mean and spread stands of how many seeds they are: of gains, that both methods have, and
-    0 where a gain is the difference of two means.
+    The count after mean and spread is the number of seeds: of a gain, of those that both methods
+    have, and 0 where it is the difference of two means.
     """
     figures = (*comparison.metric.fields, "gain_over_fedavg")
     header = [

@@ -1,7 +1,7 @@
 """Progress of many runs side by side, read from their directories; it does not touch them.
 
-A run that ended by itself has given its directory's lock back; of one that was killed on this
-machine the kernel knows. Whether another is alive is judged by when it last wrote.
+A run that ended by itself has given its directory's lock back; the kernel tells whether one was
+killed on this machine. Whether another is alive is judged by when it last wrote.
 """
 
 from __future__ import annotations

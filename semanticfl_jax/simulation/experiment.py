@@ -352,7 +352,7 @@ class Simulation:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the rounds done so far, as summary.json holds them."""
-        early = self._stopping and self._ended is not None and self.round < self.rounds
+        early = self._ended is not None and self.round < self.rounds
         return summarize_run(
             self.parts, self.engine, self.history, self.round, self._ended, stopped_early=early
         )

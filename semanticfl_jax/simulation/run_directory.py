@@ -81,10 +81,10 @@ class RunDirectory:
             )
 
     def save(self, engine: Engine, done: int) -> None:
-        """Save the state after `done` rounds, unless it is saved, or the directory another's.
+        """Save the state after `done` rounds, unless it is saved or another has the directory.
 
-        Nor is it saved where devices are ahead of these rounds, or by one of several processes: all
-        would have to save, and one may be closed by an error of its own.
+        It is not saved either where devices are ahead of these rounds, nor in several processes:
+        all would have to save, and one may be closed by an error of its own.
         """
         alone = jax.process_count() == 1 and self._lock is not None and self._lock.held
         if self.checkpoints is None or not alone or done in (0, self.checkpoints.latest()):

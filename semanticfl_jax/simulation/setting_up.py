@@ -31,7 +31,7 @@ from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.checks import inexact_start
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
-from semanticfl_jax.simulation.initial_weights import digest, read_initial
+from semanticfl_jax.simulation.initial_weights import Weights, digest, read_initial
 from semanticfl_jax.simulation.parts import (
     Parts,
     check_memory,
@@ -111,11 +111,7 @@ def require_same(given: Given, workdir: Path) -> None:
     What is not given is not compared: a finished run is read without its data. Of a partition alone
     the data set is read, if it is there.
     """
-    bound: dict[str, Any] = {
-        "model": None if given.model is None else without_addresses(repr(given.model)),
-        "algorithm": None if given.algorithm is None else given.algorithm.name,
-        "init_params": digest(read_initial(given.init_params)),
-    }
+    bound = _objects(given, read_initial(given.init_params))
     if given.dataset is not None or given.partition is not None:
         with contextlib.suppress(MissingFileError):
             dataset = given.dataset or sources.from_config(given.config)
@@ -209,9 +205,7 @@ def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) ->
         **_hashes(federation),
         "anchors": None if anchors is None else files.hash_arrays(anchors.visual, anchors.text),
         "student": None if parts.student is None else digest(parts.student.variables),
-        "model": None if given.model is None else without_addresses(repr(given.model)),
-        "algorithm": None if given.algorithm is None else given.algorithm.name,
-        "init_params": digest(parts.init),
+        **_objects(given, parts.init),
         "noise_multiplier": None if parts.ledger is None else repr(parts.ledger.noise),
     }
     files.check_bound(workdir, bound)
@@ -220,6 +214,15 @@ def _bind(given: Given, parts: Parts, anchors: Anchors | None, workdir: Path) ->
     if processes.is_main():
         files.claim(workdir, given.config, {**bound, files.STATES: states})
         federation.save(workdir, given.config)
+
+
+def _objects(given: Given, init: Weights | None) -> dict[str, Any]:
+    """Return what tells the objects of a run apart, by which a directory is bound."""
+    return {
+        "model": None if given.model is None else without_addresses(repr(given.model)),
+        "algorithm": None if given.algorithm is None else given.algorithm.name,
+        "init_params": digest(init),
+    }
 
 
 def _hashes(federation: Federation) -> dict[str, Any]:
