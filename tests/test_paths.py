@@ -179,6 +179,7 @@ def test_settings_of_plug_ins_take_texts_as_typed_too():
 
 
 def test_a_number_that_nobody_knows_the_text_of_is_no_text():
-    assert from_dict(sfl.ExperimentConfig, {"guidance": {"revision": 5, "enabled": True}})
+    hub = {"enabled": True, "checkpoint": "stabilityai/sd-turbo"}
+    assert from_dict(sfl.ExperimentConfig, {"guidance": hub | {"revision": 5}})
     with pytest.raises(sfl.ConfigError, match=r"guidance.revision must be a text or none, got inf"):
         from_dict(sfl.ExperimentConfig, {"guidance": {"revision": float("7e345678")}})
