@@ -16,9 +16,10 @@ import torch
 FORMATS = ("contiguous_format", "channels_last")
 
 
-def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False):
+def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False, privacy=False):
     """Reads the flags; `tasks` are those that the peer runs, `processes` whether it takes several.
 
+    With `privacy` it takes --private.
     Sets the seeds and, unless the peer starts processes of its own, PyTorch's threads.
     """
     parser = argparse.ArgumentParser(
@@ -32,6 +33,8 @@ def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False):
     parser.add_argument("--json", help="file to write the figures to as well")
     if processes:
         parser.add_argument("--processes", type=int, default=1, help="sharing the machine's cores")
+    if privacy:
+        parser.add_argument("--private", action="store_true", help="with central privacy")
     if "family_cifar10" in tasks:
         parser.add_argument("--width", type=int, default=16, help="of ResNet-10")
         parser.add_argument("--memory_format", choices=FORMATS, default=FORMATS[0])
@@ -92,8 +95,11 @@ def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def report(args, stopwatch, accuracy, parameters, packages=()):
-    """Prints the figures as one line of JSON, the last of the output, and writes them to --json."""
+def report(args, stopwatch, accuracy, parameters, packages=(), more=None):
+    """Prints the figures as one line of JSON, the last of the output, and writes them to --json.
+
+    `more` are figures of this peer alone.
+    """
     task = args.of_task
     seconds = stopwatch.seconds["round"][args.warmup_rounds :]
     figures = {
@@ -115,6 +121,7 @@ def report(args, stopwatch, accuracy, parameters, packages=()):
             **{name: importlib.metadata.version(name) for name in (*packages, "torch", "numpy")},
         },
     }
+    figures |= more or {}
     if args.task == "family_cifar10":
         figures["width"] = args.width
     if hasattr(args, "memory_format"):
