@@ -81,7 +81,7 @@ class ModelContext:
     Attributes:
       config: of the run.
       num_classes: K, the number of logits, whatever the task.
-      image_shape: H, W, 3.
+      image_shape: H, W, 3; of inputs that are no images, their own shape.
     """
 
     config: ExperimentConfig

@@ -107,11 +107,13 @@ class AttackTraits:
         if these decide.
       colludes: whether attackers see the honest clients' updates of the round.
       classes: why every image must have one class; None: it need not.
+      images: why inputs must be images; None: they need not.
     """
 
     forges: bool | Callable[[Any], bool] = False
     colludes: bool = False
     classes: str | None = None
+    images: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,8 @@ class TermInputs(NamedTuple):
     holds: Mapping[str, jax.Array] = {}
     #: `Model` -> `Outputs`: another model on the same images, in evaluation mode.
     apply: Callable[[Model], Outputs] | None = None
-    #: The batch as the network sees it, augmented and normalised: float32 [B, H, W, 3].
+    #: The batch as the network sees it, augmented and normalised: float32 [B, H, W, 3]; inputs that
+    #: are no images, as they are: float32 [B, ...].
     images: jax.Array | None = None
     #: The client's training samples of each class: int32 [K].
     label_counts: jax.Array | None = None
@@ -51,7 +52,7 @@ class Contact:
 
     Attributes:
       rows: (`LossTerm.shared`, images uint8 [B, H, W, 3]) -> {name: [B, ...]}; an image's row must
-        not depend on the other images.
+        not depend on the other images. Inputs that are no images are float32 or int32 [B, ...].
       order: for a control: number of all clients' images, n -> int [n], whose row each image is
         given instead of its own; None: its own.
     """

@@ -30,7 +30,7 @@ class Poison(Protocol):
     """Changes what an attacker learns from."""
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return a batch of the same shapes; images are uint8 [B, H, W, 3]."""
+        """Return a batch of the same shapes and types; for those of its images see `Batch`."""
 
 
 class Forge(Protocol):

@@ -68,8 +68,10 @@ def plant(dataset: ImageDataset, config: ExperimentConfig, count: int) -> Canari
       count: m.
 
     Raises:
-      ConfigError: for a setting that would move pixels, or that needs a public split.
+      ConfigError: for a setting that would move pixels, or that needs a public split, or for inputs
+        that are no images.
     """
+    require(dataset.has_images, "dataset", "one of images in an audit", dataset.name)
     require(not config.augmentation, "augmentation", "none in an audit", config.augmentation)
     require(config.public_per_class == 0, "public_per_class", "0 here", config.public_per_class)
     rng = host_generator(config.seed, HostStream.CANARIES)

@@ -152,6 +152,7 @@ ATTACKS.register(
     about="Gu et al., 2017; Bagdasaryan et al., AISTATS 2020: teaches a trigger; its success is "
     "measured",
     classes="it gives a class to images with a trigger",
+    images="its trigger is a white square",
     forges=lambda settings: settings.scale != 1,
 )
 ATTACKS.register(

@@ -23,7 +23,7 @@ MODELS.register(
 MODELS.register(
     "linear",
     "semanticfl_jax.models.linear:linear",
-    about="Softmax regression on pixels",
+    about="Softmax regression on pixels, or on inputs of any shape",
 )
 
 

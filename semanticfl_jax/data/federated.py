@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from semanticfl_jax.data.partition import Partition
+from semanticfl_jax.data.sources.inputs import KEPT
 from semanticfl_jax.devices.mesh import CLIENTS
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.errors import SemanticFLError
@@ -25,10 +26,11 @@ class FederatedDataset:
     """Images of all N clients, or of some, and which client owns which; a pytree.
 
     Attributes:
-      images: uint8 `[n, H * W * 3]`. With four dimensions, a TPU's program would first copy all of
-        them into another layout, four times as large: 614 MB of CIFAR-10's 154. With `cohort`,
-        those of these clients alone, `[devices * capacity, H * W * 3]`, each device's on it. None
-        where none are on the devices.
+      images: uint8 `[n, H * W * 3]`; inputs that are no images are float32 or int32 `[n, d]`, of d
+        numbers each. With four dimensions, a TPU's program would first copy all of them into
+        another layout, four times as large: 614 MB of CIFAR-10's 154. With `cohort`, those of these
+        clients alone, `[devices * capacity, H * W * 3]`, each device's on it. None where none are
+        on the devices.
       labels: int32 `[n]`; for tasks without classes uint8 or float32 `[n, K]`.
       indices: int32 `[total]`; client i owns `indices[offsets[i] : offsets[i] + sizes[i]]`.
       offsets: int32 `[N]`.
@@ -36,10 +38,11 @@ class FederatedDataset:
       label_counts: int32 `[N, K]`, samples of each class at each client; zeros `[N, 1]` where
         images have no class.
       max_size: samples of the largest client; static.
-      image_shape: H, W, 3; static.
+      image_shape: H, W, 3, or the shape of an input that is no image; static.
       cohort: int32 `[devices * places]`, the clients whose images are there, each device's on it;
         -1 in empty places. None: `images` are all of them.
       starts: int32 `[devices * places]`, where each of their images begin, among its device's.
+      image_dtype: of the images, here or not; static.
     """
 
     images: jax.Array | None
@@ -52,6 +55,7 @@ class FederatedDataset:
     image_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
     cohort: jax.Array | None = None
     starts: jax.Array | None = None
+    image_dtype: np.dtype = flax.struct.field(pytree_node=False, default=np.dtype(np.uint8))
 
     def specs(self) -> FederatedDataset:
         """Return how the arrays are spread over a mesh, for `jax.shard_map`."""
@@ -66,7 +70,7 @@ class Batch(NamedTuple):
     """A batch of fixed size B; rows where `mask` is False are padding.
 
     Attributes:
-      images: uint8 `[B, H, W, 3]`.
+      images: uint8 `[B, H, W, 3]`; inputs that are no images, float32 or int32 `[B, ...]`.
       labels: int32 `[B]`, or as in `FederatedDataset`.
       mask: bool `[B]`.
       samples: int32 `[B]`, each row's place in the training set; None for test images.
@@ -89,7 +93,7 @@ def federate(
     """Put images and index table on device.
 
     Args:
-      dataset_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
+      dataset_images: uint8 `[n, H, W, 3]`, or float32 or int32 `[n, ...]`, possibly memory-mapped.
       labels: integers `[n]` in 0..num_classes-1; or `[n, K]` of any type, for tasks without
         classes.
       partition: of these n samples, or of some of them.
@@ -98,12 +102,14 @@ def federate(
       with_images: whether the images go there, too; else they come and go (`HostImages`).
 
     Raises:
-      SemanticFLError: if the arrays do not fit each other or the dtype is not uint8.
+      SemanticFLError: if the arrays do not fit each other, or for images of another type.
     """
     n = len(dataset_images)
-    if dataset_images.dtype != np.uint8 or dataset_images.ndim != 4:
+    axes = 4 if dataset_images.dtype == np.uint8 else max(2, dataset_images.ndim)
+    if dataset_images.dtype not in KEPT or dataset_images.ndim != axes:
         raise SemanticFLError(
-            f"images must be uint8 [n, H, W, 3], got {dataset_images.dtype} {dataset_images.shape}"
+            "images must be uint8 [n, H, W, 3], or float32 or int32 [n, ...], got "
+            f"{dataset_images.dtype} {dataset_images.shape}"
         )
     labels = np.asarray(labels)
     if labels.ndim not in (1, 2) or len(labels) != n:
@@ -123,6 +129,7 @@ def federate(
         label_counts=counts.astype(np.int32),
         max_size=int(sizes.max()),
         image_shape=dataset_images.shape[1:],
+        image_dtype=dataset_images.dtype,
     )
     return put(arrays, sharding)
 
@@ -186,7 +193,7 @@ def pad_batches(
     """Cut a whole split into equal batches for evaluation; NumPy, on the host.
 
     Args:
-      images: uint8 `[n, H, W, 3]`.
+      images: `[n, ...]`, of any type and shape.
       labels: integers `[n]`; or `[n, K]` of any type.
       batch_size: rows B of a batch.
       multiple_of: the number of batches is rounded up to a multiple of this, usually the devices.

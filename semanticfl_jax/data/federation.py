@@ -120,10 +120,11 @@ def make_federation(
         empty where the run needs none.
 
     Raises:
-      SemanticFLError: for a partition that cannot be made or does not fit, or labels that are not
-        what the task wants.
+      SemanticFLError: for a partition that cannot be made or does not fit, labels that are not what
+        the task wants, or inputs that are no images where these are needed.
     """
     _check_labels(dataset, config)
+    _check_inputs(dataset, config)
     given = partition is not None
     if partition is None:
         public, partition = deal(dataset, config)
@@ -244,6 +245,41 @@ def _check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:
             f"task={config.task} needs labels that are {FORMS[wanted][0]}; those of {dataset.name} "
             f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}"
         )
+
+
+def _check_inputs(dataset: ImageDataset, config: ExperimentConfig) -> None:
+    """Raise `SemanticFLError` for inputs that are no images where these are needed."""
+    inputs = f"{dataset.train_images.dtype} [n, {', '.join(map(str, dataset.image_shape))}]"
+    if dataset.has_images:
+        if dataset.train_images.dtype != np.uint8:
+            raise SemanticFLError(
+                f"{dataset.name} has mean and std, by which uint8 images are normalised, and its "
+                f"images are {inputs}: make it with ImageDataset.from_arrays"
+            )
+        return
+    algorithm, traits, attack = config.algorithm, config.algorithm.entry.traits, config.attack
+    anchors = traits.guided or (traits.anchors is not None and traits.anchors(algorithm.settings))
+    sees = "a diffusion model sees images alone"
+    for needed, must, why in (
+        (config.augmentation, "augmentation must be empty, augmentation=()", "it changes pictures"),
+        (anchors, f"algorithm.name must be another than {algorithm.name}", sees),
+        (config.guidance.enabled, "guidance.enabled must be false", sees),
+        (
+            config.feature_skew.corruptions,
+            "feature_skew.corruptions must be empty",
+            "they change pictures",
+        ),
+        (
+            attack.entry.traits.images,
+            f"attack.name must be another than {attack.name}",
+            attack.entry.traits.images,
+        ),
+    ):
+        if needed:
+            raise ConfigError(
+                f"{must}, with inputs that are no images: {why}, and {dataset.name} has {inputs}, "
+                "where images are uint8 [n, H, W, 3]"
+            )
 
 
 def _check_goes_without_classes(config: ExperimentConfig) -> None:

@@ -35,7 +35,7 @@ class HostImages:
         """Prepare to gather.
 
         Args:
-          images: uint8 [n, H, W, 3], usually memory-mapped.
+          images: uint8 [n, H, W, 3], or float32 or int32 [n, ...], usually memory-mapped.
           partition: who owns which.
           mesh: the devices.
           most: clients on each device at most.
@@ -52,7 +52,7 @@ class HostImages:
     @property
     def bytes_on_device(self) -> int:
         """Bytes of some clients' images on each device."""
-        return self.capacity * self._images.shape[1]
+        return self.capacity * self._images.shape[1] * self._images.itemsize
 
     def of(self, data: FederatedDataset, clients: np.ndarray) -> FederatedDataset:
         """Return `data` with the images of some clients, on their way to the devices.
@@ -78,12 +78,12 @@ class HostImages:
         return with_shapes(data, rows, places, split(self._mesh))
 
     def _gather(self, clients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where each client's images begin, and the images, uint8 [capacity, ...]."""
+        """Return where each client's images begin, and the images, [capacity, d]."""
         sizes = np.where(clients < 0, 0, self._sizes[clients])
         starts = np.cumsum(sizes) - sizes
         places = np.repeat(self._offsets[clients] - starts, sizes) + np.arange(sizes.sum())
         # Anew for each cohort: devices may still read the last one's, and CPUs compute on it.
-        found = np.zeros((self.capacity, self._images.shape[1]), np.uint8)
+        found = np.zeros((self.capacity, self._images.shape[1]), self._images.dtype)
         self._fill(found, self._indices[places])
         return starts, found
 
@@ -128,12 +128,12 @@ def with_shapes(
       sharding: that spreads over the devices.
     """
 
-    def shape(sizes: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
+    def shape(sizes: tuple[int, ...], dtype: type | np.dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=sharding)
 
     return dataclasses.replace(
         data,
-        images=shape((rows, int(np.prod(data.image_shape))), np.uint8),
+        images=shape((rows, int(np.prod(data.image_shape))), data.image_dtype),
         cohort=shape((places,), np.int32),
         starts=shape((places,), np.int32),
     )

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, PartitionSpec
 from semanticfl_jax.algorithms.base import Algorithm, Model, ServerRule
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.config.overrides import unused_allowed
-from semanticfl_jax.data.augment import normalize
+from semanticfl_jax.data.augment import as_network_input
 from semanticfl_jax.data.federated import FederatedDataset, gather_batch
 from semanticfl_jax.data.host_images import HostImages
 from semanticfl_jax.data.partition import Partition
@@ -97,11 +97,11 @@ def make_client_tests(
       data: the clients' images; their own test images are among them.
       key: the run's, for fine-tuning.
       held_out: the images that each client is tested on, indices into the same.
-      mean: of each channel.
-      std: of each channel.
+      mean: of each channel; () for inputs as they are.
+      std: likewise.
       task: what is learned.
       clients_per_chunk: clients side by side on each device.
-      kept: the images, uint8 [n, H, W, 3], and who trains on which, if they stay in host memory.
+      kept: the images, [n, ...], and who trains on which, if they stay in host memory.
     """
     test = _test_data(data, held_out)
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
@@ -204,7 +204,7 @@ def _make_test_device(
 
         def of_batch(index: jax.Array) -> PyTree:
             batch = gather_batch(test, client, order, index, rows)
-            images = normalize(batch.images, mean, std)
+            images = as_network_input(batch.images, mean, std)
             outputs = network.apply(model.variables, images, train=False)
             return task.totals(outputs.logits, batch.labels, batch.mask & (client >= 0))
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.attacks.base import Attack
-from semanticfl_jax.data.augment import normalize
+from semanticfl_jax.data.augment import as_network_input
 from semanticfl_jax.data.federated import Batch
 from semanticfl_jax.devices.mesh import CLIENTS, on_each_device
 from semanticfl_jax.tasks import CLASSIFICATION, Task
@@ -52,11 +52,11 @@ def make_evaluation(
     std: tuple[float, ...],
     task: Task = CLASSIFICATION,
 ) -> Evaluate:
-    """Build the evaluation of a network on images of this mean and deviation."""
+    """Build the evaluation of a network on images of this mean and deviation, () for none."""
 
     def evaluate_device(model, batches):
         def of_batch(batch):
-            images = normalize(batch.images, mean, std)
+            images = as_network_input(batch.images, mean, std)
             outputs = network.apply(model.variables, images, train=False)
             return task.totals(outputs.logits, batch.labels, batch.mask)
 

@@ -44,7 +44,7 @@ def with_own_rows(
       sent: `Algorithm.sent_once`, replicated over the mesh.
       data: the clients' images; images of no client get rows of zeros.
       mesh: the devices, each of which computes a share.
-      kept: the images, uint8 [n, H, W, 3], if they stay in host memory; they come block by block.
+      kept: the images, [n, ...], if they stay in host memory; they come block by block.
     """
     samples = np.unique(np.asarray(data.indices))
     return _completed(
@@ -107,7 +107,7 @@ def row_shapes(
       shared: `LossTerm.shared`, or its shapes.
       data: the clients' images, or their shapes.
     """
-    image = jax.ShapeDtypeStruct((1, *data.image_shape), np.uint8)
+    image = jax.ShapeDtypeStruct((1, *data.image_shape), data.image_dtype)
     forms = jax.eval_shape(contact.rows, shared, image)
     total = data.labels.shape[0]
     return {
@@ -158,8 +158,8 @@ def make_block(
     """Return (rows, shared, images, places, sources) -> rows with a block more, jitted.
 
     `rows` are donated. `places` and `sources` are int32 [devices * block]: whose rows are
-    computed, and of which images. These are places among all images, uint8 [n, H * W * 3], or, if
-    images are spread, [devices * block, H * W * 3], among those of each device.
+    computed, and of which images. These are places among all images, [n, d], or, if images are
+    spread, [devices * block, d], among those of each device.
     """
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
 

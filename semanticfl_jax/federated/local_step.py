@@ -21,7 +21,7 @@ from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
-from semanticfl_jax.data.augment import augment, normalize
+from semanticfl_jax.data.augment import as_network_input, augment
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
 from semanticfl_jax.federated.contracts import require_scalar
 from semanticfl_jax.models import Outputs
@@ -133,7 +133,8 @@ class LossOf(Protocol):
           shared: `Algorithm.sent_once`.
           plan: of the client.
           batch: its labels, mask and samples.
-          images: its images, augmented and normalised, float32 [B, H, W, 3].
+          images: its images as the network sees them, augmented and normalised, float32
+            [B, H, W, 3]; inputs that are no images, as they are, float32 [B, ...].
           key: of dropout layers.
         """
 
@@ -210,6 +211,8 @@ def make_on_batch(
 ) -> OnBatch:
     """Build the loss and its gradient on a step's batch, augmented and normalised.
 
+    Without `mean`, the inputs are no images, and are not normalised.
+
     What attackers poison, they poison before that.
     """
     poison = None if attack is None else attack.poison
@@ -222,7 +225,7 @@ def make_on_batch(
             batch = where(plan.attacks, poison(batch), batch)
         augment_key, dropout_key = step_keys(plan.key, index)
         images = augment(augment_key, batch.images, config.augmentation)
-        images = normalize(images, mean, std)
+        images = as_network_input(images, mean, std)
 
         def value_and_grad(model: Model):
             found = jax.value_and_grad(loss_of, has_aux=True)

@@ -97,7 +97,7 @@ def check_image_memory(images: np.ndarray, mesh: Mesh) -> None:
     """Raise `SemanticFLError` if all training images do not fit on a device, where that is known.
 
     Args:
-      images: uint8 [n, H, W, 3].
+      images: [n, ...], of any type.
       mesh: the devices.
     """
     free = free_device_memory(mesh.local_devices[0])

@@ -45,7 +45,7 @@ def rounds_data(
 
     Args:
       data: with the images, or without those that stay in host memory.
-      images: all of them, uint8 [n, H, W, 3].
+      images: all of them, [n, ...].
       partition: who owns which.
       mesh: the devices.
       draw: a round's cohort.

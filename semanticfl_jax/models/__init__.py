@@ -1,9 +1,9 @@
 """Client networks: images in, logits and features out.
 
 A network is a Flax module called as `(images, *, train, mask=None)`, with images float32
-[B, H, W, 3] and mask bool [B] (False: the row pads the batch and influences nothing). It returns
-`Outputs`, or logits alone where no algorithm needs more. Its variables are "params" and, with batch
-normalisation, "batch_stats".
+[B, H, W, 3], or inputs as they are, float32 [B, ...], and mask bool [B] (False: the row pads the
+batch and influences nothing). It returns `Outputs`, or logits alone where no algorithm needs more.
+Its variables are "params" and, with batch normalisation, "batch_stats".
 """
 
 import flax.linen as nn
@@ -25,7 +25,10 @@ def make_model(
     Args:
       config: `model`, `precision` and `runtime.conv` decide.
       num_classes: K, the number of logits.
-      image_shape: H, W, 3.
+      image_shape: H, W, 3, or the shape of an input that is no image.
+
+    Raises:
+      ConfigError: for a network that needs images, and inputs of another shape.
     """
     context = ModelContext(config, num_classes, tuple(image_shape))
     return Network(MODELS[config.model.name].build(config.model.settings, context, nn.Module))

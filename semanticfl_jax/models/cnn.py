@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.contexts import ModelContext
+from semanticfl_jax.models.channels import require_channels
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.outputs import Outputs
 from semanticfl_jax.models.precision import dtype_of
@@ -21,6 +22,7 @@ from semanticfl_jax.models.precision import dtype_of
 def cnn(settings: object, context: ModelContext) -> CNN:
     """Return the network; it has one size."""
     del settings
+    require_channels(context, least=6)
     config = context.config
     dtype = dtype_of(config.precision)
     return CNN(context.num_classes, lowering=config.runtime.conv, dtype=dtype)

@@ -31,7 +31,7 @@ def training_flops(
     Args:
       config: of the run.
       num_classes: of the data set.
-      image_shape: H, W, 3.
+      image_shape: H, W, 3, or the shape of an input that is no image.
       rows: images of a step; by default the configuration's batch size.
 
     Raises:
@@ -65,7 +65,7 @@ def forward_flops(network: Network, image_shape: tuple[int, ...], rows: int) -> 
 
     Args:
       network: with native convolutions.
-      image_shape: H, W, 3.
+      image_shape: H, W, 3, or the shape of an input that is no image.
       rows: images at once.
 
     Raises:

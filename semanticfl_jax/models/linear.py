@@ -1,4 +1,4 @@
-"""Softmax regression on pixels: the smallest network there is, and the fastest to compile."""
+"""Softmax regression on pixels, or on inputs of any shape: the smallest network there is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def linear(settings: object, context: ModelContext) -> Linear:
 
 
 class Linear(nn.Module):
-    """One dense layer from all pixels to the logits, zero at first.
+    """One dense layer from all pixels, or other numbers, to the logits, zero at first.
 
     Attributes:
       num_classes: K.
@@ -26,7 +26,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, mask: jax.Array | None = None) -> Outputs:
-        """Return logits [B, K] of images float32 [B, H, W, C]; there are no features."""
+        """Return logits [B, K] of inputs float32 [B, ...]; there are no features."""
         del train, mask
         pixels = images.reshape(len(images), -1)
         return Outputs(nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(pixels))

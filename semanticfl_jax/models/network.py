@@ -53,7 +53,7 @@ class Network:
         return type(self.module).__name__
 
     def init(self, key: jax.Array, images: jax.Array, *, train: bool = False) -> PyTree:
-        """Return the initial variables, for images float32 [B, H, W, 3]."""
+        """Return the initial variables, for images float32 [B, H, W, 3] or inputs [B, ...]."""
         return self.module.init(key, images, **self._arguments(train, None))
 
     def apply(

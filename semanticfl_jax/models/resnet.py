@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from semanticfl_jax.contexts import ModelContext
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models.channels import require_channels
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.models.normalization import NORMS, BatchNorm, GroupNorm
 from semanticfl_jax.models.outputs import Outputs
@@ -31,6 +32,7 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 def resnet10(settings: object, context: ModelContext) -> ResNet10:
     """Return the network of `model.width` and `model.norm`."""
     del settings
+    require_channels(context)
     config = context.config
     return ResNet10(
         context.num_classes,

@@ -66,7 +66,7 @@ class Simulation:
 
     Args:
       config: what to run.
-      dataset: images in place of those that `config.dataset` names.
+      dataset: images, or other inputs, in place of those that `config.dataset` names.
       partition: in place of `config.partition`: one array of training indices a client.
       model: a Flax module in place of `config.model`. It is called as `(images, train=...,
         mask=...)`, with those of the two that it takes, and returns logits or `Outputs`.

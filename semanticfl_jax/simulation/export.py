@@ -14,7 +14,8 @@ import numpy as np
 
 from semanticfl_jax import __version__, weight_files
 from semanticfl_jax.config import ExperimentConfig, from_dict, to_dict
-from semanticfl_jax.data.augment import normalize
+from semanticfl_jax.data.augment import as_network_input
+from semanticfl_jax.data.sources.inputs import KEPT, as_kept
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.paths import local_path
@@ -23,6 +24,8 @@ from semanticfl_jax.types import PyTree
 
 _FORMAT = "semanticfl_jax"
 _BATCH = 250
+#: What says of which type the inputs are, beside the weights of networks that learned of no images.
+_DTYPE = "image_dtype"
 
 
 class TrainedModel:
@@ -35,6 +38,9 @@ class TrainedModel:
       class_names: what the logits stand for, in their order.
       about: what is written beside the weights: `architecture`, `image_shape`, `mean`, `std`, ...
       task: what the network learned.
+
+    Its methods take inputs as the data set had them: images uint8 [n, H, W, 3], or, where it had no
+    images, floats or whole numbers [n, ...] as `ImageDataset.from_arrays` takes them.
     """
 
     def __init__(
@@ -53,13 +59,13 @@ class TrainedModel:
 
         def output(name: str, params: PyTree, batch_stats: PyTree, images: jax.Array) -> jax.Array:
             variables = {"params": params, "batch_stats": batch_stats}
-            outputs = network.apply(variables, normalize(images, mean, std), train=False)
+            outputs = network.apply(variables, as_network_input(images, mean, std), train=False)
             return getattr(outputs, name)
 
         self._output = jax.jit(output, static_argnums=0)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits of images uint8 [n, H, W, 3]: float32 [n, K].
+        """Return the logits of images uint8 [n, H, W, 3], or other inputs: float32 [n, K].
 
         Raises:
           SemanticFLError: for images of another type or size than the model was trained on.
@@ -67,7 +73,7 @@ class TrainedModel:
         return self._outputs("logits", images)
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Return what the classifier reads of images uint8 [n, H, W, 3]: float32 [n, d].
+        """Return what the classifier reads of images, or other inputs: float32 [n, d].
 
         Raises:
           SemanticFLError: for images of another type or size than the model was trained on, or a
@@ -77,16 +83,19 @@ class TrainedModel:
 
     def _outputs(self, name: str, images: np.ndarray) -> np.ndarray:
         """Return a field of the network's `Outputs`, [n, ...], computed in batches."""
-        images = np.asarray(images)
-        shape = tuple(self.about["image_shape"])
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+        given, shape = np.asarray(images), tuple(self.about["image_shape"])
+        dtype = np.dtype(self.about.get(_DTYPE, "uint8"))
+        fits = given.ndim == 1 + len(shape) and given.shape[1:] == shape
+        # Floats of any precision do where floats do, and whole numbers where these do.
+        images = as_kept("images", given) if fits and given.dtype != np.uint8 else given
+        if not fits or images.dtype != dtype:
             raise SemanticFLError(
-                f"images must be uint8 [n, {', '.join(map(str, shape))}], got {images.dtype} "
-                f"{list(images.shape)}"
+                f"images must be {dtype} [n, {', '.join(map(str, shape))}], got {given.dtype} "
+                f"{list(given.shape)}"
             )
         compute = partial(self._output, name, self.params, self.batch_stats)
         # The last batch is filled up, so that one program serves all.
-        full = np.zeros((max(1, min(_BATCH, len(images))), *shape), np.uint8)
+        full = np.zeros((max(1, min(_BATCH, len(images))), *shape), dtype)
         form = jax.eval_shape(compute, full)
         if form is None:
             raise SemanticFLError(f"{self.network.name} returns no {name}, but logits alone")
@@ -98,7 +107,7 @@ class TrainedModel:
         return found
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the task's predictions for images uint8 [n, H, W, 3].
+        """Return the task's predictions for images uint8 [n, H, W, 3], or other inputs.
 
         Returns:
           Of classification, the most likely class, int32 [n]; of multilabel, which labels are
@@ -128,16 +137,18 @@ def describe_model(
       config: of the run.
       network: what was trained.
       given: whether it was given as a Flax module: its architecture is then known by name alone.
-      image_shape: H, W, 3.
-      data: the data set, for class names and normalisation.
+      image_shape: H, W, 3, or the shape of an input that is no image.
+      data: the data set, for class names, normalisation and the inputs' type.
     """
     architecture = {"module": network.name} if given else {"model": to_dict(config.model)}
+    dtype = data.train_images.dtype
     return {
         "version": __version__,
         "architecture": {**architecture, "precision": config.precision},
         "image_shape": list(image_shape),
         "mean": list(data.mean),
         "std": list(data.std),
+        **({} if dtype == np.uint8 else {_DTYPE: dtype.name}),
         "class_names": list(data.class_names),
         "task": config.task,
         "task_settings": to_dict(config)["task_settings"],
@@ -176,6 +187,8 @@ def load_model(path: str | os.PathLike, model: nn.Module | None = None) -> Train
         "std": list,
     }
     wrong = [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]
+    if about.get(_DTYPE, "uint8") not in {dtype.name for dtype in KEPT}:
+        wrong.append(_DTYPE)
     if wrong:
         raise SemanticFLError(f"{path} is damaged: it does not say its {', '.join(wrong)}")
     architecture = about["architecture"]

@@ -71,7 +71,7 @@ class Parts:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """H, W, 3."""
+        """H, W, 3; of inputs that are no images, their own shape."""
         return self.federation.dataset.image_shape
 
     @property

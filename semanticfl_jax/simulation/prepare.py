@@ -296,6 +296,7 @@ def workload(parts: Parts, received: Model) -> Workload:
         module=parts.module,
         task=parts.task,
         label=None if dataset.has_classes else dataset.train_labels[:1],
+        image=None if dataset.has_images else dataset.train_images[:1],
     )
 
 

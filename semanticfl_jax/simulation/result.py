@@ -47,15 +47,18 @@ class Result:
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the task's predictions for images uint8 [n, H, W, 3]: int32 [n], if classes."""
+        """Return the task's predictions for inputs: int32 [n], if classes.
+
+        Images are uint8 [n, H, W, 3]; others are as `ImageDataset.from_arrays` takes them.
+        """
         return self.model.predict(images)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return what the network returns for images uint8 [n, H, W, 3]: float32 [n, K]."""
+        """Return what the network returns for inputs, as `predict`: float32 [n, K]."""
         return self.model.logits(images)
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Return what the classifier reads of images uint8 [n, H, W, 3]: float32 [n, d]."""
+        """Return what the classifier reads of inputs, as `predict`: float32 [n, d]."""
         return self.model.features(images)
 
     def export(self, path: str | os.PathLike) -> None:

@@ -127,6 +127,8 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
         "distillation": config.guidance.kd if config.guidance.enabled else None,
         "visual_head": config.guidance.visual_head if config.guidance.enabled else None,
         "student": config.guidance.student.targets if config.guidance.uses_student else None,
+        # Of images it goes without saying, so that what was measured of them still counts.
+        **({} if work.image is None else {"image_dtype": work.image.dtype.name}),
     }
 
 

@@ -42,14 +42,15 @@ class Workload(NamedTuple):
       config: of the run.
       algorithm: with its terms.
       received: the initial model.
-      image_shape: H, W, 3.
+      image_shape: H, W, 3, or the shape of an input that is no image.
       num_classes: K, the number of logits.
       sizes: int [N], samples of each client.
-      mean: of each channel.
-      std: of each channel.
+      mean: of each channel; () for inputs as they are.
+      std: likewise.
       module: the Flax module that takes the place of `config.model`; None: none does.
       task: whose loss it is.
       label: labels of one image, [1, K], for tasks without classes; None: a class.
+      image: an input that is no image, [1, ...], of which noise might be none; None: an image.
     """
 
     config: ExperimentConfig
@@ -63,6 +64,7 @@ class Workload(NamedTuple):
     module: nn.Module | None = None
     task: Task = CLASSIFICATION
     label: np.ndarray | None = None
+    image: np.ndarray | None = None
 
     def network(self, config: ExperimentConfig) -> Network:
         """Return the network that clients train, with the lowering that `config` has."""
@@ -213,7 +215,10 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
     The clients share their images: what they see decides nothing.
     """
     rng, count = np.random.default_rng(0), work.steps * work.rows
-    images = rng.integers(0, 256, (count, *work.image_shape), dtype=np.uint8)
+    if work.image is None:
+        images = rng.integers(0, 256, (count, *work.image_shape), dtype=np.uint8)
+    else:
+        images = np.repeat(work.image, count, axis=0)
     if work.label is None:
         labels = rng.integers(0, work.num_classes, count, dtype=np.int32)
     else:
@@ -227,6 +232,7 @@ def _arguments(work: Workload, clients: int, mesh: Mesh) -> tuple[PyTree, ...]:
         label_counts=np.zeros((clients, work.num_classes), np.int32),
         max_size=count,
         image_shape=work.image_shape,
+        image_dtype=images.dtype,
     )
     server, rule = work.algorithm.server, work.algorithm.client
     sent = server.broadcast(server.init(work.received))

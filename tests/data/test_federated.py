@@ -46,7 +46,9 @@ def test_federate_replicates(arrays):
 def test_federate_refuses_what_does_not_fit(arrays):
     images, labels, partition = arrays
     with pytest.raises(ValueError, match="uint8"):
-        federate(images.astype(np.float32), labels, partition, 3)
+        federate(images.astype(np.float64), labels, partition, 3)
+    with pytest.raises(ValueError, match=r"or float32 or int32 \[n, ...\], got uint8"):
+        federate(images.reshape(len(images), -1), labels, partition, 3)
     with pytest.raises(ValueError, match="one an image"):
         federate(images, labels[:-1], partition, 3)
     with pytest.raises(ValueError, match="below the number of images 9"):

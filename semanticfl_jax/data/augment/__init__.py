@@ -30,6 +30,18 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
     return images.astype(jnp.float32) * scale + shift
 
 
+def as_network_input(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Return what a network sees of a data set's inputs, float32 of the same shape.
+
+    Args:
+      images: uint8 `[..., H, W, 3]`, which are normalised; or, without `mean`, inputs as they are,
+        of any type and shape.
+      mean: of each channel, in 0..1; empty for inputs as they are.
+      std: of each channel, in 0..1, above 0; empty likewise.
+    """
+    return normalize(images, mean, std) if len(mean) else images.astype(jnp.float32)
+
+
 def random_crop_flip(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
     """Crop each image at random from its zero-padded self, then mirror it with probability 1/2.
 

@@ -1,4 +1,4 @@
-"""An image data set on the host: what every source gives and every run trains on."""
+"""A data set on the host: what every source gives and every run trains on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semanticfl_jax.data.sources.inputs import as_inputs
 from semanticfl_jax.data.sources.labels import as_labels, kind_of, names_of, wanted_kind
 from semanticfl_jax.errors import SemanticFLError
 
@@ -23,19 +24,20 @@ Channels = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images and their labels on the host.
+    """Images, or other inputs, and their labels on the host.
 
     Attributes:
       name: what it is called in reports; the registry's name of one that was chosen by name.
-      train_images: uint8 `[n, H, W, 3]`, possibly memory-mapped.
+      train_images: uint8 `[n, H, W, 3]`, possibly memory-mapped; inputs that are no images are
+        float32 or int32 `[n, ...]`, and reach the network as they are, as float32.
       train_labels: int32 `[n]` in 0..num_classes-1; for tasks without classes uint8 `[n, K]` of 0
         and 1, or float32 `[n, K]`.
-      test_images: uint8 `[m, H, W, 3]`, possibly memory-mapped.
+      test_images: likewise, `[m, ...]`.
       test_labels: likewise, `[m]` or `[m, K]`.
       class_names: as they read in "a photo of a {class}"; for tasks without classes, a name for
         each of the K labels or numbers of an image.
-      mean: of each channel, in 0..1, for normalisation.
-      std: of each channel, in 0..1, for normalisation.
+      mean: of each channel, in 0..1, for normalisation; () where inputs stay as they are.
+      std: likewise.
       columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
         values a natural partition can form clients.
       own_moments: whether `mean` and `std` are exactly those of the training images, of which
@@ -48,8 +50,8 @@ class ImageDataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
-    mean: Channels
-    std: Channels
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     own_moments: bool = False
 
@@ -65,8 +67,13 @@ class ImageDataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """H, W, 3."""
+        """H, W, 3; of inputs that are no images, their own shape."""
         return self.train_images.shape[1:]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the inputs are images, which are normalised; others stay as they are."""
+        return bool(self.mean)
 
     @property
     def has_classes(self) -> bool:
@@ -92,14 +99,19 @@ class ImageDataset:
 
         Args:
           train_images: uint8 [n, H, W, 3]; one channel, [n, H, W] or [n, H, W, 1], is repeated.
+            Or inputs as they are, [n, ...] of any shape: floats, kept as float32, or whole numbers
+            of another type, kept as int32. Nothing scales or shifts them. The network gets both as
+            float32, [B, ...], which has whole numbers up to 2^24: where it needs them whole, as for
+            an embedding, it says `images.astype(jnp.int32)`.
           train_labels: integers [n] from 0 for classification; 0 or 1, [n, K], for multilabel;
             numbers [n] or [n, K] for regression.
-          test_images: as `train_images`, of the same size; at least one.
+          test_images: as `train_images`, of the same size and kind; at least one.
           test_labels: likewise.
           class_names: as they read in "a photo of a {class}"; by default "class 0", "class 1", ...;
             for other tasks a name for each of the K labels or numbers of an image.
           name: of the data set, for reports.
-          mean: of each channel in 0..1, for normalisation; by default of the training images.
+          mean: of each channel in 0..1, for normalisation; by default of the training images. None
+            for inputs as they are.
           std: likewise.
           columns: further values of every training image, by whose values clients can be formed.
           task: name of the task that the labels are for; by default they are taken for what their
@@ -107,10 +119,11 @@ class ImageDataset:
             are labels of 0 or 1, and other numbers are what regression is to tell.
 
         Raises:
-          SemanticFLError: for arrays that do not fit each other.
+          SemanticFLError: for arrays that do not fit each other, or inputs that are not finite in
+            float32 or beyond 2^24.
         """
-        train_images = _pictures("train_images", train_images)
-        test_images = _pictures("test_images", test_images)
+        train_images = as_inputs("train_images", train_images)
+        test_images = as_inputs("test_images", test_images)
         kind = wanted_kind(task, train_labels, test_labels)
         train_labels = as_labels("train_labels", train_labels, len(train_images), kind)
         test_labels = as_labels("test_labels", test_labels, len(test_images), kind)
@@ -119,23 +132,16 @@ class ImageDataset:
                 f"test_images must be as large as train_images, {train_images.shape[1:]}, got "
                 f"{test_images.shape[1:]}"
             )
+        if train_images.dtype != test_images.dtype:
+            raise SemanticFLError(
+                f"test_images must be {train_images.dtype}, as train_images, got "
+                f"{test_images.dtype}"
+            )
         names = names_of(train_labels, test_labels, class_names, kind)
         columns = {
             column: _column(column, values, len(train_labels))
             for column, values in (columns or {}).items()
         }
-        own_moments = mean is None or std is None
-        if mean is None or std is None:
-            found = channel_moments(train_images)
-            mean, std = found[0] if mean is None else mean, found[1] if std is None else std
-        for moment, values in (("mean", mean), ("std", std)):
-            above = 0.0 if moment == "std" else -np.inf
-            fits = np.shape(values) == (3,) and np.isfinite(values).all() and min(values) > above
-            if not fits:
-                raise SemanticFLError(
-                    f"{moment} must be three finite numbers{' above 0' * (moment == 'std')}, one a "
-                    f"channel, got {values!r}"
-                )
         return cls(
             name,
             train_images,
@@ -143,10 +149,9 @@ class ImageDataset:
             test_images,
             test_labels,
             names,
-            mean,
-            std,
-            columns,
-            own_moments,
+            *_moments(train_images, mean, std),
+            columns=columns,
+            own_moments=train_images.dtype == np.uint8 and (mean is None or std is None),
         )
 
     def fingerprint(self) -> str:
@@ -160,7 +165,9 @@ class ImageDataset:
             (self.train_images, self.train_labels),
             (self.test_images, self.test_labels),
         ):
-            digest.update(f"{images.shape} {labels.shape} {labels.dtype}".encode())
+            # uint8 goes without saying, as it did when there were images alone.
+            kind = "" if images.dtype == np.uint8 else f" {images.dtype}"
+            digest.update(f"{images.shape} {labels.shape} {labels.dtype}{kind}".encode())
             digest.update(np.ascontiguousarray(labels))
             step = max(1, -(-images.nbytes // _FINGERPRINT_BYTES))
             for start in range(0, len(images), 4096 * step):
@@ -217,6 +224,36 @@ def channel_moments(images: np.ndarray) -> tuple[Channels, Channels]:
     return (red, green, blue), (float(std[0]), float(std[1]), float(std[2]))
 
 
+def _moments(
+    images: np.ndarray, mean: Channels | None, std: Channels | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation that normalise images, of which either may be given.
+
+    Both are () for inputs as they are, for which none may be given.
+    """
+    if images.dtype != np.uint8:
+        for moment, given in (("mean", mean), ("std", std)):
+            if given is not None:
+                raise SemanticFLError(
+                    f"{moment} must be left out with inputs of {images.dtype}, which reach the "
+                    "network as they are: standardise them before; images, which are normalised, "
+                    "are uint8 [n, H, W, 3]"
+                )
+        return (), ()
+    if mean is None or std is None:
+        found = channel_moments(images)
+        mean, std = found[0] if mean is None else mean, found[1] if std is None else std
+    for moment, values in (("mean", mean), ("std", std)):
+        above = 0.0 if moment == "std" else -np.inf
+        fits = np.shape(values) == (3,) and np.isfinite(values).all() and min(values) > above
+        if not fits:
+            raise SemanticFLError(
+                f"{moment} must be three finite numbers{' above 0' * (moment == 'std')}, one a "
+                f"channel, got {values!r}"
+            )
+    return mean, std
+
+
 def _column(name: str, values: Any, count: int) -> np.ndarray:
     """Return one value an image, whole numbers or texts."""
     found = np.asarray(values)
@@ -231,17 +268,3 @@ def _column(name: str, values: Any, count: int) -> np.ndarray:
             f"columns: {name} must be whole numbers or texts, none missing, got {found.dtype}"
         )
     return found
-
-
-def _pictures(name: str, images: Any) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim == 4 and images.shape[-1] == 1:
-        images = np.repeat(images, 3, axis=-1)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise SemanticFLError(
-            f"{name} must be uint8 [n, H, W, 3], from 0 to 255, got {images.dtype} "
-            f"{list(images.shape)}"
-        )
-    return images

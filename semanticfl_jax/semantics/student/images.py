@@ -111,7 +111,7 @@ def read_images(
       side: to which images of a directory are brought, in pixels.
 
     Raises:
-      SemanticFLError: if there are none.
+      SemanticFLError: if there are none, or the data set has other inputs.
     """
     if config.images == "generated":
         return None
@@ -120,6 +120,11 @@ def read_images(
         found = StudentImages("public", dataset.train_images[public], labels)
     elif config.dataset is not None:
         other = load_dataset(config.dataset, config.data_dir)
+        if not other.has_images:
+            raise SemanticFLError(
+                f"guidance.student.images={config.images} must name a data set of images, which "
+                "alone a teacher sees"
+            )
         labels = other.train_labels if other.has_classes else None
         found = StudentImages(config.images, other.train_images, labels)
     else:

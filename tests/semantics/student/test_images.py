@@ -99,3 +99,12 @@ def test_too_few_images_are_refused():
         read_images(StudentConfig(images="public"), DATASET, NONE, side=8)
     other = read_images(StudentConfig(images="dataset:digits"), DATASET, NONE, side=8)
     assert len(other.images) == len(other.labels) == 1437
+
+
+def test_a_data_set_of_other_inputs_is_refused(monkeypatch):
+    rows = ImageDataset.from_arrays(
+        np.ones((4, 3)), np.arange(4) % 2, np.ones((2, 3)), np.arange(2)
+    )
+    monkeypatch.setattr(module, "load_dataset", lambda *_: rows)
+    with pytest.raises(SemanticFLError, match=r"student\.images=dataset:digits must name"):
+        read_images(StudentConfig(images="dataset:digits"), DATASET, NONE, side=8)
