@@ -105,6 +105,13 @@ def test_it_is_not_taken(shape, kernel, pads, dtype):
     assert faster((13, 7, 8, 40), (3, 3, 40, 40), 1, jnp.float32)
 
 
+def test_accelerators_never_take_it(monkeypatch):
+    image, form = jax.ShapeDtypeStruct((13, 7, 8, 40), jnp.float32), ((3, 3, 40, 40), ((1, 1),) * 2)
+    assert winograd.is_faster(image, *form)
+    monkeypatch.setattr(winograd.jax, "default_backend", lambda: "gpu")
+    assert not winograd.is_faster(image, *form)
+
+
 def test_strides_keep_the_convolution(wide):
     def total(lowering, x, kernel):
         return jnp.sum(jnp.sin(conv(x, kernel, (2, 2), 1, lowering)))

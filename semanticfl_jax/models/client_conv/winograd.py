@@ -56,24 +56,29 @@ _A_T = np.array(
     ]
 )
 
-# From so many channels, in and out, and so many tiles on it was the faster way on CPU; below, the
-# additions and the kernel's share outweigh the products that are saved. And these must be so many
-# times fewer, which tiles see to that the output fills. (A step of the CNN took 0.67 of its time,
-# of ResNet-10 of width 64 and 16 0.75 and 0.87; one core, jax 0.10.2.)
+# Least channels, in and out, least tiles, and how many times fewer the products must be, which
+# leaves out outputs that fill their tiles badly. Below, the additions and the kernel's share took
+# longer than the products that are saved. (A step of the CNN takes 0.67 of its time, of ResNet-10
+# of width 64 and 16 0.75 and 0.87; one core, jax 0.10.2.)
 _CHANNELS, _TILES, _FEWER = 32, 50, 2.5
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def is_faster(x: jax.Array, kernel: tuple[int, ...], pads: Pads) -> bool:
-    """Return whether this way is to be taken on CPU, for a convolution with strides of 1.
+    """Return whether this way is to be taken, for a convolution with strides of 1: on CPUs alone.
+
+    Accelerators have ways of their own, and round the factors of products (TF32, bfloat16), which
+    the additions would make ten times worse.
 
     Args:
       x: the images, [B, H, W, C_in].
       kernel: the kernel's shape, [kh, kw, C_in, C_out].
       pads: zeros before and after the rows and the columns.
     """
-    if x.dtype != jnp.float32 or kernel[:2] != (3, 3) or min(map(min, pads)) < 0:
+    if jax.default_backend() != "cpu" or x.dtype != jnp.float32:
+        return False
+    if kernel[:2] != (3, 3) or min(map(min, pads)) < 0:
         return False
     height, width = _output(x, pads)
     rows, columns = _tiles(height, width)
