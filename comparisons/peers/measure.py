@@ -17,9 +17,11 @@ FORMATS = ("contiguous_format", "channels_last")
 
 
 def parse_arguments(doc, *, tasks=("pfl_cifar10",), processes=False, privacy=False):
-    """Reads the flags; `tasks` are those that the peer runs, `processes` whether it takes several.
+    """Reads the flags of a peer.
 
-    With `privacy` it takes --private.
+    `tasks` are those that it runs, `processes` says whether it takes several, and `privacy` whether
+    it takes --private.
+
     Sets the seeds and, unless the peer starts processes of its own, PyTorch's threads.
     """
     parser = argparse.ArgumentParser(

@@ -105,8 +105,8 @@ def federate(
       SemanticFLError: if the arrays do not fit each other, or for images of another type.
     """
     n = len(dataset_images)
-    axes = 4 if dataset_images.dtype == np.uint8 else max(2, dataset_images.ndim)
-    if dataset_images.dtype not in KEPT or dataset_images.ndim != axes:
+    axes, images = dataset_images.ndim, dataset_images.dtype == np.uint8
+    if dataset_images.dtype not in KEPT or (axes != 4 if images else axes < 2):
         raise SemanticFLError(
             "images must be uint8 [n, H, W, 3], or float32 or int32 [n, ...], got "
             f"{dataset_images.dtype} {dataset_images.shape}"

@@ -26,10 +26,15 @@ from semanticfl_jax.data.partition import (
     split_public,
 )
 from semanticfl_jax.data.partition.statistics import PartitionStatistics, partition_statistics
+from semanticfl_jax.data.requirements import (
+    check_goes_with_sharing,
+    check_goes_without_classes,
+    check_inputs,
+    check_labels,
+    check_public,
+)
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.errors import SemanticFLError
-from semanticfl_jax.registry import PARTITIONS, TASKS
 from semanticfl_jax.reporting.plots.corruptions import plot_gallery
 from semanticfl_jax.reporting.plots.partition import plot_clients, plot_partition
 
@@ -123,8 +128,8 @@ def make_federation(
       SemanticFLError: for a partition that cannot be made or does not fit, labels that are not what
         the task wants, or inputs that are no images where these are needed.
     """
-    _check_labels(dataset, config)
-    _check_inputs(dataset, config)
+    check_labels(dataset, config)
+    check_inputs(dataset, config)
     given = partition is not None
     if partition is None:
         public, partition = deal(dataset, config)
@@ -140,7 +145,7 @@ def make_federation(
             partition = from_lists(partition, count, config.num_clients)
         public = _public_of_the_rest(dataset, partition, config)
     if partition.overlapping:
-        _check_goes_with_sharing(config)
+        check_goes_with_sharing(config)
     corruptions = draw_corruptions(config.feature_skew, config.num_clients, config.seed)
     images = corrupt_clients(dataset.train_images, partition, corruptions, config.seed)
     skewed = dataclasses.replace(dataset, train_images=images)
@@ -152,19 +157,6 @@ def make_federation(
     classes = labels if dataset.has_classes else np.zeros(len(labels), np.int32)
     own, tested = hold_out(partition, classes, config.client_test.share, config.seed)
     return dataclasses.replace(federation, partition=own, client_test=tested, dealt=partition)
-
-
-def _check_goes_with_sharing(config: ExperimentConfig) -> None:
-    """Raise `ConfigError` for what clients that share images cannot have each of its own."""
-    for field, given in (
-        ("feature_skew.corruptions", config.feature_skew.corruptions),
-        ("client_test.share", config.client_test.share),
-    ):
-        if given:
-            raise ConfigError(
-                f"{field} must be left out with a partition whose clients share images: one "
-                "client's corrupted or test image is another's training image"
-            )
 
 
 def _public_of_the_rest(
@@ -195,9 +187,9 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         return _read(config.partition.file, dataset, config)
     labels, per_class = dataset.train_labels, config.public_per_class
     if not dataset.has_classes:
-        _check_goes_without_classes(config)
+        check_goes_without_classes(config)
         labels, per_class = np.zeros(len(labels), np.int32), 0
-    _check_public(dataset, per_class)
+    check_public(dataset, per_class)
     public, private = split_public(labels, per_class, config.seed)
     if config.train_limit:
         private = private[draw_balanced(labels[private], config.train_limit, config.seed)]
@@ -221,78 +213,6 @@ def deal(dataset: ImageDataset, config: ExperimentConfig) -> tuple[np.ndarray, P
         column=None if column is None else dataset.columns[column][private],
     )
     return public, Partition(private[local.indices], local.offsets)
-
-
-def _check_public(dataset: ImageDataset, per_class: int) -> None:
-    """Raise `ConfigError` if a class has too few images for the public split."""
-    if not per_class:
-        return
-    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    fewest = min(np.flatnonzero(counts), key=lambda label: counts[label])
-    if counts[fewest] < per_class:
-        raise ConfigError(
-            f"public_per_class must be at most {counts[fewest]}, the training images of "
-            f"{dataset.class_names[fewest]}, got {per_class}; 0 where nothing needs public images"
-        )
-
-
-def _check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:
-    wanted = TASKS[config.task].traits.labels
-    if dataset.labels != wanted:
-        fit = [name for name, entry in TASKS.items() if entry.traits.labels == dataset.labels]
-        labels = dataset.train_labels
-        raise SemanticFLError(
-            f"task={config.task} needs labels that are {FORMS[wanted][0]}; those of {dataset.name} "
-            f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}"
-        )
-
-
-def _check_inputs(dataset: ImageDataset, config: ExperimentConfig) -> None:
-    """Raise `SemanticFLError` for inputs that are no images where these are needed."""
-    inputs = f"{dataset.train_images.dtype} [n, {', '.join(map(str, dataset.image_shape))}]"
-    if dataset.has_images:
-        if dataset.train_images.dtype != np.uint8:
-            raise SemanticFLError(
-                f"{dataset.name} has mean and std, by which uint8 images are normalised, and its "
-                f"images are {inputs}: make it with ImageDataset.from_arrays"
-            )
-        return
-    algorithm, traits, attack = config.algorithm, config.algorithm.entry.traits, config.attack
-    anchors = traits.guided or (traits.anchors is not None and traits.anchors(algorithm.settings))
-    sees = "a diffusion model sees images alone"
-    for needed, must, why in (
-        (config.augmentation, "augmentation must be empty, augmentation=()", "it changes pictures"),
-        (anchors, f"algorithm.name must be another than {algorithm.name}", sees),
-        (config.guidance.enabled, "guidance.enabled must be false", sees),
-        (
-            config.feature_skew.corruptions,
-            "feature_skew.corruptions must be empty",
-            "they change pictures",
-        ),
-        (
-            attack.entry.traits.images,
-            f"attack.name must be another than {attack.name}",
-            attack.entry.traits.images,
-        ),
-    ):
-        if needed:
-            raise ConfigError(
-                f"{must}, with inputs that are no images: {why}, and {dataset.name} has {inputs}, "
-                "where images are uint8 [n, H, W, 3]"
-            )
-
-
-def _check_goes_without_classes(config: ExperimentConfig) -> None:
-    """Raise `ConfigError` for a partition by classes."""
-    partition, need = config.partition, f"one class an image, and task is {config.task}"
-    if partition.entry.traits.classes:
-        fit = [name for name, entry in PARTITIONS.items() if not entry.traits.classes]
-        raise ConfigError(
-            f"partition.scheme={partition.scheme} needs {need}; use {', '.join(fit)}, or give a "
-            "partition (a scheme of your own that needs none is registered with classes=False)"
-        )
-    if partition.imbalance_factor != 1:
-        raise ConfigError(f"partition.imbalance_factor, a long tail of classes, needs {need}")
 
 
 def save(

@@ -1,15 +1,15 @@
-"""What networks of convolutions need of their inputs."""
+"""The shape of input that convolutional networks need."""
 
 from semanticfl_jax.contexts import ModelContext
 from semanticfl_jax.errors import ConfigError
 
 
 def require_channels(context: ModelContext, least: int = 1) -> None:
-    """Raise `ConfigError` for inputs without height, width and channels, of which any number do.
+    """Raise `ConfigError` for inputs that are not [n, H, W, C]; any number of channels fits.
 
     Args:
-      context: says of which shape inputs are.
-      least: of height and width.
+      context: has the shape of an input.
+      least: height and width that the network needs.
     """
     shape = context.image_shape
     if len(shape) == 3 and min(shape[:2]) >= least:

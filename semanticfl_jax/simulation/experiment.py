@@ -269,7 +269,7 @@ class Simulation:
             raise
 
     def require_open(self) -> None:
-        """Raise `RuntimeError` if the simulation was closed, of whose rounds nothing is kept."""
+        """Raise `RuntimeError` if the simulation is closed: its rounds are no longer kept."""
         if self._closed:
             raise RuntimeError(
                 "close() was called in the midst of training; stop() ends a run early"

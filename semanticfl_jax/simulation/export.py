@@ -24,7 +24,7 @@ from semanticfl_jax.types import PyTree
 
 _FORMAT = "semanticfl_jax"
 _BATCH = 250
-#: What says of which type the inputs are, beside the weights of networks that learned of no images.
+#: Key of the inputs' type in a saved model; left out for images.
 _DTYPE = "image_dtype"
 
 
@@ -86,7 +86,7 @@ class TrainedModel:
         given, shape = np.asarray(images), tuple(self.about["image_shape"])
         dtype = np.dtype(self.about.get(_DTYPE, "uint8"))
         fits = given.ndim == 1 + len(shape) and given.shape[1:] == shape
-        # Floats of any precision do where floats do, and whole numbers where these do.
+        # Any precision is taken: floats for a model of floats, whole numbers for one of these.
         images = as_kept("images", given) if fits and given.dtype != np.uint8 else given
         if not fits or images.dtype != dtype:
             raise SemanticFLError(

@@ -127,7 +127,7 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
         "distillation": config.guidance.kd if config.guidance.enabled else None,
         "visual_head": config.guidance.visual_head if config.guidance.enabled else None,
         "student": config.guidance.student.targets if config.guidance.uses_student else None,
-        # Of images it goes without saying, so that what was measured of them still counts.
+        # Left out for images, so that earlier measurements stay valid.
         **({} if work.image is None else {"image_dtype": work.image.dtype.name}),
     }
 

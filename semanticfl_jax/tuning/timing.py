@@ -50,7 +50,7 @@ class Workload(NamedTuple):
       module: the Flax module that takes the place of `config.model`; None: none does.
       task: whose loss it is.
       label: labels of one image, [1, K], for tasks without classes; None: a class.
-      image: an input that is no image, [1, ...], of which noise might be none; None: an image.
+      image: one input, [1, ...], where noise might not be a valid one; None: an image.
     """
 
     config: ExperimentConfig

@@ -40,8 +40,3 @@ def tiny(**options):
 
 def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def without_times(history):
-    drop = ("seconds", "images_per_second")
-    return [{k: v for k, v in row.items() if k not in drop} for row in history]

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 import semanticfl_jax as sfl
-from tests.api.runs import CONFIG, same, tiny, without_times
+from tests.api.runs import CONFIG, same, tiny
+from tests.results import without_times
 
 
 def test_iterating_is_the_same_run_and_can_be_left_and_taken_up(whole):

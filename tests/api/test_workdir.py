@@ -8,9 +8,10 @@ import pytest
 
 import semanticfl_jax as sfl
 from semanticfl_jax.algorithms.aggregators import mean
-from tests.api.runs import CONFIG, HALVES, QUIET, noise_dataset, same, tiny, without_times
+from tests.api.runs import CONFIG, HALVES, QUIET, noise_dataset, same, tiny
 from tests.federation import CLASSES, TinyNet
 from tests.own_vit import confidence_penalty
+from tests.results import without_times
 
 
 def test_a_run_can_be_made_longer_and_equals_one_of_that_length(tmp_path, whole):

@@ -50,10 +50,9 @@ def child(workdir: Path, rounds: int, **more: str) -> subprocess.Popen:
 
 def rows(workdir: Path) -> list[dict]:
     """Return the rows of a run without its times; a last one that is cut is left out."""
-    from semanticfl_jax.reporting.writers.metrics import read_metrics
+    from tests.results import metrics_without_times
 
-    drop = ("seconds", "images_per_second")
-    return [{k: v for k, v in row.items() if k not in drop} for row in read_metrics(workdir)]
+    return metrics_without_times(workdir)
 
 
 def same_end(a: Path, b: Path) -> bool:

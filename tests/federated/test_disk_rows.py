@@ -11,10 +11,10 @@ from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.federated import disk_rows
 from semanticfl_jax.federated.disk_rows import DiskRows
 from semanticfl_jax.federated.kept_rows import make_table
-from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import experiment
 from semanticfl_jax.simulation.callbacks import Callback
 from tests.federation import CLASSES, TwoLayers, noise_images
+from tests.results import metrics_without_times
 
 ONE = {"zeros": np.zeros((2, 3), np.float32), "ones": np.ones((), np.int32)}
 CLIENTS = 7
@@ -167,12 +167,7 @@ def test_a_run_goes_on_from_its_disk(killed, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, ended.state.params, whole.state.params)
     rows = ended.state.clients.take(np.arange(6))
     jax.tree.map(np.testing.assert_array_equal, rows, jax.device_get(whole.state.clients))
-    timed = ("seconds", "images_per_second")
-    found = [
-        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(directory)]
-        for directory in (tmp_path / "disk", tmp_path / "device")
-    ]
-    assert found[0] == found[1]
+    assert metrics_without_times(tmp_path / "disk") == metrics_without_times(tmp_path / "device")
     # Nothing of it is in the checkpoints.
     assert not any("clients" in path.name for path in (tmp_path / "disk/checkpoints").rglob("*"))
 

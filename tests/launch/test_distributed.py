@@ -17,6 +17,7 @@ import pytest
 
 from semanticfl_jax.reporting.writers.metrics import read_metrics
 from tests.launch.kept_states import MEMORIES
+from tests.results import metrics_without_times
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 8
@@ -85,8 +86,7 @@ def finish(processes):
 
 def numbers(directory):
     """Rows of the metrics without times, and the parameters and client states of the last round."""
-    drop = ("seconds", "images_per_second")
-    rows = [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(directory)]
+    rows = metrics_without_times(directory)
     place, handler = (directory / "checkpoints").absolute(), ocp.StandardCheckpointHandler()
     with ocp.CheckpointManager(place, item_handlers=handler) as manager:
         step = manager.latest_step()

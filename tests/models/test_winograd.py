@@ -1,4 +1,4 @@
-"""Convolutions with fewer products: their values, their gradients, and where they are taken."""
+"""Winograd convolutions: their values, their gradients, and where they are taken."""
 
 import functools
 

@@ -34,6 +34,7 @@ from semanticfl_jax.simulation.callbacks import Callback, WriteMetrics
 from semanticfl_jax.simulation.checkpoint import Checkpoints
 from semanticfl_jax.simulation.engine import Engine
 from tests.federation import CLASSES, TinyNet, noise_images
+from tests.results import metrics_without_times
 
 CONFIG = ExperimentConfig(
     dataset="digits",
@@ -104,11 +105,6 @@ def same_parameters(first, second):
     (round_a, a), (round_b, b) = parameters(first), parameters(second)
     assert round_a == round_b
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def metrics_without_times(directory):
-    drop = ("seconds", "images_per_second")
-    return [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(directory)]
 
 
 def test_a_run_writes_what_it_promises(finished, small_world):

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -24,6 +23,7 @@ from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.simulation import experiment, pipeline
 from tests.federation import CLASSES, MEAN, STD, TwoLayers
+from tests.results import require_same
 
 CONFIG = ExperimentConfig(
     dataset="digits",
@@ -60,17 +60,6 @@ def run(small_world):
         )
 
     return run
-
-
-def require_same(one, other):
-    for field in ("params", "batch_stats"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(one, field), getattr(other, field))
-    timed = ("seconds", "images_per_second")
-    rows = [
-        [{name: row[name] for name in row if name not in timed} for row in result.history]
-        for result in (one, other)
-    ]
-    assert rows[0] == rows[1]
 
 
 def test_gathered_images_are_those_of_the_clients(small_world):

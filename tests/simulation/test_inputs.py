@@ -21,7 +21,9 @@ from semanticfl_jax.simulation.parts import make_parts
 from semanticfl_jax.simulation.prepare import workload
 from semanticfl_jax.tuning.cache import measured_for
 from semanticfl_jax.tuning.timing import time_chunk
+from tests.api.runs import QUIET
 from tests.federation import FEDAVG, noise_images
+from tests.results import require_same
 
 CLASSES, WORDS = 3, 11
 CONFIG = sfl.ExperimentConfig(
@@ -40,7 +42,6 @@ CONFIG = sfl.ExperimentConfig(
 )
 #: Unequal shares of 60 inputs.
 PARTITION = [np.arange(0, 10), np.arange(10, 25), np.arange(25, 60)]
-QUIET = {"progress": False, "say": None}
 
 
 def data(shape, draw, count=60, test=20):
@@ -78,17 +79,6 @@ class BagOfWords(nn.Module):
 def run(dataset, directory=None, config=CONFIG, model=None, **options):
     given = {"dataset": dataset, "partition": PARTITION, "model": model, "workdir": directory}
     return sfl.run(config, **given, **QUIET, **options)
-
-
-def same(one, other):
-    """Require equal weights and figures, to the bit."""
-    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
-    timed = ("seconds", "images_per_second")
-    rows = [
-        [{name: row[name] for name in row if name not in timed} for row in result.history]
-        for result in (one, other)
-    ]
-    assert rows[0] == rows[1]
 
 
 def softmax(logits):
@@ -152,7 +142,7 @@ def everything(directory=None, rounds=2, dataset=None, **runtime):
 
 
 def test_host_memory_is_device_memory_to_the_bit(words):
-    same(words, everything(data_memory="host"))
+    require_same(words, everything(data_memory="host"))
 
 
 def test_devices_and_clients_side_by_side_change_nothing_but_rounding(words):

@@ -18,9 +18,9 @@ import semanticfl_jax as sfl
 from semanticfl_jax import __version__
 from semanticfl_jax.errors import ConfigError, DirectoryInUseError
 from semanticfl_jax.reporting.plots import curves
-from semanticfl_jax.reporting.writers.metrics import read_metrics
 from semanticfl_jax.simulation import callbacks, checkpoint, workdir
 from tests.federation import CLASSES, MEAN, STD, SoftmaxRegression
+from tests.results import metrics_without_times
 from tests.test_lock import HOLD
 
 ROOT = Path(__file__).parents[2]
@@ -60,11 +60,6 @@ def run(directory, config=CONFIG, dataset=None, **options):
         **options,
     )
     return result, lines
-
-
-def without_times(directory):
-    drop = ("seconds", "images_per_second")
-    return [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(directory)]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +115,11 @@ def test_a_run_that_is_overwritten_is_set_aside_whole(copy, finished):
     assert sorted(p.relative_to(aside) for p in aside.rglob("*") if p.is_file()) == before
     assert (copy / "notes.txt").read_text() == "mine"
     assert json.loads((copy / "config.json").read_text())["learning_rate"] == 0.1
-    assert without_times(aside) == without_times(finished) != without_times(copy)
+    assert (
+        metrics_without_times(aside)
+        == metrics_without_times(finished)
+        != metrics_without_times(copy)
+    )
     # A directory without a run has nothing to be set aside.
     run(copy.parent / "new", overwrite=True)
     assert not list((copy.parent / "new").glob("before-*"))
@@ -165,7 +164,7 @@ def test_the_newest_checkpoint_that_is_whole_is_used(copy, finished):
     assert f"{copy / 'checkpoints' / '3'} cannot be used" in warning
     assert any("resuming after round 2 of 3" in line for line in lines)
     assert (copy / "checkpoints-damaged" / "3").is_dir()
-    assert without_times(copy) == without_times(finished)
+    assert metrics_without_times(copy) == metrics_without_times(finished)
     assert json.loads((copy / "summary.json").read_text())["rounds"] == 3
 
 

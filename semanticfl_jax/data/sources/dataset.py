@@ -165,7 +165,7 @@ class ImageDataset:
             (self.train_images, self.train_labels),
             (self.test_images, self.test_labels),
         ):
-            # uint8 goes without saying, as it did when there were images alone.
+            # Left out for uint8, so that the hashes of images stay as they were.
             kind = "" if images.dtype == np.uint8 else f" {images.dtype}"
             digest.update(f"{images.shape} {labels.shape} {labels.dtype}{kind}".encode())
             digest.update(np.ascontiguousarray(labels))

@@ -14,7 +14,7 @@ KEPT = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int32))
 # The network gets whole numbers as float32, as all else: its signature, its initial weights and
 # what counts its operations need no second type. Up to here float32 has every whole number.
 _EXACT = 2**24
-# Inputs that are looked at together, so that memory does not follow their number.
+# Inputs that are checked at a time, so that memory does not grow with their number.
 _BLOCK = 4096
 
 

@@ -37,6 +37,7 @@ from jax import lax
 
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models.client_conv import winograd
+from semanticfl_jax.models.client_conv.winograd import Pads
 
 LOWERINGS = ("auto", "native", "canonical", "patches", "shifted")
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -51,7 +52,6 @@ _UNPADDED = 8
 _BLOCK_BYTES, _BLOCK_ROWS = 1_200_000, 256
 
 Padding = str | int
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def choose_lowering(backend: str | None = None, *, vmapped: bool = False) -> str:
@@ -212,7 +212,7 @@ def _canonical(
 ) -> jax.Array:
     """Return a convolution in the one form that XLA's CPU backend hands to a fast library.
 
-    Or, if that is faster, in fewer products.
+    Or by Winograd's algorithm, where that is faster.
     """
 
     def convolve(kernel, strides):

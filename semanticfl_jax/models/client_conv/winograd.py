@@ -5,13 +5,13 @@ tile of 4 x 4 outputs sees 6 x 6 pixels, and
 
     tile of y = A^T [(G kernel G^T) * (B^T pixels B)] A
 
-where * takes 36 numbers each, so that a convolution is 36 products of matrices, of a tile by a
-channel, in place of 144. The matrices A, B and G hold small constants: what they cost is additions
-for each pixel and channel, which many channels make up for. The gradient by the kernel is the same
-the other way round, G^T [sum over tiles (B^T pixels B) * (A tile of dy A^T)] G.
+where * multiplies 6 x 6 matrices number by number. That is 36 multiplications for each tile and
+pair of channels; the definition needs 144. Each of the 36 is one matrix product, [tiles, C_in] by
+[C_in, C_out]. A, B and G hold small constants and cost additions, which pay off with many channels.
+The gradient by the kernel is G^T [sum over tiles (B^T pixels B) * (A tile of dy A^T)] G.
 
-Float32 only: the result is off by about 1e-5 of its largest value, some ten times what adding up in
-another order brings, and in bfloat16 too little would be left.
+For float32 only. The error is about 1e-5 of the largest value, ten times that of the definition;
+bfloat16 would lose too much.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 def is_faster(x: jax.Array, kernel: tuple[int, ...], pads: Pads) -> bool:
     """Return whether this way is to be taken, for a convolution with strides of 1: on CPUs alone.
 
-    Accelerators have ways of their own, and round the factors of products (TF32, bfloat16), which
-    the additions would make ten times worse.
+    Accelerators choose algorithms of their own. They also round the factors of products (TF32,
+    bfloat16), and Winograd's additions would multiply that error by ten.
 
     Args:
       x: the images, [B, H, W, C_in].
