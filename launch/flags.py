@@ -21,7 +21,7 @@ from semanticfl_jax.config.overrides import combine, parse
 from semanticfl_jax.config.unknown_fields import guesses
 from semanticfl_jax.devices.cpu_threads import use_all_cores
 from semanticfl_jax.errors import INTERRUPTED, SemanticFLError, Stopped
-from semanticfl_jax.files import user_cache_dir
+from semanticfl_jax.files import compiled_programs
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.plugins import load_plugins
 
@@ -121,18 +121,14 @@ def prepare_environment() -> None:
     try:
         use_all_cores()
         # Programs compiled before are loaded: by other seeds, and when a run is resumed.
-        os.environ.setdefault(_CACHE, _own_cache())
+        os.environ.setdefault(_CACHE, str(compiled_programs()))
     except SemanticFLError as error:
         fail(error)
 
 
 def chose_cache() -> bool:
     """Return whether the user said where compiled programs are kept."""
-    return os.environ.get(_CACHE) != _own_cache()
-
-
-def _own_cache() -> str:
-    return str(user_cache_dir() / "xla")
+    return os.environ.get(_CACHE) != str(compiled_programs())
 
 
 @contextlib.contextmanager

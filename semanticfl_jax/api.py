@@ -29,6 +29,7 @@ from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.client_conv import Conv
 from semanticfl_jax.simulation.callbacks import Callback, Step
+from semanticfl_jax.simulation.compare import ComparisonResult, compare
 from semanticfl_jax.simulation.experiment import Simulation, run
 from semanticfl_jax.simulation.export import TrainedModel, load_model
 from semanticfl_jax.simulation.result import Result
@@ -40,6 +41,7 @@ __all__ = [
     "Beginning",
     "Callback",
     "ClientRule",
+    "ComparisonResult",
     "Contact",
     "Conv",
     "Descent",
@@ -59,6 +61,7 @@ __all__ = [
     "TermInputs",
     "Trained",
     "TrainedModel",
+    "compare",
     "load_model",
     "run",
 ]

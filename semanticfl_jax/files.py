@@ -114,3 +114,8 @@ def user_cache_dir() -> Path:
     if own:
         return own / ".cache" / "semanticfl_jax"
     return Path(tempfile.gettempdir()) / f"semanticfl_jax-{os.getuid()}"
+
+
+def compiled_programs() -> Path:
+    """Return the folder of compiled programs, unless the user names another."""
+    return user_cache_dir() / "xla"

@@ -21,8 +21,13 @@ def not_compared(directory: str | os.PathLike) -> str:
     """Return the sentence that tells of a run which diverged, and is therefore left out."""
     path = Path(directory)
     number = read_json_object(path / "summary.json", missing_ok=True).get("diverged_round")
+    return left_out(path.name, number)
+
+
+def left_out(name: str, number: int | None) -> str:
+    """Return the same sentence of a run by its name, and by the round in which it diverged."""
     where = "" if number is None else f" in round {number}"
-    return f"{path.name} is not compared: it diverged{where}"
+    return f"{name} is not compared: it diverged{where}"
 
 
 def warnings(comparison: Comparison) -> list[str]:

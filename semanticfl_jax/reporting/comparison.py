@@ -76,10 +76,22 @@ class Comparison:
         Raises:
           ReportError: as `load_runs` and `group`, or if the runs' tasks have different metrics.
         """
-        runs = load_runs(directories)
-        methods = group(runs)
-        left_out = tuple(map(caveats.not_compared, diverged))
-        return cls(tuple(runs), tuple(methods), _metric(runs), _reference(methods), left_out)
+        return cls.of(group(load_runs(directories)), tuple(map(caveats.not_compared, diverged)))
+
+    @classmethod
+    def of(cls, methods: Sequence[Method], left_out: Sequence[str] = ()) -> Comparison:
+        """Return the comparison of methods.
+
+        Args:
+          methods: each with a label of its own.
+          left_out: as the attribute.
+
+        Raises:
+          ReportError: if the runs' tasks have different metrics.
+        """
+        runs = [run for method in methods for run in method.runs]
+        metric = _metric(runs)
+        return cls(tuple(runs), tuple(methods), metric, _reference(methods), tuple(left_out))
 
     def rivals(self) -> list[Method]:
         """Return the methods that have a gain over the reference; none without a reference."""

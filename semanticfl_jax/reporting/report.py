@@ -42,22 +42,33 @@ def compare(
       ReportError: as `Comparison.load`.
     """
     comparison = Comparison.load(directories, diverged)
-    text = _table(comparison)
-    of_clients = client_tests.table(comparison.methods, comparison.metric)
-    if of_clients is not None:
-        text += f"\n\n{of_clients}"
+    text = as_text(comparison)
     if out is not None:
-        paths = _write(comparison, text, Path(out), paper or Paper())
+        paths = write(comparison, Path(out), paper or Paper())
         text += "\n\n" + "\n".join(f"wrote {path}" for path in paths)
     return text
 
 
-def _write(comparison: Comparison, text: str, out: Path, paper: Paper) -> list[Path]:
+def as_text(comparison: Comparison) -> str:
+    """Return the tables and warnings of a comparison, in Markdown."""
+    text = _table(comparison)
+    of_clients = client_tests.table(comparison.methods, comparison.metric)
+    return text if of_clients is None else f"{text}\n\n{of_clients}"
+
+
+def write(comparison: Comparison, out: Path, paper: Paper) -> list[Path]:
+    """Write the tables and plots of a comparison, and return their paths.
+
+    Args:
+      comparison: of finished runs.
+      out: the directory; it is made.
+      paper: size, font and file formats of the plots.
+    """
     from semanticfl_jax.reporting.plots.comparison import plot_all
 
     out.mkdir(parents=True, exist_ok=True)
     texts = {
-        "comparison.md": text + "\n",
+        "comparison.md": as_text(comparison) + "\n",
         "comparison.csv": tables.by_method(comparison),
         "comparison_seeds.csv": tables.by_seed(comparison),
         "comparison.tex": tables.latex(comparison),

@@ -87,7 +87,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         config = read_json_object(path / "config.json")
         summary = read_json_object(path / "summary.json")
         rows = read_metrics(path)
-        config = with_objects(path, config, summary)
+        config = with_objects(config, summary, bound_to(path))
     except ValueError as error:
         raise ReportError(f"{path}: damaged ({error})") from error
     trained = max((row["round"] for row in rows), default=0)
@@ -150,18 +150,24 @@ def stopped_early(summary: Mapping[str, Any]) -> bool:
     return bool(summary.get("stopped_early", False))
 
 
-def with_objects(path: Path, config: dict[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def bound_to(path: Path) -> dict[str, Any]:
+    """Return the run.json of a directory, to which it belongs; {} if it has none."""
+    return read_json_object(path / "run.json", missing_ok=True)
+
+
+def with_objects(
+    config: dict[str, Any], summary: Mapping[str, Any], bound: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return a run's configuration with the algorithm, the model and the images that it had.
 
     Those that were given from Python are in its summary and in run.json alone. Of an algorithm that
     is its name, by which two with other settings must differ; of a model what its `repr` shows.
 
     Args:
-      path: of the run.
       config: its config.json.
       summary: its summary; empty before its end.
+      bound: its run.json; {} without a directory.
     """
-    bound = read_json_object(path / "run.json", missing_ok=True)
     for group in ("algorithm", "model"):
         there, had = config.get(group, {}), summary.get(group, bound.get(group))
         if isinstance(had, str) and isinstance(there, dict) and there.get("name", had) != had:

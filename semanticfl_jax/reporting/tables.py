@@ -74,21 +74,28 @@ def by_method(comparison: Comparison) -> str:
 
 
 def by_seed(comparison: Comparison) -> str:
-    """Return CSV in long form, a line a seed of a method; what a run does not know is empty.
+    """Return `seed_rows` as CSV; what a run does not know is empty."""
+    rows = seed_rows(comparison)
+    return _csv(list(rows[0]), [list(row.values()) for row in rows])
 
-    Figures over clients' own test images have columns where any run tested its clients.
+
+def seed_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a flat row for each seed of each method; what a run does not know is None.
+
+    Figures over clients' own test images are there where any run tested its clients.
     """
     tested = all_fields(comparison.metric)
     known = {name for run in comparison.runs for name in run.summary if name in tested}
     fields = (*comparison.metric.fields, *_SEED_FIELDS, *sorted(known))
-    lines = []
+    rows = []
     for method in comparison.methods:
         gains = comparison.gains_by_seed(method)
         for run in method.runs:
             seed = run.config.get("seed")
-            values = [run.summary.get(name) for name in fields]
-            lines.append([method.label, seed, *values, gains.get(seed, ""), str(run.path)])
-    return _csv(["method", "seed", *fields, "gain_over_fedavg", "run"], lines)
+            row = {"method": method.label, "seed": seed}
+            row |= {name: run.summary.get(name) for name in fields}
+            rows.append(row | {"gain_over_fedavg": gains.get(seed), "run": str(run.path)})
+    return rows
 
 
 def latex(comparison: Comparison) -> str:

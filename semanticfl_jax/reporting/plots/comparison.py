@@ -42,10 +42,7 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
       say: takes a warning of a plot that could not be drawn.
     """
     metric, title = comparison.metric, comparison.title()
-    curves = {
-        method.label: mean_curve([run.rows for run in method.runs], metric.name)
-        for method in comparison.methods
-    }
+    curves = curves_of(comparison)
     finals = {
         method.label: [metric.factor * value for value in method.values(metric.fields[-1])]
         for method in comparison.methods
@@ -78,6 +75,21 @@ def plot_all(comparison: Comparison, out: Path, paper: Paper, say: Say) -> list[
         for name, draw in drawings.items():
             drawing.attempt(out / name, partial(save, draw, paper.files(out / name)), say)
     return drawn
+
+
+def curves_of(comparison: Comparison) -> dict[str, Curve]:
+    """Return the curve of each method, by its label."""
+    return {
+        method.label: mean_curve([run.rows for run in method.runs], comparison.metric.name)
+        for method in comparison.methods
+    }
+
+
+@drawing.picture
+def comparison_figure(comparison: Comparison, paper: Paper):
+    """Return the figure of the methods' curves, as `plot_all` writes it."""
+    with paper.style():
+        return draw_curves(curves_of(comparison), comparison.metric, comparison.title(), paper)
 
 
 @drawing.picture

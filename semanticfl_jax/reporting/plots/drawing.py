@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import re
 import sys
@@ -134,7 +135,15 @@ def figure(width: float, height: float):
     """Return a figure of `width` x `height` inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    class Shown(Figure):
+        """A figure that a notebook shows, although pyplot does not know it."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Shown(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def label(axes, title: str, horizontal: str, vertical: str) -> None:
