@@ -20,6 +20,7 @@ from semanticfl_jax.reporting.report import as_text, write
 from semanticfl_jax.reporting.runs import Method, Run, bound_to, with_objects
 from semanticfl_jax.reporting.tables import seed_rows
 from semanticfl_jax.simulation.arguments import check_kinds
+from semanticfl_jax.simulation.callbacks import Callback
 from semanticfl_jax.simulation.experiment import Simulation
 from semanticfl_jax.simulation.result import Result
 from semanticfl_jax.simulation.together import run_together
@@ -104,13 +105,14 @@ def compare(
 
     Args:
       methods: by name; each a configuration, or arguments of `Simulation`: config, dataset,
-        partition, model, algorithm, init_params, callbacks. A method's go before `options`.
+        partition, model, algorithm, init_params, callbacks. A method's go before `options`. Each
+        run has callbacks of its own, which a function makes: `callbacks=lambda: [Patience(2)]`.
       seeds: each takes the place of the configurations' `seed`.
       workdir: each run is kept in `workdir`/NAME-seedN and the tables and plots in `workdir`;
         another call with the same methods reads what is finished and resumes what is not. None
         keeps nothing.
       vmap_seeds: whether all seeds of a method are one program, compiled once, for an accelerator
-        that one seed leaves half idle; needs a `workdir`.
+        that one seed leaves half idle; needs a `workdir`, and takes no callbacks.
       overwrite: whether runs that are there are set aside first.
       progress: whether to show a bar for each run.
       say: takes lines for the user; None for none.
@@ -127,6 +129,8 @@ def compare(
     directory = None if workdir is None else local_path(workdir, "workdir")
     if vmap_seeds and directory is None:
         raise ConfigError("workdir must be given with vmap_seeds")
+    if vmap_seeds and any(_callbacks_of(plan) for plan in plans):
+        raise ConfigError("callbacks cannot be given with vmap_seeds")
     common = {"overwrite": overwrite, "progress": progress, "say": say}
     left_out: list[str] = []
     with programs_kept():
@@ -194,11 +198,23 @@ def _arguments(name: str, method: Any, options: Mapping[str, Any]) -> dict[str, 
     if "config" not in given:
         raise ConfigError(f"methods[{name!r}] has no config; give it one, or config=... to all")
     dataset, model, algorithm = map(given.get, ("dataset", "model", "algorithm"))
+    make = given.get("callbacks", tuple)
+    if not callable(make) or isinstance(make, Callback):
+        raise ConfigError(
+            f"methods[{name!r}]: callbacks must be a function that makes those of a run, as "
+            f"lambda: [MyCallback()], got {make!r:.200}"
+        )
     try:
-        check_kinds(given["config"], dataset, model, algorithm, given.get("callbacks", ()))
+        check_kinds(given["config"], dataset, model, algorithm, make())
     except ConfigError as error:
         raise ConfigError(f"methods[{name!r}]: {error}") from None
     return given
+
+
+def _callbacks_of(plan: _Plan) -> Sequence[Callback]:
+    """Return new callbacks for a run."""
+    callbacks: Sequence[Callback] = plan.arguments.get("callbacks", tuple)()
+    return callbacks
 
 
 def _train_together(
@@ -212,7 +228,9 @@ def _train_together(
     for number, (method, members) in enumerate(of_methods.items(), start=1):
         common["say"](f"\n[{number}/{len(of_methods)}] {method}, {len(members)} seeds")
         configs = {plan.run: plan.arguments["config"] for plan in members}
-        options = {key: value for key, value in members[0].arguments.items() if key != "config"}
+        options = dict(members[0].arguments)
+        for own in ("config", "callbacks"):
+            options.pop(own, None)
         diverged += run_together(configs, directory, **options, **common)
     return diverged
 
@@ -225,7 +243,8 @@ def _train(
     for number, plan in enumerate(plans, start=1):
         say(f"\n[{number}/{len(plans)}] {plan.run}")
         path = None if directory is None else directory / plan.run
-        with Simulation(**plan.arguments, workdir=path, **common) as simulation:
+        given = {**plan.arguments, "callbacks": _callbacks_of(plan)}
+        with Simulation(**given, workdir=path, **common) as simulation:
             try:
                 trained.append((plan, simulation.run()))
             except DivergedError as error:  # the others are still worth training

@@ -135,6 +135,28 @@ def test_programs_are_kept_for_the_other_seeds(monkeypatch, tmp_path):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+class StopsAfter(sfl.Callback):
+    """Ends a run after some of its rounds."""
+
+    def __init__(self, rounds):
+        self.left = rounds
+
+    def on_round(self, simulation, step):
+        self.left -= 1
+        if self.left == 0:
+            simulation.stop()
+
+
+def test_each_run_has_callbacks_of_its_own(tmp_path):
+    given = {"callbacks": lambda: [StopsAfter(2)], **tiny()}
+    found = sfl.compare({"fedavg": CONFIG}, seeds=(0, 1), **given)
+    lengths = {seed: len(run.history) for seed, run in found.results["fedavg"].items()}
+    assert lengths == {0: 2, 1: 2}
+    assert "fedavg-seed1 ended after 2 of 3 rounds: its own code stopped it" in str(found)
+    with pytest.raises(sfl.ConfigError, match="callbacks cannot be given with vmap_seeds"):
+        sfl.compare({"fedavg": CONFIG}, vmap_seeds=True, workdir=tmp_path, **given)
+
+
 @pytest.mark.parametrize(
     "methods, options, message",
     [
@@ -155,6 +177,9 @@ def test_programs_are_kept_for_the_other_seeds(monkeypatch, tmp_path):
         ),
         ({"a": {}}, {"config": "digits"}, r"methods\['a'\]: config must be an ExperimentConfig"),
         ({"a": CONFIG}, {"algorithm": "moon"}, r"methods\['a'\]: algorithm must be an Algorithm"),
+        ({"a": CONFIG}, {"callbacks": [StopsAfter(1)]}, "callbacks must be a function that makes"),
+        ({"a": CONFIG}, {"callbacks": StopsAfter(1)}, "callbacks must be a function that makes"),
+        ({"a": CONFIG}, {"callbacks": lambda: [StopsAfter]}, r"callbacks must be made, as StopsA"),
         ({"a": CONFIG}, {"seeds": ()}, "seeds must be one at least, each once, got "),
         ({"a": CONFIG}, {"seeds": (1, 1)}, "seeds must be one at least, each once, got "),
         ({"a": CONFIG}, {"seeds": (-1,)}, "seeds: seed must"),
