@@ -138,8 +138,8 @@ class Finished(NamedTuple):
       extra: sent besides, and summed over the cohort without weights. No transform sees it, so an
         algorithm whose clients send any cannot have transforms.
       figures: float scalars by name, what the client measures. A round's row has their means over
-        the clients that trained, each of which counts once. The simulator measures them: they are
-        not sent, and are no traffic.
+        the clients that trained, each of which counts once; null if none did. The simulator
+        measures them: they are not sent, and are no traffic.
     """
 
     state: PyTree

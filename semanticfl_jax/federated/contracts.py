@@ -104,7 +104,7 @@ def require_own_names(
       SemanticFLError: for a name that the row has twice.
     """
     found: dict[str, jax.Array] = {}
-    owners = dict.fromkeys(columns, "every row")
+    owners = dict.fromkeys(columns, "the row")
     for owner, own in figures.items():
         for name in own:
             if name in owners:

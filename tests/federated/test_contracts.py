@@ -220,11 +220,11 @@ FIGURES = {
     ),
     "row": (
         {"server": server({"seconds": 1.0})},
-        "of ServerRule.figures of mine must have names of their own, got 'seconds', which every",
+        "of ServerRule.figures of mine must have names of their own, got 'seconds', which the row",
     ),
-    "loss": ({"client": measuring({"train_loss": 1.0})}, "got 'train_loss', which every row has"),
-    "test": ({"client": measuring({"ece": 1.0})}, "got 'ece', which every row has"),
-    "clients": ({"client": measuring({"personal_client_loss": 1.0})}, "which every row has"),
+    "loss": ({"client": measuring({"train_loss": 1.0})}, "got 'train_loss', which the row has"),
+    "test": ({"client": measuring({"ece": 1.0})}, "got 'ece', which the row has"),
+    "clients": ({"client": measuring({"personal_client_loss": 1.0})}, "which the row has"),
     "term": (
         {
             "server": server({"train_loss_near": 1.0}),
