@@ -81,7 +81,7 @@ class Aggregator:
         `finish` is then given it as a third argument, and returns the aggregated update and what is
         kept after the round.
       broadcast: state -> what clients receive of it in every round.
-      figures: state after a round -> numbers by name, for the round's row.
+      figures: state after a round -> float scalars by name, for the round's row.
       bytes_up: (shapes of an update, bytes so far) -> bytes that an encoded update takes.
       bytes_down: that a client receives for it in a round, besides what is broadcast.
       needs_root: whether the server trains on the public split before the clients do, as a client

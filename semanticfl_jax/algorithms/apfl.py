@@ -10,6 +10,7 @@ Deng, Kamani, Mahdavi. "Adaptive Personalized Federated Learning". arXiv 2003.13
 all three of the same batch and of the values before the step. State: v and alpha, and the running
 statistics of m. Sent: nothing besides w. Cost: a second forward and backward pass a step. Ours: v
 moves by the clients' optimiser, and a client that is tested mixes v with the server's newest model.
+Reported: the clients' mean alpha after the round, as `mixing`.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from semanticfl_jax.algorithms.base import (
     Finished,
     Model,
     StepInputs,
+    Trained,
 )
 from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.config import APFLConfig
@@ -80,11 +82,15 @@ def apfl(settings: APFLConfig, context: AlgorithmContext) -> Algorithm:
         (loss, statistics), gradient = inputs.value_and_grad(inputs.model)
         return Descent(loss, statistics, gradient, _step(inputs, settings.adaptive))
 
+    def finish(trained: Trained) -> Finished:
+        state = trained.own.state
+        return Finished(state, figures={"mixing": state.alpha})
+
     client = ClientRule(
         init=init,
         carries=carries,
         descend=descend,
-        finish=lambda trained: Finished(state=trained.own.state),
+        finish=finish,
         personal=lambda state, model, broadcast: state.mixed_with(model.params),
     )
     return dataclasses.replace(fedavg(None, context), client=client)

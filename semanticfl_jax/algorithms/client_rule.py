@@ -7,7 +7,7 @@ and return.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -137,11 +137,15 @@ class Finished(NamedTuple):
       update: takes the place of trained minus received parameters in the average; None: it doesn't.
       extra: sent besides, and summed over the cohort without weights. No transform sees it, so an
         algorithm whose clients send any cannot have transforms.
+      figures: float scalars by name, what the client measures. A round's row has their means over
+        the clients that trained, each of which counts once; null if none did. The simulator
+        measures them: they are not sent, and are no traffic.
     """
 
     state: PyTree
     update: PyTree | None = None
     extra: PyTree = ()
+    figures: Mapping[str, jax.Array] = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ Jhunjhunwala, Wang, Joshi. "FedExP: Speeding Up Federated Averaging via Extrapol
 State: at the server, the model of the round before: as in the paper, the mean of the last two is
 tested, because the extrapolated iterates oscillate. Sent: |u_i|^2, a number. p_i are the weights of
 the average, by size unless chosen otherwise; uniform ones give the paper's 1 / (2 m). Running
-statistics are averaged, not extrapolated, and those of the last round are tested.
+statistics are averaged, not extrapolated, and those of the last round are tested. Reported:
+eta_g as `server_step`.
 """
 
 import jax
@@ -35,11 +36,14 @@ def fedexp(settings: FedExPConfig, context: AlgorithmContext) -> Algorithm:
         update = jax.tree.map(jnp.subtract, trained.model.params, trained.received.params)
         return Finished(state=(), extra=trained.weight * squared_norm(update))
 
-    def update(state: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
-        del state
+    def rate_of(aggregate: Aggregate) -> jax.Array:
         length = squared_norm(aggregate.update) + settings.epsilon
         squares = aggregate.extra / aggregate.weight  # a mean, like the update, whoever is left out
-        rate = jnp.maximum(1.0, squares / (2 * length))
+        return jnp.maximum(1.0, squares / (2 * length))
+
+    def update(state: PyTree, params: PyTree, aggregate: Aggregate) -> tuple[PyTree, PyTree]:
+        del state
+        rate = rate_of(aggregate)
         return jax.tree.map(lambda x, u: x + rate * u, params, aggregate.update), params
 
     def evaluated(previous: PyTree, model: Model) -> Model:
@@ -50,6 +54,7 @@ def fedexp(settings: FedExPConfig, context: AlgorithmContext) -> Algorithm:
         update=update,
         init=lambda model: jax.tree.map(jnp.copy, model.params),  # donated, so not shared
         evaluated=evaluated,
+        figures=lambda state, aggregate: {"server_step": rate_of(aggregate)},
     )
     name = context.config.algorithm.name
     return Algorithm(name=name, server=server, client=ClientRule(finish=finish))

@@ -74,7 +74,8 @@ class LossTerm:
         term = sfl.LossTerm("proximal", loss)
 
     Attributes:
-      name: key of the term's parameters and metrics.
+      name: key of the term's parameters. A round's row has the term's mean value as
+        `train_loss_NAME`, unless the client rule has `descend`.
       loss: `TermInputs` -> scalar float32, the mean over valid rows, already weighted.
       shared: arrays that every client receives at its first contact and keeps.
       per_sample: arrays [n, ...] with a row for each of the n training images; at its first contact

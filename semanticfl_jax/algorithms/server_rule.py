@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -66,6 +66,8 @@ class ServerRule:
         a rule whose parameters are not the old ones plus an update. FedCDA's are the average of
         models that it selects, and its statistics are those models'. None, as nearly everywhere:
         the aggregated statistics.
+      figures: (state after the round, `Aggregate`) -> float scalars by name, for the round's row;
+        null in a round in which the server takes no step. None: it measures nothing.
     """
 
     update: Callable[[PyTree, PyTree, Aggregate], tuple[PyTree, PyTree]]
@@ -73,3 +75,4 @@ class ServerRule:
     broadcast: Callable[[PyTree], PyTree] = nothing
     evaluated: Callable[[PyTree, Model], Model] = _as_it_is
     batch_stats: Callable[[PyTree, PyTree], PyTree] | None = None
+    figures: Callable[[PyTree, Aggregate], Mapping[str, jax.Array]] | None = None

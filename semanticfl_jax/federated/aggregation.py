@@ -1,5 +1,6 @@
 """The aggregation of a round: totals on each device and over them, or the updates in order."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from semanticfl_jax.attacks.base import among
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.devices.mesh import CLIENTS, replicated
 from semanticfl_jax.federated.chunks import Places
-from semanticfl_jax.federated.client_update import Sent, all_finite, colludes, sender_of
+from semanticfl_jax.federated.client_update import Done, all_finite, colludes, sender_of
 from semanticfl_jax.federated.contracts import require_aggregated
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import LocalResult
@@ -34,6 +35,9 @@ class Totals(NamedTuple):
       counted: float32 scalar, the samples that `loss` is of.
       samples: float32 scalar, samples trained on, each epoch counting.
       rows: float32 scalar, rows of batches computed, padding included.
+      terms: of each term that is measured its value, summed as `loss`: float32 scalars.
+      figures: of each figure of the client rule float32 [2]: its sum over those of these clients
+        that trained, and how many they are.
     """
 
     update: PyTree
@@ -43,6 +47,8 @@ class Totals(NamedTuple):
     counted: jax.Array
     samples: jax.Array
     rows: jax.Array
+    terms: Mapping[str, jax.Array]
+    figures: Mapping[str, jax.Array]
 
 
 def keeps_updates(algorithm: Algorithm) -> bool:
@@ -50,24 +56,27 @@ def keeps_updates(algorithm: Algorithm) -> bool:
     return algorithm.aggregator.needs_updates or colludes(algorithm)
 
 
-def no_totals(aggregator: Aggregator | None, sent: Sent) -> Totals:
+def no_totals(aggregator: Aggregator | None, done: Done, trained: LocalResult) -> Totals:
     """Return the totals before the first client, inside `jax.shard_map`.
 
     Args:
       aggregator: that will add to them; None: updates are kept.
-      sent: the shapes of what the clients of a chunk send, [C, ...].
+      done: the shapes of what the clients of a chunk come to, [C, ...].
+      trained: the shapes of what they do.
     """
-    update, extra = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), sent)
+    update, extra = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), done.sent)
     start = () if aggregator is None else aggregator.init(update)
     extra = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), extra)
     zero = jnp.zeros(())
-    return Totals(start, extra, zero, zero, zero, zero, zero)
+    terms = dict.fromkeys(trained.terms, zero)
+    figures = dict.fromkeys(done.figures, jnp.zeros(2))
+    return Totals(start, extra, zero, zero, zero, zero, zero, terms, figures)
 
 
 def add_chunk(
     aggregator: Aggregator | None,
     totals: Totals,
-    sent: Sent,
+    done: Done,
     updates: Updates,
     trained: LocalResult,
     left_out: jax.Array,
@@ -78,20 +87,28 @@ def add_chunk(
     Args:
       aggregator: adds their updates; None: they are kept.
       totals: so far.
-      sent: what they sent, [C, ...].
-      updates: the same updates with their weights.
+      done: what they came to, [C, ...].
+      updates: the updates that they sent, with their weights.
       trained: what they did, [C].
       left_out: bool [C], those whose loss does not count either.
       rows: float32 scalar, rows of batches that were computed.
     """
     update = totals.update if aggregator is None else aggregator.add(totals.update, updates)
+    present = updates.present
+
+    def over_clients(figure: jax.Array) -> jax.Array:
+        # Without a step it may have divided by zero.
+        return jnp.stack([jnp.sum(jnp.where(present, figure, 0.0)), jnp.sum(present)])
+
     summed = (
-        jax.tree.map(lambda x: jnp.sum(x, axis=0), sent.extra),
+        jax.tree.map(lambda x: jnp.sum(x, axis=0), done.sent.extra),
         jnp.sum(updates.weights),
         jnp.sum(jnp.where(left_out, 0.0, trained.loss_sum)),
         jnp.sum(jnp.where(left_out, 0.0, trained.samples)),
         jnp.sum(trained.samples),
         rows,
+        jax.tree.map(lambda x: jnp.sum(jnp.where(left_out, 0.0, x)), trained.terms),
+        jax.tree.map(over_clients, done.figures),
     )
     return Totals(update, *jax.tree.map(jnp.add, tuple(totals[1:]), summed))
 

@@ -3,6 +3,7 @@
 A client's state is its rule's. Where a transform keeps one, too, both are in `ClientState`.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -59,11 +60,14 @@ class Done(NamedTuple):
       sent: to the server.
       state: what it keeps.
       diverged: bool scalar, whether it trained and came to a number that is not finite.
+      figures: what its rule measured, which it does not send: float32 scalars; of no use without
+        a step.
     """
 
     sent: Sent
     state: PyTree
     diverged: jax.Array
+    figures: Mapping[str, jax.Array] = {}
 
 
 def init_state(algorithm: Algorithm, model: Model) -> PyTree:
@@ -122,7 +126,7 @@ def finish_client(
     update = difference(result.model, received, kept, broadcast.newest)
     if broadcast.newest is not None:  # else zero without a step, as it is
         update = _or_zeros(worked, update)
-    own, extra, made_otherwise = rule_state(state), (), None
+    own, extra, made_otherwise, figures = rule_state(state), (), None, {}
     if rule is not None:
         finished = rule.finish(
             Trained(
@@ -139,6 +143,7 @@ def finish_client(
             )
         )
         finished = require_finished(finished, own, received.params, algorithm.name)
+        figures = finished.figures
         # Without a step it may have divided by zero.
         if finished.update is not None:
             update = update._replace(params=_or_zeros(worked, finished.update))
@@ -168,7 +173,7 @@ def finish_client(
         update = encode(update, broadcast.aggregator, sender)
     if algorithm.transforms or encode is not None or attack is not None:
         update = _or_zeros(worked, update)  # else zero without a step, as it is
-    return Done(Sent(update, extra), own, diverged)
+    return Done(Sent(update, extra), own, diverged, figures)
 
 
 def leave_out(done: Done, before: PyTree) -> Done:
@@ -178,7 +183,8 @@ def leave_out(done: Done, before: PyTree) -> Done:
     `before` the round.
     """
     kept = ~done.diverged
-    return Done(_or_zeros(kept, done.sent), where(kept, done.state, before), done.diverged)
+    sent, state = _or_zeros(kept, done.sent), where(kept, done.state, before)
+    return done._replace(sent=sent, state=state)
 
 
 def all_finite(tree: PyTree) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -52,8 +53,8 @@ def require_finished(result: Any, state: PyTree, params: PyTree, name: str) -> F
       name: of the algorithm.
 
     Raises:
-      SemanticFLError: unless it is a `Finished` with a state as before, and an update, if any, as
-        the parameters.
+      SemanticFLError: unless it is a `Finished` with a state as before, an update, if any, as the
+        parameters, and figures that are scalars.
     """
     what = f"ClientRule.finish of {name} must return semanticfl_jax.Finished"
     if not isinstance(result, Finished):
@@ -61,7 +62,59 @@ def require_finished(result: Any, state: PyTree, params: PyTree, name: str) -> F
     require_form(f"{what} with the state that init makes", "state", state, result.state)
     if result.update is not None:
         require_form(f"{what} with an update like params", "update", params, result.update)
-    return result
+    return result._replace(figures=require_figures(result.figures, f"ClientRule.finish of {name}"))
+
+
+def require_figures(figures: Any, what: str) -> dict[str, jax.Array]:
+    """Return figures as float32 scalars by name.
+
+    Args:
+      figures: what a function of the user's measured.
+      what: the name of that function.
+
+    Raises:
+      SemanticFLError: unless they are scalars by name.
+    """
+    rule = f"the figures of {what} must be scalars by name"
+    if not isinstance(figures, Mapping):
+        raise SemanticFLError(f"{rule}, a dict, got a {type(figures).__name__}")
+    found = {}
+    for name, value in figures.items():
+        if not isinstance(name, str):
+            raise SemanticFLError(f"{rule}, got the name {name!r}")
+        try:
+            found[name] = jnp.asarray(value, jnp.float32)
+        except (TypeError, ValueError) as error:
+            raise SemanticFLError(f"{rule}: {name} is a {type(value).__name__}") from error
+        if found[name].shape != ():
+            raise SemanticFLError(f"{rule}: {name} is an array {list(found[name].shape)}")
+    return found
+
+
+def require_own_names(
+    figures: Mapping[str, Mapping[str, jax.Array]], columns: Collection[str]
+) -> dict[str, jax.Array]:
+    """Return all figures of a round by name.
+
+    Args:
+      figures: by whose they are.
+      columns: other names that the round's row has.
+
+    Raises:
+      SemanticFLError: for a name that the row has twice.
+    """
+    found: dict[str, jax.Array] = {}
+    owners = dict.fromkeys(columns, "the row")
+    for owner, own in figures.items():
+        for name in own:
+            if name in owners:
+                raise SemanticFLError(
+                    f"the figures of {owner} must have names of their own, got {name!r}, which "
+                    f"{owners[name]} has already"
+                )
+            owners[name] = owner
+        found |= own
+    return found
 
 
 def require_correction(correction: PyTree, params: PyTree, name: str) -> None:

@@ -1,6 +1,6 @@
 """One step of local training: a batch's loss, its gradient, and the optimiser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import flax.linen as nn
@@ -11,7 +11,6 @@ import optax
 from semanticfl_jax.algorithms.base import (
     Algorithm,
     ClientRule,
-    Descent,
     Model,
     Moment,
     StepInputs,
@@ -95,6 +94,8 @@ class Progress(NamedTuple):
       losses: float32 [2], loss summed over samples seen: of all steps, and of the last epoch's.
       counts: float32 [2], how many samples those are.
       own: what the client rule carries from step to step; () if nothing.
+      terms: of each term that is measured (`measured_terms`) its value, summed over the samples
+        seen in all steps: float32 scalars.
     """
 
     index: jax.Array
@@ -103,6 +104,13 @@ class Progress(NamedTuple):
     losses: jax.Array
     counts: jax.Array
     own: PyTree = ()
+    terms: Mapping[str, jax.Array] = {}
+
+
+#: `Model` -> ((loss, (running statistics, {term: its value})), gradient) on one batch.
+ValueAndGrad = Callable[
+    [Model], tuple[tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]], PyTree]
+]
 
 
 def batch_rows(batch_size: int, data: FederatedDataset) -> int:
@@ -123,8 +131,10 @@ class LossOf(Protocol):
         batch: Batch,
         images: jax.Array,
         key: jax.Array,
-    ) -> tuple[jax.Array, PyTree]:
-        """Return the loss, a float32 scalar, and the new running statistics.
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        """Return the loss, a float32 scalar, the new running statistics, and each term's value.
+
+        The values are scalars, which the loss contains.
 
         Args:
           params: those that are trained.
@@ -170,7 +180,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
         )
         logits = outputs.logits if algorithm.logits is None else algorithm.logits(inputs)
         losses = task.losses(logits, batch.labels)
-        loss = masked_mean(losses, batch.mask)
+        loss, values = masked_mean(losses, batch.mask), {}
         for term in algorithm.terms:
             common, per_sample, holders = shared[term.name]
             own = inputs._replace(
@@ -179,8 +189,9 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
                 rows=jax.tree.map(lambda x: jnp.take(x, batch.samples, 0, mode="clip"), per_sample),
                 holds={name: who[plan.client] for name, who in holders.items()},
             )
-            loss += require_scalar(term.loss(own), term.name)
-        return loss, updates.get("batch_stats", {})
+            values[term.name] = require_scalar(term.loss(own), term.name)
+            loss += values[term.name]
+        return loss, (updates.get("batch_stats", {}), values)
 
     return loss_of
 
@@ -195,8 +206,8 @@ class OnBatch(Protocol):
         data: FederatedDataset,
         plan: Plan,
         index: jax.Array,
-    ) -> tuple[Callable[[Model], tuple[tuple[jax.Array, PyTree], PyTree]], jax.Array]:
-        """Return `Model` -> ((loss, running statistics), gradient), and how many rows are valid.
+    ) -> tuple[ValueAndGrad, jax.Array]:
+        """Return the loss and its gradient of a model, and how many rows are valid.
 
         `index` is the step's, int32 scalar; the count is a float32 scalar.
         """
@@ -258,18 +269,22 @@ def make_step(
 ) -> TakeStep:
     """Build the step of a client: batch, augmentation, gradient, correction, optimiser."""
     descend = None if rule is None else rule.descend
-    descend = _plain if descend is None else descend
     trains = None if rule is None else rule.trains
 
     def step(received, shared, data, plan, progress):
-        index, model, momentum, losses, counts, own = progress
+        index, model, momentum, losses, counts, own, terms = progress
         value_and_grad, count = on_batch(received, shared, data, plan, index)
         rate, moment = plan.rate, Moment(index, plan.steps_per_epoch, plan.steps)
         if config.optimizer.epoch_decay != 1:
             epoch = (index // plan.steps_per_epoch).astype(jnp.float32)
             rate = rate * config.optimizer.epoch_decay**epoch
-        seen = (plan.state, received, plan.broadcast, count, rate, moment, optimizer)
-        loss, statistics, gradient, own = descend(StepInputs(value_and_grad, model, own, *seen))
+        if descend is None:
+            (loss, (statistics, values)), gradient = value_and_grad(model)
+            terms = {name: total + values[name] * count for name, total in terms.items()}
+        else:
+            seen = (plan.state, received, plan.broadcast, count, rate, moment, optimizer)
+            inputs = StepInputs(without_terms(value_and_grad), model, own, *seen)
+            loss, statistics, gradient, own = descend(inputs)
         if plan.correction is not None:
             gradient = jax.tree.map(jnp.add, gradient, plan.correction)
         weights = model.params
@@ -285,15 +300,33 @@ def make_step(
         # Of all steps, and of the last ones.
         in_last = jnp.where(index >= plan.steps - plan.steps_per_epoch, count, 0.0)
         counted = jnp.stack([count, in_last])
-        return Progress(index + 1, model, momentum, losses + loss * counted, counts + counted, own)
+        losses, counts = losses + loss * counted, counts + counted
+        return Progress(index + 1, model, momentum, losses, counts, own, terms)
 
     return step
 
 
-def _plain(inputs: StepInputs) -> Descent:
-    """Find the gradient of the loss at the client's model."""
-    (loss, statistics), gradient = inputs.value_and_grad(inputs.model)
-    return Descent(loss, statistics, gradient, inputs.own)
+def measured_terms(algorithm: Algorithm) -> dict[str, jax.Array]:
+    """Return zero for each term whose value is measured, float32 scalars by name.
+
+    A client rule's `descend` may ask for several losses in a step: then none is.
+    """
+    rule = algorithm.client
+    if rule is not None and rule.descend is not None:
+        return {}
+    return {term.name: jnp.zeros(()) for term in algorithm.terms}
+
+
+def without_terms(
+    value_and_grad: ValueAndGrad,
+) -> Callable[[Model], tuple[tuple[jax.Array, PyTree], PyTree]]:
+    """Return the function as client rules are given it, without the values of the terms."""
+
+    def of_rule(model: Model) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        (loss, (statistics, _)), gradient = value_and_grad(model)
+        return (loss, statistics), gradient
+
+    return of_rule
 
 
 def _moving(

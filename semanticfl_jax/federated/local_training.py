@@ -1,6 +1,6 @@
 """Local training: what one client does with the model it receives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import flax.linen as nn
@@ -22,6 +22,8 @@ from semanticfl_jax.federated.local_step import (
     make_loss,
     make_on_batch,
     make_step,
+    measured_terms,
+    without_terms,
 )
 from semanticfl_jax.federated.optimizers import client_optimizer
 from semanticfl_jax.federated.versions import received_by
@@ -40,6 +42,7 @@ class LocalResult(NamedTuple):
       samples: float32 scalar, samples seen, each epoch counting.
       steps: int32 scalar, optimiser steps taken.
       own: what the client rule carried from step to step; () if nothing.
+      terms: of each term that is measured its value, summed as `loss_sum`: float32 scalars.
     """
 
     model: Model
@@ -48,6 +51,7 @@ class LocalResult(NamedTuple):
     samples: jax.Array
     steps: jax.Array
     own: PyTree = ()
+    terms: Mapping[str, jax.Array] = {}
 
 
 class MakePlan(Protocol):
@@ -185,13 +189,14 @@ def make_local_training(
         received = received_by(received, plan.slot)
 
         def value_and_grad(model: Model, step: jax.Array):
-            return on_batch(received, shared, data, plan, step)[0](model)
+            return without_terms(on_batch(received, shared, data, plan, step)[0])(model)
 
         begun, own = _begin(rule, received, broadcast.rule, plan, optimizer, value_and_grad)
         if plan.correction is not None:
             require_correction(plan.correction, begun.params, algorithm.name)
         none, zeros = jnp.zeros_like(plan.steps), jnp.zeros(2)
-        return Progress(none, begun, optimizer.init(begun.params), zeros, zeros, own)
+        momentum, terms = optimizer.init(begun.params), measured_terms(algorithm)
+        return Progress(none, begun, momentum, zeros, zeros, own, terms)
 
     def advance(received, shared, data, plan, progress, until, known=False):
         received = received_by(received, plan.slot)
@@ -206,8 +211,8 @@ def make_local_training(
 
     def finish(plan, progress):
         losses, counts = progress.losses, progress.counts
-        last = losses[1] / jnp.maximum(counts[1], 1.0)
-        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps, progress.own)
+        last, kept = losses[1] / jnp.maximum(counts[1], 1.0), (progress.own, progress.terms)
+        return LocalResult(progress.model, losses[0], last, counts[0], plan.steps, *kept)
 
     def alone(received, broadcast, shared, data, client, state, key, steps=None):
         planned = plan(broadcast, data, client, state, key)

@@ -10,6 +10,7 @@ Memory follows the chunk, not the cohort, unless the aggregator needs the single
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -48,7 +49,7 @@ from semanticfl_jax.federated.cohort import draw_reporting, place_cohort
 from semanticfl_jax.federated.contracts import require_server_step
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
-from semanticfl_jax.federated.measured import RoundMetrics, measured
+from semanticfl_jax.federated.measured import RoundMetrics, figures, measured
 from semanticfl_jax.federated.rates import Rates
 from semanticfl_jax.federated.root import train_root
 from semanticfl_jax.federated.sampling import draw_cohort
@@ -122,6 +123,7 @@ def make_round(
     skip_diverged: bool = False,
     arrivals: Arrivals | None = None,
     some_empty: bool = False,
+    columns: Collection[str] = (),
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
@@ -131,6 +133,7 @@ def make_round(
     `skip_diverged`, clients that diverge are treated as if they had dropped out. `arrivals` says
     who reports in each round, and from which model they began; None: a cohort begins together.
     `some_empty` says that some clients have no images, of whom alone a cohort may consist.
+    `columns` are the names of what a round's row has besides the figures of the algorithm.
 
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
@@ -208,29 +211,14 @@ def make_round(
         if sometimes_nobody:
             done = aggregate.participants > 0
             model, server, kept = where(done, (model, server, kept), unchanged(state))
-        metrics = measured(totals, cohort, reported, state.contacted, diverged, model)
-        metrics = metrics._replace(figures=figures(algorithm, kept, arrivals, state.round))
+        clock = {} if arrivals is None else figures_of(arrivals, state.round)
+        own = figures(algorithm, totals, aggregate, server, kept, clock, columns)
+        metrics = measured(totals, cohort, reported, state.contacted, diverged, model, own)
         # Replicated, so that every process can read all of them.
         metrics = jax.lax.with_sharding_constraint(metrics, replicated(mesh))
         return next_state(state, model, server, kept, cohort), after, metrics
 
     return Round(cohort_of, train)
-
-
-def figures(
-    algorithm: Algorithm, kept: PyTree, arrivals: Arrivals | None, number: jax.Array
-) -> dict[str, jax.Array]:
-    """Return scalars for the round's row: the aggregator's, and the simulated clock's.
-
-    Args:
-      algorithm: its aggregator.
-      kept: what that keeps after the round.
-      arrivals: of the run; None without a clock.
-      number: of the round, int32 scalar, from 0.
-    """
-    of_aggregator = algorithm.aggregator.figures
-    found = {} if of_aggregator is None else dict(of_aggregator(kept))
-    return found if arrivals is None else {**found, **figures_of(arrivals, number)}
 
 
 class TrainDevice(Protocol):
@@ -308,7 +296,7 @@ def make_train_device(
             present = (trained.steps > 0) & ~absent
             updates = Updates(done.sent.update, weights, present, places.clients)
             rows = computed.astype(jnp.float32) * batch_rows(batch_size, data)
-            totals = add_chunk(adding, totals, done.sent, updates, trained, absent, rows)
+            totals = add_chunk(adding, totals, done, updates, trained, absent, rows)
             return totals, (done.state, updates if whole else None, done.diverged)
 
         order = None
@@ -318,7 +306,8 @@ def make_train_device(
                 local_training, broadcast, data, places.clients, states, keys.local_training
             )
         first = jax.tree.map(lambda x: x[:chunk], places)
-        zeros = no_totals(adding, jax.eval_shape(train_and_send, first)[2].sent)
+        trained, _, done = jax.eval_shape(train_and_send, first)
+        zeros = no_totals(adding, done, trained)
         totals, (states, updates, diverged) = scan_chunks(do_chunk, zeros, places, chunk, order)
         return merge_devices(adding, totals), states, updates, diverged
 

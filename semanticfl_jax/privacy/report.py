@@ -99,7 +99,7 @@ def seen(
         student = config.guidance.student
         other = f"epsilon 0, if no client holds an image of {student.dataset}"
         rows.append(("clients", "the student, once", STUDENTS.get(student.images, other)))
-    own = "training loss, who took part, figures of single clients"
+    own = "training loss, what rules measure, who took part, figures of single clients"
     rows.append(("whoever reads this run's files", own, _NONE))
     return [dict(zip(("who", "what", "guarantee"), row, strict=True)) for row in rows]
 

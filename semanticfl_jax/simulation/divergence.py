@@ -20,6 +20,9 @@ from semanticfl_jax.types import Say
 #: Clients that a row or a message names; it counts the others.
 _NAMED = 20
 
+#: What a row may have besides (`Divergence.columns`).
+COLUMNS = ("diverged", "diverged_clients", "diverged_count")
+
 
 class Divergence:
     """Watches the rounds of a run.

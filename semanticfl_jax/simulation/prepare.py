@@ -39,6 +39,7 @@ from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.simulation.engine import Engine
 from semanticfl_jax.simulation.parts import Parts, describe_task, make_network
+from semanticfl_jax.simulation.rows import columns
 from semanticfl_jax.tuning import choose
 from semanticfl_jax.tuning.choose import Choice
 from semanticfl_jax.tuning.timing import Workload
@@ -90,6 +91,7 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
         skip_diverged=config.on_divergence == "skip_client",
         arrivals=simulate(config, sizes) if config.asynchronous.enabled else None,
         some_empty=bool(np.any(sizes == 0)),
+        columns=columns(parts),
     )
     run_round = join_clients(parted, mesh, config.runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)

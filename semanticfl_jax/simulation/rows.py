@@ -13,9 +13,23 @@ from semanticfl_jax.federated.traffic import Traffic
 from semanticfl_jax.files import to_json_values
 from semanticfl_jax.reporting import client_tests
 from semanticfl_jax.reporting.client_accuracy import evaluated
+from semanticfl_jax.simulation.divergence import COLUMNS as DIVERGENCE
 from semanticfl_jax.simulation.divergence import Divergence
 from semanticfl_jax.simulation.parts import Parts
 from semanticfl_jax.simulation.pipeline import FinishedRound, clients_due, evaluation_due
+
+#: What `Rows.of` tells of a round itself; evaluations and divergence add to it.
+COLUMNS = (
+    "round",
+    "train_loss",
+    "seconds",
+    "images_per_second",
+    "padding_share",
+    "bytes_up",
+    "bytes_down",
+    "epsilon",
+    "private",
+)
 
 
 class Rows:
@@ -79,11 +93,23 @@ class Rows:
 
     @functools.cached_property
     def _of_evaluations(self) -> set[str]:
-        """The names of all that an evaluation puts into a row."""
-        dataset = self._parts.federation.dataset
-        shapes = self._parts.task.figure_shapes(dataset.num_classes, dataset.test_labels)
-        zeros = {name: np.zeros(figure.shape) for name, figure in shapes.items()}
-        return {*self._evaluated(zeros), ATTACK_SUCCESS}
+        return columns_of_evaluations(self._parts)
+
+
+def columns(parts: Parts) -> set[str]:
+    """Return the names of all that a row may have besides what the algorithm measures."""
+    own = client_tests.all_fields(parts.metric)
+    return {*COLUMNS, *DIVERGENCE, *columns_of_evaluations(parts), *own}
+
+
+def columns_of_evaluations(parts: Parts) -> set[str]:
+    """Return the names of all that an evaluation puts into a row."""
+    dataset = parts.federation.dataset
+    shapes = parts.task.figure_shapes(dataset.num_classes, dataset.test_labels)
+    figures = {name: np.zeros(figure.shape) for name, figure in shapes.items()}
+    if tells_classes(parts, figures):
+        figures = evaluated(figures, np.ones((1, dataset.num_classes)))
+    return {*figures, ATTACK_SUCCESS}
 
 
 def tells_classes(parts: Parts, fields: Iterable[str]) -> bool:

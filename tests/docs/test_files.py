@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "files.md"
 # Columns that the run of these tests has not.
 _OF_SOME_RUNS = {"private", "epsilon", "clip", "clock", "staleness", "attack_success"}
 _OF_SOME_RUNS |= {"diverged", "diverged_clients", "diverged_count"}
+_OF_SOME_RUNS |= {"train_loss_...", "server_step", "mixing"}
 
 
 @pytest.fixture(scope="module")

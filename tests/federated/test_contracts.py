@@ -184,3 +184,67 @@ def test_rows_of_single_images_are_one_for_each(count):
 def test_needs_are_a_tuple():
     with pytest.raises(SemanticFLError, match=r"needs of the term mine must be a tuple, \('fea"):
         sfl.LossTerm("mine", lambda inputs: 0.0, needs="features")
+
+
+def measuring(figures):
+    return sfl.ClientRule(lambda trained: sfl.Finished((), figures=figures))
+
+
+def server(figures):
+    return sfl.ServerRule(lambda state, x, aggregate: (x, state), figures=lambda *_: figures)
+
+
+COUNTS = dataclasses.replace(
+    mean(),
+    finish=lambda totals, key, count: (totals, count + 1),
+    start=lambda model: 0,
+    figures=lambda count: {"count": count},
+)
+FIGURES = {
+    "list": (
+        {"client": measuring([1.0])},
+        "the figures of ClientRule.finish of mine must be scalars by name, a dict, got a list",
+    ),
+    "array": (
+        {"client": measuring({"a": jnp.zeros(3)})},
+        r"of ClientRule.finish of mine must be scalars by name: a is an array \[3\]",
+    ),
+    "name": ({"client": measuring({1: 1.0})}, "must be scalars by name, got the name 1"),
+    "text": (
+        {"server": server({"a": "high"})},
+        "figures of ServerRule.figures of mine must be scalars by name: a is a str",
+    ),
+    "aggregator": (
+        {"aggregator": dataclasses.replace(COUNTS, figures=lambda count: count)},
+        "of Aggregator.figures of mean must be scalars by name, a dict",
+    ),
+    "row": (
+        {"server": server({"seconds": 1.0})},
+        "of ServerRule.figures of mine must have names of their own, got 'seconds', which the row",
+    ),
+    "loss": ({"client": measuring({"train_loss": 1.0})}, "got 'train_loss', which the row has"),
+    "test": ({"client": measuring({"ece": 1.0})}, "got 'ece', which the row has"),
+    "clients": ({"client": measuring({"personal_client_loss": 1.0})}, "which the row has"),
+    "term": (
+        {
+            "server": server({"train_loss_near": 1.0}),
+            "terms": (sfl.LossTerm("near", lambda inputs: 0.0),),
+        },
+        "got 'train_loss_near', which the terms of mine has already",
+    ),
+    "two": (
+        {"server": server({"a": 1.0}), "client": measuring({"a": 1.0})},
+        "ServerRule.figures of mine .* got 'a', which ClientRule.finish of mine has already",
+    ),
+    "three": (
+        {"client": measuring({"count": 1.0}), "aggregator": COUNTS},
+        "got 'count', which Aggregator.figures of mean has already",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FIGURES)
+def test_figures_are_scalars_with_names_of_their_own(case):
+    pieces, message = FIGURES[case]
+    with pytest.raises(SemanticFLError, match=message):
+        start(**{"server": SERVER, **pieces})
