@@ -42,6 +42,7 @@ class Beginning(NamedTuple):
       received: the server's model.
       broadcast: what the server sent besides.
       steps_per_epoch: int32 scalar; 0 in an empty place.
+      client: int32 scalar, its id, from 0; negative in an empty place.
     """
 
     value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]]
@@ -49,6 +50,7 @@ class Beginning(NamedTuple):
     received: Model
     broadcast: PyTree
     steps_per_epoch: jax.Array
+    client: jax.Array
 
 
 class StepInputs(NamedTuple):
@@ -66,6 +68,7 @@ class StepInputs(NamedTuple):
       rate: float32 scalar, the learning rate of this step.
       moment: where it is in its training.
       optimizer: of the clients, without the rate: a step is `rate` times its result, backwards.
+      client: int32 scalar, its id, from 0.
     """
 
     value_and_grad: Callable[[Model], tuple[tuple[jax.Array, PyTree], PyTree]]
@@ -78,6 +81,7 @@ class StepInputs(NamedTuple):
     rate: jax.Array
     moment: Moment
     optimizer: optax.GradientTransformation
+    client: jax.Array
 
     def moved(self, params: PyTree, momentum: PyTree, gradient: PyTree) -> tuple[PyTree, PyTree]:
         """Return other parameters, and their optimiser's state, after one step of the optimiser."""
@@ -115,6 +119,7 @@ class Trained(NamedTuple):
       rate: float32 scalar, the learning rate of this round.
       key: for what the rule draws; depends on the seed, the round and the client alone.
       own: what it carried from step to step, after the last, or what `begin` found; () without.
+      client: int32 scalar, its id, from 0; negative in an empty place.
     """
 
     state: PyTree
@@ -127,6 +132,7 @@ class Trained(NamedTuple):
     rate: jax.Array
     key: jax.Array
     own: PyTree = ()
+    client: jax.Array | int = -1
 
 
 class Finished(NamedTuple):

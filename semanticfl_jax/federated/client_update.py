@@ -17,6 +17,7 @@ from semanticfl_jax.attacks.base import among
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.contracts import (
     as_arrays,
+    require_begun,
     require_finished,
     require_transformed,
 )
@@ -140,6 +141,7 @@ def finish_client(
                 rate=broadcast.rate,
                 key=client_key(keys.client_rule, client),
                 own=result.own,
+                client=client,
             )
         )
         finished = require_finished(finished, own, received.params, algorithm.name)
@@ -246,14 +248,15 @@ def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
     def finish(model: Model) -> PyTree:
         own = _rule_state(algorithm, model)
         broadcast = algorithm.server.broadcast(algorithm.server.init(model))
-        steps, number = jnp.int32(1), jnp.float32(1)
+        one, number = jnp.int32(1), jnp.float32(1)
         carried = ()
         if algorithm.client.carries is not None:
             carried = algorithm.client.carries(own, model, broadcast, optax.identity())
         if algorithm.client.begin is not None:
-            carried = algorithm.client.begin(_beginning(own, model, broadcast))[1]
+            begun = algorithm.client.begin(_beginning(own, model, broadcast))
+            _, carried = require_begun(begun, model, algorithm.name)
         trained = Trained(
-            own, broadcast, model, model, steps, number, number, number, run_key(0), carried
+            own, broadcast, model, model, one, number, number, number, run_key(0), carried, one
         )
         finished = algorithm.client.finish(trained)
         return require_finished(finished, own, model.params, algorithm.name).extra
@@ -268,7 +271,8 @@ def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
         del step
         return (jnp.float32(0), trained.batch_stats), trained.params
 
-    return Beginning(value_and_grad, own, model, broadcast, jnp.int32(1))
+    one = jnp.int32(1)
+    return Beginning(value_and_grad, own, model, broadcast, one, one)
 
 
 def refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.base import Finished, Model
+from semanticfl_jax.algorithms.base import Descent, Finished, Model
 from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
@@ -115,6 +115,68 @@ def require_own_names(
             owners[name] = owner
         found |= own
     return found
+
+
+def require_begun(result: Any, received: Model, name: str) -> tuple[Model, PyTree]:
+    """Return what a client rule's `begin` returned.
+
+    Args:
+      result: that.
+      received: the server's model.
+      name: of the algorithm.
+
+    Raises:
+      SemanticFLError: unless it is a model of that form, and arrays.
+    """
+    what = f"ClientRule.begin of {name} must return (model, own)"
+    _require_pair(what, result)
+    require_start(result[0], received, what)
+    return result[0], as_arrays(result[1], f"ClientRule.begin of {name}")
+
+
+def require_start(result: Any, received: Model, what: str) -> Model:
+    """Return a model that a client trains from.
+
+    Args:
+      result: what a function of the user's returned.
+      received: the server's model.
+      what: which function must return what, for the message.
+
+    Raises:
+      SemanticFLError: unless it is a `Model` of the received one's form.
+    """
+    if not isinstance(result, Model):
+        raise SemanticFLError(f"{what}, the model a Model, got a {type(result).__name__}")
+    require_form(what, "model", received, result)
+    return result
+
+
+def require_descent(result: Any, model: Model, own: PyTree, name: str) -> Descent:
+    """Return what a client rule's `descend` returned.
+
+    Args:
+      result: that.
+      model: of the client, before the step.
+      own: what it carried to the step.
+      name: of the algorithm.
+
+    Raises:
+      SemanticFLError: unless it is a `Descent` with a scalar loss, and of these forms.
+    """
+    what = f"ClientRule.descend of {name} must return semanticfl_jax.Descent"
+    if not isinstance(result, Descent):
+        raise SemanticFLError(
+            f"{what}(loss, batch_stats, gradient, own), got a {type(result).__name__}"
+        )
+    if jnp.shape(result.loss) != ():
+        raise SemanticFLError(
+            f"{what} with a scalar loss, got an array {list(jnp.shape(result.loss))}"
+        )
+    require_form(f"{what} with a gradient like params", "gradient", model.params, result.gradient)
+    statistics = (model.batch_stats, result.batch_stats)
+    require_form(f"{what} with running statistics of their form", "batch_stats", *statistics)
+    require_form(f"{what} with own as it was before the step", "own", own, result.own)
+    return result
 
 
 def require_correction(correction: PyTree, params: PyTree, name: str) -> None:

@@ -10,7 +10,6 @@ import optax
 
 from semanticfl_jax.algorithms.base import (
     Algorithm,
-    ClientRule,
     Model,
     Moment,
     StepInputs,
@@ -22,7 +21,7 @@ from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import as_network_input, augment
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
-from semanticfl_jax.federated.contracts import require_scalar
+from semanticfl_jax.federated.contracts import require_descent, require_scalar
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.losses import masked_mean
 from semanticfl_jax.randomness import step_keys
@@ -265,9 +264,10 @@ def make_step(
     on_batch: OnBatch,
     optimizer: optax.GradientTransformation,
     config: ExperimentConfig,
-    rule: ClientRule | None = None,
+    algorithm: Algorithm,
 ) -> TakeStep:
     """Build the step of a client: batch, augmentation, gradient, correction, optimiser."""
+    rule = algorithm.client
     descend = None if rule is None else rule.descend
     trains = None if rule is None else rule.trains
 
@@ -283,8 +283,9 @@ def make_step(
             terms = {name: total + values[name] * count for name, total in terms.items()}
         else:
             seen = (plan.state, received, plan.broadcast, count, rate, moment, optimizer)
-            inputs = StepInputs(without_terms(value_and_grad), model, own, *seen)
-            loss, statistics, gradient, own = descend(inputs)
+            inputs = StepInputs(without_terms(value_and_grad), model, own, *seen, plan.client)
+            found = require_descent(descend(inputs), model, own, algorithm.name)
+            loss, statistics, gradient, own = found
         if plan.correction is not None:
             gradient = jax.tree.map(jnp.add, gradient, plan.correction)
         weights = model.params

@@ -9,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from semanticfl_jax.algorithms.base import Algorithm, Beginning, ClientRule, Model
+from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model
 from semanticfl_jax.attacks.base import among
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
 from semanticfl_jax.federated.cohort import straggle
-from semanticfl_jax.federated.contracts import require_correction
+from semanticfl_jax.federated.contracts import (
+    as_arrays,
+    require_begun,
+    require_correction,
+    require_start,
+)
 from semanticfl_jax.federated.local_step import (
     Broadcast,
     Plan,
@@ -156,7 +161,7 @@ def make_local_training(
     optimizer, rule = client_optimizer(config), algorithm.client
     loss_of = make_loss(model, algorithm, task)
     on_batch = make_on_batch(loss_of, config, mean, std, algorithm.attack)
-    take_step = make_step(on_batch, optimizer, config, rule)
+    take_step = make_step(on_batch, optimizer, config, algorithm)
 
     def plan(broadcast, data, client, state, key):
         size = jnp.where(client < 0, 0, data.sizes[client])
@@ -191,7 +196,7 @@ def make_local_training(
         def value_and_grad(model: Model, step: jax.Array):
             return without_terms(on_batch(received, shared, data, plan, step)[0])(model)
 
-        begun, own = _begin(rule, received, broadcast.rule, plan, optimizer, value_and_grad)
+        begun, own = _begin(algorithm, received, broadcast.rule, plan, optimizer, value_and_grad)
         if plan.correction is not None:
             require_correction(plan.correction, begun.params, algorithm.name)
         none, zeros = jnp.zeros_like(plan.steps), jnp.zeros(2)
@@ -225,7 +230,7 @@ def make_local_training(
 
 
 def _begin(
-    rule: ClientRule | None,
+    algorithm: Algorithm,
     received: Model,
     broadcast: PyTree,
     plan: Plan,
@@ -233,14 +238,17 @@ def _begin(
     value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]],
 ) -> tuple[Model, PyTree]:
     """Return what a client trains from, and what it carries from step to step."""
+    rule, name = algorithm.client, algorithm.name
     if rule is None:
         return received, ()
     if rule.begin is not None:
-        steps = plan.steps_per_epoch
-        return rule.begin(Beginning(value_and_grad, plan.state, received, broadcast, steps))
+        seen = (plan.state, received, broadcast, plan.steps_per_epoch, plan.client)
+        return require_begun(rule.begin(Beginning(value_and_grad, *seen)), received, name)
     begun, own = received, ()
     if rule.start is not None:
         begun = rule.start(plan.state, received, broadcast)
+        begun = require_start(begun, received, f"ClientRule.start of {name} must return a model")
     if rule.carries is not None:
         own = rule.carries(plan.state, received, broadcast, optimizer)
+        own = as_arrays(own, f"ClientRule.carries of {name}")
     return begun, own

@@ -75,7 +75,7 @@ def compile_step(
     on_batch = make_on_batch(
         make_loss(network, algorithm, parts.task), config, *moments, algorithm.attack
     )
-    take_step = make_step(on_batch, client_optimizer(config), config, algorithm.client)
+    take_step = make_step(on_batch, client_optimizer(config), config, algorithm)
     received = arguments.state.model
 
     def start(data, state, shared, key):

@@ -67,7 +67,7 @@ def test_fedala_learns_from_its_share_of_the_batches(share, steps, taken):
     # Each batch takes a 64th of the common model away.
     found = (jnp.zeros(()), {}), jax.tree.map(lambda x: x / 64, received.params)
     begun, weights = rule.begin(
-        Beginning(lambda model, step: found, state, received, (), jnp.int32(steps))
+        Beginning(lambda model, step: found, state, received, (), jnp.int32(steps), jnp.int32(0))
     )
     for model in (begun, weights):
         np.testing.assert_array_equal(weights_of(model.params)["head"], 1 - taken / 64)

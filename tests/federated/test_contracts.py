@@ -78,6 +78,11 @@ def other(trained, state=(), **also):
     return sfl.Finished(state, **also)
 
 
+def descent(seen, **wrong):
+    (loss, statistics), gradient = seen.value_and_grad(seen.model)
+    return sfl.Descent(loss, statistics, gradient, seen.own)._replace(**wrong)
+
+
 CLIENTS = {
     "no_finished": (
         {"finish": lambda trained: (trained.state, None)},
@@ -98,6 +103,46 @@ CLIENTS = {
     "correction": (
         {"finish": other, "correction": lambda state, broadcast: {"model": jnp.zeros(3)}},
         "ClientRule.correction of mine must return a tree like params: correction lacks",
+    ),
+    "start": (
+        {"finish": other, "start": lambda state, model, broadcast: model.params},
+        r"ClientRule.start of mine must return a model, the model a Model, got a dict",
+    ),
+    "start_form": (
+        {"finish": other, "start": lambda state, model, broadcast: sfl.Model({}, {})},
+        r"ClientRule.start of mine must return a model: model lacks model/params/model/Dense_0",
+    ),
+    "begin": (
+        {"finish": other, "begin": lambda seen: seen.received},
+        r"ClientRule.begin of mine must return \(model, own\), got a Model",
+    ),
+    "begin_form": (
+        {"finish": other, "begin": lambda seen: (seen.received._replace(params={}), ())},
+        r"ClientRule.begin of mine must return \(model, own\): model lacks model/params/model",
+    ),
+    "carries": (
+        {"finish": other, "carries": lambda *seen: {"a": "none"}},
+        r"ClientRule.carries of mine must return a tree of arrays, got a str",
+    ),
+    "descend": (
+        {"finish": other, "descend": lambda seen: seen.value_and_grad(seen.model)},
+        r"ClientRule.descend of mine must return semanticfl_jax.Descent\(loss, .*got a tuple",
+    ),
+    "descend_loss": (
+        {"finish": other, "descend": lambda seen: descent(seen, loss=jnp.zeros(2))},
+        r"Descent with a scalar loss, got an array \[2\]",
+    ),
+    "descend_gradient": (
+        {"finish": other, "descend": lambda seen: descent(seen, gradient={})},
+        r"Descent with a gradient like params: gradient lacks gradient/model/Dense_0",
+    ),
+    "descend_statistics": (
+        {"finish": other, "descend": lambda seen: descent(seen, batch_stats={"mean": 0.0})},
+        r"Descent with running statistics of their form: batch_stats has also batch_stats/mean",
+    ),
+    "descend_own": (
+        {"finish": other, "descend": lambda seen: descent(seen, own=seen.rate)},
+        r"Descent with own as it was before the step: own has also own",
     ),
     "words": (
         {"finish": lambda t: sfl.Finished(t.state), "init": lambda model: {"a": "none"}},

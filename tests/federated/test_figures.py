@@ -231,6 +231,25 @@ def test_figures_do_not_travel(ragged):
     assert sent[0] == sent[1]
 
 
+def test_rules_know_whose_they_are(ragged):
+    def descend(seen):
+        (loss, statistics), gradient = seen.value_and_grad(seen.model)
+        own = jnp.where(seen.client == seen.own, seen.own, -100)
+        return sfl.Descent(loss, statistics, gradient, own)
+
+    rule = sfl.ClientRule(
+        lambda trained: sfl.Finished((), figures={"id": trained.client, "own": trained.own}),
+        begin=lambda seen: (seen.received, seen.client),
+        descend=descend,
+    )
+    algorithm = dataclasses.replace(FEDAVG, client=rule)
+    run, start = ragged.round(algorithm, chunk=3, config=SOME, some_empty=True)
+    _, metrics = run(*start)
+    clients = [client for client in reported(metrics) if client != EMPTY]
+    assert found_row(metrics)["id"] == pytest.approx(np.mean(clients))
+    assert found_row(metrics)["own"] == pytest.approx(np.mean(clients))
+
+
 RUN = sfl.ExperimentConfig(
     num_clients=3,
     clients_per_round=2,
