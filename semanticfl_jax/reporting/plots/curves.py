@@ -13,6 +13,9 @@ from semanticfl_jax.reporting.plots import drawing
 from semanticfl_jax.reporting.plots.drawing import COLOURS, DASHES
 from semanticfl_jax.reporting.series import series
 
+#: What the names of the terms of the training loss begin with in a row.
+_TERM = "train_loss_"
+
 
 @drawing.picture
 def plot_curves(
@@ -23,7 +26,9 @@ def plot_curves(
     metric: Metric = ACCURACY,
     about: str | None = None,
 ) -> None:
-    """Plot the metric, training and test loss, and epsilon where it is told, over a run's rounds.
+    """Plot the metric, the losses, and epsilon where it is told, over a run's rounds.
+
+    The losses are those of training, of each of its terms, and of the test.
 
     Args:
       rows: rounds as `metrics.read_metrics` returns them; missing values leave a gap.
@@ -49,11 +54,11 @@ def plot_curves(
         on_white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 1.5}
         left.text(0.98, 0.04, label, bbox=on_white, **place)
     drawing.label(left, drawing.headline(metric.title, about), "Round", metric.axis)
-    for index, (name, title) in enumerate((("train_loss", "train"), ("test_loss", "test"))):
+    for index, (name, title) in enumerate(_losses(rows).items()):
         rounds, loss = series(rows, name)
         if len(rounds):
-            style = {"color": COLOURS[index], "linestyle": DASHES[index], **_marks(loss)}
-            right.plot(rounds, loss, label=title, **style)
+            colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
+            right.plot(rounds, loss, label=title, color=colour, linestyle=dash, **_marks(loss))
     drawing.label(right, "Loss", "Round", "Loss (nats)" if metric.is_accuracy else "Loss")
     if right.lines:
         right.legend(**drawing.LEGEND)
@@ -92,6 +97,14 @@ def plot_feature_maps(
         drawing.label(axes, title, label, "")
     left.invert_yaxis()
     drawing.save(figure, path)
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return how a legend calls the losses of rows, by their names there."""
+    terms = sorted({name for row in rows for name in row if name.startswith(_TERM)})
+    titles = drawing.names([name.removeprefix(_TERM) for name in terms])
+    parts = {name: f"train, {title} alone" for name, title in zip(terms, titles, strict=True)}
+    return {"train_loss": "train", "test_loss": "test", **parts}
 
 
 def _marks(values: np.ndarray) -> dict[str, object]:

@@ -27,6 +27,14 @@ def test_curves_show_what_is_spent_of_privacy(tmp_path, drawn):
     np.testing.assert_allclose(spent.lines[0].get_ydata(), [0.5, 1.0])
 
 
+def test_curves_show_the_terms_of_the_loss(tmp_path, drawn):
+    rows = [{**row, "train_loss_near": 0.25 * row["round"]} for row in made_up_rows([0.2, 0.7])]
+    curves.plot_curves(rows, tmp_path / "curves.png")
+    lines = {line.get_label(): line for line in drawn[0].axes[1].lines}
+    assert list(lines) == ["train", "test", "train, near alone"]
+    np.testing.assert_allclose(lines["train, near alone"].get_ydata(), [0.25, 0.5])
+
+
 @pytest.mark.parametrize(
     "rows",
     [
