@@ -153,7 +153,7 @@ def check_bound(directory: Path, bound: Mapping[str, Any]) -> None:
             for part, now in parts.items()
             if had.get(part) != now
         ]
-        differences[0] = f"data: {'; '.join(changed) or 'the pixels of the images'}"
+        differences[0] = f"data: {'; '.join(changed) or 'the images or inputs themselves'}"
     _refuse(directory, differences)
 
 

@@ -164,7 +164,7 @@ def test_a_resumed_run_is_the_same_and_its_report_is_written(words, tmp_path):
     sfl.load_model(tmp_path, model=BagOfWords())
     other = texts()
     other = dataclasses.replace(other, train_images=other.train_images[::-1])
-    with pytest.raises(sfl.SemanticFLError, match="the pixels of the images"):
+    with pytest.raises(sfl.SemanticFLError, match="the images or inputs themselves"):
         everything(tmp_path, dataset=other)
 
 

@@ -228,7 +228,7 @@ def test_a_picture_that_fails_costs_a_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"seed": 1}, "data: the pixels of the images"),
+        ({"seed": 1}, "data: the images or inputs themselves"),
         ({"count": 44}, r"data: training images were uint8 \[48, 8, 8, 3\], are uint8 \[44, 8"),
         ({"names": ("a", "b", "c", "d")}, "data: class names were "),
     ],
