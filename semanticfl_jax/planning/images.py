@@ -24,12 +24,14 @@ class Images(NamedTuple):
     classes: int
 
 
-#: Data sets by their published sizes, so that they need not be there.
+#: Data sets by their published sizes, as they are read, so that they need not be there.
 KNOWN = {
     "cifar10": Images(50_000, 10_000, 32, 10),
     "cifar100": Images(50_000, 10_000, 32, 100),
     "tiny_imagenet": Images(100_000, 10_000, 64, 200),
-    "digits": Images(1_437, 360, 8, 10),
+    "digits": Images(1_437, 360, 32, 10),
+    "fashion_mnist": Images(60_000, 10_000, 32, 10),
+    "svhn": Images(73_257, 26_032, 32, 10),
 }
 
 

@@ -14,6 +14,7 @@ from semanticfl_jax.config import (
     ModelConfig,
     RuntimeConfig,
 )
+from semanticfl_jax.data.sources import load_dataset
 from semanticfl_jax.devices.memory import size_in_bytes
 from semanticfl_jax.errors import MissingDependencyError, SemanticFLError
 from semanticfl_jax.federated.cohort import cohort_places
@@ -23,7 +24,7 @@ from semanticfl_jax.planning import plan as plans
 from semanticfl_jax.planning.chips import CHIPS
 from semanticfl_jax.planning.floors import find_floors
 from semanticfl_jax.planning.gpus import GPUS, target_config
-from semanticfl_jax.planning.images import Images, images_of, images_of_a_client
+from semanticfl_jax.planning.images import KNOWN, Images, images_of, images_of_a_client
 from semanticfl_jax.planning.plan import Compiled, make_plan
 from semanticfl_jax.planning.report import table, values
 from semanticfl_jax.planning.shapes import make_shapes
@@ -169,6 +170,12 @@ def test_clients_hold_a_share_of_what_there_is_for_all():
     assert images_of_a_client(limited, IMAGES) == 32 // 16
     many = dataclasses.replace(CONFIG, num_clients=100)
     assert images_of_a_client(many, IMAGES) == 1
+
+
+def test_digits_are_planned_as_they_are_read():
+    dataset = load_dataset("digits", None)
+    sizes = (len(dataset.train_images), len(dataset.test_images))
+    assert KNOWN["digits"] == (*sizes, dataset.train_images.shape[1], dataset.num_classes)
 
 
 def test_what_does_not_fit_is_told():
