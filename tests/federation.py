@@ -15,7 +15,6 @@ from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices.mesh import make_mesh, replicated
 from semanticfl_jax.federated.client_state import init_clients, join_clients
-from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.first_contact import with_own_rows
 from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.federated.local_training import known_steps, make_local_training
@@ -157,21 +156,27 @@ class Federation:
         return start[0]._replace(clients=clients), *start[1:]
 
     def round(
-        self, algorithm=FEDAVG, devices=1, chunk=1, config=CONFIG, memory="device", **options
+        self,
+        algorithm=FEDAVG,
+        devices=1,
+        chunk=1,
+        config=CONFIG,
+        memory="device",
+        skip_diverged=False,
+        **options,
     ):
         """A jitted round, and what it starts from; `options` as of `make_round`."""
         mesh = make_mesh(devices)
+        if skip_diverged:
+            config = dataclasses.replace(config, on_divergence="skip_client")
         local = make_local_training(self.model, algorithm, config, MEAN, STD)
         parts = make_round(
             local,
             algorithm,
             mesh,
-            clients_per_round=config.clients_per_round,
-            clients_per_chunk=chunk,
-            batch_size=config.batch_size,
-            availability=config.availability,
+            config,
+            chunk,
             steps=known_steps(self.partition.sizes, config),
-            most=cohort_places(config),
             **options,
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))

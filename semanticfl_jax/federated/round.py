@@ -23,7 +23,7 @@ from semanticfl_jax.algorithms.aggregators import Updates
 from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import among
-from semanticfl_jax.config import AvailabilityConfig
+from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset
 from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated
 from semanticfl_jax.federated.aggregation import (
@@ -45,7 +45,7 @@ from semanticfl_jax.federated.client_update import (
     leave_out,
     rule_state,
 )
-from semanticfl_jax.federated.cohort import draw_reporting, place_cohort
+from semanticfl_jax.federated.cohort import cohort_places, draw_reporting, place_cohort
 from semanticfl_jax.federated.contracts import require_server_step
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
@@ -112,35 +112,37 @@ def make_round(
     local_training: LocalTraining,
     algorithm: Algorithm,
     mesh: Mesh,
-    *,
-    clients_per_round: int,
+    config: ExperimentConfig,
     clients_per_chunk: int,
-    batch_size: int,
-    availability: AvailabilityConfig,
+    *,
     steps: int | None = None,
-    most: int | None = None,
     public: np.ndarray | None = None,
-    skip_diverged: bool = False,
     arrivals: Arrivals | None = None,
     some_empty: bool = False,
     columns: Collection[str] = (),
 ) -> Round:
     """Build the round; `client_state` makes one jitted function of it.
 
-    `steps` are those of every client, if they all have as many (`local_training.known_steps`);
-    `most` the clients that a cohort has at most (`cohort_places`), if not `clients_per_round`;
-    `public` the server's own training images, int [p], for an aggregator that needs them. With
-    `skip_diverged`, clients that diverge are treated as if they had dropped out. `arrivals` says
-    who reports in each round, and from which model they began; None: a cohort begins together.
-    `some_empty` says that some clients have no images, of whom alone a cohort may consist.
-    `columns` are the names of what a round's row has besides the figures of the algorithm.
-
     The cohort depends on the seed and the round, a client's randomness on these and its id: never
     on chunks or devices. A client that drops out is treated as an empty place; a round in which
     nobody reports changes nothing, unless noise has to be added.
+
+    Args:
+      local_training: of one client.
+      algorithm: what is trained.
+      mesh: the devices.
+      config: the cohort, the batches, and what becomes of clients that diverge.
+      clients_per_chunk: clients trained side by side on each device, at most.
+      steps: of every client, if they all have as many (`local_training.known_steps`).
+      public: the server's own training images, int [p], for an aggregator that needs them.
+      arrivals: who reports in each round, and from which model they began; None: a cohort begins
+        together.
+      some_empty: whether some clients have no images, of whom alone a cohort may consist.
+      columns: the names of what a round's row has besides the figures of the algorithm.
     """
-    devices = mesh.devices.size
-    most = clients_per_round if most is None else most
+    devices, most = mesh.devices.size, cohort_places(config)
+    availability, batch_size = config.availability, config.batch_size
+    skip_diverged = config.on_divergence == "skip_client"
     chunk = min(clients_per_chunk, -(-most // devices))
     poisson = availability.sampling == "poisson"
     sometimes_nobody = availability.dropout > 0 or poisson or skip_diverged or some_empty
@@ -156,7 +158,8 @@ def make_round(
         if arrivals is not None:
             cohort = jnp.asarray(arrivals.clients)[number]
         else:
-            cohort = draw_cohort(availability.sampling, key, number, sizes, clients_per_round, most)
+            asked = config.clients_per_round
+            cohort = draw_cohort(availability.sampling, key, number, sizes, asked, most)
         sizes = jnp.where(cohort < 0, 0, sizes[cohort])
         return place_cohort(cohort, sizes, batch_size, devices, chunk)
 
