@@ -14,10 +14,12 @@ def check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:
     wanted = TASKS[config.task].traits.labels
     if dataset.labels != wanted:
         fit = [name for name, entry in TASKS.items() if entry.traits.labels == dataset.labels]
-        labels = dataset.train_labels
+        labels, hint = dataset.train_labels, ""
+        if wanted == "tokens":
+            hint = f': make it with ImageDataset.from_arrays(..., task="{config.task}")'
         raise SemanticFLError(
             f"task={config.task} needs labels that are {FORMS[wanted][0]}; those of {dataset.name} "
-            f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}"
+            f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}{hint}"
         )
 
 
