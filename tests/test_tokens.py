@@ -280,6 +280,9 @@ def test_segmentation_learns_which_pixels_are_of_an_object():
     counts = dataset.test_labels >= 0
     hits = (predicted == dataset.test_labels)[counts].mean()
     assert result.history[-1]["test_accuracy"] == pytest.approx(hits) and hits > 0.9
+    moved = dataclasses.replace(config, augmentation=("cutout", "crop_flip"))
+    with pytest.raises(sfl.ConfigError, match="augmentation must be without crop_flip where pix"):
+        make_federation(dataset, moved, parts)
 
 
 class Mean(nn.Module):
