@@ -31,7 +31,7 @@ from semanticfl_jax.federated.memory import (
     state_bytes,
 )
 from semanticfl_jax.federated.uploads import travelling
-from semanticfl_jax.models import Network, Outputs, make_model
+from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.privacy.accounting import Ledger, make_ledger
 from semanticfl_jax.randomness import run_key
 from semanticfl_jax.reporting.metric import Metric
@@ -166,7 +166,13 @@ def make_parts(
             f"{algorithm.name} needs one class an image, and task is {config.task}: its weights go "
             "by how many images of each class a client has"
         )
-    _check_needs(algorithm, network, outputs)
+    for term in algorithm.terms:
+        for need in term.needs:
+            if getattr(outputs, need) is None or len(getattr(outputs, need)) == 0:
+                raise SemanticFLError(
+                    f"{term.name} needs the model's {need}, which {network.name} does not return; "
+                    f"let it return semanticfl_jax.Outputs(logits, features, levels)"
+                )
     ledger = make_ledger(config)
     parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
     _check_algorithm(parts)
@@ -194,24 +200,6 @@ def _check_logits(
         f"{network.name} must return logits [B, {', '.join(map(str, wanted))}], {what} of "
         f"{dataset.name}, got [B, {', '.join(map(str, shape[1:]))}]{hint * (several and built_in)}"
     )
-
-
-def _check_needs(algorithm: Algorithm, network: Network, outputs: Outputs) -> None:
-    """Raise `SemanticFLError` if a term needs what the network does not return, or not so."""
-    for term in algorithm.terms:
-        for need in term.needs:
-            found = getattr(outputs, need)
-            if found is None or len(found) == 0:
-                raise SemanticFLError(
-                    f"{term.name} needs the model's {need}, which {network.name} does not return; "
-                    f"let it return semanticfl_jax.Outputs(logits, features, levels)"
-                )
-            if need == "features" and found.ndim != 2:
-                raise SemanticFLError(
-                    f"{term.name} needs features [B, d], one row an image, and {network.name} "
-                    f"returns [B, {', '.join(map(str, found.shape[1:]))}]: average them over "
-                    "positions"
-                )
 
 
 def _check_algorithm(parts: Parts) -> None:

@@ -79,7 +79,7 @@ def figures(totals: Totals) -> dict[str, jax.Array]:
     Returns:
       `test_accuracy`, the share of positions whose class is right, NaN where none counts;
       `test_loss`, the mean cross-entropy, 0 where none counts; `test_perplexity`, e to the power of
-      it (Jelinek et al., JASA 1977).
+      it (Jelinek et al., J. Acoust. Soc. Am. 62, 1977).
     """
     mean = totals.loss / jnp.maximum(totals.positions, 1.0)
     return {
