@@ -65,8 +65,10 @@ class TaskContext:
 
     Attributes:
       config: of the run.
-      num_labels: K, the classes; for other tasks, the labels or numbers of an image.
-      test_labels: of the test set, [m] or [m, K]; None where only predictions are made.
+      num_labels: K, the classes of an image or of a position; for other tasks, the labels or
+        numbers of an image.
+      test_labels: of the test set, [m], [m, K] or, with positions, [m, ...]; None where only
+        predictions are made.
     """
 
     config: ExperimentConfig

@@ -67,15 +67,17 @@ class TaskTraits:
 
     Attributes:
       labels: what an image must have: "class", one class, int32 [n]; "binary", K labels of 0 or 1,
-        uint8 [n, K]; "numbers", K numbers, float32 [n, K].
+        uint8 [n, K]; "numbers", K numbers, float32 [n, K]; "tokens", one of K classes at each
+        position, int32 [n, ...], -1 where a position does not count: the network then returns
+        logits with the same positions, [n, ..., K].
     """
 
-    labels: Literal["class", "binary", "numbers"] = "class"
+    labels: Literal["class", "binary", "numbers", "tokens"] = "class"
 
     def __post_init__(self) -> None:
-        if self.labels not in ("class", "binary", "numbers"):
+        if self.labels not in ("class", "binary", "numbers", "tokens"):
             raise SemanticFLError(
-                f"a task's labels must be class, binary or numbers, got {self.labels!r}"
+                f"a task's labels must be class, binary, numbers or tokens, got {self.labels!r}"
             )
 
 

@@ -372,6 +372,6 @@ def test_tasks_that_are_made_wrongly_are_refused():
     scalar = dataclasses.replace(regression, loss=lambda logits, labels: jnp.mean(logits - labels))
     with pytest.raises(sfl.SemanticFLError, match=r"must be one a sample, \[9\] for a batch of 9"):
         scalar.losses(jnp.ones((9, 2)), jnp.ones((9, 2)))
-    with pytest.raises(sfl.SemanticFLError, match="labels must be class, binary or numbers"):
+    with pytest.raises(sfl.SemanticFLError, match="must be class, binary, numbers or tokens"):
         sfl.register_task("own_words", own_smooth, labels="words")
     assert TaskContext(CONFIG, 3).test_labels is None

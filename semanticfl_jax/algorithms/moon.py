@@ -32,15 +32,26 @@ from semanticfl_jax.algorithms.base import (
 from semanticfl_jax.algorithms.fedavg import fedavg
 from semanticfl_jax.config import MoonConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models.losses import masked_mean, unit
 from semanticfl_jax.types import PyTree
 
 
 def moon(settings: MoonConfig, context: AlgorithmContext) -> Algorithm:
-    """Return MOON; with mu = 0, and for clients that train for the first time, it is FedAvg."""
+    """Return MOON; with mu = 0, and for clients that train for the first time, it is FedAvg.
+
+    Raises:
+      SemanticFLError: for features of more than one row an image.
+    """
     algorithm = fedavg(None, context)
     if settings.mu == 0:
         return algorithm
+    features = None if context.outputs is None else context.outputs.features
+    if features is not None and features.ndim != 2:
+        raise SemanticFLError(
+            "moon needs features [B, d], one row an image, and the model returns "
+            f"[B, {', '.join(map(str, features.shape[1:]))}]: average them over positions"
+        )
     algorithm = algorithm.with_term(contrast_term(settings.mu, settings.temperature))
     return dataclasses.replace(algorithm, client=ClientRule(finish=_remember, init=_nothing_yet))
 

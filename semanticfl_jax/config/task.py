@@ -21,3 +21,9 @@ TASKS.register(
     about="Numbers an image: squared error; mean squared and absolute error, R squared",
     labels="numbers",
 )
+TASKS.register(
+    "tokens",
+    f"{_TASKS}.tokens:tokens",
+    about="A class at each position of a sample: cross-entropy; accuracy of positions, perplexity",
+    labels="tokens",
+)

@@ -31,7 +31,7 @@ class FederatedDataset:
         another layout, four times as large: 614 MB of CIFAR-10's 154. With `cohort`, those of these
         clients alone, `[devices * capacity, H * W * 3]`, each device's on it. None where none are
         on the devices.
-      labels: int32 `[n]`; for tasks without classes uint8 or float32 `[n, K]`.
+      labels: int32 `[n]`; for tasks without classes uint8 or float32 `[n, K]`, or int32 `[n, ...]`.
       indices: int32 `[total]`; client i owns `indices[offsets[i] : offsets[i] + sizes[i]]`.
       offsets: int32 `[N]`.
       sizes: int32 `[N]`.
@@ -94,7 +94,7 @@ def federate(
 
     Args:
       dataset_images: uint8 `[n, H, W, 3]`, or float32 or int32 `[n, ...]`, possibly memory-mapped.
-      labels: integers `[n]` in 0..num_classes-1; or `[n, K]` of any type, for tasks without
+      labels: integers `[n]` in 0..num_classes-1; or `[n, ...]` of any type, for tasks without
         classes.
       partition: of these n samples, or of some of them.
       num_classes: number of classes K.
@@ -112,7 +112,7 @@ def federate(
             f"{dataset_images.dtype} {dataset_images.shape}"
         )
     labels = np.asarray(labels)
-    if labels.ndim not in (1, 2) or len(labels) != n:
+    if labels.ndim == 0 or len(labels) != n:
         raise SemanticFLError(f"labels must be one an image, [{n}], got {np.shape(labels)}")
     if len(partition.indices) and partition.indices.max() >= n:
         raise SemanticFLError(f"partition indices must be below the number of images {n}")
@@ -194,7 +194,7 @@ def pad_batches(
 
     Args:
       images: `[n, ...]`, of any type and shape.
-      labels: integers `[n]`; or `[n, K]` of any type.
+      labels: integers `[n]`; or `[n, ...]` of any type.
       batch_size: rows B of a batch.
       multiple_of: the number of batches is rounded up to a multiple of this, usually the devices.
 

@@ -4,9 +4,12 @@ import numpy as np
 
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.data.sources import ImageDataset
-from semanticfl_jax.data.sources.labels import FORMS
+from semanticfl_jax.data.sources.labels import FORMS, positions
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.registry import PARTITIONS, TASKS
+
+# Steps of augmentation after which a pixel may be elsewhere.
+_MOVING = ("crop_flip", "autoaugment")
 
 
 def check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:
@@ -14,21 +17,34 @@ def check_labels(dataset: ImageDataset, config: ExperimentConfig) -> None:
     wanted = TASKS[config.task].traits.labels
     if dataset.labels != wanted:
         fit = [name for name, entry in TASKS.items() if entry.traits.labels == dataset.labels]
-        labels = dataset.train_labels
+        labels, hint = dataset.train_labels, ""
+        if wanted == "tokens":
+            hint = f': make it with ImageDataset.from_arrays(..., task="{config.task}")'
         raise SemanticFLError(
             f"task={config.task} needs labels that are {FORMS[wanted][0]}; those of {dataset.name} "
-            f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}"
+            f"are {labels.dtype} {list(labels.shape)}, which fits task={' or '.join(fit)}{hint}"
         )
 
 
 def check_inputs(dataset: ImageDataset, config: ExperimentConfig) -> None:
-    """Raise `SemanticFLError` for inputs that are no images where these are needed."""
+    """Raise `SemanticFLError` for inputs that are no images where these are needed.
+
+    And for augmentation that moves pixels away from their labels.
+    """
     inputs = f"{dataset.train_images.dtype} [n, {', '.join(map(str, dataset.image_shape))}]"
     if dataset.has_images:
         if dataset.train_images.dtype != np.uint8:
             raise SemanticFLError(
                 f"{dataset.name} has mean and std, by which uint8 images are normalised, and its "
                 f"images are {inputs}: make it with ImageDataset.from_arrays"
+            )
+        moving = [step for step in config.augmentation if step in _MOVING]
+        # One axis is a text, as of a caption, which an image keeps when its pixels move.
+        if moving and len(positions(dataset.train_labels)) > 1:
+            raise ConfigError(
+                f"augmentation must be without {' and '.join(moving)} where pixels have labels, "
+                f"{list(dataset.train_labels.shape)}: pixels move, and their labels do not; "
+                "augmentation=() changes nothing"
             )
         return
     algorithm, traits, attack = config.algorithm, config.algorithm.entry.traits, config.attack

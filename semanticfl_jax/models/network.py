@@ -28,8 +28,9 @@ class Network:
     """A Flax module that is told `train` and `mask` if it takes them, and returns `Outputs`.
 
     Args:
-      module: called as `(images, ...)`; returns `Outputs`, or logits [B, K]. Without a `mask`
-        argument, rows that pad a batch take part in its normalisation statistics.
+      module: called as `(images, ...)`; returns `Outputs`, or logits [B, K], for tokens
+        [B, ..., K]. Without a `mask` argument, rows that pad a batch take part in its normalisation
+        statistics.
 
     Raises:
       SemanticFLError: if it is no Flax module, or its call is told by another name than `train`

@@ -67,6 +67,8 @@ class TrainedModel:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images uint8 [n, H, W, 3], or other inputs: float32 [n, K].
 
+        Of a task with a class at each position they are [n, ..., K].
+
         Raises:
           SemanticFLError: for images of another type or size than the model was trained on.
         """
@@ -111,7 +113,8 @@ class TrainedModel:
 
         Returns:
           Of classification, the most likely class, int32 [n]; of multilabel, which labels are
-          likelier than not, uint8 [n, K]; of regression, float32 [n, K].
+          likelier than not, uint8 [n, K]; of regression, float32 [n, K]; of tokens, the most likely
+          class at each position, int32 [n, ...].
         """
         return self.task.predict(self.logits(images))
 

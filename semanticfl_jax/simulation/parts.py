@@ -16,6 +16,7 @@ from semanticfl_jax.algorithms.student import starts_from
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federation import Federation
+from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.data.sources.labels import FORMS
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.client_state import beside_checkpoints
@@ -154,14 +155,7 @@ def make_parts(
     image_shape = federation.dataset.image_shape
     outputs = network.outputs(image_shape)
     classes, task = federation.dataset.num_classes, task_of(config, federation)
-    logits = task.outputs(classes)
-    if outputs.logits.shape != (1, logits):
-        word = FORMS[federation.dataset.labels][1]
-        what = f"one for each {word}" if logits == classes else f"for {classes} {word}s an image"
-        raise SemanticFLError(
-            f"{network.name} must return logits [B, {logits}], {what} of "
-            f"{federation.dataset.name}, got [B, {', '.join(map(str, outputs.logits.shape[1:]))}]"
-        )
+    _check_logits(network, outputs.logits.shape, federation.dataset, task, module is None)
     variables = network.variables(image_shape)
     context = AlgorithmContext(
         config, classes, outputs, anchors, federation.holders, student, variables
@@ -183,6 +177,29 @@ def make_parts(
     parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
     _check_algorithm(parts)
     return parts
+
+
+def _check_logits(
+    network: Network, shape: tuple[int, ...], dataset: ImageDataset, task: Task, built_in: bool
+) -> None:
+    """Raise `SemanticFLError` if a network's logits, of this shape for one image, do not fit."""
+    wanted, classes = (
+        task.logits_shape(dataset.num_classes, dataset.train_labels),
+        dataset.num_classes,
+    )
+    if shape == (1, *wanted):
+        return
+    word, several = FORMS[dataset.labels][1], len(wanted) > 1
+    what = f"one for each {word}" if wanted[-1] == classes else f"for {classes} {word}s"
+    if several:
+        what += " at each position"
+    elif wanted[-1] != classes:
+        what += " an image"
+    hint = ": give a network of your own, sfl.run(config, dataset=..., model=...)"
+    raise SemanticFLError(
+        f"{network.name} must return logits [B, {', '.join(map(str, wanted))}], {what} of "
+        f"{dataset.name}, got [B, {', '.join(map(str, shape[1:]))}]{hint * (several and built_in)}"
+    )
 
 
 def _check_algorithm(parts: Parts) -> None:

@@ -24,8 +24,10 @@ def make_task(
 
     Args:
       config: `task` and `task_settings` decide.
-      num_labels: K, the classes; for other tasks, the labels or numbers of an image.
-      test_labels: of the test set, [m] or [m, K]; None where only predictions are made.
+      num_labels: K, the classes of an image or of a position; for other tasks, the labels or
+        numbers of an image.
+      test_labels: of the test set, [m], [m, K] or, with positions, [m, ...]; None where only
+        predictions are made.
 
     Raises:
       SemanticFLError: if its builder returns no `Task`.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from semanticfl_jax.data.sources.labels import positions
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
@@ -17,7 +18,10 @@ class Loss(Protocol):
     """The loss of every sample of a batch."""
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Return float32 [B], for logits float32 [B, outputs] and the labels of B images."""
+        """Return float32 [B], for the labels of B images.
+
+        Logits are float32 [B, outputs]; of tokens [B, ..., outputs], with the labels' positions.
+        """
 
 
 class CountTotals(Protocol):
@@ -27,7 +31,7 @@ class CountTotals(Protocol):
         """Return a tree of arrays that are added up over batches and devices.
 
         Args:
-          logits: float32 [B, outputs].
+          logits: float32 [B, outputs]; of tokens [B, ..., outputs].
           labels: of B images.
           mask: bool [B]; rows where it is False pad the batch and must not count.
         """
@@ -42,8 +46,8 @@ class Task:
     """What clients learn of their images, and how well they do.
 
     Labels are int32 [B] where the registry says "class", uint8 [B, K] of 0 and 1 where it says
-    "binary", and float32 [B, K] where it says "numbers". What a network returns is called logits,
-    whatever the task.
+    "binary", float32 [B, K] where it says "numbers", and int32 [B, ...] where it says "tokens", -1
+    where a position does not count. What a network returns is called logits, whatever the task.
 
     Attributes:
       name: as the configuration calls it.
@@ -51,10 +55,12 @@ class Task:
       totals: sums over a batch of test images.
       figures: sums over all test images -> figures by name, scalars or small arrays. A name that
         begins with "test_" is one of the test set; `headline` and "test_loss" must be there.
-      predict: logits float32 [n, outputs], on the host -> predictions, an array of n rows.
+      predict: logits float32 [n, outputs], of tokens [n, ..., outputs], on the host -> predictions,
+        an array of n rows.
       headline: the figure that says how well a model does; it begins with "test_".
       higher_is_better: whether more of it is better.
-      outputs: K -> the number of logits, for instance 2 K for a mean and a variance each.
+      outputs: K -> the number of logits, for instance 2 K for a mean and a variance each; of tokens
+        that of each position.
 
     Raises:
       SemanticFLError: for a headline that does not begin with "test_".
@@ -104,6 +110,15 @@ class Task:
                 )
         return figures
 
+    def logits_shape(self, num_labels: int, labels: np.ndarray) -> tuple[int, ...]:
+        """Return the shape of an image's logits: of tokens the labels' positions, then `outputs`.
+
+        Args:
+          num_labels: K, as `outputs` takes it.
+          labels: of any images of the data set.
+        """
+        return (*positions(labels), self.outputs(num_labels))
+
     def figure_shapes(self, num_labels: int, labels: np.ndarray) -> dict[str, jax.ShapeDtypeStruct]:
         """Return the shapes of the figures by name, which are known before any test.
 
@@ -111,7 +126,7 @@ class Task:
           num_labels: K, as `outputs` takes it.
           labels: of any images of the data set.
         """
-        logits = jax.ShapeDtypeStruct((1, self.outputs(num_labels)), np.float32)
+        logits = jax.ShapeDtypeStruct((1, *self.logits_shape(num_labels, labels)), np.float32)
         one = jax.ShapeDtypeStruct((1, *labels.shape[1:]), labels.dtype)
         mask = jax.ShapeDtypeStruct((1,), np.bool_)
         return jax.eval_shape(self.figures, jax.eval_shape(self.totals, logits, one, mask))

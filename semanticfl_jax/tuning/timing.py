@@ -49,7 +49,7 @@ class Workload(NamedTuple):
       std: likewise.
       module: the Flax module that takes the place of `config.model`; None: none does.
       task: whose loss it is.
-      label: labels of one image, [1, K], for tasks without classes; None: a class.
+      label: labels of one image, [1, ...], for tasks without classes; None: a class.
       image: one input, [1, ...], where noise might not be a valid one; None: an image.
     """
 

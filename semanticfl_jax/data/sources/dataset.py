@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semanticfl_jax.data.sources.inputs import as_inputs
-from semanticfl_jax.data.sources.labels import as_labels, kind_of, names_of, wanted_kind
+from semanticfl_jax.data.sources.labels import as_labels, kept_kind, names_of, wanted_kind
 from semanticfl_jax.errors import SemanticFLError
 
 # Bytes of images that a fingerprint reads at most; of more images it reads every k-th.
@@ -31,11 +31,12 @@ class ImageDataset:
       train_images: uint8 `[n, H, W, 3]`, possibly memory-mapped; inputs that are no images are
         float32 or int32 `[n, ...]`, and reach the network as they are, as float32.
       train_labels: int32 `[n]` in 0..num_classes-1; for tasks without classes uint8 `[n, K]` of 0
-        and 1, or float32 `[n, K]`.
+        and 1, float32 `[n, K]`, or int32 `[n, ...]` of a class at each position, -1 where it does
+        not count.
       test_images: likewise, `[m, ...]`.
-      test_labels: likewise, `[m]` or `[m, K]`.
+      test_labels: likewise, `[m]`, `[m, K]` or `[m, ...]`.
       class_names: as they read in "a photo of a {class}"; for tasks without classes, a name for
-        each of the K labels or numbers of an image.
+        each of the K labels or numbers of an image, or of the K classes of a position.
       mean: of each channel, in 0..1, for normalisation; () where inputs stay as they are.
       std: likewise.
       columns: further values of every training image by name, int32 or str `[n]`, by whose distinct
@@ -57,13 +58,13 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; for tasks without classes, labels or numbers of an image, K."""
+        """K: classes of an image or of a position; for other tasks, its labels or numbers."""
         return len(self.class_names)
 
     @property
     def labels(self) -> str:
-        """What an image has, as a task wants it: "class", "binary" or "numbers"."""
-        return kind_of(self.train_labels)
+        """What an image has, as a task wants it: "class", "binary", "numbers" or "tokens"."""
+        return kept_kind(self.train_labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -104,11 +105,13 @@ class ImageDataset:
             float32, [B, ...], which has whole numbers up to 2^24: where it needs them whole, as for
             an embedding, it says `images.astype(jnp.int32)`.
           train_labels: integers [n] from 0 for classification; 0 or 1, [n, K], for multilabel;
-            numbers [n] or [n, K] for regression.
+            numbers [n] or [n, K] for regression; integers [n, ...] for tokens, from 0, and -1 where
+            a position does not count.
           test_images: as `train_images`, of the same size and kind; at least one.
           test_labels: likewise.
-          class_names: as they read in "a photo of a {class}"; by default "class 0", "class 1", ...;
-            for other tasks a name for each of the K labels or numbers of an image.
+          class_names: as they read in "a photo of a {class}"; by default "class 0", "class 1", ...,
+            up to the largest label; for tokens a name for each class of a position, for other tasks
+            one for each of the K labels or numbers of an image.
           name: of the data set, for reports.
           mean: of each channel in 0..1, for normalisation; by default of the training images. None
             for inputs as they are.
@@ -116,7 +119,8 @@ class ImageDataset:
           columns: further values of every training image, by whose values clients can be formed.
           task: name of the task that the labels are for; by default they are taken for what their
             type and shape say: whole numbers [n] are classes, whole numbers or truth values [n, K]
-            are labels of 0 or 1, and other numbers are what regression is to tell.
+            are labels of 0 or 1, and other numbers are what regression is to tell. Tokens must be
+            asked for: task="tokens".
 
         Raises:
           SemanticFLError: for arrays that do not fit each other, or inputs that are not finite in
