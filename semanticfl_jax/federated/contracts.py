@@ -16,12 +16,8 @@ from semanticfl_jax.types import PyTree
 
 def require_scalar(loss: Any, term: str) -> jax.Array:
     """Return what a term's `loss` returned; raise `SemanticFLError` unless it is a scalar."""
-    if jnp.shape(loss) != ():
-        raise SemanticFLError(
-            f"LossTerm.loss of {term} must return a scalar, the mean over the valid rows, got an "
-            f"array {list(jnp.shape(loss))}"
-        )
-    return jnp.asarray(loss)
+    what = f"LossTerm.loss of {term} must return a scalar, the mean over the valid rows"
+    return _scalar(loss, what)
 
 
 def require_server_step(result: Any, params: PyTree, state: PyTree, name: str) -> tuple[Any, Any]:
@@ -62,7 +58,8 @@ def require_finished(result: Any, state: PyTree, params: PyTree, name: str) -> F
     require_form(f"{what} with the state that init makes", "state", state, result.state)
     if result.update is not None:
         require_form(f"{what} with an update like params", "update", params, result.update)
-    return result._replace(figures=require_figures(result.figures, f"ClientRule.finish of {name}"))
+    figures = require_figures(result.figures, f"ClientRule.finish of {name}")
+    return result._replace(state=_kept(state, result.state), figures=figures)
 
 
 def require_figures(figures: Any, what: str) -> dict[str, jax.Array]:
@@ -168,15 +165,12 @@ def require_descent(result: Any, model: Model, own: PyTree, name: str) -> Descen
         raise SemanticFLError(
             f"{what}(loss, batch_stats, gradient, own), got a {type(result).__name__}"
         )
-    if jnp.shape(result.loss) != ():
-        raise SemanticFLError(
-            f"{what} with a scalar loss, got an array {list(jnp.shape(result.loss))}"
-        )
+    loss = _scalar(result.loss, f"{what} with a scalar loss")
     require_form(f"{what} with a gradient like params", "gradient", model.params, result.gradient)
     statistics = (model.batch_stats, result.batch_stats)
     require_form(f"{what} with running statistics of their form", "batch_stats", *statistics)
     require_form(f"{what} with own as it was before the step", "own", own, result.own)
-    return result
+    return result._replace(loss=loss, own=_kept(own, result.own))
 
 
 def require_correction(correction: PyTree, params: PyTree, name: str) -> None:
@@ -251,6 +245,8 @@ def require_form(what: str, part: str, before: PyTree, after: PyTree) -> None:
       after: what was returned.
     """
     forms, found = _forms(part, before), _forms(part, after)
+    if not forms and not found:
+        return  # nothing, whether (), {} or None
     lacking = [where for where in forms if where not in found]
     more = [where for where in found if where not in forms]
     if lacking or more:
@@ -266,6 +262,22 @@ def require_form(what: str, part: str, before: PyTree, after: PyTree) -> None:
     for where, form in forms.items():
         if form != found[where]:
             raise SemanticFLError(f"{what}: {where} must be {form}, got {found[where]}")
+
+
+def _scalar(value: Any, what: str) -> jax.Array:
+    """Return a scalar that a function of the user's returned; `what` must return it."""
+    try:
+        scalar = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise SemanticFLError(f"{what}, got a {type(value).__name__}") from error
+    if scalar.shape != ():
+        raise SemanticFLError(f"{what}, got an array {list(scalar.shape)}")
+    return scalar
+
+
+def _kept(before: PyTree, after: PyTree) -> PyTree:
+    """Return what is kept; nothing stays the nothing that it was, as loops of JAX's want it."""
+    return after if jax.tree.leaves(after) else before
 
 
 def _require_pair(what: str, result: Any) -> None:

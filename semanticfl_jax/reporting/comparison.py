@@ -51,8 +51,9 @@ class Comparison:
       methods: in the order in which they first appear.
       metric: by which the runs' task judges models.
       reference: plain FedAvg, if exactly one of several methods is: the one to which nothing is
-        added, or else the only one; None otherwise.
-      left_out: sentences about runs that diverged, and are not among these.
+        added, or else the only one, or else the only one labelled so; None otherwise.
+      left_out: sentences about runs that diverged, and are not among these, and about what else
+        must be known.
     """
 
     runs: tuple[Run, ...]
@@ -148,6 +149,12 @@ class Comparison:
         fields = dict(flatten(self.runs[0].config))
         # It may have been given as arrays.
         fields["dataset"] = self.runs[0].summary.get("dataset", fields.get("dataset"))
+        # Data and models of one name may differ.
+        told = {"data": "dataset", "model.repr": "model.name"}
+        differing += [told[name] for name in differing if name in told]
+        scheme = PARTITIONS.get(str(fields.get("partition.scheme")))
+        if scheme is None or "alpha" not in scheme.uses:
+            fields.pop("partition.alpha", None)
         return {n: fields[n] for n in _SETTING if n in fields and n not in differing}
 
     def title(self) -> str:
@@ -197,11 +204,12 @@ def _metric(runs: Sequence[Run]) -> Metric:
 
 def _reference(methods: Sequence[Method]) -> Method | None:
     """Return plain FedAvg, if exactly one method is."""
+    plain: list[Method] = []
     for name in (method_label, algorithm_label):
         plain = [method for method in methods if name(method.runs[0].config) == "fedavg"]
         if len(plain) == 1 and len(methods) > 1:
             return plain[0]
-    return None
+    return next((method for method in plain if method.label == "fedavg"), None)
 
 
 def _seeds(method: Method) -> set[Any]:

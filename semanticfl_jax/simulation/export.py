@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -55,14 +56,22 @@ class TrainedModel:
         self.task = task
         self.about = dict(about)
         self.class_names = tuple(about["class_names"])
-        mean, std = about["mean"], about["std"]
+
+    @functools.cached_property
+    def _output(self) -> Callable[[str, PyTree, PyTree, jax.Array], jax.Array]:
+        """A field of the network's `Outputs`, jitted."""
+        network, mean, std = self.network, self.about["mean"], self.about["std"]
 
         def output(name: str, params: PyTree, batch_stats: PyTree, images: jax.Array) -> jax.Array:
             variables = {"params": params, "batch_stats": batch_stats}
             outputs = network.apply(variables, as_network_input(images, mean, std), train=False)
             return getattr(outputs, name)
 
-        self._output = jax.jit(output, static_argnums=0)
+        return jax.jit(output, static_argnums=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the compiled function, which cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_output"}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images uint8 [n, H, W, 3], or other inputs: float32 [n, K].

@@ -25,6 +25,7 @@ from semanticfl_jax.devices import processes
 from semanticfl_jax.devices.cpu_threads import available_cores
 from semanticfl_jax.errors import MissingFileError
 from semanticfl_jax.federated.uploads import travelling
+from semanticfl_jax.reporting.metric import Metric
 from semanticfl_jax.reporting.runs import without_addresses
 from semanticfl_jax.semantics.anchors import Anchors
 from semanticfl_jax.semantics.student import Student
@@ -37,6 +38,7 @@ from semanticfl_jax.simulation.parts import (
     check_memory,
     make_network,
     make_parts,
+    task_of,
     where_states_are,
 )
 from semanticfl_jax.simulation.student import require_model_by_name, server_student
@@ -103,6 +105,33 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
         *(federation.public, dealt.indices, dealt.offsets),
     )
     return parts
+
+
+def check_without_diffusion(given: Given) -> Metric:
+    """Check what can be checked of a run without anchors, student or compiling.
+
+    Returns:
+      The metric by which its task judges models.
+
+    Raises:
+      SemanticFLError: for what cannot be run.
+    """
+    config = given.config
+    init = read_initial(given.init_params)
+    dataset = given.dataset or sources.from_config(config)
+    federation = make_federation(dataset, config, given.partition)
+    make_network(config, federation, given.model)
+    if not config.uses_anchors and not config.guidance.uses_student:
+        make_parts(
+            config, federation, None, module=given.model, algorithm=given.algorithm, init=init
+        )
+    task = task_of(config, federation)
+    return Metric(task.headline, task.higher_is_better)
+
+
+def bound_to(given: Given, federation: Federation) -> dict[str, Any]:
+    """Return what run.json would have of data and objects, for a run without a directory."""
+    return {**_hashes(federation), **_objects(given, None)}
 
 
 def require_same(given: Given, workdir: Path) -> None:

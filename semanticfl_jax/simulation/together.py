@@ -42,7 +42,8 @@ def check_together(configs: Mapping[str, ExperimentConfig]) -> None:
         ("privacy.name", config.privacy.name, "none"),
     ):
         if value != allowed and value not in (allowed if isinstance(allowed, tuple) else ()):
-            shown = '"auto" or 1' if isinstance(allowed, tuple) and allowed else allowed or "none"
+            shown = "empty" if allowed == () else allowed
+            shown = '"auto" or 1' if isinstance(allowed, tuple) and allowed else shown
             raise ConfigError(
                 f"{field} must be {shown} where seeds are one program (--vmap_seeds), got {value!r}"
             )

@@ -1,6 +1,9 @@
 """Methods compared from Python, beside runs of their own."""
 
 import dataclasses
+import os
+import pickle
+import signal
 
 import jax
 import numpy as np
@@ -10,7 +13,8 @@ import semanticfl_jax as sfl
 from semanticfl_jax.config import from_dict
 from semanticfl_jax.files import read_json_object
 from semanticfl_jax.reporting.comparison import Comparison
-from tests.api.runs import CONFIG, QUIET, same, tiny
+from tests.api.runs import CONFIG, QUIET, noise_dataset, same, tiny
+from tests.federation import CLASSES, MEAN, STD, TinyNet
 from tests.own_vit import confidence_penalty
 
 SEEDS = (3, 1)
@@ -135,6 +139,75 @@ def test_programs_are_kept_for_the_other_seeds(monkeypatch, tmp_path):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+def test_what_cannot_be_trained_is_found_before_anything_is(tmp_path):
+    lines = []
+    shared = {"seeds": (0, 1), "workdir": tmp_path, **tiny(say=lines.append)}
+    wide = {"config": CONFIG, "model": TinyNet(CLASSES + 1)}
+    with pytest.raises(sfl.SemanticFLError, match=r"methods\['wide'\]: TinyNet .* logits"):
+        sfl.compare({"fedavg": CONFIG, "wide": wide}, **shared)
+    numbers = {"config": dataclasses.replace(CONFIG, task="regression"), "dataset": numbers_of()}
+    numbers |= {"model": TinyNet(1)}
+    with pytest.raises(sfl.ConfigError, match=r"one metric, .* test_accuracy \(fedavg\), test_mse"):
+        sfl.compare({"fedavg": CONFIG, "numbers": numbers}, **shared)
+    held_out = dataclasses.replace(CONFIG, client_test=sfl.ClientTestConfig(share=0.2))
+    with pytest.raises(sfl.ConfigError, match=r"methods\['tested'\]: client_test.share must be 0 "):
+        sfl.compare({"fedavg": CONFIG, "tested": held_out}, vmap_seeds=True, **shared)
+    assert not lines and not list(tmp_path.iterdir())
+
+
+def numbers_of():
+    images = noise_dataset().train_images
+    return sfl.ImageDataset.from_arrays(
+        images[:50], images[:50].mean(axis=(1, 2, 3)), images[:9], np.zeros(9), mean=MEAN, std=STD
+    )
+
+
+def test_unlike_data_and_partitions_are_told():
+    images, labels = noise_dataset().train_images, noise_dataset().train_labels
+    other = sfl.ImageDataset.from_arrays(
+        images[::-1], labels, images[:9], labels[:9], mean=MEAN, std=STD
+    )
+    uneven = [np.arange(10), np.arange(10, 50)]
+    methods = {"a": {}, "b": {"dataset": other}, "c": {"partition": uneven}}
+    text = str(sfl.compare(methods, config=CONFIG, seeds=(0,), **tiny()))
+    assert "a and b were trained on different data." in text
+    assert "a and c have different partitions." in text
+    assert "dataset=" not in text and "partition.scheme=given" in text
+    assert "gain" not in text  # all are FedAvg, and none is called so
+
+
+def test_of_several_that_are_fedavg_the_one_so_called_is_gained_over(mine):
+    named = dataclasses.replace(mine, name="fedavg")
+    slow = dataclasses.replace(CONFIG, learning_rate=0.01)
+    methods = {"slow": slow, "fedavg": CONFIG, "mine": {"algorithm": named}}
+    found = sfl.compare(methods, config=CONFIG, seeds=(0,), **tiny())
+    gains = {row["method"]: row["gain_over_fedavg"] for row in found.rows}
+    assert gains["fedavg"] is None and gains["slow"] is not None and gains["mine"] is not None
+
+
+class Interrupts(sfl.Callback):
+    """Asks the process to stop, as Ctrl-C does."""
+
+    def on_round(self, simulation, step):
+        if step.round == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_who_stops_a_run_without_a_workdir_is_told_what_is_kept():
+    with pytest.raises(sfl.Stopped, match=r"fedavg-seed0: stopped after round \d; without a wor"):
+        sfl.compare({"fedavg": CONFIG}, callbacks=lambda: [Interrupts()], seeds=(0,), **tiny())
+
+
+def test_a_comparison_can_be_kept_in_a_file(found):
+    images = noise_dataset().test_images
+    found.results["mine"][1].predict(images)  # compiles
+    again = pickle.loads(pickle.dumps(found))
+    assert str(again) == str(found)
+    for result in (found.results["mine"][1], again.results["mine"][1]):
+        predicted = result.predict(images)
+    np.testing.assert_array_equal(predicted, found.results["mine"][1].predict(images))
+
+
 class StopsAfter(sfl.Callback):
     """Ends a run after some of its rounds."""
 
@@ -162,8 +235,11 @@ def test_each_run_has_callbacks_of_its_own(tmp_path):
     [
         ({}, {}, "methods must be a mapping of one at least"),
         ([CONFIG], {}, "methods must be a mapping of one at least"),
-        ({"a/b": CONFIG}, {}, "a method's name must be a text without /, got 'a/b'"),
-        ({"": CONFIG}, {}, "a method's name must be a text without /"),
+        ({"a/b": CONFIG}, {}, "a method's name must be a text of 200 .*, without / and .*'a/b'"),
+        ({"": CONFIG}, {}, "a method's name must be a text of 200 bytes at most"),
+        ({"$HOME": CONFIG}, {}, "a method's name must be a text of 200 bytes at most"),
+        ({"a\n": CONFIG}, {}, "a method's name must be a text of 200 bytes at most"),
+        ({"a" * 201: CONFIG}, {}, "a method's name must be a text of 200 bytes at most"),
         (
             {"a": "fedavg"},
             {},
@@ -177,13 +253,19 @@ def test_each_run_has_callbacks_of_its_own(tmp_path):
         ),
         ({"a": {}}, {"config": "digits"}, r"methods\['a'\]: config must be an ExperimentConfig"),
         ({"a": CONFIG}, {"algorithm": "moon"}, r"methods\['a'\]: algorithm must be an Algorithm"),
-        ({"a": CONFIG}, {"callbacks": [StopsAfter(1)]}, "callbacks must be a function that makes"),
-        ({"a": CONFIG}, {"callbacks": StopsAfter(1)}, "callbacks must be a function that makes"),
+        ({"a": CONFIG}, {"callbacks": [StopsAfter(1)]}, "callbacks must be a function without arg"),
+        ({"a": CONFIG}, {"callbacks": StopsAfter(1)}, "callbacks must be a function without argu"),
+        ({"a": CONFIG}, {"callbacks": StopsAfter}, "callbacks must be a function without argum"),
+        ({"a": CONFIG}, {"callbacks": lambda: None}, "callbacks must be a function without argum"),
+        ({"a": CONFIG}, {"callbacks": lambda run: []}, "callbacks must be a function without arg"),
         ({"a": CONFIG}, {"callbacks": lambda: [StopsAfter]}, r"callbacks must be made, as StopsA"),
+        ({"a": CONFIG}, {"rounds": 3}, "sfl.compare has no argument rounds; methods share config"),
+        ({"a": CONFIG}, {"seeds": 3}, "seeds must be a sequence of whole numbers, got 3"),
         ({"a": CONFIG}, {"seeds": ()}, "seeds must be one at least, each once, got "),
         ({"a": CONFIG}, {"seeds": (1, 1)}, "seeds must be one at least, each once, got "),
         ({"a": CONFIG}, {"seeds": (-1,)}, "seeds: seed must"),
-        ({"a": CONFIG}, {"seeds": (0.5,)}, "seeds: seed must"),
+        ({"a": CONFIG}, {"seeds": (0.5,)}, "seeds must be whole numbers, got 0.5"),
+        ({"a": CONFIG}, {"seeds": (True,)}, "seeds: seed must"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(methods, options, message):

@@ -31,6 +31,22 @@ def start(**pieces):
     sfl.Simulation(CONFIG, dataset=dataset, model=model, algorithm=algorithm, say=None).close()
 
 
+def test_a_term_must_return():
+    with pytest.raises(SemanticFLError, match=r"LossTerm.loss of none must .*got a NoneType"):
+        start(server=SERVER, terms=(sfl.LossTerm("none", lambda inputs: None),))
+
+
+@pytest.mark.parametrize("nothing", [{}, None, ()])
+def test_rules_may_keep_nothing_in_any_form(nothing):
+    def carry_nothing(seen):
+        return descent(seen, own=nothing)
+
+    rule = sfl.ClientRule(
+        lambda trained: sfl.Finished(nothing), init=lambda model: nothing, descend=carry_nothing
+    )
+    start(server=SERVER, client=rule)
+
+
 def test_a_term_must_be_a_scalar():
     each = sfl.LossTerm("each", lambda inputs: inputs.mask.astype(jnp.float32))
     with pytest.raises(SemanticFLError, match=r"LossTerm.loss of each must return a scalar"):
@@ -127,6 +143,10 @@ CLIENTS = {
     "descend": (
         {"finish": other, "descend": lambda seen: seen.value_and_grad(seen.model)},
         r"ClientRule.descend of mine must return semanticfl_jax.Descent\(loss, .*got a tuple",
+    ),
+    "descend_no_loss": (
+        {"finish": other, "descend": lambda seen: descent(seen, loss=None)},
+        r"Descent with a scalar loss, got a NoneType",
     ),
     "descend_loss": (
         {"finish": other, "descend": lambda seen: descent(seen, loss=jnp.zeros(2))},
