@@ -43,8 +43,8 @@ def built_with(monkeypatch):
     def built_with(config, **given):
         seen = {}
 
-        def capture(*arguments, **options):
-            seen.update(options)
+        def capture(local_training, algorithm, mesh, config, chunk, **options):
+            seen.update(options, config=config)
             raise Captured
 
         monkeypatch.setattr(prepare, "make_round", capture)
@@ -55,7 +55,7 @@ def built_with(monkeypatch):
     return built_with
 
 
-def test_a_round_has_the_runs_availability_and_its_public_images(built_with):
+def test_a_round_has_the_runs_configuration_and_its_public_images(built_with):
     availability = AvailabilityConfig(dropout=0.3)
     config = configuration(
         public_per_class=2, aggregation=AggregationConfig("fltrust"), availability=availability
@@ -64,7 +64,7 @@ def test_a_round_has_the_runs_availability_and_its_public_images(built_with):
     federation = make_federation(noise_images(), config)
     assert len(federation.public) == 2 * CLASSES
     np.testing.assert_array_equal(seen["public"], federation.public)
-    assert seen["availability"] == availability and not seen["some_empty"]
+    assert seen["config"] == config and not seen["some_empty"]
 
 
 def test_a_round_knows_of_clients_without_images(built_with):
