@@ -87,7 +87,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         config = read_json_object(path / "config.json")
         summary = read_json_object(path / "summary.json")
         rows = read_metrics(path)
-        config = with_objects(config, summary, bound_to(path))
+        config = with_objects(config, summary, read_bound(path))
     except ValueError as error:
         raise ReportError(f"{path}: damaged ({error})") from error
     trained = max((row["round"] for row in rows), default=0)
@@ -150,7 +150,7 @@ def stopped_early(summary: Mapping[str, Any]) -> bool:
     return bool(summary.get("stopped_early", False))
 
 
-def bound_to(path: Path) -> dict[str, Any]:
+def read_bound(path: Path) -> dict[str, Any]:
     """Return the run.json of a directory, to which it belongs; {} if it has none."""
     return read_json_object(path / "run.json", missing_ok=True)
 

@@ -22,7 +22,7 @@ from semanticfl_jax.lock import NAME as LOCK
 from semanticfl_jax.lock import left_behind
 from semanticfl_jax.reporting.labels import method_label
 from semanticfl_jax.reporting.metric import ACCURACY, Metric
-from semanticfl_jax.reporting.runs import ReportError, bound_to, diverged, ended, with_objects
+from semanticfl_jax.reporting.runs import ReportError, diverged, ended, read_bound, with_objects
 from semanticfl_jax.reporting.writers.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def look(path: Path, now: float | None = None) -> Progress:
         config = read_json_object(path / "config.json")
         summary = read_json_object(path / "summary.json", missing_ok=True)
         rows = read_metrics(path)
-        config = with_objects(config, summary, bound_to(path))
+        config = with_objects(config, summary, read_bound(path))
     except (SemanticFLError, OSError, ValueError):
         return Progress(path, "damaged", age=now - _written(path))
     metric = _metric(rows, summary)

@@ -17,8 +17,7 @@ from semanticfl_jax.reporting.comparison import Comparison
 from semanticfl_jax.reporting.plots.comparison import comparison_figure
 from semanticfl_jax.reporting.plots.paper import Paper
 from semanticfl_jax.reporting.report import as_text, write
-from semanticfl_jax.reporting.runs import Method, Run, with_objects
-from semanticfl_jax.reporting.runs import bound_to as read_bound
+from semanticfl_jax.reporting.runs import Method, Run, read_bound, with_objects
 from semanticfl_jax.reporting.tables import seed_rows
 from semanticfl_jax.simulation.compare_plans import Plan, by_method, check_runs, plan_runs
 from semanticfl_jax.simulation.experiment import Simulation

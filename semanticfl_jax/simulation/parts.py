@@ -78,7 +78,7 @@ class Parts:
     @property
     def metric(self) -> Metric:
         """The metric by which the task judges models."""
-        return Metric(self.task.headline, self.task.higher_is_better)
+        return metric_of(self.task)
 
     @functools.cached_property
     def starts_from_student(self) -> bool:
@@ -124,6 +124,11 @@ def make_network(
 def task_of(config: ExperimentConfig, federation: Federation) -> Task:
     """Return the task that the configuration names, for this data set."""
     return make_task(config, federation.dataset.num_classes, federation.dataset.test_labels)
+
+
+def metric_of(task: Task) -> Metric:
+    """Return the metric by which a task judges models."""
+    return Metric(task.headline, task.higher_is_better)
 
 
 def make_parts(
@@ -183,10 +188,8 @@ def _check_logits(
     network: Network, shape: tuple[int, ...], dataset: ImageDataset, task: Task, built_in: bool
 ) -> None:
     """Raise `SemanticFLError` if a network's logits, of this shape for one image, do not fit."""
-    wanted, classes = (
-        task.logits_shape(dataset.num_classes, dataset.train_labels),
-        dataset.num_classes,
-    )
+    classes = dataset.num_classes
+    wanted = task.logits_shape(classes, dataset.train_labels)
     if shape == (1, *wanted):
         return
     word, several = FORMS[dataset.labels][1], len(wanted) > 1

@@ -66,7 +66,7 @@ class Rows:
         if not self._parts.config.private:
             row["private"] = False
         if evaluation is not None:
-            row |= self._evaluated(evaluation)
+            row |= _evaluated(self._parts, evaluation, self._label_counts)
         own, of_clients, wrong = finished.client_tests, {}, []
         if own is not None:
             held_out = self._parts.federation.client_test
@@ -85,31 +85,31 @@ class Rows:
             dropped |= client_tests.all_fields(self._parts.metric)
         return {name: value for name, value in row.items() if name not in dropped}
 
-    def _evaluated(self, figures: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what an evaluation with these figures puts into a row."""
-        if tells_classes(self._parts, figures):
-            return evaluated(figures, self._label_counts)
-        return figures
-
     @functools.cached_property
     def _of_evaluations(self) -> set[str]:
-        return columns_of_evaluations(self._parts)
+        return _columns_of_evaluations(self._parts)
 
 
 def columns(parts: Parts) -> set[str]:
     """Return the names of all that a row may have besides what the algorithm measures."""
     own = client_tests.all_fields(parts.metric)
-    return {*COLUMNS, *DIVERGENCE, *columns_of_evaluations(parts), *own}
+    return {*COLUMNS, *DIVERGENCE, *_columns_of_evaluations(parts), *own}
 
 
-def columns_of_evaluations(parts: Parts) -> set[str]:
+def _columns_of_evaluations(parts: Parts) -> set[str]:
     """Return the names of all that an evaluation puts into a row."""
     dataset = parts.federation.dataset
     shapes = parts.task.figure_shapes(dataset.num_classes, dataset.test_labels)
     figures = {name: np.zeros(figure.shape) for name, figure in shapes.items()}
-    if tells_classes(parts, figures):
-        figures = evaluated(figures, np.ones((1, dataset.num_classes)))
-    return {*figures, ATTACK_SUCCESS}
+    one_client = np.ones((1, dataset.num_classes))
+    return {*_evaluated(parts, figures, one_client), ATTACK_SUCCESS}
+
+
+def _evaluated(
+    parts: Parts, figures: Mapping[str, Any], label_counts: np.ndarray
+) -> Mapping[str, Any]:
+    """Return what an evaluation puts into a row, with those of clients by their labels [N, K]."""
+    return evaluated(figures, label_counts) if tells_classes(parts, figures) else figures
 
 
 def tells_classes(parts: Parts, fields: Iterable[str]) -> bool:

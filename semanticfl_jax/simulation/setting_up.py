@@ -38,6 +38,7 @@ from semanticfl_jax.simulation.parts import (
     check_memory,
     make_network,
     make_parts,
+    metric_of,
     task_of,
     where_states_are,
 )
@@ -56,6 +57,11 @@ class Given:
     algorithm: Algorithm | None = None
     init_params: PyTree | str | os.PathLike | None = None
 
+    def federation(self) -> Federation:
+        """Read the data set, if it is not given, and divide it."""
+        dataset = self.dataset or sources.from_config(self.config)
+        return make_federation(dataset, self.config, self.partition)
+
 
 def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
     """Read the data, and check all that can be checked before anything compiles.
@@ -72,8 +78,7 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
     config = given.config
     with processes.main_first():
         init = read_initial(given.init_params)
-        dataset = given.dataset or sources.from_config(config)
-        federation = make_federation(dataset, config, given.partition)
+        federation = given.federation()
         network = make_network(config, federation, given.model)
         features = network.outputs(federation.dataset.image_shape).features
         anchors = _anchors(config, federation, features, workdir, say)
@@ -118,15 +123,12 @@ def check_without_diffusion(given: Given) -> Metric:
     """
     config = given.config
     init = read_initial(given.init_params)
-    dataset = given.dataset or sources.from_config(config)
-    federation = make_federation(dataset, config, given.partition)
-    make_network(config, federation, given.model)
-    if not config.uses_anchors and not config.guidance.uses_student:
-        make_parts(
-            config, federation, None, module=given.model, algorithm=given.algorithm, init=init
-        )
-    task = task_of(config, federation)
-    return Metric(task.headline, task.higher_is_better)
+    federation = given.federation()
+    if config.uses_anchors or config.guidance.uses_student:
+        make_network(config, federation, given.model)
+    else:
+        make_parts(config, federation, module=given.model, algorithm=given.algorithm, init=init)
+    return metric_of(task_of(config, federation))
 
 
 def bound_to(given: Given, federation: Federation) -> dict[str, Any]:
@@ -143,8 +145,7 @@ def require_same(given: Given, workdir: Path) -> None:
     bound = _objects(given, read_initial(given.init_params))
     if given.dataset is not None or given.partition is not None:
         with contextlib.suppress(MissingFileError):
-            dataset = given.dataset or sources.from_config(given.config)
-            bound = {**_hashes(make_federation(dataset, given.config, given.partition)), **bound}
+            bound = {**_hashes(given.federation()), **bound}
     files.check_bound(workdir, {name: each for name, each in bound.items() if each is not None})
 
 

@@ -42,8 +42,7 @@ def check_together(configs: Mapping[str, ExperimentConfig]) -> None:
         ("privacy.name", config.privacy.name, "none"),
     ):
         if value != allowed and value not in (allowed if isinstance(allowed, tuple) else ()):
-            shown = "empty" if allowed == () else allowed
-            shown = '"auto" or 1' if isinstance(allowed, tuple) and allowed else shown
+            shown = {(): "empty", ("auto", 1): '"auto" or 1'}.get(allowed, allowed)
             raise ConfigError(
                 f"{field} must be {shown} where seeds are one program (--vmap_seeds), got {value!r}"
             )

@@ -140,6 +140,10 @@ def _classes(name: str, labels: np.ndarray, count: int) -> np.ndarray:
         )
     if labels.min() < 0:
         raise SemanticFLError(f"{name} must be at least 0, got {labels.min()}")
+    return _as_int32(name, labels)
+
+
+def _as_int32(name: str, labels: np.ndarray) -> np.ndarray:
     if labels.max() >= 2**31:
         raise SemanticFLError(f"{name} must be below 2^31, got {labels.max()}")
     return labels.astype(np.int32)
@@ -157,14 +161,12 @@ def _tokens(name: str, labels: np.ndarray, count: int) -> np.ndarray:
             f"{name} must be at least 0, or {NO_TOKEN} where a position does not count, got "
             f"{labels.min()}"
         )
-    if labels.max() >= 2**31:
-        raise SemanticFLError(f"{name} must be below 2^31, got {labels.max()}")
     if labels.max() < 0:
         raise SemanticFLError(
             f"{name} must have a position that counts, whose label is at least 0; all are "
             f"{NO_TOKEN}"
         )
-    return labels.astype(np.int32)
+    return _as_int32(name, labels)
 
 
 def names_of(
