@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semanticfl_jax.algorithms import make_algorithm
+from semanticfl_jax.algorithms.fixed import trained_part
 from semanticfl_jax.config import AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federated import federate
@@ -124,9 +125,21 @@ class TwoLayers(nn.Module):
             valid = jnp.ones(len(x)) if mask is None else mask.astype(jnp.float32)
             mean = jnp.sum(valid[:, None] * x, axis=0) / jnp.sum(valid)
             running.value = 0.9 * running.value + 0.1 * mean
-        x = nn.Dense(self.feature_dim, name="base")(x - running.value[None])
-        features = nn.tanh(x)
+        features = nn.tanh(self.first_layer(x - running.value[None]))
         return Outputs(nn.Dense(self.num_classes, name="head")(features), features)
+
+    def first_layer(self, x):
+        return nn.Dense(self.feature_dim, name="base")(x)
+
+
+def head_only(base):
+    """Two layers of which the first is constants, {"kernel": ..., "bias": ...}: the head is all."""
+
+    class HeadOnly(TwoLayers):
+        def first_layer(self, x):
+            return x @ base["kernel"] + base["bias"][None]
+
+    return HeadOnly(CLASSES)
 
 
 def squares(images):
@@ -146,7 +159,7 @@ class Federation:
     def start(self, algorithm, mesh, memory="device", versions=0):
         """Everything a round takes: state, data, shared, key."""
         shape, num_clients = self.images.shape[1:], len(self.partition.sizes)
-        model = init_model(self.model, algorithm, shape, self.key)
+        model = trained_part(init_model(self.model, algorithm, shape, self.key), algorithm.fixed)
         state = init_server(model, algorithm, num_clients, versions)
         classes = self.model.num_classes
         data = federate(self.images, self.labels, self.partition, classes, replicated(mesh))

@@ -85,6 +85,8 @@ class Algorithm:
       logits: `TermInputs` -> float32 [B, K], what the task's loss sees in training in place of the
         network's logits; None: the network's logits.
       attack: what the clients that attack do; None: none does.
+      fixed: the network's parameters that nobody trains, a tree of its parameters with None for
+        those that are trained; every `Model` has None in their places. None: all are trained.
 
     Raises:
       SemanticFLError: for terms whose names are not their own.
@@ -100,6 +102,7 @@ class Algorithm:
     aggregator: Aggregator = dataclasses.field(default_factory=mean)
     logits: Callable[[TermInputs], jax.Array] | None = None
     attack: Attack | None = None
+    fixed: PyTree = None
 
     def __post_init__(self):
         names = [term.name for term in self.terms]
@@ -112,8 +115,12 @@ class Algorithm:
 
     @property
     def sent_once(self) -> dict[str, tuple[PyTree, PyTree, Mapping[str, Any]]]:
-        """Return what clients receive at first contact: {term: (shared, per_sample, holders)}."""
-        return {t.name: (t.shared, t.per_sample, dict(t.holders)) for t in self.terms}
+        """Return what clients receive at first contact: {term: (shared, per_sample, holders)}.
+
+        The network's fixed parameters are `shared` of "model".
+        """
+        of_terms = {t.name: (t.shared, t.per_sample, dict(t.holders)) for t in self.terms}
+        return of_terms if self.fixed is None else {**of_terms, "model": (self.fixed, (), {})}
 
     def with_term(self, term: LossTerm) -> Algorithm:
         """Return this algorithm with one more term in its local loss."""

@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from semanticfl_jax.algorithms.base import Algorithm, Model, ServerRule
+from semanticfl_jax.algorithms.fixed import whole
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, ExperimentConfig
 from semanticfl_jax.config.overrides import unused_allowed
 from semanticfl_jax.data.augment import as_network_input
@@ -86,6 +87,7 @@ def make_client_tests(
     task: Task = CLASSIFICATION,
     clients_per_chunk: int = 1,
     kept: tuple[np.ndarray, Partition] | None = None,
+    fixed: PyTree = None,
 ) -> TestClients:
     """Build the test of all clients, compiled at its first call.
 
@@ -102,16 +104,17 @@ def make_client_tests(
       task: what is learned.
       clients_per_chunk: clients side by side on each device.
       kept: the images, [n, ...], and who trains on which, if they stay in host memory.
+      fixed: parameters that nobody trains, on the devices; None: there are none.
     """
     test = _test_data(data, held_out)
     everywhere, spread = PartitionSpec(), PartitionSpec(CLIENTS)
     test_device = _make_test_device(network, algorithm, config, mean, std, task, clients_per_chunk)
 
-    def test_block(state: ServerState, data, test, clients, rows, key):
+    def test_block(state: ServerState, fixed, data, test, clients, rows, key):
         tested = tested_model(algorithm, state)
         broadcast = algorithm.server.broadcast(state.server)
         key = round_key(key, Stream.FINE_TUNING, state.round)
-        models = (tested, state.model)
+        models = (tested, state.model, fixed)
         sharded = on_each_device(
             test_device,
             mesh,
@@ -147,7 +150,7 @@ def make_client_tests(
             clients = put(ids, split(mesh))
             here = data if train_of is None else train_of(data, ids)
             seen = test if test_of is None else test_of(test, ids)
-            found.append(jax.device_get(run(state, here, seen, clients, rows, key)))
+            found.append(jax.device_get(run(state, fixed, here, seen, clients, rows, key)))
         joined = jax.tree.map(lambda *parts: np.concatenate(parts)[:num_clients], *found)
         return {name: ClientFigures(*figures) for name, figures in joined.items()}
 
@@ -222,7 +225,7 @@ def _make_test_device(
         return ClientFigures(*(jnp.where(some, x, jnp.nan) for x in found))
 
     def test_device(models, broadcast, data, test, key, clients, rows):
-        tested, received = models
+        tested, received, fixed = models
 
         def of_client(place):
             client, state = place
@@ -230,8 +233,11 @@ def _make_test_device(
             if rule is not None and rule.personal is not None:
                 used[PERSONAL] = rule.personal(state, received, broadcast)
             if config.client_test.fine_tune_steps:
-                used[FINE_TUNED] = tune(tested, data, client, client_key(key, client))
-            return {name: figures_of(model, test, client) for name, model in used.items()}
+                own_key = client_key(key, client)
+                used[FINE_TUNED] = tune(tested, fixed, data, client, own_key)
+            return {
+                name: figures_of(whole(model, fixed), test, client) for name, model in used.items()
+            }
 
         together = None if chunk == 1 else chunk
         return jax.lax.map(of_client, (clients, rows), batch_size=together)
@@ -245,8 +251,8 @@ def _make_fine_tuning(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     task: Task,
-) -> Callable[[Model, FederatedDataset, jax.Array, jax.Array], Model] | None:
-    """Build (model, data, client, key) -> the model after some steps of plain local training.
+) -> Callable[[Model, PyTree, FederatedDataset, jax.Array, jax.Array], Model] | None:
+    """Build (model, fixed, data, client, key) -> the model after some steps of plain training.
 
     Of the task's loss alone, with the clients' optimiser at the rate `learning_rate`, which no
     schedule lowers. None without such steps.
@@ -265,12 +271,15 @@ def _make_fine_tuning(
     plain = Algorithm("fine-tuning", ServerRule(update=lambda state, params, _: (params, state)))
     training = make_local_training(network, plain, config, mean, std, task)
 
-    def tune(model: Model, data: FederatedDataset, client: jax.Array, key: jax.Array) -> Model:
+    def tune(
+        model: Model, fixed: PyTree, data: FederatedDataset, client: jax.Array, key: jax.Array
+    ) -> Model:
+        shared = dataclasses.replace(plain, fixed=fixed).sent_once
         broadcast = Broadcast((), jnp.float32(config.learning_rate))
         plan = training.plan(broadcast, data, client, (), key)
         plan = plan._replace(steps=jnp.minimum(plan.steps, steps))
-        progress = training.start(model, broadcast, {}, data, plan)
-        progress = training.advance(model, {}, data, plan, progress, plan.steps)
+        progress = training.start(model, broadcast, shared, data, plan)
+        progress = training.advance(model, shared, data, plan, progress, plan.steps)
         return training.finish(plan, progress).model
 
     return tune

@@ -15,6 +15,7 @@ from semanticfl_jax.algorithms.base import (
     StepInputs,
     TermInputs,
 )
+from semanticfl_jax.algorithms.fixed import fixed_in, whole
 from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import Attack
@@ -152,8 +153,9 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
     """Build the loss of a batch: the task's and the algorithm's terms."""
 
     def loss_of(params, batch_stats, received, shared, plan, batch, images, key):
+        fixed = fixed_in(shared)
         outputs, updates = model.apply(
-            {"params": params["model"], "batch_stats": batch_stats},
+            whole(Model(params, batch_stats), fixed).variables,
             images,
             train=True,
             mask=batch.mask,
@@ -162,7 +164,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
         )
 
         def apply(other: Model) -> Outputs:
-            return model.apply(other.variables, images, train=False)
+            return model.apply(whole(other, fixed).variables, images, train=False)
 
         inputs = TermInputs(
             params={},

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from semanticfl_jax.algorithms.base import Algorithm, Model
+from semanticfl_jax.algorithms.fixed import whole
 from semanticfl_jax.federated.cohort import with_contacts
 from semanticfl_jax.federated.contracts import as_arrays
 from semanticfl_jax.federated.uploads import travelling
@@ -19,7 +20,7 @@ class ServerState(NamedTuple):
     """Everything that goes from one round to the next.
 
     Attributes:
-      params: {"model": ..., term name: ...}, float32.
+      params: {"model": ..., term name: ...}, float32; None for what nobody trains.
       batch_stats: running statistics of batch normalisation, float32.
       server: state of the algorithm's server rule.
       aggregator: state of its aggregator; () if that keeps nothing.
@@ -67,9 +68,12 @@ def init_server(
     )
 
 
-def tested_model(algorithm: Algorithm, state: ServerState) -> Model:
-    """Return the model that is tested and exported; of most algorithms it is the server's."""
-    return algorithm.server.evaluated(state.server, state.model)
+def tested_model(algorithm: Algorithm, state: ServerState, fixed: PyTree = None) -> Model:
+    """Return the model that is tested and exported; of most algorithms it is the server's.
+
+    It is whole, with the `fixed` parameters that nobody trains; None: there are none.
+    """
+    return whole(algorithm.server.evaluated(state.server, state.model), fixed)
 
 
 def unchanged(state: ServerState) -> tuple[Model, PyTree, PyTree]:

@@ -28,7 +28,8 @@ class Traffic(NamedTuple):
       down: to one client in a round: the same part of the model, and what the server broadcasts
         besides.
       up_once: of one client at its first contact.
-      down_once: to each client at its first contact: anchors, for instance; int64 [num_clients].
+      down_once: to each client at its first contact: anchors, for instance, and the parameters
+        that nobody trains; int64 [num_clients].
     """
 
     up: int
@@ -60,6 +61,7 @@ def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDatase
     if algorithm.client is not None and algorithm.client.sends_extra:
         extra = size_in_bytes(extra_shapes(algorithm, jax.eval_shape(lambda s: s.model, state)))
     counts = data.label_counts
+    fixed = np.full(data.sizes.shape, size_in_bytes(algorithm.fixed), np.int64)
     return Traffic(
         up=up + extra,
         down=model + broadcast + algorithm.aggregator.bytes_down,
@@ -69,7 +71,7 @@ def make_traffic(algorithm: Algorithm, state: ServerState, data: FederatedDatase
                 _sent_once(term, np.asarray(data.sizes), len(data.labels))
                 for term in algorithm.terms
             ),
-            np.zeros(data.sizes.shape, np.int64),
+            fixed,
         ),
     )
 

@@ -33,7 +33,7 @@ def with_zeros(algorithm: Algorithm, update: Model, model: Model) -> Model:
     if _uploads(algorithm) is None:
         return update
     return jax.tree.map(
-        lambda x, own: jnp.zeros_like(own) if x is None else x,
+        lambda x, own: jax.tree.map(jnp.zeros_like, own) if x is None else x,
         update,
         model,
         is_leaf=lambda x: x is None,

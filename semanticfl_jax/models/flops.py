@@ -10,6 +10,8 @@ import optax
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.models import Network, make_model
+from semanticfl_jax.models.fixed import joined, trained_of
+from semanticfl_jax.types import PyTree
 
 
 def training_flops(
@@ -17,6 +19,7 @@ def training_flops(
     num_classes: int,
     image_shape: tuple[int, ...],
     rows: int | None = None,
+    fixed: PyTree = None,
 ) -> float:
     """Return the floating-point operations of one image in training, by XLA's cost analysis.
 
@@ -33,15 +36,17 @@ def training_flops(
       num_classes: of the data set.
       image_shape: H, W, 3, or the shape of an input that is no image.
       rows: images of a step; by default the configuration's batch size.
+      fixed: the network's parameters without a gradient, or their shapes, with None for the others;
+        None: all have one.
 
     Raises:
       SemanticFLError: if JAX_PLATFORMS leaves out the CPU.
     """
     model = make_model(config.with_runtime(conv="native"), num_classes, image_shape)
 
-    def loss(params, batch_stats, images, labels, key):
+    def loss(trained, fixed, batch_stats, images, labels, key):
         outputs, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": joined(trained, fixed), "batch_stats": batch_stats},
             images,
             train=True,
             rngs={"dropout": key},
@@ -56,7 +61,9 @@ def training_flops(
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = model.variables(image_shape)
-    arguments = (variables["params"], variables.get("batch_stats", {}), images, labels, key)
+    trained = trained_of(variables["params"], fixed)
+    fixed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), fixed)
+    arguments = (trained, fixed, variables.get("batch_stats", {}), images, labels, key)
     return _flops(jax.value_and_grad(loss, has_aux=True), *arguments) / rows
 
 

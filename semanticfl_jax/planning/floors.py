@@ -60,7 +60,8 @@ def find_floors(parts: Parts, each: int, chip: Chip | None, devices: int) -> Flo
     """
     config, dataset = parts.config, parts.federation.dataset
     rows = min(config.batch_size, each)
-    flops_per_image = training_flops(config, dataset.num_classes, dataset.image_shape, rows)
+    shape, fixed = dataset.image_shape, parts.algorithm.fixed
+    flops_per_image = training_flops(config, dataset.num_classes, shape, rows, fixed)
     steps = config.local_epochs * -(-each // config.batch_size)
     seen = config.clients_per_round * config.local_epochs * each
     busiest = -(-config.clients_per_round // devices)

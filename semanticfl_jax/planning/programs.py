@@ -126,7 +126,7 @@ def lower(program: str, target: Target, choice: Choice) -> jax.stages.Lowered:
         rows = mesh.devices.size * most * each
         data = with_shapes(data, rows, places, split(mesh))
     if program == "evaluation":
-        return built.evaluate.lower(jax.eval_shape(built.tested, state), test)
+        return built.evaluate.lower(jax.eval_shape(built.tested, state, shared), test)
     run_round: Any = built.run_round
     if program == "round":
         return run_round.lower(state, data, shared, key, rates)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from semanticfl_jax.algorithms.model import Model
+from semanticfl_jax.algorithms.parts import Belongs
 from semanticfl_jax.errors import MissingFileError, SemanticFLError
 from semanticfl_jax.paths import local_path
 from semanticfl_jax.simulation import workdir
@@ -64,14 +65,29 @@ def _read(path: Path) -> Weights:
                         f"init_params: the newest checkpoint in {path / workdir.CHECKPOINTS} "
                         f"cannot be read: {first_line(error)}"
                     ) from error
-                return {"params": state["params"]["model"], "batch_stats": state["batch_stats"]}
+                params = state["params"]["model"]
+                if any(leaf is None for leaf in jax.tree.leaves(params, is_leaf=_none)):
+                    raise SemanticFLError(
+                        f"init_params: the run in {path} trains a part of its network "
+                        f"(model.trainable) and has not ended: its checkpoints lack the rest"
+                    )
+                return {"params": params, "batch_stats": state["batch_stats"]}
     raise MissingFileError(
         f"init_params must be a .safetensors file or the directory of a run, got {path}, where "
         "there is neither"
     )
 
 
-def replace_weights(model: Model, weights: Weights | None, of: str = "init_params") -> Model:
+def _none(leaf: object) -> bool:
+    return leaf is None
+
+
+def replace_weights(
+    model: Model,
+    weights: Weights | None,
+    of: str = "init_params",
+    trains: Belongs | None = None,
+) -> Model:
     """Return an initial model with the network's parameters and statistics those of `weights`.
 
     Args:
@@ -79,21 +95,27 @@ def replace_weights(model: Model, weights: Weights | None, of: str = "init_param
       weights: as `read_initial` returns them; or a student's, which lack the output layer: that
         one stays as it was drawn.
       of: where they come from, for the error.
+      trains: whether the parameters at a path of the model are trained, where some are not; those
+        that are may be missing, and stay as they were drawn.
 
     Raises:
       SemanticFLError: if names or shapes differ; the message names the first.
     """
     if weights is None:
         return model
-    params = {**model.params, "model": _like(model.params["model"], weights, "params", of)}
+    wanted, drawn = model.params["model"], set(weights.get("drawn", ()))
+    if trains is not None:
+        missing = named_leaves(wanted).keys() - named_leaves(weights["params"]).keys()
+        drawn |= {name for name in missing if trains(f"params/model/{name}")}
+    params = {**model.params, "model": _like(wanted, weights, "params", of, drawn)}
     statistics = model.batch_stats
     if weights.get("batch_stats"):
-        statistics = _like(statistics, weights, "batch_stats", of)
+        statistics = _like(statistics, weights, "batch_stats", of, weights.get("drawn", ()))
     return Model(params, statistics)
 
 
-def _like(wanted: PyTree, weights: Weights, kind: str, of: str) -> PyTree:
-    require_fit(wanted, weights[kind], kind, of, weights.get("drawn", ()))
+def _like(wanted: PyTree, weights: Weights, kind: str, of: str, drawn: Collection[str]) -> PyTree:
+    require_fit(wanted, weights[kind], kind, of, drawn)
     named, there = named_leaves(wanted), named_leaves(weights[kind])
     leaves = [
         np.asarray(there[name], leaf.dtype) if name in there else leaf

@@ -12,13 +12,15 @@ from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms import Algorithm, complete, make_algorithm
 from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.fixed import fixed_part, trained_part
+from semanticfl_jax.algorithms.parts import Belongs, chosen_layers, paths
 from semanticfl_jax.algorithms.student import starts_from
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.data.federation import Federation
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.data.sources.labels import FORMS
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.federated.client_state import beside_checkpoints
 from semanticfl_jax.federated.client_update import extra_shapes, refuse_extra
 from semanticfl_jax.federated.cohort import cohort_places
@@ -58,6 +60,7 @@ class Parts:
       module: the Flax module that was given in place of `config.model`; None: none was.
       init: weights to start from, {"params": ..., "batch_stats": ...}; None: drawn by the seed.
       student: of a run that has one; the network may start from it.
+      trains: whether the parameters at a path of the model are trained; None: all are.
     """
 
     config: ExperimentConfig
@@ -69,6 +72,7 @@ class Parts:
     module: nn.Module | None = None
     init: Mapping[str, PyTree] | None = None
     student: Student | None = None
+    trains: Belongs | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -89,13 +93,17 @@ class Parts:
         return starts_from(self.student, self.config.guidance.student, variables)
 
     def init_model(self, key: jax.Array) -> Model:
-        """Return the initial model for the run's key."""
+        """Return what is trained of the initial model for the run's key."""
+        return trained_part(self.init_whole(key), self.algorithm.fixed)
+
+    def init_whole(self, key: jax.Array) -> Model:
+        """Return the initial model for the run's key, with the parameters that nobody trains."""
         drawn = init_model(self.network, self.algorithm, self.image_shape, key)
         if self.starts_from_student:
             assert self.student is not None
             of = "guidance.student.init (false starts from elsewhere): the student"
             return replace_weights(drawn, self.student.start, of)
-        return replace_weights(drawn, self.init)
+        return replace_weights(drawn, self.init, trains=self.trains)
 
     @functools.cached_property
     def model_shapes(self) -> Model:
@@ -179,9 +187,35 @@ def make_parts(
                     f"let it return semanticfl_jax.Outputs(logits, features, levels)"
                 )
     ledger = make_ledger(config)
-    parts = Parts(config, federation, network, algorithm, task, ledger, module, init, student)
+    trains = _trains(context)
+    parts = Parts(
+        config, federation, network, algorithm, task, ledger, module, init, student, trains
+    )
+    if trains is not None:
+        begun = parts.init_whole(run_key(config.seed))
+        fixed = jax.device_get(fixed_part(begun, trains))
+        parts = dataclasses.replace(parts, algorithm=dataclasses.replace(algorithm, fixed=fixed))
     _check_algorithm(parts)
     return parts
+
+
+def _trains(context: AlgorithmContext) -> Belongs | None:
+    """Return what tells the parameters that are trained, where some of the network's are not.
+
+    Raises:
+      ConfigError: if `model.trainable` names no layer, or none that has parameters.
+    """
+    layers, field = context.config.model.trainable, "model.trainable"
+    if layers == "all":
+        return None
+    chosen = chosen_layers(layers, context, field)
+    assert chosen is not None  # the configuration refuses an empty one
+    network = [path for path in paths(context) if path.startswith("params/")]
+    if not any(map(chosen, network)):
+        raise ConfigError(f"{field} must name layers with parameters, got {list(layers)}")
+    if all(map(chosen, network)):
+        return None
+    return lambda path: not path.startswith("params/model/") or chosen(path)
 
 
 def _check_logits(
@@ -268,9 +302,11 @@ def where_states_are(parts: Parts) -> str:
 
 
 def describe_task(parts: Parts, params: PyTree) -> str:
-    """Return a line on what is trained on what; `params` are the initial ones."""
+    """Return a line on what is trained on what; `params` are the initial ones that are trained."""
     config, algorithm = parts.config, parts.algorithm
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    trained = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = trained + sum(leaf.size for leaf in jax.tree.leaves(algorithm.fixed))
+    share = f", {trained:,} of them trained" if trained < count else ""
     names = [term.name for term in algorithm.terms if term.name != algorithm.name]
     terms = f" with {' and '.join(names)}" if names else ""
     partition = config.partition.file or config.partition.scheme
@@ -279,5 +315,5 @@ def describe_task(parts: Parts, params: PyTree) -> str:
     return (
         f"{algorithm.name}{terms} on {parts.federation.dataset.name}: {config.clients_per_round} "
         f"of {config.num_clients} clients a round, {partition} partition; "
-        f"{model} with {count:,} parameters"
+        f"{model} with {count:,} parameters{share}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.fixed import fixed_in
 from semanticfl_jax.data.federated import Batch, FederatedDataset, federate, pad_batches
 from semanticfl_jax.devices.compilation_cache import found_in_cache
 from semanticfl_jax.devices.memory import size_in_bytes
@@ -53,13 +53,13 @@ class Programs(NamedTuple):
       cohort: (number, sizes, key) -> the ids of its clients by place.
       run_round: (state, data, shared, key, rates) -> (state, metrics), jitted; donates `state`.
       evaluate: (model, batches) -> the task's figures, jitted.
-      tested: state -> the model that is tested.
+      tested: (state, shared) -> the model that is tested.
     """
 
     cohort: DrawCohort
     run_round: RunRound
     evaluate: Evaluate
-    tested: Callable[[ServerState], Model]
+    tested: Callable[[ServerState, PyTree], Model]
 
 
 def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -> Programs:
@@ -92,7 +92,10 @@ def make_programs(parts: Parts, mesh: Mesh, choice: Choice, steps: int | None) -
     run_round = join_clients(parted, mesh, config.runtime.client_state_memory)
     evaluate = make_evaluation(parts.network, mesh, *moments, parts.task)
 
-    return Programs(parted.cohort, run_round, evaluate, partial(tested_model, algorithm))
+    def tested(state: ServerState, shared: PyTree) -> Model:
+        return tested_model(algorithm, state, fixed_in(shared))
+
+    return Programs(parted.cohort, run_round, evaluate, tested)
 
 
 class Placed(NamedTuple):
@@ -184,7 +187,7 @@ def prepare(
     data, shared, test, stamped, received, state, key, own_rows = placed
 
     choice = choose.choose(workload(parts, received), mesh, kept, say)
-    draw, run_round, evaluate, tested = make_programs(
+    draw, run_round, evaluate, tested_of = make_programs(
         parts, mesh, choice, known_steps(partition.sizes, config)
     )
     data_of, shapes, about_data = rounds_data(
@@ -202,7 +205,7 @@ def prepare(
     else:
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, shapes, shared, key, first).compile()
-    evaluate = evaluate.lower(tested(state), test).compile()
+    evaluate = evaluate.lower(tested_of(state, shared), test).compile()
 
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
@@ -213,6 +216,10 @@ def prepare(
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
+
+    def tested(state: ServerState) -> Model:
+        return tested_of(state, shared)
+
     return Engine(
         state=state,
         data=data,
@@ -225,7 +232,7 @@ def prepare(
         run_block=run_block,
         longest=longest,
         evaluate=lambda state: _figures(evaluate, tested(state), test, stamped),
-        test_clients=_client_tests(parts, choice, mesh, data, key),
+        test_clients=_client_tests(parts, choice, mesh, data, key, fixed_in(shared)),
         tested=tested,
         traffic=make_traffic(parts.algorithm, state, data),
         compile_seconds=compile_seconds,
@@ -252,7 +259,12 @@ def _figures(
 
 
 def _client_tests(
-    parts: Parts, choice: Choice, mesh: Mesh, data: FederatedDataset, key: jax.Array
+    parts: Parts,
+    choice: Choice,
+    mesh: Mesh,
+    data: FederatedDataset,
+    key: jax.Array,
+    fixed: PyTree,
 ) -> TestClients | None:
     """Build the test of all clients on their own images; None where they keep none for it.
 
@@ -276,6 +288,7 @@ def _client_tests(
         task=parts.task,
         clients_per_chunk=choice.clients_per_chunk,
         kept=kept,
+        fixed=fixed,
     )
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from semanticfl_jax.algorithms.base import Model
+from semanticfl_jax.algorithms.fixed import fixed_in
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, federate
 from semanticfl_jax.devices.mesh import describe, replicated
@@ -73,6 +74,10 @@ class Seeds:
             self._test_images = placed.test
         self._parts.append(parts)
         self._placed.append(placed)
+
+        def tested(state: ServerState) -> Model:
+            return tested_model(parts.algorithm, state, fixed_in(placed.shared))
+
         engine = SeedEngine(
             state=placed.state,
             data=placed.data,
@@ -84,9 +89,9 @@ class Seeds:
             run_round=None,
             run_block=None,
             longest=1,
-            evaluate=self._evaluate,
+            evaluate=lambda state: self._test(tested(state), self._test_images),
             test_clients=None,
-            tested=partial(tested_model, parts.algorithm),
+            tested=tested,
             traffic=make_traffic(parts.algorithm, placed.state, placed.data),
             compile_seconds=0.0,
             device=describe(mesh),
@@ -137,7 +142,7 @@ class Seeds:
         self._run = together.lower(
             self._state, self._data, self._shared, self._keys, first
         ).compile()
-        tested = jax.eval_shape(programs[0].tested, states[0])
+        tested = jax.eval_shape(self._engines[0].tested, states[0])
         self._test = programs[0].evaluate.lower(tested, self._test_images).compile()
         self._placed.clear()
         seconds = time.perf_counter() - began
@@ -174,9 +179,6 @@ class Seeds:
         number = getattr(self, "_round", engine.round)
         return jax.tree.map(lambda x: x[0], engine.rates(number, 1))
 
-    def _evaluate(self, state: ServerState) -> dict[str, jax.Array]:
-        return self._test(self._engines[0].tested(state), self._test_images)
-
     def _advance(self) -> tuple[RoundMetrics, float]:
         """Do a round of all seeds; return what they measured, stacked, and seconds a seed."""
         began = time.perf_counter()
@@ -202,7 +204,7 @@ class Seeds:
                 engine.round, engine.state = number, None
                 evaluation = None
                 if tested:
-                    evaluation = jax.device_get(self._evaluate(engine.state))
+                    evaluation = jax.device_get(engine.evaluate(engine.state))
                 result = jax.tree.map(lambda x, index=index: x[index], metrics)
                 state = engine.state if saved else None
                 found.append(FinishedRound(number, result, seconds, evaluation, state))

@@ -50,7 +50,7 @@ def summarize_run(
         "privacy": report(config, parts.ledger, rounds, own_moments=federation.dataset.own_moments),
         "dataset": federation.dataset.name,
         "model": config.model.name if parts.module is None else parts.network.name,
-        "num_params": sum(x.size for x in jax.tree.leaves(engine.state.params["model"])),
+        **_numbers_of_parameters(parts, engine),
         "seed": config.seed,
         **_about_task(parts),
         **summarize(history, metric=parts.metric),
@@ -66,6 +66,13 @@ def summarize_run(
         **({"stopped_early": True} if stopped_early else {}),
     }
     return to_json_values(figures)
+
+
+def _numbers_of_parameters(parts: Parts, engine: Engine) -> dict[str, int]:
+    """Return how many parameters the network has and, unless all are, how many are trained."""
+    trained = sum(x.size for x in jax.tree.leaves(engine.state.params["model"]))
+    fixed = sum(x.size for x in jax.tree.leaves(parts.algorithm.fixed))
+    return {"num_params": trained + fixed, **({"num_trained_params": trained} if fixed else {})}
 
 
 def _about_task(parts: Parts) -> dict[str, Any]:
