@@ -114,6 +114,9 @@ class ExperimentConfig(Config):
     batch_size: int = 64
     #: Of the clients' optimiser, before the schedule.
     learning_rate: float = 0.01
+    #: Names of the network's layers, or arrays, that are trained and sent, at any depth; all others
+    #: stay as they begin. The classifier is found by its width.
+    trainable: Literal["all", "classifier"] | tuple[str, ...] = "all"
     #: Of SGD; its buffer starts from zero in every round.
     momentum: float = 0.9
     #: Of the clients' optimiser; `optimizer.name` decides how it enters.
@@ -163,6 +166,7 @@ class ExperimentConfig(Config):
         )
         require(self.seed < 2**31, "seed", "below 2^31", self.seed)
         require(self.learning_rate > 0, "learning_rate", "greater than 0", self.learning_rate)
+        require(len(self.trainable) > 0, "trainable", "one layer at least", self.trainable)
         require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
         require(
             self.clients_per_round <= self.num_clients,

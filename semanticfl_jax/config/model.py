@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
-from semanticfl_jax.config.fields import Choosing, require, require_at_least
+from semanticfl_jax.config.fields import Choosing, require_at_least
 from semanticfl_jax.registry import MODELS
 
 MODELS.register(
@@ -38,13 +38,9 @@ class ModelConfig(Choosing):
     width: int = 64
     #: ResNet-10's normalisation: by batch, with running statistics, or by groups of channels.
     norm: Literal["batch", "group"] = "batch"
-    #: Names of the layers, or arrays, that are trained and sent, at any depth; all others stay as
-    #: they begin. Also of a network of your own. The classifier is found by its width.
-    trainable: Literal["all", "classifier"] | tuple[str, ...] = "all"
     #: Settings of a network that has some of its own.
     settings: Any = None
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
         require_at_least(self, 1, "width")
-        require(len(self.trainable) > 0, "trainable", "one layer at least", self.trainable)

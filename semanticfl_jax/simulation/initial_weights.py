@@ -69,7 +69,7 @@ def _read(path: Path) -> Weights:
                 if any(leaf is None for leaf in jax.tree.leaves(params, is_leaf=_none)):
                     raise SemanticFLError(
                         f"init_params: the run in {path} trains a part of its network "
-                        f"(model.trainable) and has not ended: its checkpoints lack the rest"
+                        f"(trainable) and has not ended: its checkpoints lack the rest"
                     )
                 return {"params": params, "batch_stats": state["batch_stats"]}
     raise MissingFileError(

@@ -203,9 +203,9 @@ def _trains(context: AlgorithmContext) -> Belongs | None:
     """Return what tells the parameters that are trained, where some of the network's are not.
 
     Raises:
-      ConfigError: if `model.trainable` names no layer, or none that has parameters.
+      ConfigError: if `trainable` names no layer, or none that has parameters.
     """
-    layers, field = context.config.model.trainable, "model.trainable"
+    layers, field = context.config.trainable, "trainable"
     if layers == "all":
         return None
     chosen = chosen_layers(layers, context, field)

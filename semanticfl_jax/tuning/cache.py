@@ -98,7 +98,6 @@ def measured_for(work: Workload, mesh: Mesh) -> dict[str, Any]:
     """
     config, device = work.config, mesh.devices.flat[0]
     model = to_dict(config.model)
-    del model["trainable"]  # which `sent_once` tells, with the shapes
     own = config.algorithm.settings
     found = versions()
     return {

@@ -1,4 +1,4 @@
-"""Runs that train a part of the network: `model.trainable`."""
+"""Runs that train a part of the network: `trainable`."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from tests.api.runs import CONFIG, same, tiny
 from tests.federation import CLASSES, TwoLayers, head_only
 from tests.results import require_same
 
-HEAD = dataclasses.replace(CONFIG, rounds=2, model=sfl.ModelConfig(trainable="classifier"))
+HEAD = dataclasses.replace(CONFIG, rounds=2, trainable="classifier")
 
 
 def network(**options):
@@ -100,7 +100,7 @@ def test_clients_tests_and_fine_tuning_use_the_whole_and_train_the_part(pretrain
     )
     found = sfl.run(config, init_params=pretrained, **network()).history
     # The same head begins: where it is the only layer, all parameters are trained.
-    every, constant = dataclasses.replace(config, model=sfl.ModelConfig()), network()
+    every, constant = dataclasses.replace(config, trainable="all"), network()
     constant["model"] = head_only(pretrained["base"])
     reference = sfl.run(every, **constant).history
     figures = [
@@ -113,14 +113,14 @@ def test_clients_tests_and_fine_tuning_use_the_whole_and_train_the_part(pretrain
 @pytest.mark.parametrize(
     ("trainable", "message"),
     [
-        (("hed",), r"model.trainable must name layers of the model \(base, head\), got 'hed'"),
-        (("mean",), r"model.trainable must name layers with parameters, got \['mean'\]"),
+        (("hed",), r"trainable must name layers of the model \(base, head\), got 'hed'"),
+        (("mean",), r"trainable must name layers with parameters, got \['mean'\]"),
         ((), "trainable must be one layer at least"),
     ],
 )
 def test_names_that_are_not_there_are_refused(trainable, message):
     with pytest.raises(sfl.SemanticFLError, match=message):
-        config = dataclasses.replace(HEAD, model=sfl.ModelConfig(trainable=trainable))
+        config = dataclasses.replace(HEAD, trainable=trainable)
         sfl.run(config, **network())
 
 
@@ -129,11 +129,11 @@ def test_what_nobody_trains_must_be_given(pretrained):
     with pytest.raises(sfl.SemanticFLError, match="init_params lacks params/base/bias"):
         sfl.run(HEAD, init_params=head, **network())
     with pytest.raises(sfl.SemanticFLError, match="init_params lacks params/head/bias"):
-        config = dataclasses.replace(HEAD, model=sfl.ModelConfig())
+        config = dataclasses.replace(HEAD, trainable="all")
         sfl.run(config, init_params=pretrained, **network())
 
 
 def test_all_layers_by_name_are_all():
-    named = dataclasses.replace(HEAD, model=sfl.ModelConfig(trainable=("base", "head")))
-    every = dataclasses.replace(HEAD, model=sfl.ModelConfig())
+    named = dataclasses.replace(HEAD, trainable=("base", "head"))
+    every = dataclasses.replace(HEAD, trainable="all")
     require_same(sfl.run(named, **network()), sfl.run(every, **network()))
