@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from semanticfl_jax.algorithms.base import Model
 from semanticfl_jax.algorithms.fixed import fixed_in
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, federate
@@ -74,10 +74,7 @@ class Seeds:
             self._test_images = placed.test
         self._parts.append(parts)
         self._placed.append(placed)
-
-        def tested(state: ServerState) -> Model:
-            return tested_model(parts.algorithm, state, fixed_in(placed.shared))
-
+        tested = partial(tested_model, parts.algorithm, fixed=fixed_in(placed.shared))
         engine = SeedEngine(
             state=placed.state,
             data=placed.data,
