@@ -92,8 +92,13 @@ class TrainedModel:
         """
         return self._outputs("features", images)
 
-    def _outputs(self, name: str, images: np.ndarray) -> np.ndarray:
-        """Return a field of the network's `Outputs`, [n, ...], computed in batches."""
+    def _outputs(
+        self,
+        name: str,
+        images: np.ndarray,
+        then: Callable[[np.ndarray], np.ndarray] = lambda found: found,
+    ) -> np.ndarray:
+        """Return `then` of a field of the network's `Outputs`, [n, ...], computed in batches."""
         given, shape = np.asarray(images), tuple(self.about["image_shape"])
         dtype = np.dtype(self.about.get(_DTYPE, "uint8"))
         fits = given.ndim == 1 + len(shape) and given.shape[1:] == shape
@@ -110,12 +115,15 @@ class TrainedModel:
         form = jax.eval_shape(compute, full)
         if form is None:
             raise SemanticFLError(f"{self.network.name} returns no {name}, but logits alone")
-        found = np.zeros((len(images), *form.shape[1:]), form.dtype)
+        found = None
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             full[: len(batch)], full[len(batch) :] = batch, 0
-            found[start : start + _BATCH] = compute(full)[: len(batch)]
-        return found
+            here = then(np.asarray(compute(full))[: len(batch)])
+            if found is None:
+                found = np.zeros((len(images), *here.shape[1:]), here.dtype)
+            found[start : start + _BATCH] = here
+        return then(np.zeros((0, *form.shape[1:]), form.dtype)) if found is None else found
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the task's predictions for images uint8 [n, H, W, 3], or other inputs.
@@ -125,7 +133,8 @@ class TrainedModel:
           likelier than not, uint8 [n, K]; of regression, float32 [n, K]; of tokens, the most likely
           class at each position, int32 [n, ...].
         """
-        return self.task.predict(self.logits(images))
+        # Of each batch: the logits of tokens are as many times larger as there are classes.
+        return self._outputs("logits", images, self.task.predict)
 
     def export(self, path: str | os.PathLike) -> None:
         """Write a .safetensors file that `load_model` reads.

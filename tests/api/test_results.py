@@ -1,5 +1,6 @@
 """A result of own data, partition, model and algorithm: predictions, features, export."""
 
+import copy
 import dataclasses
 
 import flax.linen as nn
@@ -49,6 +50,21 @@ def test_predictions_are_the_networks(result):
     assert result.logits(dataset.test_images[:0]).shape == (0, 2)
     with pytest.raises(sfl.SemanticFLError, match=r"images must be uint8 \[n, 8, 8, 3\]"):
         result.predict(dataset.test_images / 255)
+
+
+def test_predictions_are_made_batch_by_batch(result):
+    sizes = []
+
+    def predict(logits):
+        sizes.append(len(logits))
+        return result.model.task.predict(logits)
+
+    model = copy.copy(result.model)
+    model.task = dataclasses.replace(model.task, predict=predict)
+    images = np.resize(stripes().test_images, (600, 8, 8, 3))
+    found = model.predict(images)
+    assert sum(sizes) == 600 and max(sizes) < 600  # never the logits of all at once
+    np.testing.assert_array_equal(found, np.argmax(result.logits(images), axis=-1))
 
 
 class Recurrent(nn.Module):
