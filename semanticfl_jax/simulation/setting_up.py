@@ -32,7 +32,13 @@ from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.checks import inexact_start
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
-from semanticfl_jax.simulation.initial_weights import Weights, digest, read_initial
+from semanticfl_jax.simulation.initial_weights import (
+    Weights,
+    describe_drawn,
+    digest,
+    drawn_in_place,
+    read_initial,
+)
 from semanticfl_jax.simulation.parts import (
     Parts,
     check_memory,
@@ -99,6 +105,11 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
             inexact = inexact_start(student, *moments) if parts.starts_from_student else None
             if inexact is not None:
                 say(inexact)
+        if init is not None and parts.trains is not None:
+            wanted = network.variables(federation.dataset.image_shape)["params"]
+            drawn = drawn_in_place(wanted, init, parts.trains)
+            if drawn:
+                say(describe_drawn(drawn))
         for line in check_memory(parts, mesh):
             say(line)
         if workdir is not None:

@@ -18,7 +18,7 @@ def test_weights_to_start_from(tmp_path, whole):
     whole.export(path)
     (run / "model.safetensors").rename(run / "elsewhere")  # then from the newest checkpoint
     tree = {"params": whole.params, "batch_stats": whole.batch_stats}
-    for source in (whole.params, tree, path, run):
+    for source in (whole.params, tree, whole, whole.model, path, run):
         started = sfl.run(config, init_params=source, **tiny())
         same(started.params, whole.params)
     with pytest.raises(sfl.SemanticFLError, match=r"params/.* must be .* for this"):
@@ -26,8 +26,22 @@ def test_weights_to_start_from(tmp_path, whole):
         sfl.run(config, init_params=path, **tiny(model=wide))
     with pytest.raises(sfl.SemanticFLError, match="init_params lacks params/"):
         sfl.run(config, init_params={"other": np.zeros(3)}, **tiny())
-    with pytest.raises(FileNotFoundError, match=r"must be a \.safetensors file or"):
+    with pytest.raises(FileNotFoundError, match=r"must be a \.safetensors file of Result"):
         sfl.run(config, init_params=tmp_path / "nowhere", **tiny())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"params": {}, "lora": {}}, 'init_params has the collection "lora" beside params'),
+        ({"base": {"kernel": np.array([1.0, np.nan])}}, "params/base/kernel has NaN or infinity"),
+        ({"params": {}, "batch_stats": {"mean": 1e300}}, "batch_stats/mean has NaN or infinity"),
+        ({"base": "weights"}, "params/base must be an array of numbers, got 'weights'"),
+    ],
+)
+def test_weights_that_no_run_can_start_from_are_refused_at_once(given, message):
+    with pytest.raises(sfl.SemanticFLError, match=message):
+        sfl.Simulation(CONFIG, init_params=given, **tiny())
 
 
 @pytest.mark.parametrize(
