@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -44,6 +45,17 @@ def test_weights_that_no_run_can_start_from_are_refused_at_once(given, message):
         sfl.Simulation(CONFIG, init_params=given, **tiny())
 
 
+class Reduced(nn.Module):
+    """Logits with an axis too few."""
+
+    how: str
+
+    @nn.compact
+    def __call__(self, images):
+        logits = nn.Dense(CLASSES)(images.mean((1, 2)))
+        return logits.sum(-1) if self.how == "rows" else logits.sum(0)
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
@@ -51,6 +63,16 @@ def test_weights_that_no_run_can_start_from_are_refused_at_once(given, message):
         ({"partition": [np.arange(9), np.arange(5)]}, {}, "indices must be used at most once"),
         ({"partition": [[0], [50]]}, {}, "client 1 must have indices from 0 to 49, has 50 to 50"),
         ({"partition": [[], [1]]}, {}, "client 0 must have a list of whole numbers, one at least"),
+        ({"partition": {"a": [0], "b": [1]}}, {}, r"got a dict: give list\(partition.values\("),
+        (
+            {"partition": np.array(["a", "b"] * 25)},
+            {},
+            r"got values, as of who .*columns=.*natural",
+        ),
+        ({"partition": [0] * 50}, {}, r"got values, as of who owns each sample"),
+        ({"partition": 2}, {}, "must be a list of one array of indices a client, got 2"),
+        ({"model": Reduced("rows")}, {}, r"Reduced must return logits \[B, 4\], .*, got \[B\]"),
+        ({"model": Reduced("all")}, {}, r"must return logits .*, got \[4\] for a batch of 1"),
         ({"model": TinyNet(3)}, {}, r"TinyNet must return logits \[B, 4\], one for each class"),
         ({"model": TinyNet}, {}, r"must be an instance of a Flax \(Linen\) module"),
         (
