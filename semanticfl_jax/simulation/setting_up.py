@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.data.federation import Federation, make_federation
+from semanticfl_jax.data.federation import Federation, describe_merged, make_federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
@@ -85,6 +85,9 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
     with processes.main_first():
         init = read_initial(given.init_params)
         federation = given.federation()
+        merged = describe_merged(federation.dataset, federation.whole, config)
+        if merged is not None and not federation.given and config.partition.file is None:
+            say(merged)
         network = make_network(config, federation, given.model)
         features = network.outputs(federation.dataset.image_shape).features
         anchors = _anchors(config, federation, features, workdir, say)
