@@ -24,7 +24,8 @@ from semanticfl_jax.tasks import CLASSIFICATION, Task, make_task
 from semanticfl_jax.types import PyTree
 
 _FORMAT = "semanticfl_jax"
-_BATCH = 250
+# Inputs of a batch at most, and bytes of what the network returns of them: tokens have many logits.
+_BATCH, _BATCH_BYTES = 250, 100_000_000
 #: Key of the inputs' type in a saved model; left out for images.
 _DTYPE = "image_dtype"
 
@@ -110,19 +111,20 @@ class TrainedModel:
                 f"{list(given.shape)}"
             )
         compute = partial(self._output, name, self.params, self.batch_stats)
-        # The last batch is filled up, so that one program serves all.
-        full = np.zeros((max(1, min(_BATCH, len(images))), *shape), dtype)
-        form = jax.eval_shape(compute, full)
+        form = jax.eval_shape(compute, np.zeros((1, *shape), dtype))
         if form is None:
             raise SemanticFLError(f"{self.network.name} returns no {name}, but logits alone")
+        most = max(1, min(_BATCH, _BATCH_BYTES // max(1, form.size * form.dtype.itemsize)))
+        # The last batch is filled up, so that one program serves all.
+        full = np.zeros((max(1, min(most, len(images))), *shape), dtype)
         found = None
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
+        for start in range(0, len(images), most):
+            batch = images[start : start + most]
             full[: len(batch)], full[len(batch) :] = batch, 0
             here = then(np.asarray(compute(full))[: len(batch)])
             if found is None:
                 found = np.zeros((len(images), *here.shape[1:]), here.dtype)
-            found[start : start + _BATCH] = here
+            found[start : start + most] = here
         return then(np.zeros((0, *form.shape[1:]), form.dtype)) if found is None else found
 
     def predict(self, images: np.ndarray) -> np.ndarray:

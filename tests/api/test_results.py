@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import semanticfl_jax as sfl
+from semanticfl_jax.simulation import export
 from tests.api.runs import CONFIG, HALVES, QUIET
 from tests.own_vit import ViT, confidence_penalty, stripes
 
@@ -52,7 +53,9 @@ def test_predictions_are_the_networks(result):
         result.predict(dataset.test_images / 255)
 
 
-def test_predictions_are_made_batch_by_batch(result):
+@pytest.mark.parametrize(("most", "largest"), [(10**9, 250), (8 * 100, 100)])
+def test_predictions_are_made_batch_by_batch(result, monkeypatch, most, largest):
+    monkeypatch.setattr(export, "_BATCH_BYTES", most)
     sizes = []
 
     def predict(logits):
@@ -63,7 +66,7 @@ def test_predictions_are_made_batch_by_batch(result):
     model.task = dataclasses.replace(model.task, predict=predict)
     images = np.resize(stripes().test_images, (600, 8, 8, 3))
     found = model.predict(images)
-    assert sum(sizes) == 600 and max(sizes) < 600  # never the logits of all at once
+    assert sum(sizes) == 600 and max(sizes) == largest  # never the logits of all at once
     np.testing.assert_array_equal(found, np.argmax(result.logits(images), axis=-1))
 
 
