@@ -56,8 +56,7 @@ class Network:
     @property
     def name(self) -> str:
         """The name of the module's class; of an NNX module behind Flax's bridge, of that one."""
-        made = nnx_class_of(self.module) or type(self.module)
-        return getattr(made, "__name__", type(made).__name__)
+        return getattr(_class_of(self.module), "__name__", "a function")
 
     def init(self, key: jax.Array, images: jax.Array, *, train: bool = False) -> PyTree:
         """Return the initial variables, for images float32 [B, H, W, 3] or inputs [B, ...]."""
@@ -202,13 +201,17 @@ def _refuse_variables(variables: PyTree, name: str) -> None:
             )
 
 
+def _class_of(module: Any) -> Any:
+    """Return the class of a module; behind Flax's bridge that of NNX, or what makes it."""
+    made = nnx_class_of(module) or type(module)
+    return made.func if isinstance(made, functools.partial) else made
+
+
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
     """Return what a module's call takes: of a sequence its first layer's, which gets them."""
     while type(module) is nn.Sequential and module.layers:
         module = module.layers[0]
-    made = nnx_class_of(module) or type(module)
-    if isinstance(made, functools.partial):
-        made = made.func
+    made = _class_of(module)
     if not isinstance(made, type):
         raise SemanticFLError(
             f"nnx.bridge.to_linen must be given a class for a run, which looks at its call for "

@@ -1,5 +1,7 @@
 """What a Flax module of a user's own must be like is said before it is trained."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -203,7 +205,7 @@ class Drops(nnx.Module):
 
 
 def test_dropout_of_nnx_draws_in_training_alone():
-    network, images = Network(nnx.bridge.to_linen(Drops)), jnp.ones((4, 2, 2, 3))
+    network, images = Network(nnx.bridge.to_linen(functools.partial(Drops))), jnp.ones((4, 2, 2, 3))
     assert network.name == "Drops" and network.variables((2, 2, 3)) == {}
     given = [
         network.apply({}, images, train=True, rngs={"dropout": jax.random.key(seed)}).logits
