@@ -19,7 +19,7 @@ from . import flags
 def main(config: ExperimentConfig, workdir: str) -> None:
     """Deal the training samples as `launch.train` would."""
     from semanticfl_jax.data import sources
-    from semanticfl_jax.data.federation import make_federation
+    from semanticfl_jax.data.federation import describe_merged, make_federation
     from semanticfl_jax.data.partition.statistics import table
     from semanticfl_jax.files import write_json
     from semanticfl_jax.lock import Lock
@@ -35,6 +35,9 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         write_json(directory / "partition.json", summary)
         attempt(directory / files.PLOTS, lambda: federation.draw(directory / files.PLOTS), print)
     print(f"{summary['samples']:,} images of {config.dataset} to {summary['clients']:,} clients")
+    merged = describe_merged(federation.dataset, federation.whole, config)
+    if merged is not None and config.partition.file is None:
+        print(merged)
     print(table(summary))
     print(f"wrote {directory / 'partition.json'}, {files.PARTITION} and {files.PLOTS}/")
 

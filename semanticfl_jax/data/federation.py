@@ -67,6 +67,11 @@ class Federation:
     dealt: Partition | None = None
     given: bool = False
 
+    @property
+    def whole(self) -> Partition:
+        """What each client was dealt, its own test images with it."""
+        return self.partition if self.dealt is None else self.dealt
+
     def label_counts(self) -> np.ndarray:
         """Return the samples of each class at each client, int64 [N, K]; zeros [N, 1] without."""
         if not self.dataset.has_classes:
@@ -84,9 +89,11 @@ class Federation:
         none) and `severity` float32; `holds_text` and `holds_visual` bool. `test_indices` and
         `test_offsets` [num_clients + 1] are the images that clients keep for testing;
         partition.npz has all of a client's. Nothing is written of what does not occur.
+
+        The metadata of partition.npz have `values` where a column forms the clients: for each
+        client the list of its values.
         """
-        dealt = self.partition if self.dealt is None else self.dealt
-        save(directory / PARTITION, self.public, dealt, self.dataset, config)
+        save(directory / PARTITION, self.public, self.whole, self.dataset, config)
         arrays = {}
         if self.client_test is not None:
             arrays |= {
@@ -223,6 +230,7 @@ def save(
     config: ExperimentConfig,
 ) -> None:
     """Write what `deal` returned, with all that `partition.file` needs to give it back."""
+    values = client_values(dataset, partition, config)
     partition.save(
         path,
         dataset=dataset.name,
@@ -233,6 +241,39 @@ def save(
         public=public.tolist(),
         seed=config.seed,
         partition=to_dict(config.partition),
+        **({} if values is None else {"values": values}),
+    )
+
+
+def client_values(
+    dataset: ImageDataset, partition: Partition, config: ExperimentConfig
+) -> list[list[Any]] | None:
+    """Return the values of `partition.column` that each client has, sorted; None without one."""
+    column = config.partition.column
+    if column is None or column not in dataset.columns:
+        return None
+    names, number = np.unique(dataset.columns[column][partition.indices], return_inverse=True)
+    owner = np.repeat(np.arange(partition.num_clients), partition.sizes)
+    owner, number = np.unique(np.stack([owner, number]), axis=1)
+    return [
+        each.tolist()
+        for each in np.split(names[number], np.searchsorted(owner, range(1, partition.num_clients)))
+    ]
+
+
+def describe_merged(
+    dataset: ImageDataset, partition: Partition, config: ExperimentConfig
+) -> str | None:
+    """Return a line where clients hold several values of the column that forms them."""
+    values = client_values(dataset, partition, config)
+    if values is None or max(map(len, values)) < 2:
+        return None
+    counts = [len(each) for each in values]
+    every = f"{min(counts)} or {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
+    return (
+        f"{len(values)} clients share the {sum(counts)} values of column "
+        f"{config.partition.column!r}, {every} each, drawn by the seed; num_clients={sum(counts)} "
+        "makes every value a client"
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 from flax.errors import InvalidRngError
 
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models.nnx_bridge import described, in_mode, nnx_class_of
 from semanticfl_jax.models.outputs import Outputs
 from semanticfl_jax.types import PyTree
 
@@ -30,7 +33,8 @@ class Network:
     Args:
       module: called as `(images, ...)`; returns `Outputs`, or logits [B, K], for tokens
         [B, ..., K]. Without a `mask` argument, rows that pad a batch take part in its normalisation
-        statistics.
+        statistics. An NNX module comes through Flax's bridge, `nnx.bridge.to_linen`; if its call
+        does not take `train`, its layers are put in the mode that they are to be in.
 
     Raises:
       SemanticFLError: if it is no Flax module, or its call is told by another name than `train`
@@ -40,7 +44,8 @@ class Network:
     def __init__(self, module: nn.Module):
         if not isinstance(module, nn.Module):
             raise SemanticFLError(
-                f"a model must be an instance of a Flax module (flax.linen), got {module!r}"
+                f"a model must be an instance of a Flax module (flax.linen), got "
+                f"{described(module)}"
             )
         self.module = module
         parameters = _parameters(module)
@@ -50,12 +55,15 @@ class Network:
 
     @property
     def name(self) -> str:
-        """The name of the module's class."""
-        return type(self.module).__name__
+        """The name of the module's class; of an NNX module behind Flax's bridge, of that one."""
+        return getattr(_class_of(self.module), "__name__", "a function")
 
     def init(self, key: jax.Array, images: jax.Array, *, train: bool = False) -> PyTree:
         """Return the initial variables, for images float32 [B, H, W, 3] or inputs [B, ...]."""
-        return self.module.init(key, images, **self._arguments(train, None))
+        module, keys = self._module(train), key
+        if nnx_class_of(module):  # NNX asks for the stream of dropout already when it is made
+            keys = {"params": key, "dropout": jax.random.fold_in(key, 0)}
+        return module.init(keys, images, **self._arguments(train, None))
 
     def apply(
         self,
@@ -68,8 +76,8 @@ class Network:
         mutable: Any = False,
     ) -> Any:
         """Return `Outputs`; with `mutable`, also the collections that changed, as Flax does."""
-        arguments = self._arguments(train, mask)
-        result = self.module.apply(variables, images, **arguments, rngs=rngs, mutable=mutable)
+        module, arguments = self._module(train), self._arguments(train, mask)
+        result = module.apply(variables, images, **arguments, rngs=rngs, mutable=mutable)
         if mutable is False:
             return as_outputs(result)
         outputs, changed = result
@@ -110,9 +118,21 @@ class Network:
 
     def _initial(self, images: jax.ShapeDtypeStruct) -> PyTree:
         """Return the shapes of the initial variables, all of which a run keeps."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0), images)
+        try:
+            shapes = jax.eval_shape(self.init, jax.random.key(0), images)
+        except (ValueError, KeyError, AttributeError) as error:
+            problem = _not_told(str(error), self.name)
+            if problem is None:
+                raise
+            raise SemanticFLError(problem) from error
         _refuse_variables(shapes, self.name)
         return shapes
+
+    def _module(self, train: bool) -> nn.Module:
+        """Return the module; one of NNX whose call does not take `train`, in its mode."""
+        if "train" in self._takes or nnx_class_of(self.module) is None:
+            return self.module
+        return in_mode(self.module, train)
 
     def _arguments(self, train: bool, mask: jax.Array | None) -> dict[str, Any]:
         given = {"train": train, "mask": mask}
@@ -133,6 +153,24 @@ def as_outputs(result: Any) -> Outputs:
             f"{type(result).__name__}"
         )
     return Outputs(result.astype(jnp.float32), None)
+
+
+def _not_told(error: str, name: str) -> str | None:
+    """Return what to do about an error of Flax's layers that lack what a run tells the network."""
+    layer = re.search(r'Parameter "(\w+)" must be passed', error)
+    if layer and layer[1] in _OTHER_NAMES:
+        return (
+            f"{name} has a layer that must be told whether it trains, as nn.Dropout and "
+            f"nn.BatchNorm must: let {name}.__call__ take train, and give the layer "
+            f"{layer[1]}={_OTHER_NAMES[layer[1]]}"
+        )
+    stream = re.search(r"No RngStream named '(\w+)'", error)
+    if stream is None:
+        return None
+    return (
+        f'{name} has a layer of NNX that draws from the random stream "{stream[1]}"; a run gives '
+        "dropout alone, and that only where nnx.bridge.to_linen makes the whole network"
+    )
 
 
 def _refuse_other_names(parameters: Mapping[str, inspect.Parameter], name: str) -> None:
@@ -163,13 +201,25 @@ def _refuse_variables(variables: PyTree, name: str) -> None:
             )
 
 
+def _class_of(module: Any) -> Any:
+    """Return the class of a module; behind Flax's bridge that of NNX, or what makes it."""
+    made = nnx_class_of(module) or type(module)
+    return made.func if isinstance(made, functools.partial) else made
+
+
 def _parameters(module: Any) -> Mapping[str, inspect.Parameter]:
     """Return what a module's call takes: of a sequence its first layer's, which gets them."""
     while type(module) is nn.Sequential and module.layers:
         module = module.layers[0]
-    if type(module).__module__.startswith("flax."):
+    made = _class_of(module)
+    if not isinstance(made, type):
+        raise SemanticFLError(
+            f"nnx.bridge.to_linen must be given a class for a run, which looks at its call for "
+            f"train, got {made!r:.200}"
+        )
+    if made.__module__.startswith("flax."):
         return {}  # a layer of Flax's own, whose mask is another
-    called = type(module).__call__ if isinstance(module, nn.Module) else module
+    called = made.__call__ if made is not type(module) or isinstance(module, nn.Module) else module
     in_python = any(hasattr(called, name) for name in ("__code__", "__wrapped__", "func"))
     if not in_python and not inspect.isfunction(type(called).__call__):
         return {}  # a callable of C, which claims to take anything since Python 3.12

@@ -11,6 +11,7 @@ from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.config.fields import changed_fields
 from semanticfl_jax.data.sources import ImageDataset
+from semanticfl_jax.models.nnx_bridge import described
 from semanticfl_jax.simulation.callbacks import Callback
 
 
@@ -27,7 +28,7 @@ def check_kinds(
     ]
     for name, value, kind, words in given:
         if value is not None and not isinstance(value, kind):
-            raise ConfigError(f"{name} must be {words}, got {value!r:.200}")
+            raise ConfigError(f"{name} must be {words}, got {described(value)}")
     ignored = [] if algorithm is None else changed_fields(config.algorithm)
     ignored = [name for name in ignored if name != "server_learning_rate"]  # `Aggregate.rate`
     if ignored:

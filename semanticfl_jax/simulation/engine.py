@@ -20,6 +20,19 @@ from semanticfl_jax.federated.traffic import Traffic
 from semanticfl_jax.types import PyTree
 
 
+def may_be_nan(test: Callable[[ServerState], Any]) -> Callable[[ServerState], Any]:
+    """Return a test for which `jax_debug_nans` is off.
+
+    The figure of a class or a client without test images is NaN on purpose.
+    """
+
+    def unchecked(state: ServerState) -> Any:
+        with jax.debug_nans(False):
+            return test(state)
+
+    return unchecked
+
+
 @dataclasses.dataclass
 class Engine:
     """Everything that a run's rounds need, on the devices, and its compiled programs.

@@ -71,7 +71,8 @@ class Simulation:
       model: a Flax module in place of `config.model`. It is called as `(images, train=...,
         mask=...)`, with those of the two that it takes, and returns logits or `Outputs`.
       algorithm: an `Algorithm` in place of `config.algorithm`.
-      init_params: weights to start from: a tree, a .safetensors file, or a run's directory.
+      init_params: weights to start from: a tree, a `Result` or `TrainedModel`, a .safetensors file
+        of `Result.export` (files of other tools are refused), or a run's directory.
       workdir: directory for config.json, metrics.jsonl, checkpoints/, summary.json and more; a run
         that is there is resumed. None writes nothing. No other process can use it until the run
         is closed, ends, or is stopped.

@@ -24,7 +24,8 @@ from semanticfl_jax.tasks import CLASSIFICATION, Task, make_task
 from semanticfl_jax.types import PyTree
 
 _FORMAT = "semanticfl_jax"
-_BATCH = 250
+# Inputs of a batch at most, and bytes of what the network returns of them: tokens have many logits.
+_BATCH, _BATCH_BYTES = 250, 100_000_000
 #: Key of the inputs' type in a saved model; left out for images.
 _DTYPE = "image_dtype"
 
@@ -92,8 +93,13 @@ class TrainedModel:
         """
         return self._outputs("features", images)
 
-    def _outputs(self, name: str, images: np.ndarray) -> np.ndarray:
-        """Return a field of the network's `Outputs`, [n, ...], computed in batches."""
+    def _outputs(
+        self,
+        name: str,
+        images: np.ndarray,
+        then: Callable[[np.ndarray], np.ndarray] = lambda found: found,
+    ) -> np.ndarray:
+        """Return `then` of a field of the network's `Outputs`, [n, ...], computed in batches."""
         given, shape = np.asarray(images), tuple(self.about["image_shape"])
         dtype = np.dtype(self.about.get(_DTYPE, "uint8"))
         fits = given.ndim == 1 + len(shape) and given.shape[1:] == shape
@@ -105,17 +111,21 @@ class TrainedModel:
                 f"{list(given.shape)}"
             )
         compute = partial(self._output, name, self.params, self.batch_stats)
-        # The last batch is filled up, so that one program serves all.
-        full = np.zeros((max(1, min(_BATCH, len(images))), *shape), dtype)
-        form = jax.eval_shape(compute, full)
+        form = jax.eval_shape(compute, np.zeros((1, *shape), dtype))
         if form is None:
             raise SemanticFLError(f"{self.network.name} returns no {name}, but logits alone")
-        found = np.zeros((len(images), *form.shape[1:]), form.dtype)
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
+        most = max(1, min(_BATCH, _BATCH_BYTES // max(1, form.size * form.dtype.itemsize)))
+        # The last batch is filled up, so that one program serves all.
+        full = np.zeros((max(1, min(most, len(images))), *shape), dtype)
+        found = None
+        for start in range(0, len(images), most):
+            batch = images[start : start + most]
             full[: len(batch)], full[len(batch) :] = batch, 0
-            found[start : start + _BATCH] = compute(full)[: len(batch)]
-        return found
+            here = then(np.asarray(compute(full))[: len(batch)])
+            if found is None:
+                found = np.zeros((len(images), *here.shape[1:]), here.dtype)
+            found[start : start + most] = here
+        return then(np.zeros((0, *form.shape[1:]), form.dtype)) if found is None else found
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the task's predictions for images uint8 [n, H, W, 3], or other inputs.
@@ -125,7 +135,8 @@ class TrainedModel:
           likelier than not, uint8 [n, K]; of regression, float32 [n, K]; of tokens, the most likely
           class at each position, int32 [n, ...].
         """
-        return self.task.predict(self.logits(images))
+        # Of each batch: the logits of tokens are as many times larger as there are classes.
+        return self._outputs("logits", images, self.task.predict)
 
     def export(self, path: str | os.PathLike) -> None:
         """Write a .safetensors file that `load_model` reads.

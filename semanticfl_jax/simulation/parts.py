@@ -232,10 +232,13 @@ def _check_logits(
         what += " at each position"
     elif wanted[-1] != classes:
         what += " an image"
+    # Of a network that returns no row an image, the shape says so.
+    got = ["B", *shape[1:]] if shape[:1] == (1,) else shape
+    of = "" if shape[:1] == (1,) else " for a batch of 1"
     hint = ": give a network of your own, sfl.run(config, dataset=..., model=...)"
     raise SemanticFLError(
         f"{network.name} must return logits [B, {', '.join(map(str, wanted))}], {what} of "
-        f"{dataset.name}, got [B, {', '.join(map(str, shape[1:]))}]{hint * (several and built_in)}"
+        f"{dataset.name}, got [{', '.join(map(str, got))}]{of}{hint * (several and built_in)}"
     )
 
 

@@ -37,7 +37,7 @@ from semanticfl_jax.federated.round import DrawCohort, make_round
 from semanticfl_jax.federated.server_state import ServerState, init_server, tested_model
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.randomness import run_key
-from semanticfl_jax.simulation.engine import Engine
+from semanticfl_jax.simulation.engine import Engine, may_be_nan
 from semanticfl_jax.simulation.parts import Parts, describe_task, make_network
 from semanticfl_jax.simulation.rows import columns
 from semanticfl_jax.tuning import choose
@@ -231,7 +231,7 @@ def prepare(
         run_round=run_round,
         run_block=run_block,
         longest=longest,
-        evaluate=lambda state: _figures(evaluate, tested(state), test, stamped),
+        evaluate=may_be_nan(lambda state: _figures(evaluate, tested(state), test, stamped)),
         test_clients=_client_tests(parts, choice, mesh, data, key, fixed_in(shared)),
         tested=tested,
         traffic=make_traffic(parts.algorithm, state, data),
@@ -275,7 +275,7 @@ def _client_tests(
     dataset, kept = parts.federation.dataset, None
     if parts.config.runtime.data_memory == "host":
         kept = (dataset.train_images, parts.federation.partition)
-    return make_client_tests(
+    test_clients = make_client_tests(
         make_network(choice.applied(parts.config), parts.federation, parts.module),
         parts.algorithm,
         parts.config,
@@ -290,6 +290,7 @@ def _client_tests(
         kept=kept,
         fixed=fixed,
     )
+    return may_be_nan(test_clients)
 
 
 def workload(parts: Parts, received: Model) -> Workload:

@@ -27,7 +27,7 @@ from semanticfl_jax.federated.rates import make_rates
 from semanticfl_jax.federated.server_state import ServerState, tested_model
 from semanticfl_jax.federated.traffic import make_traffic
 from semanticfl_jax.models.client_conv import choose_lowering
-from semanticfl_jax.simulation.engine import Engine
+from semanticfl_jax.simulation.engine import Engine, may_be_nan
 from semanticfl_jax.simulation.parts import Parts, describe_task
 from semanticfl_jax.simulation.pipeline import FinishedRound, evaluation_due
 from semanticfl_jax.simulation.prepare import Placed, Programs, make_programs, place
@@ -86,7 +86,7 @@ class Seeds:
             run_round=None,
             run_block=None,
             longest=1,
-            evaluate=lambda state: self._test(tested(state), self._test_images),
+            evaluate=may_be_nan(lambda state: self._test(tested(state), self._test_images)),
             test_clients=None,
             tested=tested,
             traffic=make_traffic(parts.algorithm, placed.state, placed.data),

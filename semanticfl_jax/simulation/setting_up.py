@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from semanticfl_jax.algorithms import Algorithm
 from semanticfl_jax.config import ConfigError, ExperimentConfig
 from semanticfl_jax.data import sources
-from semanticfl_jax.data.federation import Federation, make_federation
+from semanticfl_jax.data.federation import Federation, describe_merged, make_federation
 from semanticfl_jax.data.partition import Partition
 from semanticfl_jax.data.sources import ImageDataset
 from semanticfl_jax.devices import processes
@@ -32,7 +32,13 @@ from semanticfl_jax.semantics.student import Student
 from semanticfl_jax.semantics.student.checks import inexact_start
 from semanticfl_jax.simulation import workdir as files
 from semanticfl_jax.simulation.anchors import server_anchors
-from semanticfl_jax.simulation.initial_weights import Weights, digest, read_initial
+from semanticfl_jax.simulation.initial_weights import (
+    Weights,
+    describe_drawn,
+    digest,
+    drawn_in_place,
+    read_initial,
+)
 from semanticfl_jax.simulation.parts import (
     Parts,
     check_memory,
@@ -79,6 +85,9 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
     with processes.main_first():
         init = read_initial(given.init_params)
         federation = given.federation()
+        merged = describe_merged(federation.dataset, federation.whole, config)
+        if merged is not None and not federation.given and config.partition.file is None:
+            say(merged)
         network = make_network(config, federation, given.model)
         features = network.outputs(federation.dataset.image_shape).features
         anchors = _anchors(config, federation, features, workdir, say)
@@ -99,6 +108,11 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
             inexact = inexact_start(student, *moments) if parts.starts_from_student else None
             if inexact is not None:
                 say(inexact)
+        if init is not None and parts.trains is not None:
+            wanted = network.variables(federation.dataset.image_shape)["params"]
+            drawn = drawn_in_place(wanted, init, parts.trains)
+            if drawn:
+                say(describe_drawn(drawn))
         for line in check_memory(parts, mesh):
             say(line)
         if workdir is not None:

@@ -56,7 +56,7 @@ class Task:
       figures: sums over all test images -> figures by name, scalars or small arrays. A name that
         begins with "test_" is one of the test set; `headline` and "test_loss" must be there.
       predict: logits float32 [n, outputs], of tokens [n, ..., outputs], on the host -> predictions,
-        an array of n rows.
+        an array of n rows, each of its own logits: it is called batch by batch.
       headline: the figure that says how well a model does; it begins with "test_".
       higher_is_better: whether more of it is better.
       outputs: K -> the number of logits, for instance 2 K for a mean and a variance each; of tokens

@@ -1,5 +1,6 @@
 """A result of own data, partition, model and algorithm: predictions, features, export."""
 
+import copy
 import dataclasses
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import semanticfl_jax as sfl
+from semanticfl_jax.simulation import export
 from tests.api.runs import CONFIG, HALVES, QUIET
 from tests.own_vit import ViT, confidence_penalty, stripes
 
@@ -49,6 +51,23 @@ def test_predictions_are_the_networks(result):
     assert result.logits(dataset.test_images[:0]).shape == (0, 2)
     with pytest.raises(sfl.SemanticFLError, match=r"images must be uint8 \[n, 8, 8, 3\]"):
         result.predict(dataset.test_images / 255)
+
+
+@pytest.mark.parametrize(("most", "largest"), [(10**9, 250), (8 * 100, 100)])
+def test_predictions_are_made_batch_by_batch(result, monkeypatch, most, largest):
+    monkeypatch.setattr(export, "_BATCH_BYTES", most)
+    sizes = []
+
+    def predict(logits):
+        sizes.append(len(logits))
+        return result.model.task.predict(logits)
+
+    model = copy.copy(result.model)
+    model.task = dataclasses.replace(model.task, predict=predict)
+    images = np.resize(stripes().test_images, (600, 8, 8, 3))
+    found = model.predict(images)
+    assert sum(sizes) == 600 and max(sizes) == largest  # never the logits of all at once
+    np.testing.assert_array_equal(found, np.argmax(result.logits(images), axis=-1))
 
 
 class Recurrent(nn.Module):

@@ -133,6 +133,23 @@ def test_what_nobody_trains_must_be_given(pretrained):
         sfl.run(config, init_params=pretrained, **network())
 
 
+def test_a_classifier_of_other_classes_is_drawn_and_spoken_of(pretrained):
+    head = {"kernel": np.zeros((5, CLASSES + 3)), "bias": np.zeros(CLASSES + 3)}
+    lines, given = [], network()
+    given["say"] = lines.append
+    simulation = sfl.Simulation(HEAD, init_params={**pretrained, "head": head}, **given)
+    drawn = sfl.Simulation(HEAD, init_params=pretrained, **given)
+    same(simulation.state.model.params, drawn.state.model.params)
+    assert (
+        "init_params has in another shape head/bias ([7] there), head/kernel ([5, 7] there): drawn "
+        "by the seed, as what trainable names may be" in lines
+    )
+    assert "init_params lacks head/bias, head/kernel: drawn by" in "".join(lines)
+    wide = {"kernel": np.zeros((12, 6)), "bias": np.zeros(6)}
+    with pytest.raises(sfl.SemanticFLError, match=r"params/base/bias must be \[5\] for this model"):
+        sfl.Simulation(HEAD, init_params={"base": wide, "head": head}, **given)
+
+
 def test_all_layers_by_name_are_all():
     named = dataclasses.replace(HEAD, trainable=("base", "head"))
     every = dataclasses.replace(HEAD, trainable="all")

@@ -90,7 +90,21 @@ def test_natural_clients_go_by_the_column_of_the_private_samples(dataset):
         dataset, with_partition(config, scheme="natural", column="writer")
     )
     writers = [set(dataset.columns["writer"][partition.client(i)]) for i in range(3)]
-    assert sorted(map(sorted, writers)) == [["x"], ["y"], ["z"]]
+    assert list(map(sorted, writers)) == [["x"], ["y"], ["z"]]
+
+
+def test_who_natural_clients_are_is_kept_and_merged_ones_are_spoken_of(dataset, tmp_path):
+    config = with_partition(CONFIG, scheme="natural", column="writer")
+    for clients, found in ((3, [["x"], ["y"], ["z"]]), (2, None)):
+        config = dataclasses.replace(config, num_clients=clients, clients_per_round=clients)
+        _, partition = save(dataset, config, tmp_path / "partition.npz")
+        values = Partition.load_with_metadata(tmp_path / "partition.npz")[1]["values"]
+        writers = dataset.columns["writer"]
+        assert values == [sorted(set(writers[partition.client(i)])) for i in range(clients)]
+        assert found in (None, values)
+        line = federation.describe_merged(dataset, partition, config)
+        assert (line is None) == (clients == 3)
+    assert line.startswith("2 clients share the 3 values of column 'writer', 1 or 2 each, drawn by")
 
 
 def test_an_unknown_column_is_answered_with_those_there_are(dataset):

@@ -1,5 +1,7 @@
 """From the parts of a run to its programs: what the round is built with, and what is tested."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from semanticfl_jax.config import (
     AggregationConfig,
     AlgorithmConfig,
     AvailabilityConfig,
+    ClientTestConfig,
     ExperimentConfig,
     RuntimeConfig,
 )
@@ -97,3 +100,23 @@ def test_images_a_second_are_those_that_clients_train_on(trained):
     for row in result.history:
         count = row["images_per_second"] * row["seconds"]
         assert count == pytest.approx(len(world.train_labels))
+
+
+@pytest.fixture
+def debug_nans():
+    with jax.debug_nans(True):
+        yield
+
+
+def test_figures_without_test_images_are_no_fault_and_training_is_checked(debug_nans):
+    dataset = noise_images()
+    dataset = dataclasses.replace(dataset, test_labels=np.zeros_like(dataset.test_labels))
+    given = {"dataset": dataset, "partition": [[0], [1, 2, 3, 4], [5, 6, 7, 8]], **OPTIONS}
+    config = configuration(client_test=ClientTestConfig(share=0.3))
+    simulation = experiment.Simulation(config, **given)
+    assert simulation.run().history[-1]["class_accuracy"][1] is None
+    assert np.isnan(simulation.client_tests["global"].headline[0])
+    # JAX's own kind of error for a compiled program is private.
+    with pytest.raises(Exception, match="nan"):
+        config = dataclasses.replace(config, learning_rate=1e38)
+        experiment.Simulation(config, **given).run()

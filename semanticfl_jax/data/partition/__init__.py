@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -205,6 +205,7 @@ def from_lists(
       SemanticFLError: for another number of arrays, an empty one, or indices that are out of range
         or used twice.
     """
+    _refuse_other_forms(clients, source)
     rows = [np.asarray(row) for row in clients]
     if len(rows) != num_clients:
         raise SemanticFLError(
@@ -222,6 +223,26 @@ def from_lists(
                 f"{row.min()} to {row.max()}"
             )
     return Partition(np.concatenate(rows), np.cumsum([0, *map(len, rows)]))
+
+
+def _refuse_other_forms(clients: Any, source: str) -> None:
+    """Raise `SemanticFLError` for a dict, or an owner for each sample."""
+    if isinstance(clients, Mapping):
+        raise SemanticFLError(
+            f"{source} must be a list of one array of indices a client, got a dict: give "
+            "list(partition.values())"
+        )
+    if not isinstance(clients, Iterable):
+        raise SemanticFLError(
+            f"{source} must be a list of one array of indices a client, got {clients!r:.80}"
+        )
+    if isinstance(clients, Sequence | np.ndarray) and len(clients) and np.ndim(clients[0]) == 0:
+        raise SemanticFLError(
+            f"{source} must be a list of one array of indices a client, got values, as of who owns "
+            'each sample: give them as ImageDataset.from_arrays(..., columns={"owner": values}) '
+            'with PartitionConfig("natural", column="owner"), or the list '
+            "[np.flatnonzero(values == owner) for owner in np.unique(values)]"
+        )
 
 
 def require_fit(partition: Partition, samples: int, num_clients: int) -> None:

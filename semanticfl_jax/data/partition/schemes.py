@@ -118,7 +118,8 @@ def quantity(settings: object, context: PartitionContext) -> Rows:
 def natural(settings: object, context: PartitionContext) -> Rows:
     """Deal each value of a column whole, to random clients in equal numbers.
 
-    Numbers of values differ by at most 1; with as many clients as values, a client is a value.
+    Numbers of values differ by at most 1. With as many clients as values, client i is the i-th of
+    the sorted values, whatever the seed: who a client is can be told, and compared between seeds.
     """
     del settings
     rng, groups, num_clients = context.rng, context.groups, context.num_clients
@@ -130,5 +131,7 @@ def natural(settings: object, context: PartitionContext) -> Rows:
             f"num_clients must be at most the {values} values of column {config.column!r}, got "
             f"{num_clients}"
         )
-    owner_of_value = rng.permutation(values) % num_clients
+    owner_of_value = np.arange(values)
+    if num_clients < values:
+        owner_of_value = rng.permutation(values) % num_clients
     return by_owner(order, np.repeat(owner_of_value, group_sizes), num_clients)

@@ -40,6 +40,10 @@ def as_inputs(name: str, values: Any) -> np.ndarray:
     else:
         found = as_kept(name, values) if values.ndim >= 2 else values
         fits = found.dtype in KEPT and found.ndim >= 2 and found.size > 0
+    if values.ndim and not len(values):
+        raise SemanticFLError(
+            f"{name} is empty, {values.dtype} {list(values.shape)}: it must have one input at least"
+        )
     if not fits:
         raise SemanticFLError(
             f"{name} must be uint8 [n, H, W, 3], from 0 to 255, or float32 or int32 [n, ...], "

@@ -243,6 +243,14 @@ def test_natural_keeps_the_values_of_a_column_together(clients):
     assert set.union(*values) == set("abcdefg")
 
 
+def test_as_many_natural_clients_as_values_are_the_sorted_values_with_every_seed():
+    column = np.array(["d", "a", "g", "c", "b", "e", "f"])[np.arange(70) % 7]
+    config = config_of("natural")
+    for seed in range(3):
+        partition = make_partition(config, np.zeros(70, int), 7, seed=seed, column=column)
+        assert ["".join(set(column[partition.client(i)])) for i in range(7)] == list("abcdefg")
+
+
 @pytest.mark.parametrize("factor", [1.0, 10.0, 100.0])
 def test_long_tail_keeps_exponentially_less(factor):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 1000))

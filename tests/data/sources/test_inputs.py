@@ -80,7 +80,7 @@ def spoilt(value, row, dtype="float64"):
         ({"train": ROWS.astype(object)}, "as they are; got object"),
         ({"train": ROWS[:, 0]}, r"as they are; got float64 \[9\]"),
         ({"train": ROWS[:, :0]}, r"as they are; got float64 \[9, 0\]"),
-        ({"test": TEST_ROWS[:0]}, r"test_images must be .*; got float64 \[0, 6\]"),
+        ({"test": TEST_ROWS[:0]}, r"test_images is empty, float64 \[0, 6\]: it must have one"),
         ({"train": np.float64(1)}, r"as they are; got float64 \[\]"),
         ({"train": np.uint8(1)}, r"as they are; got uint8 \[\]"),
         ({"train": PICTURES.reshape(9, -1)}, r"or float32 or int32 .*; got uint8 \[9, 60\]"),
