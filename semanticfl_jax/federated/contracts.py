@@ -213,7 +213,10 @@ def require_update(update: Any, like: Model, name: str) -> None:
 
 
 def as_arrays(tree: PyTree, what: str) -> PyTree:
-    """Return a tree with arrays for its numbers.
+    """Return a tree with arrays for its numbers, each in memory of its own.
+
+    A round takes the memory of the state before it, which may be neither the model's, nor that of
+    two leaves, nor an array that the user keeps.
 
     Args:
       tree: what a function of the user's returned.
@@ -225,7 +228,7 @@ def as_arrays(tree: PyTree, what: str) -> PyTree:
 
     def array(leaf: Any) -> jax.Array:
         try:
-            return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+            return jnp.array(leaf)
         except (TypeError, ValueError) as error:
             raise SemanticFLError(
                 f"{what} must return a tree of arrays, got a {type(leaf).__name__} in it: "

@@ -224,6 +224,32 @@ def test_numbers_are_arrays():
     )
 
 
+CONSTANT = jnp.zeros(2)
+
+
+@pytest.mark.parametrize("init", ["model", "twice", "constant"])
+def test_states_may_share_memory(init):
+    """With the model, within themselves, and with arrays that the user keeps for other runs."""
+    made = {
+        "model": lambda model: model.params,
+        "twice": lambda model: {"m": CONSTANT, "v": CONSTANT},
+        "constant": lambda model: CONSTANT,
+    }[init]
+    own = {"model": lambda key: {}, "twice": lambda key: made(None), "constant": made}[init]
+    kept = dataclasses.replace(
+        mean(), start=made, finish=lambda totals, key, state: (totals, state)
+    )
+    algorithm = sfl.Algorithm(
+        "mine",
+        sfl.ServerRule(lambda state, params, aggregate: (params, state), init=made),
+        aggregator=kept,
+        terms=(sfl.LossTerm("mine", lambda inputs: 0.0, init=own),),
+    )
+    model, dataset = SoftmaxRegression(CLASSES), noise_images()
+    for _ in range(2):
+        sfl.run(CONFIG, dataset=dataset, model=model, algorithm=algorithm, say=None, progress=False)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
