@@ -11,6 +11,7 @@ from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.errors import ConfigError
 from semanticfl_jax.registry import AGGREGATORS, TRANSFORMS
 
 __all__ = [
@@ -29,9 +30,20 @@ def make_algorithm(context: AlgorithmContext) -> Algorithm:
     `algorithm.weights` other than "auto" replace its own. Where large clients are drawn more often,
     weights by size become uniform, or size would count twice (Li et al., ICLR 2020). Without
     anchors, terms that need them are left out.
+
+    Raises:
+      ConfigError: if a server optimiser is asked for, and the server's step is not that.
     """
     config = context.config
     algorithm = config.algorithm.entry.build(config.algorithm.settings, context, Algorithm)
+    asked = config.algorithm.server_optimizer
+    if asked not in ("auto", algorithm.server.optimizer):
+        raise ConfigError(
+            f"algorithm.server_optimizer must be auto with algorithm.name={config.algorithm.name}, "
+            f"got {asked!r}: its server takes a step of its own; semanticfl_jax.algorithms."
+            "server_optimizers.server_optimizer(context) is a ServerRule with the step that is "
+            "asked for"
+        )
     weights = config.algorithm.weights
     drawn_by_size = config.availability.sampling == "size_weighted"
     if weights == "auto" and drawn_by_size and algorithm.weights is by_size:
