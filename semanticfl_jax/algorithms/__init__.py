@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from semanticfl_jax.algorithms.aggregators import Aggregator
+from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.algorithms.feddisco import with_disco
 from semanticfl_jax.algorithms.semanticfl import guidance_term
@@ -11,7 +11,7 @@ from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
-from semanticfl_jax.errors import ConfigError
+from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.registry import AGGREGATORS, TRANSFORMS
 
 __all__ = [
@@ -60,6 +60,9 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
     """Return `algorithm` with aggregation, privacy and guidance as the configuration asks for.
 
     An aggregator, or transforms, that an algorithm brings along stay where it asks for none.
+
+    Raises:
+      SemanticFLError: if another aggregator is asked for than one that the algorithm brings along.
     """
     aggregation = context.config.aggregation
     if aggregation != AggregationConfig():
@@ -71,6 +74,11 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
         algorithm = dataclasses.replace(algorithm, transforms=(*algorithm.transforms, *transforms))
         name = aggregation.aggregator
         if name != AggregationConfig().aggregator:
+            if algorithm.aggregator != mean():
+                raise SemanticFLError(
+                    f"aggregation.aggregator must be mean with {algorithm.name}, which has an "
+                    f"aggregator of its own, {algorithm.aggregator.name}, got {name}"
+                )
             aggregator = AGGREGATORS[name].build(settings[name], context, Aggregator)
             algorithm = dataclasses.replace(algorithm, aggregator=aggregator)
     attack = context.config.attack
