@@ -15,6 +15,7 @@ import optax
 
 from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.algorithms.transforms import nothing
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 
@@ -182,6 +183,9 @@ class ClientRule:
         step, before the first; None: nothing.
       personal: (state, server's model, broadcast) -> the model that the client itself would use;
         None: it has none of its own.
+
+    Raises:
+      SemanticFLError: for what is no function, or for `begin` beside what it takes the place of.
     """
 
     finish: Callable[[Trained], Finished]
@@ -195,3 +199,14 @@ class ClientRule:
     descend: Callable[[StepInputs], Descent] | None = None
     carries: Callable[[PyTree, Model, PyTree, optax.GradientTransformation], PyTree] | None = None
     personal: Callable[[PyTree, Model, PyTree], Model] | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name != "sends_extra" and value is not None and not callable(value):
+                raise SemanticFLError(f"ClientRule.{name} must be a function, got {value!r:.100}")
+        for name in ("start", "carries"):
+            if self.begin is not None and getattr(self, name) is not None:
+                raise SemanticFLError(
+                    f"ClientRule.{name} must be left out beside begin, which returns both the "
+                    "model that a client trains from and what it carries"
+                )

@@ -19,6 +19,7 @@ from semanticfl_jax.federated.contracts import (
     as_arrays,
     require_begun,
     require_finished,
+    require_model,
     require_transformed,
 )
 from semanticfl_jax.federated.local_step import Broadcast
@@ -269,6 +270,7 @@ def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
 
     def value_and_grad(trained: Model, step: jax.Array) -> tuple[tuple[jax.Array, PyTree], PyTree]:
         del step
+        trained = require_model(trained, "value_and_grad")
         return (jnp.float32(0), trained.batch_stats), trained.params
 
     one = jnp.int32(1)

@@ -131,6 +131,16 @@ def require_begun(result: Any, received: Model, name: str) -> tuple[Model, PyTre
     return result[0], as_arrays(result[1], f"ClientRule.begin of {name}")
 
 
+def require_model(model: Any, what: str) -> Model:
+    """Return what a user's function gave to a function of ours; `what` takes a `Model`."""
+    if not isinstance(model, Model):
+        raise SemanticFLError(
+            f"{what} takes a semanticfl_jax.Model, which has parameters and running statistics, "
+            f"got a {type(model).__name__}"
+        )
+    return model
+
+
 def require_start(result: Any, received: Model, what: str) -> Model:
     """Return a model that a client trains from.
 

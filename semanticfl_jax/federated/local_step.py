@@ -22,7 +22,7 @@ from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import as_network_input, augment
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
-from semanticfl_jax.federated.contracts import require_descent, require_scalar
+from semanticfl_jax.federated.contracts import require_descent, require_model, require_scalar
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.losses import masked_mean
 from semanticfl_jax.randomness import step_keys
@@ -164,6 +164,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
         )
 
         def apply(other: Model) -> Outputs:
+            other = require_model(other, "TermInputs.apply")
             return model.apply(whole(other, fixed).variables, images, train=False)
 
         inputs = TermInputs(
@@ -240,6 +241,7 @@ def make_on_batch(
         images = as_network_input(images, mean, std)
 
         def value_and_grad(model: Model):
+            model = require_model(model, "value_and_grad")
             found = jax.value_and_grad(loss_of, has_aux=True)
             return found(*model, received, shared, plan, batch, images, dropout_key)
 
