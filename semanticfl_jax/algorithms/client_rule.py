@@ -38,12 +38,17 @@ class Beginning(NamedTuple):
 
     Attributes:
       value_and_grad: (`Model`, step) -> ((loss, running statistics), gradient) of that model on the
-        batch of that step, int32 scalar, of the first epoch, all terms included.
+        batch of that step, int32 scalar, of the first epoch, all terms included. Means over the
+        batch: times `count(step) / samples`, and summed over the steps of the epoch, gradients
+        are that of all its samples.
       state: the client's own.
       received: the server's model.
       broadcast: what the server sent besides.
       steps_per_epoch: int32 scalar; 0 in an empty place.
       client: int32 scalar, its id, from 0; negative in an empty place.
+      samples: int32 scalar, its training samples; 0 in an empty place.
+      count: step -> valid rows of its batch, float32 scalar: the last of an epoch may have fewer
+        than others.
     """
 
     value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]]
@@ -52,6 +57,8 @@ class Beginning(NamedTuple):
     broadcast: PyTree
     steps_per_epoch: jax.Array
     client: jax.Array
+    samples: jax.Array
+    count: Callable[[jax.Array], jax.Array]
 
 
 class StepInputs(NamedTuple):
@@ -121,6 +128,7 @@ class Trained(NamedTuple):
       key: for what the rule draws; depends on the seed, the round and the client alone.
       own: what it carried from step to step, after the last, or what `begin` found; () without.
       client: int32 scalar, its id, from 0; negative in an empty place.
+      samples: int32 scalar, its training samples; 0 in an empty place.
     """
 
     state: PyTree
@@ -134,6 +142,7 @@ class Trained(NamedTuple):
     key: jax.Array
     own: PyTree = ()
     client: jax.Array | int = -1
+    samples: jax.Array | int = 0
 
 
 class Finished(NamedTuple):
