@@ -79,6 +79,7 @@ class Advance(Protocol):
     def __call__(
         self,
         received: Model,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         plan: Plan,
@@ -173,8 +174,6 @@ def make_local_training(
         correction = None
         if rule is not None and rule.correction is not None:
             correction = rule.correction(state, broadcast.rule)
-        # Where it is read: under `vmap` every client has a copy.
-        sent = broadcast.rule if rule is not None and rule.descend is not None else ()
         return Plan(
             client,
             state,
@@ -185,7 +184,6 @@ def make_local_training(
             correction,
             broadcast.rate,
             data.label_counts[client],
-            sent,
             None if broadcast.attackers is None else among(broadcast.attackers, client),
             None if broadcast.slots is None else broadcast.slots[client],
         )
@@ -194,7 +192,8 @@ def make_local_training(
         received = received_by(received, plan.slot)
 
         def value_and_grad(model: Model, step: jax.Array):
-            return without_terms(on_batch(received, shared, data, plan, step)[0])(model)
+            found, _ = on_batch(received, broadcast, shared, data, plan, step)
+            return without_terms(found)(model)
 
         def beginning():
             size = samples_of(plan.client, data.sizes)
@@ -213,11 +212,11 @@ def make_local_training(
         momentum, terms = optimizer.init(begun.params), measured_terms(algorithm)
         return Progress(none, begun, momentum, zeros, zeros, own, terms)
 
-    def advance(received, shared, data, plan, progress, until, known=False):
+    def advance(received, broadcast, shared, data, plan, progress, until, known=False):
         received = received_by(received, plan.slot)
 
         def step(progress):
-            return take_step(received, shared, data, plan, progress)
+            return take_step(received, broadcast, shared, data, plan, progress)
 
         if known:
             return jax.lax.fori_loop(0, until, lambda _, progress: step(progress), progress)
@@ -233,7 +232,7 @@ def make_local_training(
         planned = plan(broadcast, data, client, state, key)
         progress = start(received, broadcast, shared, data, planned)
         known, until = steps is not None, planned.steps if steps is None else steps
-        progress = advance(received, shared, data, planned, progress, until, known)
+        progress = advance(received, broadcast, shared, data, planned, progress, until, known)
         return finish(planned, progress)
 
     return LocalTraining(plan, start, advance, finish, alone)
