@@ -1,6 +1,7 @@
 """Optimisers and schedules beside optax's own, and rates as arguments of the compiled round."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -13,8 +14,10 @@ import semanticfl_jax as sfl
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, OptimizerConfig, from_dict
 from semanticfl_jax.devices.mesh import make_mesh
 from semanticfl_jax.errors import ConfigError, SemanticFLError
+from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.federated.optimizers import client_optimizer
-from semanticfl_jax.federated.rates import Rates, make_rates
+from semanticfl_jax.federated.rates import Rates, make_rates, reads_server_rate
+from semanticfl_jax.models import Network
 from semanticfl_jax.registry import (
     ALGORITHMS,
     OPTIMIZERS,
@@ -167,11 +170,15 @@ def test_a_servers_step_of_its_own_is_replaced_by_no_other(own):
         algorithm_of(mine)
 
 
-def test_built_in_algorithms_take_server_optimisers_unless_the_registry_says_why_not():
+def test_built_in_algorithms_take_the_servers_optimiser_and_rate_or_say_why_not():
+    network, key = TwoLayers(CLASSES), jax.random.key(0)
     for name in built_in(ALGORITHMS):
         config = ExperimentConfig(algorithm=AlgorithmConfig(name))
-        made = algorithm_of(config, feature_dim=5, model=TwoLayers(CLASSES))
-        assert made.server.optimizer is not None or ALGORITHMS[name].traits.server_step
+        made, traits = algorithm_of(config, model=network), ALGORITHMS[name].traits
+        assert made.server.optimizer is not None or traits.server_step
+        first = functools.partial(init_model, Network(network), made, (8, 8, 3))
+        reads = reads_server_rate(made, jax.eval_shape(first, key), 3)
+        assert reads == (traits.server_rate is None or traits.silent), name
 
 
 @pytest.mark.parametrize("given", ["object", "name"])
