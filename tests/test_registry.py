@@ -6,7 +6,7 @@ import functools
 import pytest
 
 from semanticfl_jax.algorithms import complete
-from semanticfl_jax.algorithms.aggregators import mean, median
+from semanticfl_jax.algorithms.aggregators import median
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.errors import SemanticFLError
@@ -44,11 +44,17 @@ def test_a_builder_that_makes_something_else_is_named():
 
 @pytest.mark.parametrize(
     ("aggregation", "name"),
-    [({"transforms": ("clip",)}, "median"), ({"aggregator": "krum"}, "krum"), ({}, "median")],
+    [({"transforms": ("clip",)}, "median"), ({"aggregator": "krum"}, None), ({}, "median")],
 )
-def test_an_algorithm_keeps_its_aggregator_unless_another_is_asked_for(aggregation, name):
+def test_an_algorithm_keeps_its_aggregator_and_no_other_can_be_asked_for(aggregation, name):
     config = dataclasses.replace(CONFIG, aggregation=AggregationConfig(**aggregation))
-    own = dataclasses.replace(FEDAVG, aggregator=median())
-    made = complete(own, AlgorithmContext(config))
-    assert made.aggregator.name == name and FEDAVG.aggregator.name == mean().name
+    own, context = dataclasses.replace(FEDAVG, aggregator=median()), AlgorithmContext(config)
+    if name is None:
+        message = "must be mean with fedavg, which has an aggregator of its own, median, got krum"
+        with pytest.raises(SemanticFLError, match=message):
+            complete(own, context)
+        assert complete(FEDAVG, context).aggregator.name == "krum"
+        return
+    made = complete(own, context)
+    assert made.aggregator.name == name
     assert len(made.transforms) == len(aggregation.get("transforms", ()))

@@ -23,6 +23,7 @@ from semanticfl_jax.config.describe import entry_settings
 from semanticfl_jax.config.fields import field_types
 from semanticfl_jax.config.values import describe, group_class
 from semanticfl_jax.registry import ALGORITHMS, Entry, Registry
+from semanticfl_jax.traits import AlgorithmTraits
 
 
 class Kind(NamedTuple):
@@ -325,6 +326,9 @@ def registering() -> str:
     for role in used:
         path = role.split("`")[1].removeprefix("~")
         parts.append(f"```{{eval-rst}}\n.. autoclass:: {path}\n   :members:\n```")
+    parts.append("### Traits of an algorithm")
+    traits = f"{AlgorithmTraits.__module__}.{AlgorithmTraits.__name__}"
+    parts.append(f"```{{eval-rst}}\n.. autoclass:: {traits}\n```")
     return "\n\n".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from semanticfl_jax.algorithms.aggregators import Aggregator
+from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.base import Algorithm, LossTerm
 from semanticfl_jax.algorithms.feddisco import with_disco
 from semanticfl_jax.algorithms.semanticfl import guidance_term
@@ -11,6 +11,7 @@ from semanticfl_jax.algorithms.transforms import UpdateTransform
 from semanticfl_jax.algorithms.weights import by_size, uniform
 from semanticfl_jax.config import AggregationConfig
 from semanticfl_jax.contexts import AlgorithmContext
+from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.registry import AGGREGATORS, TRANSFORMS
 
 __all__ = [
@@ -29,9 +30,20 @@ def make_algorithm(context: AlgorithmContext) -> Algorithm:
     `algorithm.weights` other than "auto" replace its own. Where large clients are drawn more often,
     weights by size become uniform, or size would count twice (Li et al., ICLR 2020). Without
     anchors, terms that need them are left out.
+
+    Raises:
+      ConfigError: if a server optimiser is asked for, and the server's step is not that.
     """
     config = context.config
     algorithm = config.algorithm.entry.build(config.algorithm.settings, context, Algorithm)
+    asked = config.algorithm.server_optimizer
+    if asked not in ("auto", algorithm.server.optimizer):
+        raise ConfigError(
+            f"algorithm.server_optimizer must be auto with algorithm.name={config.algorithm.name}, "
+            f"got {asked!r}: its server takes a step of its own; semanticfl_jax.algorithms."
+            "server_optimizers.server_optimizer(context) is a ServerRule with the step that is "
+            "asked for"
+        )
     weights = config.algorithm.weights
     drawn_by_size = config.availability.sampling == "size_weighted"
     if weights == "auto" and drawn_by_size and algorithm.weights is by_size:
@@ -48,6 +60,9 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
     """Return `algorithm` with aggregation, privacy and guidance as the configuration asks for.
 
     An aggregator, or transforms, that an algorithm brings along stay where it asks for none.
+
+    Raises:
+      SemanticFLError: if another aggregator is asked for than one that the algorithm brings along.
     """
     aggregation = context.config.aggregation
     if aggregation != AggregationConfig():
@@ -59,6 +74,11 @@ def complete(algorithm: Algorithm, context: AlgorithmContext) -> Algorithm:
         algorithm = dataclasses.replace(algorithm, transforms=(*algorithm.transforms, *transforms))
         name = aggregation.aggregator
         if name != AggregationConfig().aggregator:
+            if algorithm.aggregator != mean():
+                raise SemanticFLError(
+                    f"aggregation.aggregator must be mean with {algorithm.name}, which has an "
+                    f"aggregator of its own, {algorithm.aggregator.name}, got {name}"
+                )
             aggregator = AGGREGATORS[name].build(settings[name], context, Aggregator)
             algorithm = dataclasses.replace(algorithm, aggregator=aggregator)
     attack = context.config.attack

@@ -89,7 +89,7 @@ class Algorithm:
         those that are trained; every `Model` has None in their places. None: all are trained.
 
     Raises:
-      SemanticFLError: for terms whose names are not their own.
+      SemanticFLError: for a piece of another kind, or terms whose names are not their own.
     """
 
     name: str
@@ -105,12 +105,35 @@ class Algorithm:
     fixed: PyTree = None
 
     def __post_init__(self):
+        self._check_kinds()
         names = [term.name for term in self.terms]
         for name in names:
             if name == "model" or names.count(name) > 1:
                 why = "the network's parameters have" if name == "model" else "another term has"
                 raise SemanticFLError(
                     f"a term of {self.name} must have a name of its own, got {name!r}, which {why}"
+                )
+
+    def _check_kinds(self) -> None:
+        """Raise `SemanticFLError` for a piece that is of another kind than it should be."""
+        pieces: list[tuple[str, Any, type]] = [
+            ("server", self.server, ServerRule),
+            ("aggregator", self.aggregator, Aggregator),
+        ]
+        if self.client is not None:
+            pieces.append(("client", self.client, ClientRule))
+        for field, kind in (("terms", LossTerm), ("transforms", UpdateTransform)):
+            several = getattr(self, field)
+            if not isinstance(several, tuple | list):
+                raise SemanticFLError(
+                    f"{field} of {self.name} must be a tuple, (a {kind.__name__},), got a "
+                    f"{type(several).__name__}"
+                )
+            pieces += [(f"each of the {field}", piece, kind) for piece in several]
+        for what, piece, kind in pieces:
+            if not isinstance(piece, kind):
+                raise SemanticFLError(
+                    f"{what} of {self.name} must be of the kind {kind.__name__}, got {piece!r:.100}"
                 )
 
     @property

@@ -15,6 +15,7 @@ import optax
 
 from semanticfl_jax.algorithms.model import Model
 from semanticfl_jax.algorithms.transforms import nothing
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.types import PyTree
 
 
@@ -37,12 +38,17 @@ class Beginning(NamedTuple):
 
     Attributes:
       value_and_grad: (`Model`, step) -> ((loss, running statistics), gradient) of that model on the
-        batch of that step, int32 scalar, of the first epoch, all terms included.
+        batch of that step, int32 scalar, of the first epoch, all terms included. Means over the
+        batch: times `count(step) / samples`, and summed over the steps of the epoch, gradients
+        are that of all its samples.
       state: the client's own.
       received: the server's model.
       broadcast: what the server sent besides.
       steps_per_epoch: int32 scalar; 0 in an empty place.
       client: int32 scalar, its id, from 0; negative in an empty place.
+      samples: int32 scalar, its training samples; 0 in an empty place.
+      count: step -> valid rows of its batch, float32 scalar: the last of an epoch may have fewer
+        than others.
     """
 
     value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]]
@@ -51,6 +57,8 @@ class Beginning(NamedTuple):
     broadcast: PyTree
     steps_per_epoch: jax.Array
     client: jax.Array
+    samples: jax.Array
+    count: Callable[[jax.Array], jax.Array]
 
 
 class StepInputs(NamedTuple):
@@ -120,6 +128,7 @@ class Trained(NamedTuple):
       key: for what the rule draws; depends on the seed, the round and the client alone.
       own: what it carried from step to step, after the last, or what `begin` found; () without.
       client: int32 scalar, its id, from 0; negative in an empty place.
+      samples: int32 scalar, its training samples; 0 in an empty place.
     """
 
     state: PyTree
@@ -133,6 +142,7 @@ class Trained(NamedTuple):
     key: jax.Array
     own: PyTree = ()
     client: jax.Array | int = -1
+    samples: jax.Array | int = 0
 
 
 class Finished(NamedTuple):
@@ -182,6 +192,9 @@ class ClientRule:
         step, before the first; None: nothing.
       personal: (state, server's model, broadcast) -> the model that the client itself would use;
         None: it has none of its own.
+
+    Raises:
+      SemanticFLError: for what is no function, or for `begin` beside what it takes the place of.
     """
 
     finish: Callable[[Trained], Finished]
@@ -195,3 +208,14 @@ class ClientRule:
     descend: Callable[[StepInputs], Descent] | None = None
     carries: Callable[[PyTree, Model, PyTree, optax.GradientTransformation], PyTree] | None = None
     personal: Callable[[PyTree, Model, PyTree], Model] | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name != "sends_extra" and value is not None and not callable(value):
+                raise SemanticFLError(f"ClientRule.{name} must be a function, got {value!r:.100}")
+        for name in ("start", "carries"):
+            if self.begin is not None and getattr(self, name) is not None:
+                raise SemanticFLError(
+                    f"ClientRule.{name} must be left out beside begin, which returns both the "
+                    "model that a client trains from and what it carries"
+                )

@@ -52,7 +52,7 @@ def fedexp(settings: FedExPConfig, context: AlgorithmContext) -> Algorithm:
 
     server = ServerRule(
         update=update,
-        init=lambda model: jax.tree.map(jnp.copy, model.params),  # donated, so not shared
+        init=lambda model: model.params,
         evaluated=evaluated,
         figures=lambda state, aggregate: {"server_step": rate_of(aggregate)},
     )

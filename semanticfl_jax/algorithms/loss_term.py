@@ -44,6 +44,8 @@ class TermInputs(NamedTuple):
     images: jax.Array | None = None
     #: The client's training samples of each class: int32 [K].
     label_counts: jax.Array | None = None
+    #: What the server sent besides the model, see `ServerRule.broadcast`.
+    broadcast: PyTree = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,8 @@ They move trained parameters alone; running statistics are averaged by the engin
 step could make a variance negative.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -39,8 +41,9 @@ def optimizer_rule(optimizer: optax.GradientTransformation) -> ServerRule:
 
 def server_optimizer(context: AlgorithmContext) -> ServerRule:
     """Return the step of the optimiser that is configured: FedAvg's unless it says otherwise."""
-    entry = SERVER_OPTIMIZERS[context.config.algorithm.optimizer]
-    return optimizer_rule(build_direction(entry, None, context))
+    name = context.config.algorithm.optimizer
+    rule = optimizer_rule(build_direction(SERVER_OPTIMIZERS[name], None, context))
+    return dataclasses.replace(rule, optimizer=name)
 
 
 def sgd(settings: object, context: AlgorithmContext) -> optax.GradientTransformation:

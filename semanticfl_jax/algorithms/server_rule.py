@@ -68,6 +68,8 @@ class ServerRule:
         the aggregated statistics.
       figures: (state after the round, `Aggregate`) -> float scalars by name, for the round's row;
         null in a round in which the server takes no step. None: it measures nothing.
+      optimizer: the server optimiser whose step `update` is, as `algorithm.server_optimizer` calls
+        it; None: the step is its own, and no other can be asked for.
     """
 
     update: Callable[[PyTree, PyTree, Aggregate], tuple[PyTree, PyTree]]
@@ -76,3 +78,4 @@ class ServerRule:
     evaluated: Callable[[PyTree, Model], Model] = _as_it_is
     batch_stats: Callable[[PyTree, PyTree], PyTree] | None = None
     figures: Callable[[PyTree, Aggregate], Mapping[str, jax.Array]] | None = None
+    optimizer: str | None = None

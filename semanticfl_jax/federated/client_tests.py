@@ -279,7 +279,7 @@ def _make_fine_tuning(
         plan = training.plan(broadcast, data, client, (), key)
         plan = plan._replace(steps=jnp.minimum(plan.steps, steps))
         progress = training.start(model, broadcast, shared, data, plan)
-        progress = training.advance(model, shared, data, plan, progress, plan.steps)
+        progress = training.advance(model, broadcast, shared, data, plan, progress, plan.steps)
         return training.finish(plan, progress).model
 
     return tune

@@ -15,10 +15,12 @@ from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model, Trained
 from semanticfl_jax.algorithms.trees import where
 from semanticfl_jax.attacks.base import among
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.cohort import samples_of
 from semanticfl_jax.federated.contracts import (
     as_arrays,
     require_begun,
     require_finished,
+    require_model,
     require_transformed,
 )
 from semanticfl_jax.federated.local_step import Broadcast
@@ -102,6 +104,7 @@ def finish_client(
     received: Model,
     broadcast: Broadcast,
     keys: RoundKeys,
+    sizes: jax.Array,
     client: jax.Array,
     weight: jax.Array,
     state: PyTree,
@@ -116,6 +119,7 @@ def finish_client(
       received: the server's model, or all that it keeps, of which `broadcast.slots` tells one.
       broadcast: what the server sent besides.
       keys: of the round.
+      sizes: int32 [N], the training samples of all clients.
       client: int32 scalar, its id.
       weight: float32 scalar, its p_i.
       state: what it keeps.
@@ -142,6 +146,7 @@ def finish_client(
                 key=client_key(keys.client_rule, client),
                 own=result.own,
                 client=client,
+                samples=samples_of(client, sizes),
             )
         )
         finished = require_finished(finished, own, received.params, algorithm.name)
@@ -256,7 +261,7 @@ def extra_shapes(algorithm: Algorithm, model: Model) -> PyTree:
             begun = algorithm.client.begin(_beginning(own, model, broadcast))
             _, carried = require_begun(begun, model, algorithm.name)
         trained = Trained(
-            own, broadcast, model, model, one, number, number, number, run_key(0), carried, one
+            own, broadcast, model, model, one, number, number, number, run_key(0), carried, one, one
         )
         finished = algorithm.client.finish(trained)
         return require_finished(finished, own, model.params, algorithm.name).extra
@@ -269,10 +274,13 @@ def _beginning(own: PyTree, model: Model, broadcast: PyTree) -> Beginning:
 
     def value_and_grad(trained: Model, step: jax.Array) -> tuple[tuple[jax.Array, PyTree], PyTree]:
         del step
+        trained = require_model(trained, "value_and_grad")
         return (jnp.float32(0), trained.batch_stats), trained.params
 
     one = jnp.int32(1)
-    return Beginning(value_and_grad, own, model, broadcast, one, one)
+    return Beginning(
+        value_and_grad, own, model, broadcast, one, one, one, lambda step: jnp.float32(1)
+    )
 
 
 def refuse_extra(algorithm: Algorithm, extra: PyTree) -> None:

@@ -71,6 +71,11 @@ def draw_reporting(
     return (clients >= 0) & ~dropped
 
 
+def samples_of(client: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Return the samples of a client, of `sizes` int32 [N]: int32 scalar; 0 in an empty place."""
+    return jnp.where(client < 0, 0, sizes[client])
+
+
 def straggle(key: jax.Array, steps: jax.Array, config: AvailabilityConfig) -> jax.Array:
     """Draw the local steps that a client does of its `steps`, int32 scalar.
 

@@ -131,6 +131,16 @@ def require_begun(result: Any, received: Model, name: str) -> tuple[Model, PyTre
     return result[0], as_arrays(result[1], f"ClientRule.begin of {name}")
 
 
+def require_model(model: Any, what: str) -> Model:
+    """Return what a user's function gave to a function of ours; `what` takes a `Model`."""
+    if not isinstance(model, Model):
+        raise SemanticFLError(
+            f"{what} takes a semanticfl_jax.Model, which has parameters and running statistics, "
+            f"got a {type(model).__name__}"
+        )
+    return model
+
+
 def require_start(result: Any, received: Model, what: str) -> Model:
     """Return a model that a client trains from.
 
@@ -213,7 +223,10 @@ def require_update(update: Any, like: Model, name: str) -> None:
 
 
 def as_arrays(tree: PyTree, what: str) -> PyTree:
-    """Return a tree with arrays for its numbers.
+    """Return a tree with arrays for its numbers, each in memory of its own.
+
+    A round takes the memory of the state before it, which may be neither the model's, nor that of
+    two leaves, nor an array that the user keeps.
 
     Args:
       tree: what a function of the user's returned.
@@ -225,7 +238,7 @@ def as_arrays(tree: PyTree, what: str) -> PyTree:
 
     def array(leaf: Any) -> jax.Array:
         try:
-            return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+            return jnp.array(leaf)
         except (TypeError, ValueError) as error:
             raise SemanticFLError(
                 f"{what} must return a tree of arrays, got a {type(leaf).__name__} in it: "

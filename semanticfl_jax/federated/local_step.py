@@ -22,7 +22,7 @@ from semanticfl_jax.attacks.base import Attack
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.augment import as_network_input, augment
 from semanticfl_jax.data.federated import Batch, FederatedDataset, gather_batch
-from semanticfl_jax.federated.contracts import require_descent, require_scalar
+from semanticfl_jax.federated.contracts import require_descent, require_model, require_scalar
 from semanticfl_jax.models import Outputs
 from semanticfl_jax.models.losses import masked_mean
 from semanticfl_jax.randomness import step_keys
@@ -43,7 +43,6 @@ class Plan(NamedTuple):
       correction: added to every gradient; None: nothing is.
       rate: float32 scalar, the learning rate.
       label_counts: int32 [K], the client's samples of each class.
-      broadcast: what the server's rule sent; () unless the client rule has `descend`.
       attacks: bool scalar, whether it learns from what it poisons; None: nobody does.
       slot: int32 scalar, which of the kept models it received; None: the server's.
     """
@@ -57,7 +56,6 @@ class Plan(NamedTuple):
     correction: PyTree | None
     rate: jax.Array
     label_counts: jax.Array
-    broadcast: PyTree
     attacks: jax.Array | None = None
     slot: jax.Array | None = None
 
@@ -126,6 +124,7 @@ class LossOf(Protocol):
         params: PyTree,
         batch_stats: PyTree,
         received: Model,
+        broadcast: Broadcast,
         shared: PyTree,
         plan: Plan,
         batch: Batch,
@@ -140,6 +139,7 @@ class LossOf(Protocol):
           params: those that are trained.
           batch_stats: before this batch.
           received: the server's model.
+          broadcast: what the server sends besides.
           shared: `Algorithm.sent_once`.
           plan: of the client.
           batch: its labels, mask and samples.
@@ -152,7 +152,7 @@ class LossOf(Protocol):
 def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATION) -> LossOf:
     """Build the loss of a batch: the task's and the algorithm's terms."""
 
-    def loss_of(params, batch_stats, received, shared, plan, batch, images, key):
+    def loss_of(params, batch_stats, received, broadcast, shared, plan, batch, images, key):
         fixed = fixed_in(shared)
         outputs, updates = model.apply(
             whole(Model(params, batch_stats), fixed).variables,
@@ -164,6 +164,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
         )
 
         def apply(other: Model) -> Outputs:
+            other = require_model(other, "TermInputs.apply")
             return model.apply(whole(other, fixed).variables, images, train=False)
 
         inputs = TermInputs(
@@ -178,6 +179,7 @@ def make_loss(model: nn.Module, algorithm: Algorithm, task: Task = CLASSIFICATIO
             apply=apply,
             images=images,
             label_counts=plan.label_counts,
+            broadcast=broadcast.rule,
         )
         logits = outputs.logits if algorithm.logits is None else algorithm.logits(inputs)
         losses = task.losses(logits, batch.labels)
@@ -203,6 +205,7 @@ class OnBatch(Protocol):
     def __call__(
         self,
         received: Model,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         plan: Plan,
@@ -229,7 +232,7 @@ def make_on_batch(
     """
     poison = None if attack is None else attack.poison
 
-    def on_batch(received, shared, data, plan, index):
+    def on_batch(received, broadcast, shared, data, plan, index):
         epoch, position = index // plan.steps_per_epoch, index % plan.steps_per_epoch
         rows = batch_rows(config.batch_size, data)
         batch = gather_batch(data, plan.client, plan.orders[epoch], position, rows)
@@ -240,8 +243,9 @@ def make_on_batch(
         images = as_network_input(images, mean, std)
 
         def value_and_grad(model: Model):
+            model = require_model(model, "value_and_grad")
             found = jax.value_and_grad(loss_of, has_aux=True)
-            return found(*model, received, shared, plan, batch, images, dropout_key)
+            return found(*model, received, broadcast, shared, plan, batch, images, dropout_key)
 
         return value_and_grad, jnp.sum(batch.mask.astype(jnp.float32))
 
@@ -254,6 +258,7 @@ class TakeStep(Protocol):
     def __call__(
         self,
         received: Model,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         plan: Plan,
@@ -273,9 +278,9 @@ def make_step(
     descend = None if rule is None else rule.descend
     trains = None if rule is None else rule.trains
 
-    def step(received, shared, data, plan, progress):
+    def step(received, broadcast, shared, data, plan, progress):
         index, model, momentum, losses, counts, own, terms = progress
-        value_and_grad, count = on_batch(received, shared, data, plan, index)
+        value_and_grad, count = on_batch(received, broadcast, shared, data, plan, index)
         rate, moment = plan.rate, Moment(index, plan.steps_per_epoch, plan.steps)
         if config.optimizer.epoch_decay != 1:
             epoch = (index // plan.steps_per_epoch).astype(jnp.float32)
@@ -284,7 +289,7 @@ def make_step(
             (loss, (statistics, values)), gradient = value_and_grad(model)
             terms = {name: total + values[name] * count for name, total in terms.items()}
         else:
-            seen = (plan.state, received, plan.broadcast, count, rate, moment, optimizer)
+            seen = (plan.state, received, broadcast.rule, count, rate, moment, optimizer)
             inputs = StepInputs(without_terms(value_and_grad), model, own, *seen, plan.client)
             found = require_descent(descend(inputs), model, own, algorithm.name)
             loss, statistics, gradient, own = found

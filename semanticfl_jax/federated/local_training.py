@@ -13,7 +13,7 @@ from semanticfl_jax.algorithms.base import Algorithm, Beginning, Model
 from semanticfl_jax.attacks.base import among
 from semanticfl_jax.config import ExperimentConfig
 from semanticfl_jax.data.federated import FederatedDataset, epoch_order
-from semanticfl_jax.federated.cohort import straggle
+from semanticfl_jax.federated.cohort import samples_of, straggle
 from semanticfl_jax.federated.contracts import (
     as_arrays,
     require_begun,
@@ -79,6 +79,7 @@ class Advance(Protocol):
     def __call__(
         self,
         received: Model,
+        broadcast: Broadcast,
         shared: PyTree,
         data: FederatedDataset,
         plan: Plan,
@@ -164,7 +165,7 @@ def make_local_training(
     take_step = make_step(on_batch, optimizer, config, algorithm)
 
     def plan(broadcast, data, client, state, key):
-        size = jnp.where(client < 0, 0, data.sizes[client])
+        size = samples_of(client, data.sizes)
         steps_per_epoch = -(-size // config.batch_size)
         keys = local_keys(key)
         steps = straggle(keys.work, config.local_epochs * steps_per_epoch, config.availability)
@@ -173,8 +174,6 @@ def make_local_training(
         correction = None
         if rule is not None and rule.correction is not None:
             correction = rule.correction(state, broadcast.rule)
-        # Where it is read: under `vmap` every client has a copy.
-        sent = broadcast.rule if rule is not None and rule.descend is not None else ()
         return Plan(
             client,
             state,
@@ -185,7 +184,6 @@ def make_local_training(
             correction,
             broadcast.rate,
             data.label_counts[client],
-            sent,
             None if broadcast.attackers is None else among(broadcast.attackers, client),
             None if broadcast.slots is None else broadcast.slots[client],
         )
@@ -194,20 +192,31 @@ def make_local_training(
         received = received_by(received, plan.slot)
 
         def value_and_grad(model: Model, step: jax.Array):
-            return without_terms(on_batch(received, shared, data, plan, step)[0])(model)
+            found, _ = on_batch(received, broadcast, shared, data, plan, step)
+            return without_terms(found)(model)
 
-        begun, own = _begin(algorithm, received, broadcast.rule, plan, optimizer, value_and_grad)
+        def beginning():
+            size = samples_of(plan.client, data.sizes)
+
+            def count(step: jax.Array) -> jax.Array:
+                before = step * config.batch_size
+                return jnp.clip(size - before, 0, config.batch_size).astype(jnp.float32)
+
+            seen = (plan.state, received, broadcast.rule, plan.steps_per_epoch, plan.client)
+            return Beginning(value_and_grad, *seen, size, count)
+
+        begun, own = _begin(algorithm, received, broadcast.rule, plan, optimizer, beginning)
         if plan.correction is not None:
             require_correction(plan.correction, begun.params, algorithm.name)
         none, zeros = jnp.zeros_like(plan.steps), jnp.zeros(2)
         momentum, terms = optimizer.init(begun.params), measured_terms(algorithm)
         return Progress(none, begun, momentum, zeros, zeros, own, terms)
 
-    def advance(received, shared, data, plan, progress, until, known=False):
+    def advance(received, broadcast, shared, data, plan, progress, until, known=False):
         received = received_by(received, plan.slot)
 
         def step(progress):
-            return take_step(received, shared, data, plan, progress)
+            return take_step(received, broadcast, shared, data, plan, progress)
 
         if known:
             return jax.lax.fori_loop(0, until, lambda _, progress: step(progress), progress)
@@ -223,7 +232,7 @@ def make_local_training(
         planned = plan(broadcast, data, client, state, key)
         progress = start(received, broadcast, shared, data, planned)
         known, until = steps is not None, planned.steps if steps is None else steps
-        progress = advance(received, shared, data, planned, progress, until, known)
+        progress = advance(received, broadcast, shared, data, planned, progress, until, known)
         return finish(planned, progress)
 
     return LocalTraining(plan, start, advance, finish, alone)
@@ -235,15 +244,14 @@ def _begin(
     broadcast: PyTree,
     plan: Plan,
     optimizer: optax.GradientTransformation,
-    value_and_grad: Callable[[Model, jax.Array], tuple[tuple[jax.Array, PyTree], PyTree]],
+    beginning: Callable[[], Beginning],
 ) -> tuple[Model, PyTree]:
     """Return what a client trains from, and what it carries from step to step."""
     rule, name = algorithm.client, algorithm.name
     if rule is None:
         return received, ()
     if rule.begin is not None:
-        seen = (plan.state, received, broadcast, plan.steps_per_epoch, plan.client)
-        return require_begun(rule.begin(Beginning(value_and_grad, *seen)), received, name)
+        return require_begun(rule.begin(beginning()), received, name)
     begun, own = received, ()
     if rule.start is not None:
         begun = rule.start(plan.state, received, broadcast)

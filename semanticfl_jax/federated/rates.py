@@ -12,13 +12,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from semanticfl_jax.algorithms.base import Aggregate, Algorithm, Model
 from semanticfl_jax.config.experiment import ExperimentConfig
 from semanticfl_jax.config.optimizer import CosineConfig, ExponentialConfig, StepConfig
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.federated.client_update import extra_shapes, init_state, rule_state
+from semanticfl_jax.federated.contracts import as_arrays
+from semanticfl_jax.randomness import run_key
 from semanticfl_jax.registry import SCHEDULES
+from semanticfl_jax.types import PyTree
 
 Schedule = Callable[[int], float]
 
@@ -90,6 +96,31 @@ def make_rates(config: ExperimentConfig) -> Callable[[int, int], Rates]:
         return Rates(np.array(list(map(client, rounds)), np.float32), np.array(server, np.float32))
 
     return rates
+
+
+def reads_server_rate(algorithm: Algorithm, shapes: Model, places: int) -> bool:
+    """Return whether the server's step reads `Aggregate.rate`, which tracing it shows.
+
+    Args:
+      algorithm: whose server rule it is.
+      shapes: of the model.
+      places: of the cohort.
+    """
+
+    def step(rate: jax.Array, model: Model, extra: PyTree) -> tuple[PyTree, PyTree]:
+        own = rule_state(init_state(algorithm, model))
+        states = jax.tree.map(lambda x: jnp.broadcast_to(x, (places, *x.shape)), own)
+        server = as_arrays(algorithm.server.init(model), f"ServerRule.init of {algorithm.name}")
+        clients, key = jnp.arange(places), run_key(0)
+        aggregate = Aggregate(
+            model.params, extra, 1.0, jnp.float32(places), clients, states, states, rate, key
+        )
+        return algorithm.server.update(server, model.params, aggregate)
+
+    rate, extra = jax.ShapeDtypeStruct((), jnp.float32), extra_shapes(algorithm, shapes)
+    traced = jax.make_jaxpr(step)(rate, shapes, extra).jaxpr
+    read = [*traced.outvars, *(value for each in traced.eqns for value in each.invars)]
+    return any(value is traced.invars[0] for value in read)
 
 
 def _factor(factor: Any, name: str, done: int) -> float:

@@ -275,7 +275,8 @@ def make_train_device(
     train_chunk = make_train_chunk(local_training, chunk, steps=steps, ragged=ragged)
 
     def train_device(received, broadcast, shared, data, places, keys):
-        finish = for_each(partial(finish_client, algorithm, received, broadcast, keys), chunk)
+        own_round = (algorithm, received, broadcast, keys, data.sizes)
+        finish = for_each(partial(finish_client, *own_round), chunk)
 
         def train_and_send(places):
             trained, computed = train_chunk(

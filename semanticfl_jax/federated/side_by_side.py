@@ -70,7 +70,7 @@ def train_side_by_side(
     """
 
     def advance(plan, progress, until):
-        return local_training.advance(received, shared, data, plan, progress, until)
+        return local_training.advance(received, broadcast, shared, data, plan, progress, until)
 
     plans = _plans(local_training, broadcast, data, clients, states, key)
 

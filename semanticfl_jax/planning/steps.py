@@ -78,9 +78,11 @@ def compile_step(
     take_step = make_step(on_batch, client_optimizer(config), config, algorithm)
     received = arguments.state.model
 
+    def sent(state):
+        return Broadcast(algorithm.server.broadcast(state.server), jnp.float32(0))
+
     def start(data, state, shared, key):
-        own = rule_state(init_state(algorithm, state.model))
-        broadcast = Broadcast(algorithm.server.broadcast(state.server), jnp.float32(0))
+        own, broadcast = rule_state(init_state(algorithm, state.model)), sent(state)
         plan = training.plan(broadcast, data, jnp.int32(0), own, key)
         return plan, training.start(state.model, broadcast, shared, data, plan)
 
@@ -88,12 +90,13 @@ def compile_step(
     side_by_side = take_step
     if clients > 1:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((clients, *x.shape), x.dtype), shapes)
-        side_by_side = jax.vmap(take_step, (None, None, None, 0, 0))
+        side_by_side = jax.vmap(take_step, (None, None, None, None, 0, 0))
     plan, progress = placed(shapes, replicated(mesh))
+    broadcast = placed(jax.eval_shape(sent, arguments.state), replicated(mesh))
     # As in a loop, what a step changes is changed in place.
-    step = jax.jit(side_by_side, donate_argnums=4)
+    step = jax.jit(side_by_side, donate_argnums=5)
     try:
-        lowered = step.lower(received, arguments.shared, arguments.data, plan, progress)
+        lowered = step.lower(received, broadcast, arguments.shared, arguments.data, plan, progress)
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return Step(conv, clients, failed=reason(str(error)))

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.devices import processes
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.federated.kept_rows import OwnRows
 from semanticfl_jax.types import PyTree, Say
 
@@ -25,7 +26,11 @@ class Checkpoints:
         _quieten_leftovers()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._directory = Path(directory)
-        self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            Path(directory).absolute(),
+            options=options,
+            item_handlers=ocp.StandardCheckpointHandler(),  # for the form of what was saved
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -74,6 +79,27 @@ class Checkpoints:
             state = state._replace(clients=rows)
         return state
 
+    def _check_form(self, step: int, shapes: PyTree) -> None:
+        """Raise `ConfigError` if a checkpoint is of a state of another form than `shapes`.
+
+        One whose form cannot be read passes: that it is damaged shows when it is restored.
+        """
+        try:
+            saved = _forms(self._manager.item_metadata(step).tree)
+        except Exception:  # as many kinds as there are files
+            return
+        if _own_rows(shapes) is not None:
+            shapes = shapes._replace(clients=())
+        wanted = _forms(shapes)
+        for where in {**saved, **wanted}:
+            was, now = (forms.get(where, "not there") for forms in (saved, wanted))
+            if was != now:
+                raise ConfigError(
+                    f"the checkpoints in {self._directory} are of a state of another form: {where} "
+                    f"was {was} and would be {now}; go on with the model and the algorithm that "
+                    "the run began with, or set it aside with --overwrite (overwrite=True)"
+                )
+
     def restore_newest(
         self, shapes: PyTree, recorded: int, aside: Path, say: Say
     ) -> tuple[int, PyTree]:
@@ -88,10 +114,12 @@ class Checkpoints:
           say: is told of them.
 
         Raises:
+          ConfigError: if they are of a state of another form.
           SemanticFLError: if none can be read; all stay where they are.
         """
         damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
+            self._check_form(step, shapes)
             failure: Exception | None = None
             try:
                 if step > recorded:
@@ -128,6 +156,14 @@ def _own_rows(state: PyTree) -> OwnRows | None:
     """Return the clients' states, if each process keeps its own."""
     rows = getattr(state, "clients", None)
     return rows if isinstance(rows, OwnRows) else None
+
+
+def _forms(tree: PyTree) -> dict[str, str]:
+    """Return types and shapes of a tree's arrays by where they are."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    # What stands for nothing has no shape.
+    arrays = [(path, leaf) for path, leaf in leaves if hasattr(leaf, "shape")]
+    return {path_name(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in arrays}
 
 
 def first_line(error: BaseException) -> str:

@@ -32,6 +32,7 @@ from semanticfl_jax.federated.memory import (
     check_update_memory,
     state_bytes,
 )
+from semanticfl_jax.federated.rates import reads_server_rate
 from semanticfl_jax.federated.uploads import travelling
 from semanticfl_jax.models import Network, make_model
 from semanticfl_jax.privacy.accounting import Ledger, make_ledger
@@ -250,6 +251,7 @@ def _check_algorithm(parts: Parts) -> None:
     """
     config, algorithm, shapes = parts.config, parts.algorithm, parts.model_shapes
     check_rows(algorithm, len(parts.federation.dataset.train_labels))
+    _check_server_rate(parts)
     extra = extra_shapes(algorithm, shapes)
     refuse_extra(algorithm, extra)
     if config.asynchronous.enabled:
@@ -271,6 +273,21 @@ def _check_algorithm(parts: Parts) -> None:
             f"{parts.network.name} keeps running statistics, which privacy.name="
             f"{config.privacy.name} does not go with: they would take most of the clipping norm, "
             "and noise would make some variances negative; use group normalisation"
+        )
+
+
+def _check_server_rate(parts: Parts) -> None:
+    """Raise `ConfigError` for a server's rate that is set and that the server's step ignores."""
+    config = parts.config
+    rates = (
+        ("algorithm.server_learning_rate", config.algorithm.server_learning_rate, "auto"),
+        ("optimizer.server_schedule", config.optimizer.server_schedule, "constant"),
+    )
+    asked = [name for name, value, default in rates if value != default]
+    if asked and not reads_server_rate(parts.algorithm, parts.model_shapes, cohort_places(config)):
+        raise ConfigError(
+            f"{asked[0]} is set and has no effect with {parts.algorithm.name}: its "
+            "ServerRule.update does not read Aggregate.rate, the server's rate of the round"
         )
 
 

@@ -66,8 +66,11 @@ def test_fedala_learns_from_its_share_of_the_batches(share, steps, taken):
     state = rule.init(jax.tree.map(jnp.zeros_like, received))
     # Each batch takes a 64th of the common model away.
     found = (jnp.zeros(()), {}), jax.tree.map(lambda x: x / 64, received.params)
+    numbers = (jnp.int32(steps), jnp.int32(0), jnp.int32(steps))
     begun, weights = rule.begin(
-        Beginning(lambda model, step: found, state, received, (), jnp.int32(steps), jnp.int32(0))
+        Beginning(
+            lambda model, step: found, state, received, (), *numbers, lambda step: jnp.float32(1)
+        )
     )
     for model in (begun, weights):
         np.testing.assert_array_equal(weights_of(model.params)["head"], 1 - taken / 64)

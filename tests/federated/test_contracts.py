@@ -47,6 +47,54 @@ def test_rules_may_keep_nothing_in_any_form(nothing):
     start(server=SERVER, client=rule)
 
 
+def test_a_term_applies_the_network_to_models():
+    def loss(inputs):
+        return jnp.mean(inputs.apply(inputs.received.params).logits)
+
+    with pytest.raises(SemanticFLError, match=r"TermInputs.apply takes a .*Model, .*got a dict"):
+        start(server=SERVER, terms=(sfl.LossTerm("mine", loss),))
+
+
+KINDS = {
+    "server": (
+        {"server": SERVER.update},
+        "server of mine must be of the kind ServerRule, got <function",
+    ),
+    "client": (
+        {"client": SERVER.update},
+        "client of mine must be of the kind ClientRule, got <function",
+    ),
+    "terms": (
+        {"terms": sfl.LossTerm("one", lambda inputs: 0.0)},
+        r"terms of mine must be a tuple, \(a LossTerm,\), got a LossTerm",
+    ),
+    "term": ({"terms": (SERVER.update,)}, "each of the terms of mine must be of the kind LossTerm"),
+    "transforms": (
+        {"transforms": ("clip",)},
+        "transforms of mine must be of the kind UpdateTransform, got '",
+    ),
+    "aggregator": (
+        {"aggregator": "mean"},
+        "aggregator of mine must be of the kind Aggregator, got 'mean'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_pieces_are_of_their_kinds(case):
+    pieces, message = KINDS[case]
+    with pytest.raises(SemanticFLError, match=message):
+        sfl.Algorithm("mine", **{"server": SERVER, **pieces})
+
+
+def test_a_clients_rule_is_functions_and_begins_in_one_way():
+    with pytest.raises(SemanticFLError, match=r"ClientRule.finish must be a function, got Fini"):
+        sfl.ClientRule(sfl.Finished(()))
+    for name in ("start", "carries"):
+        with pytest.raises(SemanticFLError, match=rf"ClientRule.{name} must be left out beside be"):
+            sfl.ClientRule(other, begin=lambda seen: (seen.received, ()), **{name: other})
+
+
 def test_a_term_must_be_a_scalar():
     each = sfl.LossTerm("each", lambda inputs: inputs.mask.astype(jnp.float32))
     with pytest.raises(SemanticFLError, match=r"LossTerm.loss of each must return a scalar"):
@@ -164,6 +212,14 @@ CLIENTS = {
         {"finish": other, "descend": lambda seen: descent(seen, own=seen.rate)},
         r"Descent with own as it was before the step: own has also own",
     ),
+    "descend_params": (
+        {"finish": other, "descend": lambda seen: seen.value_and_grad(seen.model.params)},
+        r"value_and_grad takes a semanticfl_jax.Model, .*got a dict",
+    ),
+    "begin_params": (
+        {"finish": other, "begin": lambda seen: seen.value_and_grad(seen.received.params, 0)},
+        r"value_and_grad takes a semanticfl_jax.Model, .*got a dict",
+    ),
     "words": (
         {"finish": lambda t: sfl.Finished(t.state), "init": lambda model: {"a": "none"}},
         "ClientRule.init of mine must return a tree of arrays, got a str in it: 'none'",
@@ -222,6 +278,32 @@ def test_numbers_are_arrays():
         client=rounds,
         terms=(sfl.LossTerm("mine", loss, init=lambda key: {"scale": 1.0}),),
     )
+
+
+CONSTANT = jnp.zeros(2)
+
+
+@pytest.mark.parametrize("init", ["model", "twice", "constant"])
+def test_states_may_share_memory(init):
+    """With the model, within themselves, and with arrays that the user keeps for other runs."""
+    made = {
+        "model": lambda model: model.params,
+        "twice": lambda model: {"m": CONSTANT, "v": CONSTANT},
+        "constant": lambda model: CONSTANT,
+    }[init]
+    own = {"model": lambda key: {}, "twice": lambda key: made(None), "constant": made}[init]
+    kept = dataclasses.replace(
+        mean(), start=made, finish=lambda totals, key, state: (totals, state)
+    )
+    algorithm = sfl.Algorithm(
+        "mine",
+        sfl.ServerRule(lambda state, params, aggregate: (params, state), init=made),
+        aggregator=kept,
+        terms=(sfl.LossTerm("mine", lambda inputs: 0.0, init=own),),
+    )
+    model, dataset = SoftmaxRegression(CLASSES), noise_images()
+    for _ in range(2):
+        sfl.run(CONFIG, dataset=dataset, model=model, algorithm=algorithm, say=None, progress=False)
 
 
 @pytest.mark.parametrize(

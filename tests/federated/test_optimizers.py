@@ -1,6 +1,7 @@
 """Optimisers and schedules beside optax's own, and rates as arguments of the compiled round."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -12,10 +13,18 @@ import pytest
 import semanticfl_jax as sfl
 from semanticfl_jax.config import AlgorithmConfig, ExperimentConfig, OptimizerConfig, from_dict
 from semanticfl_jax.devices.mesh import make_mesh
-from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.errors import ConfigError, SemanticFLError
+from semanticfl_jax.federated.initial import init_model
 from semanticfl_jax.federated.optimizers import client_optimizer
-from semanticfl_jax.federated.rates import Rates, make_rates
-from semanticfl_jax.registry import OPTIMIZERS, SCHEDULES, SERVER_OPTIMIZERS
+from semanticfl_jax.federated.rates import Rates, make_rates, reads_server_rate
+from semanticfl_jax.models import Network
+from semanticfl_jax.registry import (
+    ALGORITHMS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SERVER_OPTIMIZERS,
+)
+from tests.built_in import built_in
 from tests.federation import (
     CLASSES,
     CONFIG,
@@ -23,8 +32,10 @@ from tests.federation import (
     SIZES,
     STD,
     SoftmaxRegression,
+    TwoLayers,
     algorithm_of,
     make_federation,
+    noise_images,
 )
 
 RATE, DECAY = 0.1, 0.01
@@ -135,6 +146,63 @@ def test_a_round_at_other_rates_is_that_of_a_run_with_those(small, name):
     chex.assert_trees_all_equal(state, expected(*start)[0])
     plain, _ = run(*small.start(algorithm_of(config), make_mesh(1)))
     assert not np.array_equal(jax.tree.leaves(plain.params)[0], jax.tree.leaves(state.params)[0])
+
+
+OWN_STEP = sfl.ServerRule(
+    lambda state, params, seen: (jax.tree.map(jnp.add, params, seen.update), state)
+)
+OWN_RATE = sfl.ServerRule(
+    lambda state, params, seen: (
+        jax.tree.map(lambda x, u: x + seen.rate * u, params, seen.update),
+        state,
+    )
+)
+
+
+def test_a_servers_step_of_its_own_is_replaced_by_no_other(own):
+    chosen = AlgorithmConfig(server_optimizer="adam")
+    adam = algorithm_of(ExperimentConfig(algorithm=chosen))
+    own(ALGORITHMS, "mine", adam)
+    mine = ExperimentConfig(algorithm=dataclasses.replace(chosen, name="mine"))
+    assert algorithm_of(mine).server.optimizer == "adam"
+    own(ALGORITHMS, "mine", dataclasses.replace(adam, server=OWN_STEP))
+    with pytest.raises(ConfigError, match=r"must be auto with algorithm.name=mine, got 'adam'"):
+        algorithm_of(mine)
+
+
+def test_built_in_algorithms_take_the_servers_optimiser_and_rate_or_say_why_not():
+    network, key = TwoLayers(CLASSES), jax.random.key(0)
+    for name in built_in(ALGORITHMS):
+        config = ExperimentConfig(algorithm=AlgorithmConfig(name))
+        made, traits = algorithm_of(config, model=network), ALGORITHMS[name].traits
+        assert made.server.optimizer is not None or traits.server_step
+        first = functools.partial(init_model, Network(network), made, (8, 8, 3))
+        reads = reads_server_rate(made, jax.eval_shape(first, key), 3)
+        assert reads == (traits.server_rate is None or traits.silent), name
+
+
+@pytest.mark.parametrize("given", ["object", "name"])
+@pytest.mark.parametrize("field", ["algorithm.server_learning_rate", "optimizer.server_schedule"])
+def test_a_servers_rate_that_its_step_ignores_is_refused(own, given, field):
+    name = "mine" if given == "name" else "fedavg"
+
+    def start(server):
+        made = sfl.Algorithm("mine", server)
+        own(ALGORITHMS, "mine", made)
+        rate, schedule = (0.5, "constant") if "rate" in field else ("auto", "cosine")
+        config = dataclasses.replace(
+            CONFIG,
+            public_per_class=0,
+            algorithm=AlgorithmConfig(name, server_learning_rate=rate),
+            optimizer=OptimizerConfig(server_schedule=schedule),
+        )
+        options = {} if given == "name" else {"algorithm": made}
+        network, data = SoftmaxRegression(CLASSES), noise_images()
+        sfl.Simulation(config, dataset=data, model=network, say=None, **options).close()
+
+    with pytest.raises(ConfigError, match=rf"{field} is set and has no effect with mine"):
+        start(OWN_STEP)
+    start(OWN_RATE)
 
 
 def test_fedadagrad_is_its_equations(small):

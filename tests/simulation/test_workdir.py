@@ -178,6 +178,32 @@ def test_without_any_whole_checkpoint_the_run_is_refused_and_nothing_is_lost(cop
     assert all(path.exists() for path in files)
 
 
+ZEROS = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ((), ZEROS, r"server was not there and would be float32\[3\]"),
+        (ZEROS, (), r"server was float32\[3\] and would be not there"),
+        ({"m": ZEROS}, {"v": ZEROS}, r"server/m was float32\[3\] and would be not there"),
+        ([ZEROS], [ZEROS[1:]], r"server/0 was float32\[3\] and would be float32\[2\]"),
+    ],
+)
+def test_a_run_is_resumed_with_a_state_of_the_same_form_alone(tmp_path, first, then, message):
+    def one_round(state):
+        rule = sfl.ServerRule(lambda state, x, seen: (x, state), init=lambda model: state)
+        given = {"dataset": noise(), "model": SoftmaxRegression(CLASSES), "progress": False}
+        given |= {"workdir": tmp_path, "algorithm": sfl.Algorithm("own", rule), "say": None}
+        with sfl.Simulation(CONFIG, **given) as simulation:
+            simulation.run(1)
+
+    one_round(first)
+    with pytest.raises(ConfigError, match=message):
+        one_round(then)
+    one_round(first)  # is not changed by that
+
+
 def test_a_checkpoint_whose_rows_are_lost_is_not_gone_on_from(copy, finished):
     unfinish(copy, rounds=3)
     rows = (finished / "metrics.jsonl").read_bytes()
