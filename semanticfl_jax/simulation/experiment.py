@@ -146,7 +146,7 @@ class Simulation:
                 self.say(line)
             self._divergence = Divergence(config, self.parts.task.headline)
             self._rows = Rows(self.parts, self.engine.traffic, self._divergence, self.rounds)
-            self._resume()
+            self._resume(algorithm)
             self._bar = ShowProgress() if progress else None
             self._callbacks = Callbacks.of_run(
                 self._bar, loggers, callbacks, self.workdir, self._directory.checkpoints, self.say
@@ -167,13 +167,22 @@ class Simulation:
         kept, states = self.workdir / files.TUNING, self.workdir / files.STATES
         return prepare(self.parts, self._mesh, kept=kept, states=states, say=self.say)
 
-    def _resume(self) -> None:
-        """Take up the run where the directory's newest checkpoint has it."""
+    def _resume(self, algorithm: Algorithm | None) -> None:
+        """Take up the run where the directory's newest checkpoint has it.
+
+        Args:
+          algorithm: that was given as an object; its functions cannot be compared.
+        """
         rows = self._directory.resume(self.engine)
         self.round = self.engine.round
         self.history = [self._rows.as_planned(row) for row in rows]
         if self.round:
             self.say(f"resuming after round {self.round} of {self.rounds}, from {self.workdir}")
+            if algorithm is not None:
+                self.say(
+                    f"{algorithm.name} was given as an object, of which its name and the form of "
+                    "its states are compared: whether its settings are the same is not known"
+                )
 
     # Training
 

@@ -192,16 +192,18 @@ ZEROS = np.zeros(3, np.float32)
 )
 def test_a_run_is_resumed_with_a_state_of_the_same_form_alone(tmp_path, first, then, message):
     def one_round(state):
+        lines = []
         rule = sfl.ServerRule(lambda state, x, seen: (x, state), init=lambda model: state)
         given = {"dataset": noise(), "model": SoftmaxRegression(CLASSES), "progress": False}
-        given |= {"workdir": tmp_path, "algorithm": sfl.Algorithm("own", rule), "say": None}
+        given |= {"workdir": tmp_path, "algorithm": sfl.Algorithm("own", rule), "say": lines.append}
         with sfl.Simulation(CONFIG, **given) as simulation:
             simulation.run(1)
+        return [line for line in lines if "own was given as an object" in line]
 
-    one_round(first)
+    assert not one_round(first)
     with pytest.raises(ConfigError, match=message):
         one_round(then)
-    one_round(first)  # is not changed by that
+    assert one_round(first)  # is not changed by that; its functions are not compared
 
 
 def test_a_checkpoint_whose_rows_are_lost_is_not_gone_on_from(copy, finished):
