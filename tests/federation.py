@@ -189,7 +189,7 @@ class Federation:
             mesh,
             config,
             chunk,
-            steps=known_steps(self.partition.sizes, config),
+            steps=known_steps(self.partition.sizes, config, algorithm),
             **options,
         )
         rates = jax.tree.map(lambda x: x[0], make_rates(config)(0, 1))

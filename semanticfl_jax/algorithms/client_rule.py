@@ -186,6 +186,9 @@ class ClientRule:
         server as it was.
       trains: (path, `Moment`) -> whether the parameters at the path move in that step; what does
         not move is neither decayed nor feeds its momentum. None: everything moves.
+      steps: (client, steps) -> the local steps that a client does in a round, int32 scalars, of
+        those that its epochs have, or that are left of them where it is a straggler: one at
+        least, no more than these, whatever is returned. None: all of them.
       descend: `StepInputs` -> `Descent`: the gradient that a step follows, and what the client
         carries to the next; None: the gradient of its loss.
       carries: (state, received model, broadcast, optimizer) -> what a client carries from step to
@@ -205,6 +208,7 @@ class ClientRule:
     begin: Callable[[Beginning], tuple[Model, PyTree]] | None = None
     uploads: Callable[[str], bool] | None = None
     trains: Callable[[str, Moment], jax.Array | bool] | None = None
+    steps: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     descend: Callable[[StepInputs], Descent] | None = None
     carries: Callable[[PyTree, Model, PyTree, optax.GradientTransformation], PyTree] | None = None
     personal: Callable[[PyTree, Model, PyTree], Model] | None = None

@@ -20,6 +20,20 @@ def require_scalar(loss: Any, term: str) -> jax.Array:
     return _scalar(loss, what)
 
 
+def require_steps(steps: Any, name: str) -> jax.Array:
+    """Return what a client rule's `steps` returned; raise `SemanticFLError` unless it is a number.
+
+    Args:
+      steps: that; a whole number.
+      name: of the algorithm.
+    """
+    what = f"ClientRule.steps of {name} must return a whole number, a scalar"
+    whole = hasattr(steps, "dtype") and jnp.issubdtype(steps.dtype, jnp.integer)
+    if not (whole or isinstance(steps, int)) or jnp.shape(steps) != ():
+        raise SemanticFLError(f"{what}, got {steps!r:.100}")
+    return jnp.asarray(steps, jnp.int32)
+
+
 def require_server_step(result: Any, params: PyTree, state: PyTree, name: str) -> tuple[Any, Any]:
     """Return the parameters and the state that a server rule's `update` returned.
 

@@ -19,6 +19,7 @@ from semanticfl_jax.federated.contracts import (
     require_begun,
     require_correction,
     require_start,
+    require_steps,
 )
 from semanticfl_jax.federated.local_step import (
     Broadcast,
@@ -133,8 +134,8 @@ class LocalTraining(NamedTuple):
     alone: TrainAlone
 
 
-def known_steps(sizes: np.ndarray, config: ExperimentConfig) -> int | None:
-    """Return the local steps of every client in every round; None if they differ.
+def known_steps(sizes: np.ndarray, config: ExperimentConfig, algorithm: Algorithm) -> int | None:
+    """Return the local steps of every client in every round; None if they may differ.
 
     A loop of so many steps need not ask the device after each of them whether to go on, as GPUs do,
     and under `vmap` need not spare clients that are done.
@@ -142,6 +143,7 @@ def known_steps(sizes: np.ndarray, config: ExperimentConfig) -> int | None:
     steps = config.local_epochs * -(-np.asarray(sizes) // config.batch_size)
     whole = config.availability.sampling != "poisson"  # empty places have none
     whole = whole and config.availability.dropout == 0 and config.availability.straggler_share == 0
+    whole = whole and (algorithm.client is None or algorithm.client.steps is None)
     return int(steps[0]) if whole and np.all(steps == steps[0]) else None
 
 
@@ -169,6 +171,9 @@ def make_local_training(
         steps_per_epoch = -(-size // config.batch_size)
         keys = local_keys(key)
         steps = straggle(keys.work, config.local_epochs * steps_per_epoch, config.availability)
+        if rule is not None and rule.steps is not None:
+            asked = require_steps(rule.steps(client, steps), algorithm.name)
+            steps = jnp.clip(asked, jnp.minimum(steps, 1), steps)
         of_epochs = epoch_keys(keys.order, config.local_epochs)
         orders = jax.vmap(lambda k: epoch_order(k, size, data.max_size))(of_epochs)
         correction = None

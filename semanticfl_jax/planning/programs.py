@@ -117,7 +117,7 @@ def lower(program: str, target: Target, choice: Choice) -> jax.stages.Lowered:
         from semanticfl_jax.planning.features import lower_features
 
         return lower_features(config, topology, dataset.image_shape, dataset.num_classes)
-    steps = known_steps(np.array([each]), config)
+    steps = known_steps(np.array([each]), config, parts.algorithm)
     built = make_programs(parts, mesh, choice, steps)
     state, data, shared, key, rates, test = arguments
     if config.runtime.data_memory == "host":

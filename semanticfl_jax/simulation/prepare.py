@@ -180,7 +180,7 @@ def prepare(
       states: folder of clients' states on a disk; None: a temporary one.
       say: takes lines for the user, before what takes long.
     """
-    config, images = parts.config, parts.federation.dataset.train_images
+    config, algorithm, images = parts.config, parts.algorithm, parts.federation.dataset.train_images
     partition = parts.federation.partition
     kept_images = images if config.runtime.data_memory == "host" else None
     placed = place(parts, mesh, kept_images, states)
@@ -188,7 +188,7 @@ def prepare(
 
     choice = choose.choose(workload(parts, received), mesh, kept, say)
     draw, run_round, evaluate, tested_of = make_programs(
-        parts, mesh, choice, known_steps(partition.sizes, config)
+        parts, mesh, choice, known_steps(partition.sizes, config, algorithm)
     )
     data_of, shapes, about_data = rounds_data(
         data, images, partition, mesh, draw, key, cohort_places(config)
@@ -234,7 +234,7 @@ def prepare(
         evaluate=may_be_nan(lambda state: _figures(evaluate, tested(state), test, stamped)),
         test_clients=_client_tests(parts, choice, mesh, data, key, fixed_in(shared)),
         tested=tested,
-        traffic=make_traffic(parts.algorithm, state, data),
+        traffic=make_traffic(algorithm, state, data),
         compile_seconds=compile_seconds,
         device=describe(mesh),
         description=description,

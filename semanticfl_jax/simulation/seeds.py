@@ -104,7 +104,10 @@ class Seeds:
         parts, mesh, count = self._parts[0], self._mesh, len(self._parts)
         data = _padded([placed.data for placed in self._placed])
         choice = _choose(parts.config, mesh, count)
-        steps = {known_steps(each.federation.partition.sizes, each.config) for each in self._parts}
+        steps = {
+            known_steps(each.federation.partition.sizes, each.config, each.algorithm)
+            for each in self._parts
+        }
         common = steps.pop() if len(steps) == 1 else None
         programs = [make_programs(each, mesh, choice, common) for each in self._parts]
         dataset = parts.federation.dataset

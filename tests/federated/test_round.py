@@ -10,9 +10,11 @@ import optax
 import pytest
 
 from semanticfl_jax.algorithms import LossTerm
+from semanticfl_jax.algorithms.base import ClientRule, Finished
 from semanticfl_jax.config import AlgorithmConfig, AvailabilityConfig, GuidanceConfig
 from semanticfl_jax.data.augment import augment
 from semanticfl_jax.data.federated import epoch_order
+from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.local_training import known_steps
 from semanticfl_jax.federated.sampling import SAMPLERS
 from semanticfl_jax.models.losses import masked_mean
@@ -238,11 +240,54 @@ def test_equal_clients_are_trained_without_asking_whether_they_are_done(equals, 
 
 def test_steps_are_known_where_all_clients_have_as_many_in_every_round():
     config = dataclasses.replace(CONFIG, batch_size=4, local_epochs=3)
-    assert known_steps([5, 8, 7], config) == 6
-    assert known_steps([4, 8, 7], config) is None
+    assert known_steps([5, 8, 7], config, FEDAVG) == 6
+    assert known_steps([4, 8, 7], config, FEDAVG) is None
+    own = dataclasses.replace(FEDAVG, client=half_of_the_steps())
+    assert known_steps([5, 8, 7], config, own) is None
     for changes in ({"dropout": 0.1}, {"straggler_share": 0.1}):
         some = dataclasses.replace(config, availability=AvailabilityConfig(**changes))
-        assert known_steps([5, 8, 7], some) is None
+        assert known_steps([5, 8, 7], some, FEDAVG) is None
+
+
+def half_of_the_steps():
+    def finish(trained):
+        return Finished(state=(), figures={"own_steps": trained.steps.astype(jnp.float32)})
+
+    return ClientRule(finish, steps=lambda client, steps: steps // 2)
+
+
+def test_clients_do_as_many_steps_as_their_rule_says(federation):
+    """Half of two epochs is one."""
+    own = dataclasses.replace(FEDAVG, client=half_of_the_steps())
+    one_epoch = dataclasses.replace(CONFIG, local_epochs=1)
+    states = []
+    for algorithm, config in ((own, CONFIG), (FEDAVG, one_epoch)):
+        run, start = federation.round(algorithm, config=config, chunk=2)
+        state, metrics = run(*start)
+        states.append((state.params, state.batch_stats, metrics.images))
+        if algorithm is own:
+            cohort = np.asarray(metrics.cohort)
+            steps = [-(-SIZES[client] // CONFIG.batch_size) for client in cohort if client >= 0]
+            assert float(metrics.figures["own_steps"]) == pytest.approx(np.mean(steps))
+    chex.assert_trees_all_close(*states, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("asked", [0, 10**6])
+def test_no_client_does_less_than_one_step_or_more_than_all(federation, asked):
+    rule = dataclasses.replace(half_of_the_steps(), steps=lambda client, steps: asked)
+    run, start = federation.round(dataclasses.replace(FEDAVG, client=rule))
+    _, metrics = run(*start)
+    cohort = [client for client in np.asarray(metrics.cohort) if client >= 0]
+    every = [2 * -(-SIZES[client] // CONFIG.batch_size) for client in cohort]
+    expected = np.mean(every) if asked else 1
+    assert float(metrics.figures["own_steps"]) == pytest.approx(expected)
+
+
+def test_steps_that_are_no_whole_number_are_refused(federation):
+    rule = dataclasses.replace(half_of_the_steps(), steps=lambda client, steps: steps / 2)
+    with pytest.raises(SemanticFLError, match=r"ClientRule\.steps of fedavg must return"):
+        run, start = federation.round(dataclasses.replace(FEDAVG, client=rule))
+        run.lower(*start)
 
 
 def test_guidance_weights_of_zero_are_fedavg_bit_for_bit(federation, anchors):
