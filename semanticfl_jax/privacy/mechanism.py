@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from semanticfl_jax.algorithms.aggregators import Aggregator
+from semanticfl_jax.algorithms.aggregators import Aggregator, mean
 from semanticfl_jax.algorithms.base import Algorithm
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.errors import SemanticFLError
@@ -45,10 +45,11 @@ def over_expected(algorithm: Algorithm, aggregator: Aggregator, cohort: int) -> 
     Raises:
       SemanticFLError: if the algorithm has another aggregator.
     """
-    if algorithm.aggregator.name != "mean":
+    if algorithm.aggregator != mean():  # by what it does: a name tells nothing
         raise SemanticFLError(
             f"{algorithm.name} has the aggregator {algorithm.aggregator.name}, and noise at the "
-            "server (privacy.name=central, dp_ftrl) needs the mean: it is that of a sum"
+            "server (privacy.name=central, dp_ftrl) needs the mean that "
+            "semanticfl_jax.algorithms.aggregators.mean() returns: it is that of a sum"
         )
 
     def weights(sizes: jax.Array, label_counts: jax.Array) -> jax.Array:

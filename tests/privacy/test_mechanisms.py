@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semanticfl_jax.algorithms.aggregators import Updates
+from semanticfl_jax.algorithms import complete
+from semanticfl_jax.algorithms.aggregators import Updates, mean
 from semanticfl_jax.algorithms.transforms import clipped
 from semanticfl_jax.algorithms.trees import rows
 from semanticfl_jax.config import AvailabilityConfig, LocalConfig, ModelConfig, PrivacyConfig
+from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.errors import SemanticFLError
 from semanticfl_jax.federated.cohort import cohort_places
 from semanticfl_jax.federated.sampling import draw_cohort
@@ -227,6 +229,14 @@ def test_a_count_that_would_cost_more_than_both_may_is_refused(federation):
     settings = {"adaptive": True, "count_noise": 0.3}
     with pytest.raises(SemanticFLError, match=r"count_noise must be above half .*, 0\.4: .* 0\.3;"):
         algorithm_of(private(settings=settings))
+
+
+def test_noise_is_for_the_mean_alone_whatever_another_is_called():
+    """Its sensitivity is that of a sum of clipped updates."""
+    doubled = dataclasses.replace(mean(), finish=lambda total, key: 2 * total)
+    context = AlgorithmContext(private(), CLASSES, None)
+    with pytest.raises(SemanticFLError, match="fedavg has the aggregator mean, and noise"):
+        complete(dataclasses.replace(algorithm_of(CONFIG), aggregator=doubled), context)
 
 
 @pytest.mark.parametrize(("devices", "chunk", "memory"), [(1, 1, "device"), (2, 2, "host")])
