@@ -35,8 +35,8 @@ def main(config: ExperimentConfig, workdir: str) -> None:
         write_json(directory / "partition.json", summary)
         attempt(directory / files.PLOTS, lambda: federation.draw(directory / files.PLOTS), print)
     print(f"{summary['samples']:,} images of {config.dataset} to {summary['clients']:,} clients")
-    merged = describe_merged(federation.dataset, federation.whole, config)
-    if merged is not None and config.partition.file is None:
+    merged = describe_merged(federation, config)
+    if merged is not None:
         print(merged)
     print(table(summary))
     print(f"wrote {directory / 'partition.json'}, {files.PARTITION} and {files.PLOTS}/")

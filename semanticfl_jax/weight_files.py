@@ -16,7 +16,7 @@ from semanticfl_jax.types import PyTree
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves of a tree of dicts by their paths, as in "block_1/conv_1/kernel"."""
+    """Return the leaves of a tree by their paths, as in "block_1/conv_1/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf for keys, leaf in leaves}
 

@@ -13,6 +13,7 @@ import jax
 from semanticfl_jax.algorithms.base import ClientRule, Finished, Model
 from semanticfl_jax.contexts import AlgorithmContext
 from semanticfl_jax.errors import SemanticFLError
+from semanticfl_jax.models.fixed import joined
 from semanticfl_jax.types import PyTree
 
 Belongs = Callable[[str], bool]
@@ -32,9 +33,7 @@ def part(model: Model, belongs: Belongs) -> Model:
 
 def put_together(own: Model, model: Model) -> Model:
     """Return `model` with the arrays of a part, `own`, in their places."""
-    return jax.tree.map(
-        lambda kept, x: x if kept is None else kept, own, model, is_leaf=lambda x: x is None
-    )
+    return joined(model, own)
 
 
 def keeping(belongs: Belongs) -> ClientRule:

@@ -261,11 +261,11 @@ def client_values(
     ]
 
 
-def describe_merged(
-    dataset: ImageDataset, partition: Partition, config: ExperimentConfig
-) -> str | None:
-    """Return a line where clients hold several values of the column that forms them."""
-    values = client_values(dataset, partition, config)
+def describe_merged(federation: Federation, config: ExperimentConfig) -> str | None:
+    """Return a line where the seed gave clients several values of the column that forms them."""
+    if federation.given or config.partition.file is not None:
+        return None
+    values = client_values(federation.dataset, federation.whole, config)
     if values is None or max(map(len, values)) < 2:
         return None
     counts = [len(each) for each in values]

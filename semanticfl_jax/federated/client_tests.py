@@ -35,6 +35,7 @@ from semanticfl_jax.devices.mesh import CLIENTS, on_each_device, replicated, spl
 from semanticfl_jax.devices.placement import put
 from semanticfl_jax.federated.client_state import take_rows
 from semanticfl_jax.federated.client_update import rule_state
+from semanticfl_jax.federated.cohort import samples_of
 from semanticfl_jax.federated.kept_rows import KeptRows, OwnRows
 from semanticfl_jax.federated.local_step import Broadcast
 from semanticfl_jax.federated.local_training import make_local_training
@@ -203,7 +204,7 @@ def _make_test_device(
     def totals_of(model: Model, test: FederatedDataset, client: jax.Array) -> PyTree:
         rows = min(config.runtime.eval_batch_size, test.max_size)
         order = jnp.arange(test.max_size, dtype=jnp.int32)
-        size = jnp.where(client < 0, 0, test.sizes[client])
+        size = samples_of(client, test.sizes)
 
         def of_batch(index: jax.Array) -> PyTree:
             batch = gather_batch(test, client, order, index, rows)

@@ -72,7 +72,7 @@ def draw_reporting(
 
 
 def samples_of(client: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Return the samples of a client, of `sizes` int32 [N]: int32 scalar; 0 in an empty place."""
+    """Return the samples of a client, or of several, of `sizes` int32 [N]; 0 in an empty place."""
     return jnp.where(client < 0, 0, sizes[client])
 
 

@@ -28,10 +28,10 @@ def require_steps(steps: Any, name: str) -> jax.Array:
       name: of the algorithm.
     """
     what = f"ClientRule.steps of {name} must return a whole number, a scalar"
-    whole = hasattr(steps, "dtype") and jnp.issubdtype(steps.dtype, jnp.integer)
-    if not (whole or isinstance(steps, int)) or jnp.shape(steps) != ():
-        raise SemanticFLError(f"{what}, got {steps!r:.100}")
-    return jnp.asarray(steps, jnp.int32)
+    number = _scalar(steps, what)
+    if not jnp.issubdtype(number.dtype, jnp.integer):
+        raise SemanticFLError(f"{what}, got {number.dtype}")
+    return number.astype(jnp.int32)
 
 
 def require_server_step(result: Any, params: PyTree, state: PyTree, name: str) -> tuple[Any, Any]:

@@ -45,7 +45,12 @@ from semanticfl_jax.federated.client_update import (
     leave_out,
     rule_state,
 )
-from semanticfl_jax.federated.cohort import cohort_places, draw_reporting, place_cohort
+from semanticfl_jax.federated.cohort import (
+    cohort_places,
+    draw_reporting,
+    place_cohort,
+    samples_of,
+)
 from semanticfl_jax.federated.contracts import require_server_step
 from semanticfl_jax.federated.local_step import Broadcast, batch_rows
 from semanticfl_jax.federated.local_training import LocalTraining
@@ -160,8 +165,7 @@ def make_round(
         else:
             asked = config.clients_per_round
             cohort = draw_cohort(availability.sampling, key, number, sizes, asked, most)
-        sizes = jnp.where(cohort < 0, 0, sizes[cohort])
-        return place_cohort(cohort, sizes, batch_size, devices, chunk)
+        return place_cohort(cohort, samples_of(cohort, sizes), batch_size, devices, chunk)
 
     def train(state, cohort, rows, data, shared, key, rates):
         keys = round_keys(key, state.round)

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from semanticfl_jax.algorithms.parts import path_name
 from semanticfl_jax.devices import processes
 from semanticfl_jax.errors import ConfigError, SemanticFLError
 from semanticfl_jax.federated.kept_rows import OwnRows
 from semanticfl_jax.types import PyTree, Say
+from semanticfl_jax.weight_files import named_leaves
 
 
 class Checkpoints:
@@ -160,10 +160,11 @@ def _own_rows(state: PyTree) -> OwnRows | None:
 
 def _forms(tree: PyTree) -> dict[str, str]:
     """Return types and shapes of a tree's arrays by where they are."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    # What stands for nothing has no shape.
-    arrays = [(path, leaf) for path, leaf in leaves if hasattr(leaf, "shape")]
-    return {path_name(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in arrays}
+    return {
+        where: f"{leaf.dtype}{list(leaf.shape)}"
+        for where, leaf in named_leaves(tree).items()
+        if hasattr(leaf, "shape")  # what stands for nothing has none
+    }
 
 
 def first_line(error: BaseException) -> str:

@@ -94,7 +94,8 @@ def _read(path: Path) -> Weights:
                         f"cannot be read: {first_line(error)}"
                     ) from error
                 params = state["params"]["model"]
-                if any(leaf is None for leaf in jax.tree.leaves(params, is_leaf=_none)):
+                leaves = jax.tree.leaves(params, is_leaf=lambda x: x is None)
+                if any(leaf is None for leaf in leaves):
                     raise SemanticFLError(
                         f"init_params: the run in {path} trains a part of its network "
                         f"(trainable) and has not ended: its checkpoints lack the rest"
@@ -104,10 +105,6 @@ def _read(path: Path) -> Weights:
         f"init_params must be a .safetensors file of Result.export or the directory of a run, got "
         f"{path}, where there is neither"
     )
-
-
-def _none(leaf: object) -> bool:
-    return leaf is None
 
 
 def replace_weights(

@@ -190,6 +190,10 @@ def prepare(
     draw, run_round, evaluate, tested_of = make_programs(
         parts, mesh, choice, known_steps(partition.sizes, config, algorithm)
     )
+
+    def tested(state: ServerState) -> Model:
+        return tested_of(state, shared)
+
     data_of, shapes, about_data = rounds_data(
         data, images, partition, mesh, draw, key, cohort_places(config)
     )
@@ -205,7 +209,7 @@ def prepare(
     else:
         first = jax.tree.map(lambda x: x[0], rates(0, 1))
         run_round = run_round.lower(state, shapes, shared, key, first).compile()
-    evaluate = evaluate.lower(tested_of(state, shared), test).compile()
+    evaluate = evaluate.lower(tested(state), test).compile()
 
     compile_seconds, found = time.perf_counter() - began, found_in_cache() - found
     before = f" (programs that were compiled before: {found})" if found else ""
@@ -216,10 +220,6 @@ def prepare(
         f"{describe(mesh)}; {config.precision}; {choice}",
         f"compiled in {compile_seconds:.1f} s{before}",
     )
-
-    def tested(state: ServerState) -> Model:
-        return tested_of(state, shared)
-
     return Engine(
         state=state,
         data=data,

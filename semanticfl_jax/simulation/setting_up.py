@@ -85,8 +85,8 @@ def set_up(given: Given, mesh: Mesh, workdir: Path | None, say: Say) -> Parts:
     with processes.main_first():
         init = read_initial(given.init_params)
         federation = given.federation()
-        merged = describe_merged(federation.dataset, federation.whole, config)
-        if merged is not None and not federation.given and config.partition.file is None:
+        merged = describe_merged(federation, config)
+        if merged is not None:
             say(merged)
         network = make_network(config, federation, given.model)
         features = network.outputs(federation.dataset.image_shape).features

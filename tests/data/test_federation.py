@@ -102,7 +102,8 @@ def test_who_natural_clients_are_is_kept_and_merged_ones_are_spoken_of(dataset, 
         writers = dataset.columns["writer"]
         assert values == [sorted(set(writers[partition.client(i)])) for i in range(clients)]
         assert found in (None, values)
-        line = federation.describe_merged(dataset, partition, config)
+        dealt = federation.make_federation(dataset, config)
+        line = federation.describe_merged(dealt, config)
         assert (line is None) == (clients == 3)
     assert line.startswith("2 clients share the 3 values of column 'writer', 1 or 2 each, drawn by")
 
